@@ -1,0 +1,209 @@
+//! The one error of the library: which call failed, on what, why, where in `config.json`
+//! that comes from, and what to do about it. It renders as one line of text and as JSON.
+//!
+//! Nothing here logs; an error is returned, or it is handled, never both.
+
+use nix::errno::Errno;
+use serde::Serialize;
+use std::fmt;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What kind of failure it is, for programs; [`Error`]'s text is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// `config.json` (or another input) says something that cannot be meant.
+    InvalidConfig,
+    /// A system call failed.
+    Os,
+    /// The kernel, the host or this build lacks what was asked for.
+    Unsupported,
+    /// The container is not in a state that allows the operation.
+    WrongState,
+    /// No such container.
+    NotFound,
+    /// The container id is in use.
+    AlreadyExists,
+    /// Something outside (a hook, a helper program, a service) failed or did not answer in time.
+    External,
+}
+
+/// A problem, or something worth a warning, at one place of `config.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The place, for example `mounts[3].source`.
+    pub at: String,
+    pub message: String,
+}
+
+impl Finding {
+    pub fn new(at: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { at: at.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.message)
+    }
+}
+
+/// An error of the library. [`Error::kind`] and [`Error::errno`] are stable; the text is not.
+pub struct Error(Box<Repr>);
+
+struct Repr {
+    kind: ErrorKind,
+    message: String,
+    errno: Option<Errno>,
+    at: Option<String>,
+    hint: Option<String>,
+    findings: Vec<Finding>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Repr {
+            kind,
+            message: message.into(),
+            errno: None,
+            at: None,
+            hint: None,
+            findings: Vec::new(),
+        }))
+    }
+
+    /// `call` is the system call and its object as a reader would say it: `mkdir /sys/fs/cgroup/x`.
+    pub(crate) fn os(call: impl Into<String>, errno: Errno) -> Self {
+        let mut error = Self::new(ErrorKind::Os, call);
+        error.0.errno = Some(errno);
+        error
+    }
+
+    /// The same for what `std::io` reports; an error without an errno keeps its text.
+    pub(crate) fn io(call: impl Into<String>, error: std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(code) => Self::os(call, Errno::from_raw(code)),
+            None => Self::new(ErrorKind::External, format!("{}: {error}", call.into())),
+        }
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    pub(crate) fn external(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::External, message)
+    }
+
+    /// Every problem of a configuration at once; there is at least one.
+    pub(crate) fn invalid(findings: Vec<Finding>) -> Self {
+        let text = findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
+        let mut error = Self::new(ErrorKind::InvalidConfig, format!("invalid config: {text}"));
+        error.0.findings = findings;
+        error
+    }
+
+    /// Names the place in `config.json`, unless a more precise one is already there.
+    pub(crate) fn at(mut self, place: impl Into<String>) -> Self {
+        self.0.at.get_or_insert(place.into());
+        self
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint.get_or_insert(hint.into());
+        self
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The error number of the failed call, where there was one.
+    pub fn errno(&self) -> Option<i32> {
+        self.0.errno.map(|errno| errno as i32)
+    }
+
+    /// The place in `config.json` that asked for what failed.
+    pub fn place(&self) -> Option<&str> {
+        self.0.at.as_deref()
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// Every problem of an invalid configuration.
+    pub fn findings(&self) -> &[Finding] {
+        &self.0.findings
+    }
+
+    /// The error as an object with `kind`, `message`, `errno`, `at`, `hint` and `findings`.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut object = serde_json::json!({ "kind": self.0.kind, "message": self.to_string() });
+        if let Some(errno) = self.0.errno {
+            object["errno"] = format!("{errno:?}").into();
+        }
+        if let Some(at) = &self.0.at {
+            object["at"] = at.as_str().into();
+        }
+        if let Some(hint) = &self.0.hint {
+            object["hint"] = hint.as_str().into();
+        }
+        if !self.0.findings.is_empty() {
+            object["findings"] = serde_json::json!(self.0.findings);
+        }
+        object
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(errno) = self.0.errno {
+            write!(f, ": {} ({errno:?})", errno.desc())?;
+        }
+        if let Some(at) = &self.0.at {
+            write!(f, ", at {at}")?;
+        }
+        if let Some(hint) = &self.0.hint {
+            write!(f, "; hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "Error({self})")
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_call_errno_place_and_hint() {
+        let error = Error::os("open_tree /srv/data", Errno::ENOENT)
+            .at("mounts[3].source")
+            .with_hint("bind sources are not created; create it on the host");
+        assert_eq!(
+            error.to_string(),
+            "open_tree /srv/data: No such file or directory (ENOENT), at mounts[3].source; \
+             hint: bind sources are not created; create it on the host"
+        );
+        assert_eq!(error.to_json()["errno"], "ENOENT");
+    }
+
+    #[test]
+    fn an_invalid_config_lists_every_finding() {
+        let error = Error::invalid(vec![Finding::new("a", "bad"), Finding::new("b", "worse")]);
+        assert_eq!(error.to_string(), "invalid config: a: bad; b: worse");
+        assert_eq!(error.findings().len(), 2);
+    }
+}
