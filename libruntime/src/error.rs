@@ -60,6 +60,8 @@ struct Repr {
     at: Option<String>,
     hint: Option<String>,
     findings: Vec<Finding>,
+    /// The message has the errno's text in it.
+    said: bool,
 }
 
 impl Error {
@@ -71,6 +73,7 @@ impl Error {
             at: None,
             hint: None,
             findings: Vec::new(),
+            said: false,
         }))
     }
 
@@ -78,6 +81,14 @@ impl Error {
     pub(crate) fn os(call: impl Into<String>, errno: Errno) -> Self {
         let mut error = Self::new(ErrorKind::Os, call);
         error.0.errno = Some(errno);
+        error
+    }
+
+    /// A failed call whose message says already why.
+    pub(crate) fn os_said(message: impl Into<String>, errno: Errno) -> Self {
+        let mut error = Self::new(ErrorKind::Os, message);
+        error.0.errno = Some(errno);
+        error.0.said = true;
         error
     }
 
@@ -162,7 +173,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.0.message)?;
-        if let Some(errno) = self.0.errno {
+        if let Some(errno) = self.0.errno.filter(|_| !self.0.said) {
             write!(f, ": {} ({errno:?})", errno.desc())?;
         }
         if let Some(at) = &self.0.at {

@@ -1,0 +1,280 @@
+//! One measurement of one contestant: which commands a work is made of, what is timed and what is not.
+//!
+//! Knows nothing of rounds and numbers (`measure.rs`). Whatever fails here is cleaned up here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SIGKILL, kill};
+use nix::unistd::Pid;
+
+use crate::bundle::Place;
+use crate::cgroups::{Hierarchy, Parent};
+use crate::floor_plan;
+use crate::options::{Options, Work};
+use crate::peers::{Runtime, Verbs};
+use crate::timed::{children, reap, timed};
+use crate::trace::{self, Trace};
+
+/// The program that `build.rs` made of `../floor`.
+const FLOOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/floor"));
+/// The id of the container that `exec` and `state` look at.
+const LIVE: &str = "live";
+
+pub struct Contestant {
+    pub name: String,
+    pub version: String,
+    who: Who,
+    /// For the runtimes' errors and pid files and for a trace's result.
+    dir: PathBuf,
+    limit: Duration,
+    live: Option<Live>,
+}
+
+enum Who {
+    Floor { program: PathBuf, by: &'static str, plan: PathBuf, live_plan: PathBuf },
+    Runtime { program: PathBuf, state: PathBuf, bundle: PathBuf, live_bundle: PathBuf },
+}
+
+/// The container that sleeps while `exec` and `state` are measured.
+struct Live {
+    init: Pid,
+    /// Floor is the parent of its container and stays; a runtime has ended.
+    parent: Option<Child>,
+}
+
+/// How the commands of a work are run: timed, or under ptrace.
+enum Meter {
+    Clock(Duration),
+    Ptrace(Trace),
+}
+
+impl Contestant {
+    pub fn runtime(
+        place: &Place,
+        parent: &Parent,
+        runtime: Runtime,
+        options: &Options,
+    ) -> Result<Self, String> {
+        let dir = directory(place, &runtime.name)?;
+        let state = dir.join("state");
+        let bundle = |kind: &str, args: &[&str]| {
+            let cgroup = format!("{}/{}-{kind}", parent.name, runtime.name);
+            let config = place.config(&cgroup, args, options.cgroup_namespace, options.seccomp);
+            place.bundle(&format!("{}-{kind}", runtime.name), &config)
+        };
+        let (bundle, live_bundle) =
+            (bundle("run", &["/bin/true"])?, bundle("live", &["/bin/sleep", "3600"])?);
+        // With its path: an old build beside a new one is easily measured by mistake.
+        let version = format!("{} ({})", runtime.version, runtime.program.display());
+        let who = Who::Runtime { program: runtime.program, state, bundle, live_bundle };
+        let name = runtime.name;
+        Ok(Self { name, version, who, dir, limit: options.timeout, live: None })
+    }
+
+    pub fn floor(
+        place: &Place,
+        parent: &Parent,
+        hierarchies: &[Hierarchy],
+        by: &'static str,
+        options: &Options,
+    ) -> Result<Self, String> {
+        let name = if by == "path" { "floor".to_owned() } else { format!("floor-{by}") };
+        let dir = directory(place, &name)?;
+        let plan = |kind: &str, args: &[&str]| {
+            let cgroup = format!("{}/{name}-{kind}", parent.name);
+            // The profile would have to be compiled: that is the runtime's own work and not the kernel's.
+            let config = place.config(&cgroup, args, options.cgroup_namespace, false);
+            let path = dir.join(kind);
+            fs::write(&path, floor_plan::plan(&config, hierarchies)?).map_err(|e| e.to_string())?;
+            Ok::<_, String>(path)
+        };
+        let (plan, live_plan) = (plan("run", &["/bin/true"])?, plan("live", &["/bin/sleep", "3600"])?);
+        let program = dir.join("floor-program");
+        fs::write(&program, FLOOR).map_err(|e| e.to_string())?;
+        set_executable(&program)?;
+        let version = format!("this bench's own program, mounts by {by}");
+        let who = Who::Floor { program, by, plan, live_plan };
+        Ok(Self { name, version, who, dir, limit: options.timeout, live: None })
+    }
+
+    /// Floor has no state to show, and its way of mounting makes no difference to an exec.
+    pub fn takes_part(&self, work: Work) -> bool {
+        match &self.who {
+            Who::Floor { by, .. } => work == Work::Run || (work == Work::Exec && *by == "path"),
+            Who::Runtime { .. } => true,
+        }
+    }
+
+    /// What has to exist before `exec` and `state` can be measured.
+    pub fn prepare(&mut self, work: Work) -> Result<(), String> {
+        if !matches!(work, Work::Exec | Work::State) {
+            return Ok(());
+        }
+        self.live = Some(match &self.who {
+            Who::Floor { program, by, live_plan, .. } => floor_container(program, by, live_plan, self.limit)?,
+            Who::Runtime { live_bundle, .. } => {
+                let verbs = self.verbs().expect("a runtime has verbs");
+                let pid_file = self.dir.join("live.pid");
+                self.clock(&mut verbs.create(live_bundle, &pid_file, LIVE))?;
+                let init = read_pid(&pid_file)?;
+                self.clock(&mut verbs.start(LIVE))?;
+                Live { init, parent: None }
+            }
+        });
+        Ok(())
+    }
+
+    /// Ends the container of `prepare`, and anything that a failed measurement has left under `ids`.
+    pub fn clean(&mut self, ids: impl IntoIterator<Item = String>) {
+        if let Some(verbs) = self.verbs() {
+            for id in ids.into_iter().chain(self.live.is_some().then(|| LIVE.to_owned())) {
+                // It may well be gone: then this fails, and that is what was wanted.
+                let _ = self.clock(&mut verbs.delete(&id, true));
+            }
+        }
+        if let Some(live) = self.live.take() {
+            let _ = kill(live.init, SIGKILL);
+            match live.parent {
+                Some(mut parent) => drop(parent.wait()),
+                None => drop(reap(live.init, self.limit)),
+            }
+        }
+    }
+
+    pub fn time(&self, work: Work, id: &str) -> Result<Duration, String> {
+        match self.measure(work, id, &|command| self.clock(command).map(Meter::Clock))? {
+            Meter::Clock(took) => Ok(took),
+            Meter::Ptrace(_) => unreachable!("only clocks were asked for"),
+        }
+    }
+
+    pub fn trace(&self, work: Work, id: &str) -> Result<Trace, String> {
+        match self.measure(work, id, &|command| self.ptrace(command).map(Meter::Ptrace))? {
+            Meter::Ptrace(trace) => Ok(trace),
+            Meter::Clock(_) => unreachable!("only traces were asked for"),
+        }
+    }
+
+    fn measure(
+        &self,
+        work: Work,
+        id: &str,
+        meter: &dyn Fn(&mut Command) -> Result<Meter, String>,
+    ) -> Result<Meter, String> {
+        match &self.who {
+            Who::Floor { program, by, plan, live_plan } => {
+                let mut command = Command::new(program);
+                match (work, &self.live) {
+                    (Work::Run, _) => command.args(["run", by]).arg(plan),
+                    (Work::Exec, Some(live)) => {
+                        command.arg("exec").arg(exec_plan(live_plan)?).arg(live.init.to_string())
+                    }
+                    _ => return Err(format!("floor does no {}", work.name())),
+                };
+                meter(&mut command)
+            }
+            Who::Runtime { bundle, .. } => {
+                let verbs = self.verbs().expect("a runtime has verbs");
+                match work {
+                    Work::Run => meter(&mut verbs.run(bundle, id)),
+                    Work::Exec => meter(&mut verbs.exec(LIVE)),
+                    Work::State => meter(&mut verbs.state(LIVE)),
+                    Work::Create => {
+                        let pid_file = self.dir.join("created.pid");
+                        let created = meter(&mut verbs.create(bundle, &pid_file, id))?;
+                        let init = read_pid(&pid_file)?;
+                        let started = meter(&mut verbs.start(id))?;
+                        // The container's own running time is not the runtime's.
+                        reap(init, self.limit)?;
+                        Ok(created.and(started).and(meter(&mut verbs.delete(id, false))?))
+                    }
+                }
+            }
+        }
+    }
+
+    fn verbs(&self) -> Option<Verbs<'_>> {
+        match &self.who {
+            Who::Runtime { program, state, .. } => Some(Verbs { program, state }),
+            Who::Floor { .. } => None,
+        }
+    }
+
+    fn clock(&self, command: &mut Command) -> Result<Duration, String> {
+        timed(command, &self.dir.join("errors"), self.limit)
+    }
+
+    fn ptrace(&self, command: &Command) -> Result<Trace, String> {
+        let (result, own) = (self.dir.join("trace"), std::env::current_exe().map_err(|e| e.to_string())?);
+        let mut tracer = Command::new(own);
+        tracer.arg("trace").arg(&result).arg("--").arg(command.get_program()).args(command.get_args());
+        self.clock(&mut tracer)?;
+        trace::read(&result)
+    }
+}
+
+impl Meter {
+    /// Two commands of one work: times and calls add up, of the memory the larger counts.
+    fn and(self, other: Meter) -> Meter {
+        match (self, other) {
+            (Meter::Clock(one), Meter::Clock(two)) => Meter::Clock(one + two),
+            (Meter::Ptrace(one), Meter::Ptrace(two)) => {
+                Meter::Ptrace(Trace { calls: one.calls + two.calls, peak: one.peak.max(two.peak) })
+            }
+            _ => unreachable!("one measurement has one kind of meter"),
+        }
+    }
+}
+
+fn directory(place: &Place, name: &str) -> Result<PathBuf, String> {
+    let dir = place.dir.join(format!("of-{name}"));
+    fs::create_dir_all(&dir).map_err(|e| format!("mkdir {}: {e}", dir.display()))?;
+    Ok(dir)
+}
+
+fn set_executable(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn read_pid(file: &Path) -> Result<Pid, String> {
+    let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    text.trim().parse().map(Pid::from_raw).map_err(|_| format!("{}: {text:?} is no pid", file.display()))
+}
+
+/// The container's own plan with `/bin/true` in its place.
+fn exec_plan(live_plan: &Path) -> Result<PathBuf, String> {
+    let path = live_plan.with_extension("exec");
+    if !path.exists() {
+        let plan = fs::read_to_string(live_plan).map_err(|e| e.to_string())?;
+        let plan = plan.replace("exec\t/bin/sleep\t3600", "exec\t/bin/true");
+        fs::write(&path, plan).map_err(|e| e.to_string())?;
+    }
+    Ok(path)
+}
+
+/// Starts `floor run` of a sleeping container and waits until the sleep is executed.
+fn floor_container(program: &Path, by: &str, plan: &Path, limit: Duration) -> Result<Live, String> {
+    let mut command = Command::new(program);
+    command.args(["run", by]).arg(plan).stdin(Stdio::null()).stdout(Stdio::null());
+    // It will complain that its container was killed.
+    command.stderr(Stdio::null());
+    let mut parent = command.spawn().map_err(|e| format!("{}: {e}", program.display()))?;
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline && parent.try_wait().is_ok_and(|status| status.is_none()) {
+        let init = children(Pid::from_raw(parent.id() as i32)).into_iter().next();
+        let executed = |pid: &Pid| fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"sleep\n");
+        if let Some(init) = init.filter(executed) {
+            return Ok(Live { init, parent: Some(parent) });
+        }
+        sleep(Duration::from_millis(1));
+    }
+    let _ = parent.kill();
+    let _ = parent.wait();
+    Err("floor's own container did not come up".to_owned())
+}

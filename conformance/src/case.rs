@@ -1,0 +1,130 @@
+//! What a case is: a name that is a sentence, what it needs, and a function that ends in pass, skip or
+//! a failure with its reason. No case is defined here (see cases/), and none is run (see runner.rs).
+
+use crate::host::Host;
+use crate::test::Test;
+use std::fmt::Debug;
+
+/// Why a case did not pass.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stop {
+    /// The host, the kernel or the runtime's features lack what the case is about.
+    Skip(String),
+    Fail(String),
+}
+
+pub type Outcome<T = ()> = Result<T, Stop>;
+
+/// Any error of the case's own machinery fails the case.
+impl<E: std::error::Error> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Stop::Fail(error.to_string())
+    }
+}
+
+pub fn fail<T>(text: impl Into<String>) -> Outcome<T> {
+    Err(Stop::Fail(text.into()))
+}
+
+pub fn skip<T>(text: impl Into<String>) -> Outcome<T> {
+    Err(Stop::Skip(text.into()))
+}
+
+/// Something that a host may lack.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    Root,
+    Rootless,
+    V1,
+    V2,
+    /// A cgroup controller that is mounted (v1) or available (v2).
+    Controller(&'static str),
+    /// A capability in the effective set, by number.
+    Capability(u32),
+    Kernel(u32, u32),
+    Path(&'static str),
+}
+
+impl Need {
+    /// The reason to skip, or nothing when the host has it.
+    pub fn missing(self, host: &Host) -> Option<String> {
+        let (there, reason) = match self {
+            Need::Root => (host.root, "needs root".to_owned()),
+            Need::Rootless => (!host.root, "is about an unprivileged user".to_owned()),
+            Need::V1 => (!host.unified, "needs cgroup v1".to_owned()),
+            Need::V2 => (host.unified, "needs cgroup v2".to_owned()),
+            Need::Controller(name) => {
+                (host.has_controller(name), format!("needs the cgroup controller {name}"))
+            }
+            Need::Capability(n) => (host.capabilities & (1 << n) != 0, format!("needs capability {n}")),
+            Need::Kernel(a, b) => (host.kernel >= (a, b), format!("needs Linux {a}.{b}")),
+            Need::Path(path) => (std::path::Path::new(path).exists(), format!("needs {path}")),
+        };
+        (!there).then_some(reason)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub struct Case {
+    pub group: &'static str,
+    pub name: &'static str,
+    pub needs: &'static [Need],
+    /// After this many seconds the case is stopped and has failed.
+    pub seconds: u64,
+    pub run: fn(&Test) -> Outcome,
+}
+
+impl Case {
+    pub fn full_name(&self) -> String {
+        format!("{}::{}", self.group, self.name)
+    }
+}
+
+/// A [`Case`] from a function's name; the group is the module's name.
+macro_rules! case {
+    ($name:ident) => {
+        case!($name, [], 30)
+    };
+    ($name:ident, [$($need:expr),*]) => {
+        case!($name, [$($need),*], 30)
+    };
+    ($name:ident, [$($need:expr),*], $seconds:expr) => {
+        $crate::case::Case {
+            group: $crate::case::last_segment(module_path!()),
+            name: stringify!($name),
+            needs: &[$($need),*],
+            seconds: $seconds,
+            run: $name,
+        }
+    };
+}
+
+pub const fn last_segment(path: &'static str) -> &'static str {
+    let bytes = path.as_bytes();
+    let mut at = bytes.len();
+    while at > 0 && bytes[at - 1] != b':' {
+        at -= 1;
+    }
+    path.split_at(at).1
+}
+
+/// Fails the case with a text unless the condition holds.
+macro_rules! check {
+    ($condition:expr, $($text:tt)+) => {
+        if !$condition {
+            return Err($crate::case::Stop::Fail(format!($($text)+)));
+        }
+    };
+}
+
+pub(crate) use {case, check};
+
+/// Fails the case unless both are equal.
+pub fn same<T: PartialEq<U> + Debug, U: Debug>(what: &str, found: T, wanted: U) -> Outcome {
+    if found == wanted { Ok(()) } else { fail(format!("{what}: found {found:?}, wanted {wanted:?}")) }
+}
+
+/// Fails the case unless `text` has `part` in it.
+pub fn contains(what: &str, text: &str, part: &str) -> Outcome {
+    if text.contains(part) { Ok(()) } else { fail(format!("{what}: no {part:?} in {text:?}")) }
+}

@@ -1,0 +1,284 @@
+//! Runs cases, each in a process of its own: this program again with `--case`. The inner process is a
+//! subreaper with its own mount namespace, bounds the case by its time, sweeps and says how it ended;
+//! the outer one bounds the inner one. main.rs calls `all`, and `inside` for `--case`.
+
+use crate::bundle;
+use crate::case::{Case, Outcome, Stop};
+use crate::cases;
+use crate::host::Host;
+use crate::leaks::{self, Before};
+use crate::test::{Runtime, Test};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+/// A runtime as it was found and as it calls itself.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub program: PathBuf,
+    pub name: String,
+    pub version: String,
+}
+
+impl Candidate {
+    /// By path, by name in PATH, or the one that was built next to this program.
+    pub fn find(word: &str) -> Result<Self, String> {
+        let mut places = Vec::new();
+        if word.contains('/') {
+            places.push(PathBuf::from(word));
+        } else {
+            if let Ok(this) = std::env::current_exe() {
+                let target = this.ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default();
+                places.extend(["release", "debug"].map(|kind| target.join(kind).join(word)));
+            }
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            places.extend(std::env::split_paths(&path).map(|dir| dir.join(word)));
+            places.push(Path::new("/usr/sbin").join(word));
+        }
+        let place = places.iter().find(|place| place.is_file());
+        let place = place.ok_or_else(|| format!("no runtime {word}; give a path in RUNTIME"))?;
+        let program = fs::canonicalize(place).map_err(|error| format!("{}: {error}", place.display()))?;
+        let output = Command::new(&program).arg("--version").output();
+        let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let words: Vec<&str> = text.lines().next().unwrap_or_default().split_whitespace().collect();
+        let version = words.iter().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        let name = words.first().copied().unwrap_or(word).to_owned();
+        Ok(Self { program, name, version: version.copied().unwrap_or("?").to_owned() })
+    }
+}
+
+/// How a case ended with one runtime.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub stop: Result<(), Stop>,
+    pub milliseconds: u64,
+}
+
+/// Runs all cases with all candidates; `done` hears of each as it ends. In the answer, one row per case.
+pub fn all(
+    chosen: &[Case],
+    candidates: &[Candidate],
+    jobs: usize,
+    scratch: &Path,
+    done: impl Fn(&Case, &Candidate, &Verdict) + Sync,
+) -> Vec<Vec<Verdict>> {
+    let next = AtomicUsize::new(0);
+    let total = chosen.len() * candidates.len();
+    let results: Mutex<Vec<Option<Verdict>>> = Mutex::new(vec![None; total]);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= total {
+                        break;
+                    }
+                    let case = &chosen[index / candidates.len()];
+                    let candidate = &candidates[index % candidates.len()];
+                    let verdict = outside(case, candidate, scratch, index);
+                    done(case, candidate, &verdict);
+                    if let Ok(mut results) = results.lock() {
+                        results[index] = Some(verdict);
+                    }
+                }
+            });
+        }
+    });
+    let lost = Verdict { stop: Err(Stop::Fail("no result".into())), milliseconds: 0 };
+    let results = results.into_inner().unwrap_or_default();
+    let flat: Vec<Verdict> =
+        results.into_iter().map(|verdict| verdict.unwrap_or_else(|| lost.clone())).collect();
+    flat.chunks(candidates.len()).map(<[Verdict]>::to_vec).collect()
+}
+
+/// One case in a process of its own.
+fn outside(case: &Case, candidate: &Candidate, scratch: &Path, index: usize) -> Verdict {
+    let begin = Instant::now();
+    let dir = scratch.join(format!("{index}"));
+    let stop = match started(case, candidate, scratch, &dir) {
+        Ok(stop) => stop,
+        Err(Stop::Fail(text)) => Err(Stop::Fail(format!("the suite itself: {text}"))),
+        Err(skip) => Err(skip),
+    };
+    if std::env::var_os("CONFORMANCE_KEEP").is_none() {
+        let _ = fs::remove_dir_all(&dir);
+    }
+    Verdict { stop, milliseconds: begin.elapsed().as_millis() as u64 }
+}
+
+fn started(case: &Case, candidate: &Candidate, scratch: &Path, dir: &Path) -> Outcome<Result<(), Stop>> {
+    bundle::make_dir(dir)?;
+    let log = fs::File::create(dir.join("log"))?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["--case", &case.full_name(), "--name", &candidate.name, "--program"])
+        .arg(&candidate.program)
+        .arg("--dir")
+        .arg(dir)
+        .arg("--scratch")
+        .arg(scratch)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()?;
+    // The inner process stops the case by itself and then needs time to sweep.
+    let end = Instant::now() + Duration::from_secs(case.seconds + 45);
+    while child.try_wait()?.is_none() {
+        if Instant::now() > end {
+            let _ = kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGKILL);
+            child.wait()?;
+            let _ = delete_from_outside(candidate, dir);
+            return Ok(Err(Stop::Fail("did not even stop after its time".into())));
+        }
+        std::thread::sleep(Duration::from_millis(4));
+    }
+    let text = fs::read_to_string(dir.join("result")).unwrap_or_default();
+    let result: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let detail = result["detail"].as_str().unwrap_or_default().to_owned();
+    Ok(match result["status"].as_str() {
+        Some("pass") => Ok(()),
+        Some("skip") => Err(Stop::Skip(detail)),
+        Some("fail") => Err(Stop::Fail(detail)),
+        _ => {
+            let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+            Err(Stop::Fail(format!("the case's process ended without a result: {}", log.trim())))
+        }
+    })
+}
+
+fn delete_from_outside(candidate: &Candidate, dir: &Path) -> Outcome {
+    for entry in fs::read_dir(dir.join("state"))?.flatten() {
+        let mut command = Command::new(&candidate.program);
+        command.arg("--root").arg(dir.join("state")).args(["delete", "--force"]).arg(entry.file_name());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    }
+    Ok(())
+}
+
+/// The other side of [`outside`]: runs one case here and writes `result`.
+pub fn inside(name: &str, runtime_name: &str, program: PathBuf, dir: PathBuf, scratch: &Path) -> Outcome {
+    let case = cases::all().into_iter().find(|case| case.full_name() == name);
+    let case = case.ok_or_else(|| Stop::Fail(format!("no case {name}")))?;
+    let host = Host::look();
+    let missing = case.needs.iter().find_map(|need| need.missing(&host));
+    let verdict = match missing {
+        Some(reason) => Err(Stop::Skip(reason)),
+        None => judged(&case, host, runtime_name, program, &dir, scratch),
+    };
+    let (status, detail) = match verdict {
+        Ok(()) => ("pass", String::new()),
+        Err(Stop::Skip(reason)) => ("skip", reason),
+        Err(Stop::Fail(reason)) => ("fail", reason),
+    };
+    fs::write(dir.join("result"), json!({ "status": status, "detail": detail }).to_string())?;
+    Ok(())
+}
+
+/// Prepares, runs the case within its time, compares with before, sweeps.
+fn judged(case: &Case, host: Host, name: &str, program: PathBuf, dir: &Path, scratch: &Path) -> Outcome {
+    nix::sys::prctl::set_child_subreaper(true)?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    if host.root {
+        own_mounts()?;
+    }
+    let host = Host::look();
+    for sub in ["state", "canary", "canary/dir"] {
+        bundle::make_dir(&dir.join(sub))?;
+    }
+    for file in ["canary/file", "canary/ptmx", "canary/dir/file"] {
+        fs::write(dir.join(file), "untouched")?;
+    }
+    let runtime =
+        Runtime { program, name: name.to_owned(), state: dir.join("state"), dir: dir.to_path_buf() };
+    let last = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let cgroup = format!("{}/{last}", cgroup_parent(scratch));
+    let test = Test::new(host, runtime, scratch.join("base"), cgroup);
+    // The thread of a case that hangs outlives this function: what it works with is never freed.
+    let test: &'static Test = Box::leak(Box::new(test));
+    let before = Before::look(test);
+    let mut verdict = within_time(case, test);
+    leaks::delete_containers(test);
+    if verdict == Ok(()) {
+        verdict = nothing_left(&before, test);
+    }
+    leaks::sweep(test);
+    verdict
+}
+
+/// Runs the case's function, but not longer than its time.
+fn within_time(case: &Case, test: &'static Test) -> Outcome {
+    let (sender, receiver) = mpsc::channel();
+    let run = case.run;
+    std::thread::spawn(move || {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(test)));
+        let _ = sender.send(result.unwrap_or_else(|_| Err(Stop::Fail("the case itself panicked".into()))));
+    });
+    match receiver.recv_timeout(Duration::from_secs(case.seconds)) {
+        Ok(result) => result,
+        Err(_) => Err(Stop::Fail(format!("not finished after {} s", case.seconds))),
+    }
+}
+
+/// Things that end by themselves get a moment; what stays is a failure.
+fn nothing_left(before: &Before, test: &Test) -> Outcome {
+    let mut left = Vec::new();
+    for _ in 0..100 {
+        left = before.left_behind(test);
+        if left.is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(Stop::Fail(format!("left behind: {}", left.join("; "))))
+}
+
+/// A mount namespace for the case, shared within itself as `/` is on most hosts, so that mounts that
+/// get out of a container are seen here, and nothing is seen outside.
+fn own_mounts() -> Outcome {
+    const NONE: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE)?;
+    // crun up to 1.8 refuses to start while an enabled v1 controller has no hierarchy mounted.
+    let place = Path::new("/sys/fs/cgroup/hugetlb");
+    if Path::new("/sys/fs/cgroup/memory").exists() && !place.join("tasks").exists() {
+        let _ = fs::create_dir(place);
+        let _ = mount(Some("cgroup"), place, Some("cgroup"), MsFlags::empty(), Some("hugetlb"));
+    }
+    Ok(())
+}
+
+/// The cgroup of one run of the suite, made unique by its scratch directory's name.
+pub fn cgroup_parent(scratch: &Path) -> String {
+    format!("/{}", scratch.file_name().map(|name| name.to_string_lossy()).unwrap_or_default())
+}
+
+/// Makes what all cases share: the scratch directory and the root file system to link from.
+pub fn prepare() -> Outcome<PathBuf> {
+    let parent = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    let scratch = parent.join(format!("conformance-{}", std::process::id()));
+    bundle::make_dir(&scratch)?;
+    let scratch = fs::canonicalize(scratch)?;
+    bundle::make_base(&scratch.join("base"))?;
+    Ok(scratch)
+}
+
+/// Removes it again.
+pub fn finish(scratch: &Path) {
+    for cgroup in Host::look().cgroups(&cgroup_parent(scratch)) {
+        let _ = fs::remove_dir(cgroup);
+    }
+    if std::env::var_os("CONFORMANCE_KEEP").is_none() {
+        let _ = fs::remove_dir_all(scratch);
+    }
+}

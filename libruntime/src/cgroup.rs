@@ -1,0 +1,352 @@
+//! One container's cgroup, on cgroup v1, hybrid and v2 hosts: made, filled, limited, emptied, removed.
+//!
+//! [`Layout`] says what the host has and [`Cgroup::plan`] where the container's directories are; all
+//! other functions work from a [`Cgroup`] alone, which is stored in the container's state, so that a
+//! later process (also after a crash) can use and remove it. Nothing here reads `config.json` outside
+//! `linux.cgroupsPath` and `linux.resources`.
+//!
+//! Next: `layout.rs` (mounts), `v1.rs` and `v2.rs` (resources to file contents, pure), `apply.rs`
+//! (writes them), `devices.rs` (device rules), `processes.rs` (pids, signals, freezing),
+//! `stats.rs` and `oom.rs` (what happened in it).
+
+mod apply;
+mod devices;
+mod files;
+mod layout;
+mod oom;
+mod processes;
+mod runc_stats;
+pub mod stats;
+mod v1;
+mod v2;
+
+pub use devices::DEFAULT_RULES;
+pub use layout::Layout;
+pub use oom::{Oom, OomEvents};
+pub use stats::Stats;
+
+use crate::error::{Error, ErrorKind, Finding, Result};
+use layout::Mount;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, UnlinkatFlags};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const AT_PATH: &str = "linux.cgroupsPath";
+/// How long a removal waits for processes that are still exiting.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Where one container's cgroup is: a directory in each hierarchy of the host.
+///
+/// A planned cgroup need not exist. After [`Cgroup::create`] the value is what must be stored: on a
+/// host where an unprivileged caller may not use a hierarchy, that one is no longer in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    hierarchies: Vec<Hierarchy>,
+    /// No path was asked for: an unprivileged caller does without what it may not use.
+    optional: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Hierarchy {
+    mount: PathBuf,
+    dir: PathBuf,
+    /// v1: what is mounted together here. Empty: the v2 hierarchy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    controllers: Vec<String>,
+}
+
+impl Hierarchy {
+    fn is_v2(&self) -> bool {
+        self.controllers.is_empty()
+    }
+}
+
+impl Cgroup {
+    /// Pure. `cgroups_path` is `linux.cgroupsPath` and means what runc makes of it: an absolute path
+    /// starts at the hierarchy's root as it is mounted; a relative one at the caller's own cgroup on
+    /// v1, and beside it on v2, where a cgroup with processes cannot have children with controllers;
+    /// an absent one is the relative path `id`. `slice:prefix:name` is a path like any other.
+    pub fn plan(layout: &Layout, cgroups_path: Option<&Path>, id: &str) -> Result<Self> {
+        let given = cgroups_path.filter(|path| !path.as_os_str().is_empty());
+        let path = given.unwrap_or(Path::new(id));
+        check_path(path).map_err(|problem| match given {
+            Some(path) => Error::invalid(vec![Finding::new(AT_PATH, format!("{path:?} {problem}"))]),
+            None => Error::new(ErrorKind::InvalidConfig, format!("the container id {id:?} {problem}")),
+        })?;
+        let relative: PathBuf =
+            path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let hierarchies = layout
+            .mounts
+            .iter()
+            .map(|mount| {
+                let dir = if path.is_absolute() { mount.point.clone() } else { own_dir(mount, layout)? };
+                Ok(Hierarchy {
+                    mount: mount.point.clone(),
+                    dir: dir.join(&relative),
+                    controllers: mount.controllers.clone(),
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { hierarchies, optional: given.is_none() })
+    }
+
+    pub fn is_v2(&self) -> bool {
+        self.hierarchies.iter().all(Hierarchy::is_v2)
+    }
+
+    /// Makes the directory in every hierarchy, with the controllers (v2) and the cpuset (v1) that
+    /// processes in it need. One that exists is taken when it is empty, as engines reuse theirs.
+    /// An error leaves nothing behind.
+    pub fn create(&mut self) -> Result<()> {
+        let mut made = Made::default();
+        let optional = self.optional && !Uid::effective().is_root();
+        let mut usable = Vec::with_capacity(self.hierarchies.len());
+        for hierarchy in &self.hierarchies {
+            let result = if hierarchy.is_v2() {
+                v2::create(hierarchy, &mut made)
+            } else {
+                v1::create(hierarchy, &mut made)
+            };
+            match result {
+                Ok(()) => usable.push(hierarchy.clone()),
+                Err(error) if optional && not_permitted(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // Only now is the directory ours: what existed before is checked once, not per hierarchy.
+        let existed = usable.iter().filter(|hierarchy| !made.dirs.contains(&hierarchy.dir));
+        for hierarchy in existed {
+            processes::refuse_used(hierarchy)?;
+        }
+        made.dirs.clear();
+        self.hierarchies = usable;
+        Ok(())
+    }
+
+    /// Puts a process in: one write for each hierarchy.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        let value = pid.to_string();
+        for hierarchy in &self.hierarchies {
+            let path = hierarchy.dir.join("cgroup.procs");
+            files::write(&path, &value).map_err(|errno| {
+                let error = Error::os(format!("write {pid} to {}", path.display()), errno);
+                match v2::attach_hint(hierarchy, errno) {
+                    Some(hint) => error.with_hint(hint),
+                    None => error,
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// v2: the directory, to clone a process straight into (CLONE_INTO_CGROUP). On a v1 or hybrid
+    /// host [`Cgroup::attach`] is needed and this is `None`.
+    pub fn open_dir(&self) -> Result<Option<OwnedFd>> {
+        match self.hierarchies.as_slice() {
+            [only] if only.is_v2() => files::open(&only.dir, OFlag::O_PATH | OFlag::O_DIRECTORY)
+                .map(Some)
+                .map_err(|errno| files::failed("open", &only.dir, errno)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The cgroups that `pid` is in now, in the hierarchies of this container. An exec uses it where
+    /// the container's init has moved itself deeper (systemd in a container does), because a v2
+    /// cgroup with controllers enabled for its children takes no processes.
+    pub fn of_process(&self, pid: i32) -> Result<Self> {
+        let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+        let text = files::read(&path).map_err(|errno| files::failed("open", &path, errno))?;
+        let layout = Layout::probe()?;
+        let found = layout::hierarchies(&text);
+        let mut cgroup = self.clone();
+        for hierarchy in &mut cgroup.hierarchies {
+            let mount = layout.mounts.iter().find(|mount| mount.point == hierarchy.mount);
+            let here = found.iter().find(|(names, _)| *names == hierarchy.controllers);
+            if let (Some(mount), Some((_, path))) = (mount, here) {
+                hierarchy.dir = below(mount, path)?;
+            }
+        }
+        Ok(cgroup)
+    }
+
+    /// A cgroup below this one, in all hierarchies or in that of one controller: `exec --cgroup`.
+    pub fn below(&self, controller: Option<&str>, path: &Path) -> Result<Self> {
+        check_path(path)
+            .map_err(|problem| Error::new(ErrorKind::InvalidConfig, format!("cgroup {path:?} {problem}")))?;
+        let relative: PathBuf =
+            path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let mut cgroup = self.clone();
+        let mut any = false;
+        for hierarchy in &mut cgroup.hierarchies {
+            let named = |name: &str| hierarchy.controllers.iter().any(|c| c == name);
+            if controller.is_none_or(named) {
+                hierarchy.dir.push(&relative);
+                any = true;
+            }
+        }
+        match any {
+            true => Ok(cgroup),
+            false => Err(Error::unsupported(format!("no cgroup hierarchy has controller {controller:?}"))),
+        }
+    }
+
+    /// Whether the directory is there (of several hierarchies, in any).
+    pub fn exists(&self) -> bool {
+        self.hierarchies.iter().any(|hierarchy| hierarchy.dir.is_dir())
+    }
+
+    /// The absolute directory of each controller; the v2 hierarchy's key is the empty string.
+    pub fn paths(&self) -> BTreeMap<String, PathBuf> {
+        let mut paths = BTreeMap::new();
+        for hierarchy in &self.hierarchies {
+            if hierarchy.is_v2() {
+                paths.insert(String::new(), hierarchy.dir.clone());
+            }
+            for controller in &hierarchy.controllers {
+                paths.insert(controller.clone(), hierarchy.dir.clone());
+            }
+        }
+        paths
+    }
+
+    /// Gives the directory to the container's own users, as the runtime specification's "Cgroup
+    /// ownership" asks when the container has its own user and cgroup namespaces and a writable
+    /// `/sys/fs/cgroup`. Only v2 is safe to delegate; on v1 nothing is changed.
+    pub fn set_owner(&self, uid: u32, gid: Option<u32>) -> Result<()> {
+        let Some(hierarchy) = self.hierarchies.iter().find(|h| h.is_v2() && self.is_v2()) else {
+            return Ok(());
+        };
+        let dir = files::open(&hierarchy.dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+            .map_err(|errno| files::failed("open", &hierarchy.dir, errno))?;
+        let (uid, gid) = (Some(Uid::from_raw(uid)), gid.map(Gid::from_raw));
+        nix::unistd::fchown(&dir, uid, gid).map_err(|errno| files::failed("chown", &hierarchy.dir, errno))?;
+        let listed = files::read(Path::new("/sys/kernel/cgroup/delegate"))
+            .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
+        for name in listed.lines() {
+            match nix::unistd::fchownat(&dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                // The list is of all kernels' files; this cgroup need not have each of them.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(files::failed("chown", &hierarchy.dir.join(name), errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the directory and those below it from every hierarchy. What is gone already is fine;
+    /// processes that are still exiting are waited for, a little.
+    pub fn remove(&self) -> Result<()> {
+        let deadline = Instant::now() + REMOVE_DEADLINE;
+        let mut first_error = None;
+        // A hierarchy that cannot be removed must not keep the others.
+        for hierarchy in &self.hierarchies {
+            if let Err(error) = remove_tree(&hierarchy.dir, deadline) {
+                first_error.get_or_insert(error);
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+}
+
+/// The directories that a creation has made so far; dropped, it removes them again.
+#[derive(Default)]
+struct Made {
+    dirs: Vec<PathBuf>,
+}
+
+impl Made {
+    /// mkdir(2); `false` when the directory is there already.
+    fn mkdir(&mut self, dir: &Path) -> std::result::Result<bool, Errno> {
+        match nix::unistd::mkdir(dir, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {
+                self.dirs.push(dir.to_owned());
+                Ok(true)
+            }
+            Err(Errno::EEXIST) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for dir in self.dirs.iter().rev() {
+            // Best effort: an ancestor may have got another container's child meanwhile.
+            let _ = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, dir, UnlinkatFlags::RemoveDir);
+        }
+    }
+}
+
+fn not_permitted(error: &Error) -> bool {
+    [Errno::EACCES, Errno::EPERM, Errno::EROFS].iter().any(|&errno| error.errno() == Some(errno as i32))
+}
+
+fn check_path(path: &Path) -> std::result::Result<(), &'static str> {
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err("must not have \"..\" in it");
+    }
+    if !path.components().any(|part| matches!(part, Component::Normal(_))) {
+        return Err("names the root of the hierarchy; a container needs a cgroup of its own");
+    }
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if bytes.iter().any(|&byte| byte == 0 || byte == b'\n') {
+        return Err("must not have a NUL or a line end in it");
+    }
+    Ok(())
+}
+
+/// Where relative paths start in one hierarchy.
+fn own_dir(mount: &Mount, layout: &Layout) -> Result<PathBuf> {
+    let own = if layout.is_v2() { mount.own.parent().unwrap_or(Path::new("/")) } else { &mount.own };
+    below(mount, own)
+}
+
+/// The directory, below a mount point, of a cgroup in the terms of `/proc/PID/cgroup`.
+fn below(mount: &Mount, cgroup: &Path) -> Result<PathBuf> {
+    let outside = cgroup.components().any(|part| part == Component::ParentDir);
+    match cgroup.strip_prefix(&mount.root) {
+        Ok(relative) if !outside => Ok(mount.point.join(relative)),
+        // The parent of a mount's own root: a container's view, where that root is all there is.
+        _ if mount.root.starts_with(cgroup) && !outside => Ok(mount.point.clone()),
+        _ => Err(Error::unsupported(format!(
+            "the cgroup {} is not visible below {}",
+            cgroup.display(),
+            mount.point.display()
+        ))
+        .at(AT_PATH)
+        .with_hint("use an absolute linux.cgroupsPath")),
+    }
+}
+
+fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, dir, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::EBUSY) => {}
+            Err(errno) => return Err(files::failed("rmdir", dir, errno)),
+        }
+        // Busy: either there are cgroups below, or processes in it.
+        let children = files::children(dir);
+        for child in &children {
+            remove_tree(child, deadline)?;
+        }
+        if children.is_empty() {
+            if Instant::now() >= deadline {
+                let pids = processes::read_pids(dir).unwrap_or_default();
+                return Err(files::failed("rmdir", dir, Errno::EBUSY)
+                    .with_hint(format!("processes are in it still: {pids:?}")));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! Where cgroups are planned (pure), and what they do on the host that the tests run on: whichever of
+//! v1, hybrid and v2 it has. Those need root and say so when they are skipped.
+
+use super::layout::tests::{HYBRID, HYBRID_OWN, layout};
+use super::*;
+use oci_spec::runtime::LinuxResources;
+use std::process::{Child, Command, Stdio};
+
+const V2: &str = "30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+
+fn dirs(layout: &Layout, path: Option<&str>) -> Vec<String> {
+    let cgroup = Cgroup::plan(layout, path.map(Path::new), "id").unwrap();
+    cgroup.hierarchies.iter().map(|h| h.dir.display().to_string()).collect()
+}
+
+#[test]
+fn an_absolute_path_starts_at_the_root_of_every_hierarchy() {
+    let hybrid = layout(HYBRID, HYBRID_OWN);
+    assert_eq!(
+        dirs(&hybrid, Some("/docker/x")),
+        [
+            "/sys/fs/cgroup/cpu,cpuacct/docker/x",
+            "/sys/fs/cgroup/memory/docker/x",
+            "/sys/fs/cgroup/systemd/docker/x",
+            "/sys/fs/cgroup/unified/docker/x",
+        ]
+    );
+    assert_eq!(dirs(&layout(V2, "0::/a/b\n"), Some("/docker//./x/")), ["/sys/fs/cgroup/docker/x"]);
+}
+
+#[test]
+fn a_relative_or_absent_path_starts_at_the_callers_own_cgroup() {
+    let hybrid = layout(HYBRID, HYBRID_OWN);
+    assert_eq!(dirs(&hybrid, Some("test.slice:cri:x"))[1], "/sys/fs/cgroup/memory/me/test.slice:cri:x");
+    assert_eq!(dirs(&hybrid, None)[0], "/sys/fs/cgroup/cpu,cpuacct/a/b/id");
+    // v2: beside it, for a cgroup with processes cannot have children with controllers.
+    assert_eq!(dirs(&layout(V2, "0::/a/b\n"), None), ["/sys/fs/cgroup/a/id"]);
+    assert_eq!(dirs(&layout(V2, "0::/\n"), Some("")), ["/sys/fs/cgroup/id"]);
+}
+
+#[test]
+fn a_bind_mount_of_a_part_is_that_parts_root() {
+    let part = "30 1 0:26 /docker/c /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+    assert_eq!(dirs(&layout(part, "0::/docker/c/me\n"), None), ["/sys/fs/cgroup/id"]);
+    assert_eq!(dirs(&layout(part, "0::/docker/c\n"), None), ["/sys/fs/cgroup/id"]);
+    let outside = layout(part, "0::/../x/y\n");
+    assert!(Cgroup::plan(&outside, None, "id").is_err());
+    assert_eq!(dirs(&outside, Some("/a")), ["/sys/fs/cgroup/a"]);
+}
+
+#[test]
+fn paths_that_leave_the_hierarchy_or_name_its_root_are_refused() {
+    let v2 = layout(V2, "0::/\n");
+    for path in ["../x", "/a/../../b", "/", ".", "/a\nb"] {
+        let error = Cgroup::plan(&v2, Some(Path::new(path)), "id").unwrap_err();
+        assert_eq!(error.findings()[0].at, "linux.cgroupsPath", "{path}");
+    }
+}
+
+#[test]
+fn it_is_stored_and_read_again() {
+    let cgroup = Cgroup::plan(&layout(HYBRID, HYBRID_OWN), None, "id").unwrap();
+    let text = serde_json::to_string(&cgroup).unwrap();
+    assert_eq!(serde_json::from_str::<Cgroup>(&text).unwrap(), cgroup);
+    assert_eq!(cgroup.paths()["cpuacct"], Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b/id"));
+    assert_eq!(cgroup.paths()[""], Path::new("/sys/fs/cgroup/unified/u/id"));
+}
+
+/// A cgroup of the host with its removal at the end, and processes in it.
+struct Live {
+    cgroup: Cgroup,
+    children: Vec<Child>,
+}
+
+impl Live {
+    /// `None` without root.
+    fn new(name: &str) -> Option<Self> {
+        if !Uid::effective().is_root() {
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        let path = format!("/onggi-test-{}/{name}", std::process::id());
+        let mut cgroup = Cgroup::plan(&Layout::probe().unwrap(), Some(Path::new(&path)), "id").unwrap();
+        cgroup.create().unwrap();
+        Some(Self { cgroup, children: Vec::new() })
+    }
+
+    fn spawn(&mut self, program: &str) -> i32 {
+        let child = Command::new("sh").args(["-c", program]).stdin(Stdio::null()).spawn().unwrap();
+        let pid = child.id() as i32;
+        self.children.push(child);
+        self.cgroup.attach(pid).unwrap();
+        pid
+    }
+
+    fn read(&self, controller: &str, file: &str) -> String {
+        files::read(&self.cgroup.dir_of(controller).unwrap().join(file)).unwrap().trim_end().to_owned()
+    }
+
+    fn apply(&self, json: &str) -> Result<Vec<Finding>> {
+        self.cgroup.apply(&serde_json::from_str::<LinuxResources>(json).unwrap())
+    }
+
+    fn update(&self, json: &str) -> Result<Vec<Finding>> {
+        self.cgroup.update(&serde_json::from_str::<LinuxResources>(json).unwrap())
+    }
+
+    /// The name of a setting here.
+    fn pick<'a>(&self, v1: &'a str, v2: &'a str) -> &'a str {
+        if self.cgroup.is_v2() { v2 } else { v1 }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _ = self.cgroup.thaw();
+        let _ = self.cgroup.kill_all(libc::SIGKILL);
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = self.cgroup.remove();
+        for hierarchy in &self.cgroup.hierarchies {
+            let _ = std::fs::remove_dir(hierarchy.dir.parent().unwrap());
+        }
+    }
+}
+
+#[test]
+fn processes_are_put_in_listed_killed_and_the_directory_removed() {
+    let Some(mut live) = Live::new("life") else { return };
+    let pid = live.spawn("exec sleep 1000");
+    for hierarchy in &live.cgroup.hierarchies {
+        assert_eq!(processes::read_pids(&hierarchy.dir).unwrap(), [pid], "{}", hierarchy.dir.display());
+    }
+    assert_eq!(live.cgroup.pids(false).unwrap(), [pid]);
+    assert_eq!(live.cgroup.of_process(pid).unwrap(), live.cgroup);
+    // A cgroup that the container has made for itself.
+    let mut below = live.cgroup.below(None, Path::new("a/b")).unwrap();
+    below.create().unwrap();
+    below.attach(pid).unwrap();
+    assert!(live.cgroup.pids(false).unwrap().is_empty());
+    assert_eq!(live.cgroup.pids(true).unwrap(), [pid]);
+    let error = live.cgroup.clone().create().unwrap_err().to_string();
+    assert!(error.contains("is in use: 1 processes"), "{error}");
+    live.cgroup.kill_all(libc::SIGKILL).unwrap();
+    live.children[0].wait().unwrap();
+    live.cgroup.remove().unwrap();
+    assert!(!live.cgroup.exists());
+    live.cgroup.remove().unwrap();
+    assert!(live.cgroup.pids(true).unwrap().is_empty());
+}
+
+#[test]
+fn an_existing_empty_cgroup_is_taken_and_a_frozen_one_refused() {
+    let Some(live) = Live::new("again") else { return };
+    live.cgroup.clone().create().unwrap();
+    live.cgroup.freeze().unwrap();
+    let error = live.cgroup.clone().create().unwrap_err().to_string();
+    assert!(error.contains("is frozen"), "{error}");
+    assert!(live.cgroup.exists(), "what it did not make it must not remove");
+}
+
+#[test]
+fn a_failed_creation_leaves_nothing() {
+    let Some(live) = Live::new("undo") else { return };
+    let mut other = live.cgroup.below(None, Path::new("x/y")).unwrap();
+    // The last hierarchy is one that cannot be.
+    let dir = live.cgroup.hierarchies[0].dir.join("cgroup.procs/x/y");
+    let mut broken = other.hierarchies[0].clone();
+    broken.dir = dir;
+    other.hierarchies.push(broken);
+    assert!(other.create().is_err());
+    for hierarchy in &live.cgroup.hierarchies {
+        assert_eq!(files::children(&hierarchy.dir), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn freezing_stops_processes_until_thawed() {
+    let Some(mut live) = Live::new("freeze") else { return };
+    live.spawn("while :; do :; done");
+    assert!(!live.cgroup.is_frozen().unwrap());
+    live.cgroup.freeze().unwrap();
+    assert!(live.cgroup.is_frozen().unwrap());
+    live.cgroup.thaw().unwrap();
+    assert!(!live.cgroup.is_frozen().unwrap());
+}
+
+#[test]
+fn limits_are_set_and_can_be_raised_and_lowered() {
+    let Some(live) = Live::new("limits") else { return };
+    live.apply(
+        r#"{"memory":{"limit":67108864,"swap":134217728,"reservation":33554432},"pids":{"limit":20},
+            "cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0","mems":"0"}}"#,
+    )
+    .unwrap();
+    let limit = live.pick("memory.limit_in_bytes", "memory.max");
+    let swap = live.pick("memory.memsw.limit_in_bytes", "memory.swap.max");
+    assert_eq!(live.read("memory", limit), "67108864");
+    assert_eq!(live.read("memory", swap), live.pick("134217728", "67108864"));
+    assert_eq!(live.read("pids", "pids.max"), "20");
+    assert_eq!(live.read("cpu", live.pick("cpu.shares", "cpu.weight")), live.pick("1024", "100"));
+    assert_eq!(
+        live.read("cpu", live.pick("cpu.cfs_quota_us", "cpu.max")),
+        live.pick("50000", "50000 100000")
+    );
+    assert_eq!(live.read("cpuset", "cpuset.cpus"), "0");
+    // Both above what memory+swap was, then both below, then none.
+    live.update(r#"{"memory":{"limit":268435456,"swap":536870912}}"#).unwrap();
+    assert_eq!(live.read("memory", limit), "268435456");
+    live.update(r#"{"memory":{"limit":33554432,"swap":33554432}}"#).unwrap();
+    assert_eq!(live.read("memory", swap), live.pick("33554432", "0"));
+    live.update(r#"{"memory":{"limit":-1}}"#).unwrap();
+    assert_eq!(live.read("memory", limit), live.pick("9223372036854771712", "max"));
+    live.update(r#"{"cpu":{"period":20000,"quota":10000}}"#).unwrap();
+    live.update(r#"{"cpu":{"period":50000}}"#).unwrap();
+    assert_eq!(live.read("cpu", live.pick("cpu.cfs_quota_us", "cpu.max")), live.pick("10000", "10000 50000"));
+}
+
+#[test]
+fn a_failed_update_puts_the_old_values_back() {
+    let Some(live) = Live::new("rollback") else { return };
+    live.apply(r#"{"memory":{"limit":67108864},"pids":{"limit":20},"cpu":{"quota":50000,"period":100000}}"#)
+        .unwrap();
+    let error = live
+        .update(r#"{"memory":{"limit":33554432},"cpu":{"quota":20000,"period":50000,"cpus":"4000"},"pids":{"limit":7}}"#)
+        .unwrap_err();
+    assert_eq!(error.place(), Some("linux.resources.cpu.cpus"), "{error}");
+    assert_eq!(live.read("memory", live.pick("memory.limit_in_bytes", "memory.max")), "67108864");
+    assert_eq!(
+        live.read("cpu", live.pick("cpu.cfs_quota_us", "cpu.max")),
+        live.pick("50000", "50000 100000")
+    );
+    assert_eq!(live.read("pids", "pids.max"), "20");
+}
+
+#[test]
+fn a_missing_setting_is_named_with_its_place() {
+    let Some(live) = Live::new("missing") else { return };
+    let error = live.apply(r#"{"hugepageLimits":[{"pageSize":"3MB","limit":1}]}"#).unwrap_err();
+    assert_eq!(error.place(), Some("linux.resources.hugepageLimits[0]"), "{error}");
+    assert!(error.to_string().contains("hugetlb"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn devices_are_allowed_and_denied_and_the_rules_replaced() {
+    let Some(mut live) = Live::new("devices") else { return };
+    let probe = |live: &mut Live, device: &str| {
+        // The shell waits for its input's end, so that it opens the device in its cgroup.
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("read x; exec 3<{device}")])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        live.cgroup.attach(child.id() as i32).unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap().success()
+    };
+    live.apply(r#"{"devices":[{"allow":false,"access":"rwm"}]}"#).unwrap();
+    assert!(probe(&mut live, "/dev/null"));
+    assert!(!probe(&mut live, "/dev/kmsg"));
+    live.update(r#"{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":11,"access":"r"}]}"#)
+        .unwrap();
+    assert!(probe(&mut live, "/dev/null"));
+    assert!(probe(&mut live, "/dev/kmsg"));
+    live.update(r#"{"pids":{"limit":100}}"#).unwrap();
+    assert!(probe(&mut live, "/dev/kmsg"), "an update without devices leaves them");
+    live.update(r#"{"devices":[]}"#).unwrap();
+    assert!(!probe(&mut live, "/dev/kmsg"));
+    live.update(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#).unwrap();
+    assert!(probe(&mut live, "/dev/kmsg"));
+    live.update(r#"{"devices":[{"allow":false,"access":"rwm"}]}"#).unwrap();
+    assert!(!probe(&mut live, "/dev/kmsg"));
+}
+
+#[test]
+fn statistics_have_what_the_processes_did() {
+    let Some(mut live) = Live::new("stats") else { return };
+    live.apply(r#"{"memory":{"limit":67108864},"pids":{"limit":20},"cpu":{"quota":20000,"period":100000}}"#)
+        .unwrap();
+    live.spawn("sleep 0.1; head -c 3000000 /dev/zero | tail -c 2000000 >/dev/null; while :; do :; done");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let stats = loop {
+        std::thread::sleep(Duration::from_millis(20));
+        let stats = live.cgroup.stats().unwrap();
+        // The last part: the shell alone, using more than its quota.
+        let last =
+            stats.pids.current == Some(1) && stats.memory.usage.peak.is_some_and(|peak| peak > 1_000_000);
+        if (last && stats.cpu.throttled_periods > 0) || Instant::now() > deadline {
+            break stats;
+        }
+    };
+    assert_eq!((stats.pids.current, stats.pids.limit), (Some(1), Some(20)));
+    assert_eq!(stats.memory.usage.limit, Some(67108864));
+    assert!(stats.memory.usage.current.unwrap() > 0 && stats.memory.stat.len() > 10, "{stats:?}");
+    assert!(stats.memory.events.contains_key("oom_kill"));
+    assert!(stats.cpu.total > 10_000_000 && stats.cpu.throttled_periods > 0, "{:?}", stats.cpu);
+    assert_eq!(stats.cpu.per_cpu.is_empty(), live.cgroup.is_v2());
+    let json = stats.to_runc();
+    assert_eq!(json["memory"]["usage"]["limit"], 67108864);
+    live.cgroup.kill_all(libc::SIGKILL).unwrap();
+    live.children[0].wait().unwrap();
+    live.cgroup.remove().unwrap();
+    assert_eq!(live.cgroup.stats().unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn running_out_of_memory_is_reported() {
+    let Some(mut live) = Live::new("oom") else { return };
+    live.apply(r#"{"memory":{"limit":8388608,"swap":8388608}}"#).unwrap();
+    let mut events = live.cgroup.oom_events().unwrap();
+    live.spawn("sleep 0.3; exec tail /dev/zero");
+    assert_eq!(events.wait(Some(Duration::from_millis(20))).unwrap(), Oom::TimedOut);
+    assert!(matches!(events.wait(Some(Duration::from_secs(20))).unwrap(), Oom::Happened { .. }));
+    assert!(!live.children[0].wait().unwrap().success());
+    assert_eq!(live.cgroup.stats().unwrap().memory.events["oom_kill"], 1);
+    live.cgroup.remove().unwrap();
+    assert_eq!(events.wait(Some(Duration::from_secs(20))).unwrap(), Oom::Gone);
+}

@@ -1,0 +1,96 @@
+//! Collects what the checks find. Places are formatted only when there is something to say, so the good
+//! path allocates nothing. It decides nothing; the checks do.
+
+use crate::error::{Error, Finding, Result};
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Problems beyond this number are counted, not listed: a generated config can have one in every line.
+const MAX_LISTED: usize = 100;
+
+#[derive(Default)]
+pub(crate) struct Found {
+    problems: Vec<Finding>,
+    unlisted: usize,
+    warnings: Vec<Finding>,
+    hint: Option<String>,
+}
+
+impl Found {
+    pub fn problem(&mut self, at: impl Display, message: impl Display) {
+        if self.problems.len() == MAX_LISTED {
+            self.unlisted += 1;
+        } else {
+            self.problems.push(Finding::new(at.to_string(), message.to_string()));
+        }
+    }
+
+    pub fn warning(&mut self, at: impl Display, message: impl Display) {
+        if self.warnings.len() < MAX_LISTED {
+            self.warnings.push(Finding::new(at.to_string(), message.to_string()));
+        }
+    }
+
+    /// What to do about a value that the types refuse: the allowed ones.
+    pub fn hint(&mut self, at: impl Display, allowed: impl Display) {
+        let hint = format!("{at}: {allowed}");
+        self.hint = Some(self.hint.take().map_or(hint.clone(), |before| format!("{before}; {hint}")));
+    }
+
+    /// C strings end at the first NUL; a longer one would silently become another.
+    pub fn text(&mut self, value: &str, at: impl Display) {
+        if value.contains('\0') {
+            self.problem(at, "contains a NUL byte");
+        }
+    }
+
+    pub fn path(&mut self, value: &Path, at: impl Display) {
+        if value.as_os_str().as_bytes().contains(&0) {
+            self.problem(at, "contains a NUL byte");
+        }
+    }
+
+    pub fn absolute(&mut self, value: &Path, at: impl Display) {
+        if value.as_os_str().is_empty() {
+            self.problem(at, "is empty; an absolute path is needed");
+        } else if !value.has_root() {
+            self.problem(at, format_args!("{value:?} is not an absolute path"));
+        } else {
+            self.path(value, at);
+        }
+    }
+
+    /// The warnings if nothing is wrong, else everything that is wrong.
+    pub fn into_warnings(self) -> Result<Vec<Finding>> {
+        self.check().map(|found| found.warnings)
+    }
+
+    /// An error with everything that is wrong, if something is.
+    pub fn check(mut self) -> Result<Found> {
+        if self.problems.is_empty() {
+            return Ok(self);
+        }
+        if self.unlisted > 0 {
+            self.problems.push(Finding::new("…", format!("and {} more problems", self.unlisted)));
+        }
+        let error = Error::invalid(self.problems);
+        Err(match self.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        })
+    }
+}
+
+/// A map in the order of its keys: the same config gives the same findings in the same order.
+pub(crate) fn sorted<V>(map: &Option<HashMap<String, V>>) -> Vec<(&str, &V)> {
+    let mut entries: Vec<_> = map.iter().flatten().map(|(key, value)| (key.as_str(), value)).collect();
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    entries
+}
+
+/// The elements of an optional list, none if it is absent.
+pub(crate) fn each<T>(list: &Option<Vec<T>>) -> &[T] {
+    list.as_deref().unwrap_or_default()
+}

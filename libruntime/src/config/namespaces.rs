@@ -1,0 +1,169 @@
+//! Checks of `linux.namespaces` and of everything that is meaningless or dangerous without the right
+//! one: names, sysctls, clock offsets, network devices, masked paths. User ids are in `identity.rs`.
+
+use super::found::{Found, each, sorted};
+use super::sysctl;
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType as Type, Spec};
+
+pub(crate) fn check(spec: &Spec, found: &mut Found) {
+    let linux = spec.linux().as_ref();
+    let namespaces = linux.map_or(&[][..], |linux| each(linux.namespaces()));
+    for (i, namespace) in namespaces.iter().enumerate() {
+        let typ = namespace.typ();
+        if let Some(first) = namespaces[..i].iter().position(|other| other.typ() == typ) {
+            let text = format_args!("{} is already in linux.namespaces[{first}]", type_name(typ));
+            found.problem(format_args!("linux.namespaces[{i}].type"), text);
+        }
+        if let Some(path) = namespace.path() {
+            found.absolute(path, format_args!("linux.namespaces[{i}].path"));
+        }
+    }
+    names(spec, namespaces, found);
+    if let Some(linux) = linux {
+        sysctls(linux, namespaces, found);
+        clocks(linux, namespaces, found);
+        network_devices(linux, namespaces, found);
+        restricted_paths(linux, namespaces, found);
+    }
+}
+
+pub(crate) fn has(namespaces: &[LinuxNamespace], typ: Type) -> bool {
+    namespaces.iter().any(|namespace| namespace.typ() == typ)
+}
+
+pub(crate) fn is_new(namespaces: &[LinuxNamespace], typ: Type) -> bool {
+    namespaces.iter().any(|namespace| namespace.typ() == typ && namespace.path().is_none())
+}
+
+fn type_name(typ: Type) -> &'static str {
+    match typ {
+        Type::Mount => "mount",
+        Type::Cgroup => "cgroup",
+        Type::Uts => "uts",
+        Type::Ipc => "ipc",
+        Type::User => "user",
+        Type::Pid => "pid",
+        Type::Network => "network",
+        Type::Time => "time",
+    }
+}
+
+/// Without a UTS namespace the host would get the name. A joined one is legal: engines share one between
+/// the containers of a pod, and give each of them the pod's name.
+fn names(spec: &Spec, namespaces: &[LinuxNamespace], found: &mut Found) {
+    for (name, at) in [(spec.hostname(), "hostname"), (spec.domainname(), "domainname")] {
+        let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else { continue };
+        if !has(namespaces, Type::Uts) {
+            found.problem(at, "needs a uts namespace in linux.namespaces; it would change the host's");
+        }
+        if name.len() > 64 {
+            found.problem(at, format_args!("is {} bytes long; the kernel takes at most 64", name.len()));
+        }
+        found.text(name, at);
+    }
+}
+
+fn sysctls(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Found) {
+    for (key, value) in sorted(linux.sysctl()) {
+        let at = format_args!("linux.sysctl.{key}");
+        found.text(value, at);
+        let path = match sysctl::key_path(key) {
+            Ok(path) => path,
+            Err(text) => {
+                found.problem(at, text);
+                continue;
+            }
+        };
+        let typ = match sysctl::namespace_of(&path) {
+            Ok(sysctl::Namespace::Ipc) => Type::Ipc,
+            Ok(sysctl::Namespace::Network) => Type::Network,
+            Ok(sysctl::Namespace::Uts) => Type::Uts,
+            Err(text) => {
+                found.problem(at, text);
+                continue;
+            }
+        };
+        if !has(namespaces, typ) {
+            let name = type_name(typ);
+            found.problem(
+                at,
+                format_args!("needs a {name} namespace in linux.namespaces; it would change the host's"),
+            );
+        }
+    }
+}
+
+fn clocks(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Found) {
+    let offsets = sorted(linux.time_offsets());
+    if !offsets.is_empty() && !is_new(namespaces, Type::Time) {
+        let text =
+            "needs a time namespace without path in linux.namespaces; offsets of an existing one are fixed";
+        found.problem("linux.timeOffsets", text);
+    }
+    for (clock, offset) in offsets {
+        let at = format_args!("linux.timeOffsets.{clock}");
+        if !matches!(clock, "monotonic" | "boottime") {
+            found.problem(at, "is not a clock with an offset; those are monotonic and boottime");
+        }
+        // KTIME_SEC_MAX: nanoseconds must fit into a signed 64-bit number.
+        if offset.secs().is_some_and(|secs| secs.unsigned_abs() > i64::MAX as u64 / 1_000_000_000) {
+            found.problem(format_args!("{at}.secs"), "is beyond what the kernel can count, about 292 years");
+        }
+        if offset.nanosecs().is_some_and(|nanos| nanos > 999_999_999) {
+            found.problem(format_args!("{at}.nanosecs"), "is more than 999999999");
+        }
+    }
+}
+
+fn network_devices(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Found) {
+    let devices = sorted(linux.net_devices());
+    if !devices.is_empty() && !has(namespaces, Type::Network) {
+        found.problem("linux.netDevices", "needs a network namespace in linux.namespaces");
+    }
+    let mut targets: Vec<(&str, &str)> = Vec::new();
+    for (host, device) in devices {
+        let at = format_args!("linux.netDevices.{host}");
+        if let Err(text) = interface_name(host) {
+            found.problem(at, text);
+        }
+        let target = device.name().as_deref().filter(|name| !name.is_empty()).unwrap_or(host);
+        if target != host
+            && let Err(text) = interface_name(target)
+        {
+            found.problem(format_args!("{at}.name"), text);
+        }
+        if let Some((_, other)) = targets.iter().find(|(name, _)| *name == target) {
+            let text =
+                format_args!("{target:?} is also the name of linux.netDevices.{other} in the container");
+            found.problem(format_args!("{at}.name"), text);
+        }
+        targets.push((target, host));
+    }
+}
+
+/// The kernel's dev_valid_name(), and no '%': it would be taken for a pattern to number.
+fn interface_name(name: &str) -> Result<(), String> {
+    let bad =
+        |c: char| matches!(c, '/' | ':' | '%' | '\0') || c.is_whitespace() || c == '\x0b' || c == '\u{a0}';
+    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(bad) {
+        return Err(format!(
+            "{name:?} cannot name an interface: 1 to 15 bytes without '/', ':', '%' and blanks"
+        ));
+    }
+    Ok(())
+}
+
+fn restricted_paths(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Found) {
+    for (paths, at) in
+        [(linux.masked_paths(), "linux.maskedPaths"), (linux.readonly_paths(), "linux.readonlyPaths")]
+    {
+        let paths = each(paths);
+        if !paths.is_empty() && !has(namespaces, Type::Mount) {
+            found
+                .problem(at, "needs a mount namespace in linux.namespaces; it would change the host's /proc");
+        }
+        for (i, path) in paths.iter().enumerate() {
+            found.absolute(path.as_ref(), format_args!("{at}[{i}]"));
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! From bytes to types. When serde refuses, this parses once more, slowly: to name the place of the
+//! problem and of all others like it, and to let pass what the spec allows and oci-spec's types do not.
+//!
+//! It must not invent meaning: what it takes out is either reported as a problem, and then there is no
+//! result, or is something the spec wants ignored. The checks of values are next door.
+
+use super::found::Found;
+use super::strict::Strict;
+use crate::error::{Error, ErrorKind, Result};
+use oci_spec::runtime::Capability;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use serde_path_to_error::{Path, Segment};
+use std::collections::HashMap;
+
+/// Which object the bytes are: it decides how places are named.
+#[derive(Clone, Copy)]
+pub(crate) enum Root {
+    Config,
+    Process,
+    Resources,
+}
+
+impl Root {
+    fn place(self) -> &'static str {
+        match self {
+            Root::Config => "",
+            Root::Process => "process",
+            Root::Resources => "linux.resources",
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Root::Config => "config.json",
+            Root::Process => "the process object",
+            Root::Resources => "the resources object",
+        }
+    }
+}
+
+/// More wrong places than this are not looked for.
+const MAX_ROUNDS: usize = 100;
+
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], root: Root) -> Result<(T, Found)> {
+    let mut text = serde_json::Deserializer::from_slice(bytes);
+    match T::deserialize(Strict(&mut text)).and_then(|typed| text.end().map(|()| typed)) {
+        Ok(typed) => Ok((typed, Found::default())),
+        Err(error) if error.is_data() => repair(bytes, root, &error),
+        Err(error) => Err(unreadable(root, &error)),
+    }
+}
+
+/// serde_json's text ends with line and column.
+fn unreadable(root: Root, error: &serde_json::Error) -> Error {
+    let noun = root.noun();
+    let text =
+        if error.is_data() { format!("{noun}: {error}") } else { format!("{noun} is not JSON: {error}") };
+    Error::new(ErrorKind::InvalidConfig, text)
+}
+
+fn repair<T: DeserializeOwned>(bytes: &[u8], root: Root, first: &serde_json::Error) -> Result<(T, Found)> {
+    // A Value nests less deeply than text that is only skipped, and then this fails.
+    let mut value: Value = serde_json::from_slice(bytes).map_err(|_| unreadable(root, first))?;
+    let mut state = State { root, found: Found::default(), reported: Vec::new(), removed: HashMap::new() };
+    // A Value holds one of two properties with one name, so that duplicates show in the text only.
+    let text = first.to_string();
+    if let Some(name) = quoted_after(&text, "duplicate field ") {
+        let position = text.rsplit_once(" at ").map_or("", |(_, position)| position);
+        state.report(name, &format!("is given twice, at {position}"));
+    }
+    for _ in 0..MAX_ROUNDS {
+        let error = match serde_path_to_error::deserialize::<_, T>(Strict(&value)) {
+            Ok(typed) => return Ok((typed, state.found.check()?)),
+            Err(error) => error,
+        };
+        if !state.fix(&mut value, error.path(), &error.inner().to_string()) {
+            break;
+        }
+    }
+    Err(state.found.check().err().unwrap_or_else(|| unreadable(root, first)))
+}
+
+struct State {
+    root: Root,
+    found: Found,
+    reported: Vec<String>,
+    /// Original indices of elements taken out, by the place of their list: later ones moved up.
+    removed: HashMap<String, Vec<usize>>,
+}
+
+impl State {
+    /// One step towards a value that parses; false if there is none.
+    fn fix(&mut self, value: &mut Value, path: &Path, message: &str) -> bool {
+        let steps: Vec<Step> = path.iter().filter_map(Step::of).collect();
+        let at = self.place(path);
+        if self.foreign(value, &steps) {
+            return true;
+        }
+        if let Some(field) = quoted_after(message, "missing field ") {
+            let missing = self.join(&at, &field);
+            self.report(missing, "missing, but required");
+            return match (placeholder(&field), find(value, &steps)) {
+                (Some(any), Some(Value::Object(object))) => object.insert(field, any).is_none(),
+                _ => self.take_out(value, &steps, &at),
+            };
+        }
+        if self.allowed(value, &steps, &at) {
+            return true;
+        }
+        let Some(wrong) = find(value, &steps) else { return false };
+        let text = self.explain(wrong, &at, message);
+        let whole = steps.is_empty();
+        self.report(if whole { self.root.noun().to_owned() } else { at.clone() }, &text);
+        self.take_out(value, &steps, &at)
+    }
+
+    /// Sections that are ignored need not make sense. True if one was removed.
+    fn foreign(&mut self, value: &mut Value, steps: &[Step]) -> bool {
+        let (Root::Config, Some(Step::Key(top))) = (self.root, steps.first()) else { return false };
+        if !["solaris", "windows", "vm", "zos", "uidMappings", "gidMappings"].contains(&top.as_str()) {
+            return false;
+        }
+        self.found.warning(top, "ignored: it has no meaning here");
+        value.as_object_mut().is_some_and(|object| object.remove(top).is_some())
+    }
+
+    /// What the spec allows, and the types do not. True if something was changed.
+    fn allowed(&mut self, value: &mut Value, steps: &[Step], at: &str) -> bool {
+        if at.starts_with("process.capabilities.") {
+            return steps.split_last().is_some_and(|(_, list)| self.unknown_capabilities(value, list, at));
+        }
+        let Some(wrong) = find(value, steps) else { return false };
+        let better = match wrong {
+            // oci-spec derives this name from its own and gets another one.
+            Value::String(flag) if flag == "SCHED_FLAG_DL_OVERRUN" => json!("SCHED_FLAG_D_L_OVERRUN"),
+            // The schema allows blanks, and an empty list.
+            Value::String(list) if at.starts_with("process.execCPUAffinity.") => {
+                match list.replace(' ', "") {
+                    list if list.is_empty() => Value::Null,
+                    list => json!(list),
+                }
+            }
+            // The spec counts to 2^64; the kernel's counter of pages ends before 2^63 bytes.
+            Value::Number(n) if at.starts_with("linux.resources.hugepageLimits[") && n.as_u64().is_some() => {
+                json!(i64::MAX)
+            }
+            _ => return false,
+        };
+        if *wrong == better {
+            return false;
+        }
+        *wrong = better;
+        true
+    }
+
+    /// "Any value which cannot be mapped to a relevant kernel interface … MUST be logged as a warning".
+    fn unknown_capabilities(&mut self, value: &mut Value, list: &[Step], at: &str) -> bool {
+        let Some(Value::Array(names)) = find(value, list) else { return false };
+        let place = at.rsplit_once('[').map_or(at, |(place, _)| place).to_owned();
+        let before = names.len();
+        let mut index = 0;
+        names.retain(|name| {
+            let unknown = name.is_string() && serde_json::from_value::<Capability>(name.clone()).is_err();
+            if unknown {
+                self.found
+                    .warning(format_args!("{place}[{index}]"), format_args!("ignored: {name} is not known"));
+                self.removed.entry(place.clone()).or_default().push(index);
+            }
+            index += 1;
+            !unknown
+        });
+        names.len() < before
+    }
+
+    fn explain(&mut self, wrong: &Value, at: &str, message: &str) -> String {
+        let expected = message.rsplit_once("expected ").map_or("", |(_, expected)| expected);
+        if message.starts_with("unknown variant") {
+            let allowed = expected.trim_start_matches("one of ").replace('`', "");
+            self.found.hint(at, format_args!("one of {}", allowed.replace("_D_L_", "_DL_")));
+            return format!("unknown value {wrong}");
+        }
+        // Strings are not shown: in env they may be secrets.
+        let shown = match wrong {
+            Value::Null => "null".to_owned(),
+            Value::Bool(flag) => flag.to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::String(_) => "a string".to_owned(),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+        };
+        let expected = match expected {
+            "" => return format!("is {shown}: {}", message.split(": ").next().unwrap_or_default()),
+            "u16" => "a whole number from 0 to 65535",
+            "u32" => "a whole number from 0 to 4294967295",
+            "u64" | "usize" => "a whole number from 0 to 18446744073709551615",
+            "i32" => "a whole number from -2147483648 to 2147483647",
+            "i64" => "a whole number from -9223372036854775808 to 9223372036854775807",
+            "a string" | "path string" | "string" => "a string",
+            "a boolean" => "true or false",
+            "a sequence" => "a list",
+            "a map" => "an object",
+            other if other.starts_with("struct ") => "an object",
+            other => other,
+        };
+        format!("is {shown}; expected {expected}")
+    }
+
+    fn report(&mut self, at: String, text: &str) {
+        if !self.reported.contains(&at) {
+            self.found.problem(&at, text);
+            self.reported.push(at);
+        }
+    }
+
+    /// Removes what is at `steps`, so that the rest can be parsed; a required property gets another value.
+    fn take_out(&mut self, value: &mut Value, steps: &[Step], at: &str) -> bool {
+        let Some((last, parents)) = steps.split_last() else { return false };
+        match (find(value, parents), last) {
+            (Some(Value::Object(object)), Step::Key(key)) => match placeholder(key) {
+                Some(any) if object.get(key) != Some(&any) => object.insert(key.clone(), any).is_some(),
+                _ => object.remove(key).is_some(),
+            },
+            (Some(Value::Array(list)), Step::Index(index)) if *index < list.len() => {
+                list.remove(*index);
+                let (place, original) = at.rsplit_once('[').unwrap_or_default();
+                let original = original.trim_end_matches(']').parse().unwrap_or(*index);
+                let removed = self.removed.entry(place.to_owned()).or_default();
+                removed.push(original);
+                removed.sort_unstable();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The place as the user knows it: with the indices of the text.
+    fn place(&self, path: &Path) -> String {
+        let mut place = self.root.place().to_owned();
+        for step in path.iter().filter_map(Step::of) {
+            match step {
+                Step::Key(key) => place = self.join(&place, &key),
+                Step::Index(index) => {
+                    let removed = self.removed.get(&place).map_or(&[][..], Vec::as_slice);
+                    let original = removed.iter().fold(index, |i, gone| if *gone <= i { i + 1 } else { i });
+                    place = format!("{place}[{original}]");
+                }
+            }
+        }
+        place
+    }
+
+    fn join(&self, place: &str, key: &str) -> String {
+        if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") }
+    }
+}
+
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl Step {
+    fn of(segment: &Segment) -> Option<Step> {
+        match segment {
+            Segment::Seq { index } => Some(Step::Index(*index)),
+            Segment::Map { key } => Some(Step::Key(key.clone())),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        }
+    }
+}
+
+fn find<'v>(value: &'v mut Value, steps: &[Step]) -> Option<&'v mut Value> {
+    steps.iter().try_fold(value, |value, step| match step {
+        Step::Key(key) => value.get_mut(key),
+        Step::Index(index) => value.get_mut(index),
+    })
+}
+
+/// The name in backticks after `prefix`.
+fn quoted_after(message: &str, prefix: &str) -> Option<String> {
+    let quoted = message.strip_prefix(prefix)?.strip_prefix('`')?;
+    quoted.split_once('`').map(|(name, _)| name.to_owned())
+}
+
+/// Any value that a required property can have, so that the rest of its object is still looked at.
+fn placeholder(field: &str) -> Option<Value> {
+    Some(match field {
+        "user" => json!({}),
+        "cwd" | "destination" | "path" => json!("/"),
+        "names" => json!([]),
+        "action" | "defaultAction" => json!("SCMP_ACT_ALLOW"),
+        "index" | "value" => json!(0),
+        "op" => json!("SCMP_CMP_EQ"),
+        "policy" => json!("SCHED_OTHER"),
+        "mode" => json!("MPOL_DEFAULT"),
+        "domain" => json!("LINUX"),
+        _ => return None,
+    })
+}

@@ -1,0 +1,382 @@
+//! A container that exists: what its state is, and the verbs on it.
+
+use crate::create::prepare_spec;
+use crate::error::{Error, ErrorKind, Finding, Result};
+use crate::parent::{self, Child};
+use crate::state::{Directory, State};
+use crate::{hooks, join, notify, sys};
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
+use onggi_stage::Report;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub use crate::sys::Exit;
+
+/// How long a killed process may take to be gone.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The states of the spec (runtime.md, "State"), and the one that pausing adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// A container, by the state that is kept of it. It lives on when this is dropped.
+#[derive(Debug)]
+pub struct Container {
+    pub(crate) directory: Directory,
+    pub(crate) state: State,
+    /// Its init, where this process has created it.
+    pub(crate) child: Option<Child>,
+    pub(crate) warnings: Vec<Finding>,
+}
+
+impl Container {
+    pub(crate) fn new(directory: Directory, state: State) -> Self {
+        Self { directory, state, child: None, warnings: Vec::new() }
+    }
+
+    /// The container `id` of a store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none.
+    pub fn load(store: &Path, id: &str) -> Result<Self> {
+        let directory = Directory::of(store, id)?;
+        match directory.read_state() {
+            Ok(state) => Ok(Self::new(directory, state)),
+            Err(error) if error.errno() == Some(Errno::ENOENT as i32) => {
+                Err(Error::new(ErrorKind::NotFound, format!("container {id} does not exist")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The containers of a store, sorted by id; a store that does not exist has none. One that is
+    /// being deleted meanwhile is left out.
+    pub fn list(store: &Path) -> Result<Vec<Self>> {
+        let entries = match std::fs::read_dir(store) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(|error| Error::io(format!("open {}", store.display()), error))?,
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        Ok(names.iter().filter_map(|id| Self::load(store, id).ok()).collect())
+    }
+
+    pub fn id(&self) -> &str {
+        &self.state.id
+    }
+
+    /// What creating it was worth a warning.
+    pub fn warnings(&self) -> &[Finding] {
+        &self.warnings
+    }
+
+    pub fn bundle(&self) -> &Path {
+        &self.state.bundle
+    }
+
+    /// RFC 3339, in UTC.
+    pub fn created(&self) -> &str {
+        &self.state.created
+    }
+
+    /// The uid that created it.
+    pub fn owner(&self) -> u32 {
+        self.state.owner
+    }
+
+    /// The pid of its init in the caller's pid namespace; `None` when it does not run.
+    pub fn pid(&self) -> Option<i32> {
+        self.state.init.filter(|init| init.is_alive()).map(|init| init.pid)
+    }
+
+    /// What it is now: asked, not remembered.
+    pub fn status(&self) -> Status {
+        let Some(init) = self.state.init else { return Status::Creating };
+        if !init.is_alive() {
+            return Status::Stopped;
+        }
+        // Until it executes its program, init is the stage.
+        let program = std::fs::read_link(format!("/proc/{}/exe", init.pid)).unwrap_or_default();
+        if program.as_os_str().as_encoded_bytes().starts_with(b"/memfd:onggi-stage") {
+            return Status::Created;
+        }
+        match self.state.cgroup.is_frozen() {
+            Ok(true) => Status::Paused,
+            _ => Status::Running,
+        }
+    }
+
+    /// The state of the spec, with what runc adds to it.
+    pub fn state(&self) -> Value {
+        let status = self.status();
+        let pid = if status == Status::Stopped { 0 } else { self.state.init.map_or(0, |init| init.pid) };
+        json!({
+            "ociVersion": self.state.oci_version,
+            "id": self.state.id,
+            "pid": pid,
+            "status": status,
+            "bundle": self.state.bundle,
+            "rootfs": self.state.rootfs,
+            "created": self.state.created,
+            "annotations": self.state.annotations,
+            "owner": user_name(self.state.owner),
+        })
+    }
+
+    /// What hooks and seccomp agents get.
+    pub(crate) fn hook_state(&self, status: Status) -> Vec<u8> {
+        let mut state = json!({
+            "ociVersion": self.state.oci_version,
+            "id": self.state.id,
+            "status": status,
+            "bundle": self.state.bundle,
+            "annotations": self.state.annotations,
+        });
+        if let Some(init) = self.state.init {
+            state["pid"] = init.pid.into();
+        }
+        state.to_string().into_bytes()
+    }
+
+    pub(crate) fn spec(&self) -> Result<Spec> {
+        self.directory.read_spec()
+    }
+
+    pub(crate) fn wrong_state(&self, verb: &str, found: Status, wanted: &str) -> Error {
+        let message = format!("cannot {verb} container {}: it is {found}, not {wanted}", self.state.id);
+        Error::new(ErrorKind::WrongState, message)
+    }
+
+    /// Its init, which cannot become another process while this is held.
+    pub(crate) fn open_init(&self) -> Result<OwnedFd> {
+        let not_running =
+            || Error::new(ErrorKind::WrongState, format!("container not running: {}", self.id()));
+        let init = self.state.init.ok_or_else(not_running)?;
+        let pidfd = sys::pidfd_open(init.pid).map_err(|_| not_running())?;
+        if init.is_alive() { Ok(pidfd) } else { Err(not_running()) }
+    }
+
+    /// Runs the program of a created container (runtime.md, "Start").
+    ///
+    /// # Errors
+    /// Also what the program's execution fails with. A container that somebody else has started
+    /// meanwhile is [`ErrorKind::WrongState`].
+    pub fn start(&self) -> Result<()> {
+        let status = self.status();
+        if status != Status::Created {
+            return Err(self.wrong_state("start", status, "created"));
+        }
+        let spec = self.spec()?;
+        let connection = self.connect()?;
+        match parent::receive(connection.as_fd())? {
+            (Some(Report::Executing), _) => {}
+            _ => return Err(self.wrong_state("start", self.status(), "created")),
+        }
+        let all = spec.hooks().as_ref();
+        if let Some(inside) = all.and_then(|all| all.start_container().as_deref()) {
+            let (init, state) = (self.open_init()?, self.hook_state(Status::Created));
+            join::run_hooks(inside, "hooks.startContainer", &spec, init.as_fd(), &state)
+                .inspect_err(|_| self.end_init())?;
+        }
+        parent::answer(connection.as_fd())?;
+        self.await_program(connection.as_fd())?;
+        if let Some(after) = all.and_then(|all| all.poststart().as_deref()) {
+            hooks::run_all(after, "hooks.poststart", &self.hook_state(Status::Running))
+                .inspect_err(|_| self.end_init())?;
+        }
+        Ok(())
+    }
+
+    fn connect(&self) -> Result<OwnedFd> {
+        let failed = |errno| match errno {
+            Errno::ECONNREFUSED | Errno::ENOENT => self.wrong_state("start", self.status(), "created"),
+            errno => Error::os(format!("connect {}/start", self.directory.path.display()), errno),
+        };
+        let opened = File::open(&self.directory.path)
+            .map_err(|error| Error::io("open the container's state", error))?;
+        let path = format!("/proc/self/fd/{}/start", opened.as_raw_fd());
+        let connection =
+            socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+                .map_err(failed)?;
+        let address = UnixAddr::new(path.as_str()).map_err(failed)?;
+        socket::connect(connection.as_raw_fd(), &address).map_err(failed)?;
+        Ok(connection)
+    }
+
+    /// Until the program is executed, or was not.
+    fn await_program(&self, connection: BorrowedFd) -> Result<()> {
+        loop {
+            match parent::receive(connection)? {
+                (_, Some(listener)) => notify::send(&self.directory, self, listener)?,
+                (Some(Report::Failed { step, call, errno }), _) => {
+                    let prepared = prepare_spec(self.spec()?, self.state.request.clone())?;
+                    return Err(parent::step_error(&prepared.plan, step, call, errno));
+                }
+                (None, _) => return Ok(()),
+                (Some(_), _) => {}
+            }
+        }
+    }
+
+    /// Ends its init, and whoever else is left where init's end does not end them.
+    fn end_init(&self) {
+        if let Ok(pidfd) = self.open_init() {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+        let _ = self.state.cgroup.kill_all(libc::SIGKILL);
+    }
+
+    /// Sends a signal to its init (runtime.md, "Kill"), or with `all` to each of its processes.
+    pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        if all {
+            return self.state.cgroup.kill_all(signal);
+        }
+        let pidfd = self.open_init()?;
+        sys::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|errno| match errno {
+            Errno::ESRCH => {
+                Error::new(ErrorKind::WrongState, format!("container not running: {}", self.id()))
+            }
+            errno => Error::os(format!("pidfd_send_signal {signal}"), errno),
+        })?;
+        // Without a pid namespace of its own, the others do not end with init.
+        if signal == libc::SIGKILL && !self.has_own_pid_namespace()? {
+            self.state.cgroup.kill_all(signal)?;
+        }
+        Ok(())
+    }
+
+    fn has_own_pid_namespace(&self) -> Result<bool> {
+        let spec = self.spec()?;
+        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        let mut all = namespaces.into_iter().flatten();
+        Ok(all.any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none()))
+    }
+
+    /// Removes a container (runtime.md, "Delete") that is stopped or was only created; with
+    /// `force` one in any state.
+    pub fn delete(mut self, force: bool) -> Result<()> {
+        let status = self.status();
+        if !force && !matches!(status, Status::Stopped | Status::Created) {
+            let error = self.wrong_state("delete", status, "stopped");
+            return Err(error.with_hint("kill it first, or use --force"));
+        }
+        if status == Status::Paused {
+            self.state.cgroup.thaw()?;
+        }
+        if let Ok(pidfd) = self.open_init() {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            self.await_end(pidfd.as_fd())?;
+        }
+        if self.state.cgroup.exists() {
+            self.state.cgroup.kill_all(libc::SIGKILL)?;
+            self.state.cgroup.remove()?;
+        }
+        if let Some(group) = &self.state.resctrl {
+            let _ = std::fs::remove_dir(group);
+        }
+        self.child = None;
+        // The container is gone whatever these do; the spec has their failures logged (runtime.md).
+        let spec = self.spec().ok();
+        let after = spec.as_ref().and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
+        let ran =
+            hooks::run_all(after.unwrap_or_default(), "hooks.poststop", &self.hook_state(Status::Stopped));
+        self.directory.remove()?;
+        ran
+    }
+
+    /// A child of ours is reaped; another's is only waited for.
+    fn await_end(&self, pidfd: BorrowedFd) -> Result<()> {
+        if let Some(child) = &self.child {
+            let _ = sys::wait_pidfd(child.pidfd.as_fd(), true);
+            return Ok(());
+        }
+        let begin = Instant::now();
+        let mut poll = [nix::poll::PollFd::new(pidfd, nix::poll::PollFlags::POLLIN)];
+        while begin.elapsed() < KILL_DEADLINE {
+            if !matches!(nix::poll::poll(&mut poll, 100u16), Ok(0) | Err(Errno::EINTR)) {
+                return Ok(());
+            }
+        }
+        Err(Error::external(format!("the init of container {} does not end", self.id()))
+            .with_hint("it may be stuck in the kernel; see /proc/PID/stack"))
+    }
+
+    /// Freezes every process of it.
+    pub fn pause(&self) -> Result<()> {
+        match self.status() {
+            Status::Running | Status::Created => self.state.cgroup.freeze(),
+            status => Err(self.wrong_state("pause", status, "running")),
+        }
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        match self.status() {
+            Status::Paused => self.state.cgroup.thaw(),
+            status => Err(self.wrong_state("resume", status, "paused")),
+        }
+    }
+
+    /// The pids of all its processes, as the caller sees them.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        self.state.cgroup.pids(true)
+    }
+
+    /// Changes its limits; what `resources` does not name stays.
+    pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Finding>> {
+        if self.status() == Status::Stopped {
+            return Err(self.wrong_state("update", Status::Stopped, "running"));
+        }
+        self.state.cgroup.apply(resources)
+    }
+
+    /// The directories of its cgroup, by controller; that of cgroup v2 has the empty name.
+    pub fn cgroup_paths(&self) -> impl Iterator<Item = (String, PathBuf)> {
+        self.state.cgroup.paths().into_iter()
+    }
+
+    /// Where its init is known to this process: it is ready to read when that ends.
+    pub fn pidfd(&self) -> Result<OwnedFd> {
+        self.open_init()
+    }
+
+    /// Waits for the end of a container that this process has created.
+    pub fn wait(&self) -> Result<Exit> {
+        let child = self.child.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::WrongState, format!("container {} is no child of this process", self.id()))
+        })?;
+        let ended = sys::wait_pidfd(child.pidfd.as_fd(), true).map_err(|errno| Error::os("waitid", errno))?;
+        ended.ok_or_else(|| Error::external("waitid returned without an end"))
+    }
+}
+
+fn user_name(uid: u32) -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid));
+    user.ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}

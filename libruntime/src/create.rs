@@ -1,0 +1,335 @@
+//! `create`: a container from its bundle, up to the moment before its program runs.
+//! What has been made so far is undone when anything fails.
+
+use crate::cgroup::{Cgroup, Layout};
+use crate::config::Config;
+use crate::container::{Container, Status};
+use crate::error::{Error, Finding, Result};
+use crate::host::Host;
+use crate::parent::{Event, Given, Launch, Stage};
+use crate::plan::Plan;
+use crate::plan::create::Request;
+use crate::seccomp::{self, Filter};
+use crate::state::{Directory, ProcessId, State};
+use crate::{hooks, join, netdevices, plan, resctrl};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use nix::sys::stat::Mode;
+use oci_spec::runtime::{Hooks, Spec};
+use onggi_stage::SyncPoint;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What [`create`] makes, and from what.
+pub struct Create<'a> {
+    /// The directory that holds the state of containers, such as `/run/onggi`.
+    pub store: &'a Path,
+    /// Letters, digits, `_`, `+`, `-` and `.`; unique in the store.
+    pub id: &'a str,
+    pub bundle: &'a Path,
+    /// Used in place of the bundle's `config.json`.
+    pub spec: Option<Spec>,
+    /// A connected unix stream socket that gets the terminal's master (`process.terminal`).
+    pub console_socket: Option<BorrowedFd<'a>>,
+    /// The container's standard input, output and error, unless it has a terminal.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Descriptors 3 to 2 + n stay open in the container.
+    pub preserve_fds: u32,
+    /// Move the root over `/` where pivot_root(2) cannot be used (on an initial RAM filesystem).
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+}
+
+impl<'a> Create<'a> {
+    /// With the caller's standard descriptors, and nothing special.
+    pub fn new(store: &'a Path, id: &'a str, bundle: &'a Path) -> Self {
+        Self {
+            store,
+            id,
+            bundle,
+            spec: None,
+            console_socket: None,
+            stdio: crate::sys::standard_fds(),
+            preserve_fds: 0,
+            no_pivot: false,
+            no_new_keyring: false,
+        }
+    }
+
+    fn request(&self, bundle: PathBuf) -> Request {
+        Request {
+            id: self.id.to_string(),
+            bundle,
+            preserve_fds: self.preserve_fds,
+            console_socket: self.console_socket.is_some(),
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+        }
+    }
+}
+
+/// Everything that is decided before anything is done.
+pub(crate) struct Prepared {
+    pub spec: Spec,
+    pub plan: Plan,
+    pub filter: Option<Filter>,
+    pub cgroup: Cgroup,
+    pub request: Request,
+    pub warnings: Vec<Finding>,
+}
+
+/// Reads, checks and plans. Needs no privileges and changes nothing.
+pub(crate) fn prepare(options: &Create) -> Result<Prepared> {
+    crate::config::check_id(options.id)?;
+    let failed = |error| Error::io(format!("open {}", options.bundle.display()), error);
+    let bundle = options.bundle.canonicalize().map_err(failed)?;
+    let config = match &options.spec {
+        Some(spec) => Config::from_spec(spec.clone())?,
+        None => Config::load(&bundle)?,
+    };
+    let mut prepared = prepare_spec(config.spec, options.request(bundle))?;
+    prepared.warnings.splice(0..0, config.warnings);
+    Ok(prepared)
+}
+
+pub(crate) fn prepare_spec(spec: Spec, request: Request) -> Result<Prepared> {
+    let mut warnings = Vec::new();
+    let linux = spec.linux().as_ref();
+    let profile = linux.and_then(|linux| linux.seccomp().as_ref());
+    let filter = profile.map(|profile| seccomp::compile(profile, &mut warnings).map_err(Error::invalid));
+    let filter = filter.transpose()?;
+    let layout = Layout::probe()?;
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let cgroup = Cgroup::plan(&layout, path, &request.id)?;
+    let host = Host::probe(&spec, &layout, &cgroup)?;
+    let mut plan = plan::create::create(&spec, &host, &request, filter.as_ref())?;
+    warnings.append(&mut plan.warnings);
+    Ok(Prepared { spec, plan, filter, cgroup, request, warnings })
+}
+
+/// What a failed creation leaves, until it is dropped.
+struct Made {
+    directory: Directory,
+    cgroup: Option<Cgroup>,
+    resctrl: Option<PathBuf>,
+    /// Hooks have run, so those after the end run as well.
+    after: Option<(Vec<oci_spec::runtime::Hook>, Vec<u8>)>,
+    kept: bool,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        // Best effort on the way out of an error, which is what the caller has to hear of.
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill_all(libc::SIGKILL);
+            let _ = cgroup.remove();
+        }
+        if let Some(group) = &self.resctrl {
+            let _ = std::fs::remove_dir(group);
+        }
+        if let Some((hooks, state)) = &self.after {
+            let _ = hooks::run_all(hooks, "hooks.poststop", state);
+        }
+        let _ = self.directory.remove();
+    }
+}
+
+/// Creates a container (runtime.md, "Create"): all is set up, and its program waits for
+/// [`Container::start`].
+///
+/// # Errors
+/// One that names the place in `config.json`, the call and its errno; nothing is left behind.
+pub fn create(options: &Create) -> Result<Container> {
+    let prepared = prepare(options)?;
+    let Prepared { spec, plan, filter, request, .. } = &prepared;
+    let mut cgroup = prepared.cgroup.clone();
+    let directory = Directory::create(options.store, options.id)?;
+    let mut made =
+        Made { directory: directory.clone(), cgroup: None, resctrl: None, after: None, kept: false };
+    let mut state = first_state(spec, request, &cgroup)?;
+    directory.write_state(&state)?;
+    directory.write_spec(spec)?;
+    if let Some(filter) = filter {
+        directory.write_filter(filter)?;
+    }
+    cgroup.create()?;
+    made.cgroup = Some(cgroup.clone());
+    state.cgroup = cgroup.clone();
+    let mut warnings = prepared.warnings.clone();
+    if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+        warnings.extend(cgroup.apply(resources)?);
+    }
+    delegate(spec, &cgroup)?;
+    let listener = listen(&directory.path)?;
+    let born_in = cgroup.open_dir()?;
+    let given = Given { listener: Some(listener.as_fd()), console: options.console_socket, pidfd: None };
+    let launch = Launch {
+        stdio: options.stdio,
+        preserve_fds: options.preserve_fds,
+        cgroup: born_in.as_ref().map(AsFd::as_fd),
+        given,
+    };
+    let mut stage = Stage::launch(plan, &launch)?;
+    loop {
+        match stage.next()? {
+            Event::Pid => {
+                if born_in.is_none() {
+                    cgroup.attach(stage.pid())?;
+                }
+                state.init = Some(ProcessId::of(stage.pid())?);
+                state.resctrl = resctrl::join(spec, &request.id, stage.pid())?;
+                made.resctrl = state.resctrl.clone();
+            }
+            Event::At(SyncPoint::Attached) => stage.answer()?,
+            Event::At(SyncPoint::Created) => {
+                let container = Container::new(directory.clone(), state.clone());
+                made.after = poststop(spec, &container);
+                before_pivot(spec, &container, &stage)?;
+                stage.answer()?;
+            }
+            Event::At(SyncPoint::Ready) => break,
+            Event::Listener(_) | Event::End => return Err(stage.died()),
+        }
+    }
+    // From here on a crash of ours leaves a container that is whole.
+    directory.write_state(&state)?;
+    stage.answer()?;
+    made.kept = true;
+    let mut container = Container::new(directory, state);
+    container.child = stage.into_init();
+    container.warnings = warnings;
+    Ok(container)
+}
+
+fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State> {
+    let root = spec.root().as_ref().map(|root| request.bundle.join(root.path()));
+    let annotations = spec.annotations().iter().flatten();
+    Ok(State {
+        id: request.id.clone(),
+        oci_version: spec.version().clone(),
+        bundle: request.bundle.clone(),
+        rootfs: root.unwrap_or_default(),
+        created: crate::state::now(),
+        owner: nix::unistd::geteuid().as_raw(),
+        annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        init: None,
+        cgroup: cgroup.clone(),
+        resctrl: None,
+        request: request.clone(),
+    })
+}
+
+/// The socket on which the container's init hears `start`. It is bound through the directory's
+/// descriptor, because a path of a socket must be short (unix(7)).
+fn listen(directory: &Path) -> Result<OwnedFd> {
+    let failed = |what: &str| {
+        let call = format!("{what} {}/start", directory.display());
+        move |errno| Error::os(call, errno)
+    };
+    let opened =
+        File::open(directory).map_err(|error| Error::io(format!("open {}", directory.display()), error))?;
+    let path = format!("/proc/self/fd/{}/start", opened.as_raw_fd());
+    let socket = socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(failed("socket"))?;
+    let address = UnixAddr::new(path.as_str()).map_err(failed("bind"))?;
+    socket::bind(socket.as_raw_fd(), &address).map_err(failed("bind"))?;
+    // Only the owner of the store may start a container, whatever the caller's umask is.
+    nix::sys::stat::fchmodat(&opened, "start", Mode::S_IRWXU, nix::sys::stat::FchmodatFlags::FollowSymlink)
+        .map_err(failed("chmod"))?;
+    socket::listen(&socket, Backlog::new(16).unwrap_or(Backlog::MAXCONN)).map_err(failed("listen"))?;
+    Ok(socket)
+}
+
+/// "Cgroup ownership" of the spec: a container with its own user and cgroup namespaces, and a
+/// writable cgroup mount, gets its cgroup.
+fn delegate(spec: &Spec, cgroup: &Cgroup) -> Result<()> {
+    use oci_spec::runtime::LinuxNamespaceType as Ns;
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let is_new = |kind| {
+        let mut all = linux.namespaces().iter().flatten();
+        all.any(|namespace| namespace.typ() == kind && namespace.path().is_none())
+    };
+    let writable = spec.mounts().iter().flatten().any(|mount| {
+        let options = plan::mount_options(mount.options().as_deref().unwrap_or_default());
+        let readonly = options.set & libc::MOUNT_ATTR_RDONLY != 0;
+        mount.destination() == Path::new("/sys/fs/cgroup") && !readonly
+    });
+    if !(is_new(Ns::User) && is_new(Ns::Cgroup) && writable) {
+        return Ok(());
+    }
+    let outside = |maps: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
+        maps.iter().flatten().find(|row| row.container_id() == 0).map(|row| row.host_id())
+    };
+    match outside(linux.uid_mappings()) {
+        Some(uid) => cgroup.set_owner(uid, outside(linux.gid_mappings())),
+        None => Ok(()),
+    }
+}
+
+fn poststop(spec: &Spec, container: &Container) -> Option<(Vec<oci_spec::runtime::Hook>, Vec<u8>)> {
+    let hooks = spec.hooks().as_ref()?.poststop().clone()?;
+    Some((hooks, container.hook_state(Status::Stopped)))
+}
+
+/// What happens between the container's namespaces and its root: interfaces, and three kinds of hooks.
+fn before_pivot(spec: &Spec, container: &Container, stage: &Stage) -> Result<()> {
+    let init = stage.init().ok_or_else(|| Error::external("the container has no init"))?;
+    netdevices::move_all(spec, init)?;
+    let Some(all) = spec.hooks() else { return Ok(()) };
+    let state = container.hook_state(Status::Creating);
+    #[allow(deprecated)] // engines still use prestart
+    let prestart = all.prestart();
+    hooks::run_all(prestart.as_deref().unwrap_or_default(), "hooks.prestart", &state)?;
+    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state)?;
+    let inside = all.create_container().as_deref().unwrap_or_default();
+    join::run_hooks(inside, "hooks.createContainer", spec, init.pidfd.as_fd(), &state)
+}
+
+fn create_runtime(hooks: &Hooks) -> &[oci_spec::runtime::Hook] {
+    hooks.create_runtime().as_deref().unwrap_or_default()
+}
+
+/// What [`create`] would do, without doing any of it.
+pub struct Explanation {
+    plan: Plan,
+    cgroup: Cgroup,
+    warnings: Vec<Finding>,
+}
+
+/// Plans a container. Needs no privileges and changes nothing.
+///
+/// # Errors
+/// Those of [`create`] that can be known beforehand.
+pub fn explain(options: &Create) -> Result<Explanation> {
+    let Prepared { mut plan, cgroup, warnings, .. } = prepare(options)?;
+    plan.warnings = warnings.clone();
+    Ok(Explanation { plan, cgroup, warnings })
+}
+
+impl Explanation {
+    pub fn warnings(&self) -> &[Finding] {
+        &self.warnings
+    }
+
+    /// For people: a line for each step, with the place in `config.json` it comes from, and what
+    /// the library does beside it.
+    pub fn to_text(&self) -> String {
+        let mut text = self.plan.to_text();
+        for (controller, path) in self.cgroup.paths() {
+            let name = if controller.is_empty() { "v2" } else { &controller };
+            text.push_str(&format!("cgroup {name} is {}\n", path.display()));
+        }
+        text
+    }
+
+    /// For programs: `steps`, `handed`, `newUserNamespace`, `idMaps`, `cgroup` and `warnings`.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut object = self.plan.to_json();
+        object["cgroup"] = serde_json::json!(self.cgroup.paths());
+        object
+    }
+}

@@ -1,0 +1,167 @@
+//! Facts about the host that planning needs, asked once. Planning itself asks nothing.
+
+use crate::cgroup::{Cgroup, Layout};
+use crate::error::{Error, Result};
+use crate::sys;
+use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// The oldest kernel with everything that the stage calls (RHEL 9 has this one).
+const OLDEST_KERNEL: (u32, u32) = (5, 14);
+
+/// A Linux security module that the configuration can ask something of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lsm {
+    AppArmor,
+    SeLinux,
+}
+
+/// A cgroup hierarchy as a container's `cgroup` mount shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupMount {
+    /// Its directory below the mount's destination; empty where it is the only one.
+    pub name: String,
+    pub v2: bool,
+    /// Options for a new mount of it.
+    pub options: Vec<String>,
+    /// The container's own directory in it.
+    pub host_path: PathBuf,
+    /// Other names of it, one for each controller.
+    pub links: Vec<String>,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    pub uid: u32,
+    /// Those that the caller may use.
+    pub capabilities: u64,
+    pub cgroup_v2: bool,
+    pub cgroup_mounts: Vec<CgroupMount>,
+    pub lsms: BTreeSet<Lsm>,
+    pub apparmor_has_own_attributes: bool,
+    /// The caller sets up interfaces in the container's network namespace.
+    pub network_requested: bool,
+    owned_by_joined_user: Vec<Ns>,
+}
+
+impl Host {
+    /// Asks what `spec` makes worth knowing, and refuses kernels that are too old.
+    pub fn probe(spec: &Spec, layout: &Layout, cgroup: &Cgroup) -> Result<Self> {
+        check_kernel()?;
+        let capabilities = sys::own_capabilities().map_err(|errno| Error::os("capget", errno))?.1;
+        let mut host = Self {
+            uid: nix::unistd::geteuid().as_raw(),
+            capabilities,
+            cgroup_v2: layout.is_v2(),
+            ..Self::default()
+        };
+        let has_cgroup_mount = |kind: &Option<String>| matches!(kind.as_deref(), Some("cgroup" | "cgroup2"));
+        if spec.mounts().iter().flatten().any(|mount| has_cgroup_mount(mount.typ())) {
+            host.cgroup_mounts = cgroup_mounts(layout, cgroup);
+        }
+        let label = |label: &Option<String>| label.as_ref().is_some_and(|label| !label.is_empty());
+        let process = spec.process().as_ref();
+        if process.is_some_and(|process| label(process.apparmor_profile())) {
+            host.probe_apparmor();
+        }
+        let mount_label = spec.linux().as_ref().is_some_and(|linux| label(linux.mount_label()));
+        if mount_label || process.is_some_and(|process| label(process.selinux_label())) {
+            host.probe_selinux();
+        }
+        host.probe_owners(spec);
+        Ok(host)
+    }
+
+    fn probe_apparmor(&mut self) {
+        let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled");
+        if enabled.is_ok_and(|text| text.first() == Some(&b'Y')) {
+            self.lsms.insert(Lsm::AppArmor);
+        }
+        self.apparmor_has_own_attributes = Path::new("/proc/thread-self/attr/apparmor").is_dir();
+    }
+
+    fn probe_selinux(&mut self) {
+        if Path::new("/sys/fs/selinux/enforce").exists() {
+            self.lsms.insert(Lsm::SeLinux);
+        }
+    }
+
+    /// A namespace of a joined user namespace can be entered only from in there.
+    fn probe_owners(&mut self, spec: &Spec) {
+        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
+        let with_path = || {
+            let all = namespaces.unwrap_or_default().iter();
+            all.filter_map(|namespace| Some((namespace.typ(), namespace.path().as_ref()?)))
+        };
+        let Some((_, user)) = with_path().find(|(kind, _)| *kind == Ns::User) else { return };
+        let Ok(user) = std::fs::metadata(user) else { return };
+        let same = |path: &PathBuf| -> Option<bool> {
+            use std::os::unix::fs::MetadataExt;
+            let owner = File::from(sys::owner_of_namespace(File::open(path).ok()?.as_fd()).ok()?);
+            let owner = owner.metadata().ok()?;
+            Some((owner.dev(), owner.ino()) == (user.dev(), user.ino()))
+        };
+        self.owned_by_joined_user = with_path()
+            .filter(|(kind, path)| *kind != Ns::User && same(path) == Some(true))
+            .map(|(kind, _)| kind)
+            .collect();
+    }
+
+    /// Without root, a user namespace comes before everything that needs privileges.
+    pub fn rootless(&self) -> bool {
+        self.uid != 0
+    }
+
+    pub fn cgroup_v2(&self) -> bool {
+        self.cgroup_v2
+    }
+
+    pub fn owned_by_joined_user(&self, kind: Ns) -> bool {
+        self.owned_by_joined_user.contains(&kind)
+    }
+
+    /// The caller's own soft and hard limit.
+    pub fn rlimit(&self, resource: u32) -> Option<(u64, u64)> {
+        sys::rlimit(resource).ok()
+    }
+}
+
+fn check_kernel() -> Result<()> {
+    let name = nix::sys::utsname::uname().map_err(|errno| Error::os("uname", errno))?;
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST_KERNEL => {
+            let (oldest_major, oldest_minor) = OLDEST_KERNEL;
+            Err(Error::unsupported(format!("Linux {release} is too old"))
+                .with_hint(format!("use Linux {oldest_major}.{oldest_minor} or newer")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn cgroup_mounts(layout: &Layout, cgroup: &Cgroup) -> Vec<CgroupMount> {
+    let paths = cgroup.paths();
+    let mount = |(point, controllers): (&Path, &[String])| {
+        let v2 = controllers.is_empty();
+        let key = controllers.first().map_or("", String::as_str);
+        let name = if layout.is_v2() { String::new() } else { file_name(point) };
+        let mut options = Vec::new();
+        if controllers.iter().any(|name| name.starts_with("name=")) {
+            options.push("none".to_string());
+        }
+        options.extend(controllers.iter().cloned());
+        let links =
+            controllers.iter().filter(|link| **link != name && !link.contains('=')).cloned().collect();
+        Some(CgroupMount { host_path: paths.get(key)?.clone(), name, v2, options, links })
+    };
+    layout.mount_points().filter_map(mount).collect()
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}

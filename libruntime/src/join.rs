@@ -1,0 +1,219 @@
+//! Processes that join a container: `exec`, and the hooks that run inside.
+
+use crate::cgroup::{Cgroup, Layout};
+use crate::container::{Container, Exit, Status};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::Host;
+use crate::parent::{Child, Event, Given, Launch, Stage};
+use crate::plan::create::Request;
+use crate::seccomp;
+use crate::{hooks, notify, plan, sys};
+use nix::errno::Errno;
+use oci_spec::runtime::{Hook, Process, Spec};
+use onggi_stage::SyncPoint;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// What [`Container::exec`] runs, and how.
+pub struct Exec<'a> {
+    pub process: Process,
+    /// A connected unix stream socket that gets the terminal's master (`terminal`).
+    pub console_socket: Option<BorrowedFd<'a>>,
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Descriptors 3 to 2 + n stay open in the process.
+    pub preserve_fds: u32,
+    /// Below the container's cgroup; of one controller, or of all.
+    pub cgroup: Vec<(Option<String>, std::path::PathBuf)>,
+    /// Run in a paused container: the process starts when that is resumed.
+    pub ignore_paused: bool,
+    pub no_new_keyring: bool,
+}
+
+impl Exec<'_> {
+    /// With the caller's standard descriptors, and nothing special.
+    pub fn new(process: Process) -> Self {
+        Self {
+            process,
+            console_socket: None,
+            stdio: sys::standard_fds(),
+            preserve_fds: 0,
+            cgroup: Vec::new(),
+            ignore_paused: false,
+            no_new_keyring: false,
+        }
+    }
+}
+
+/// A process that [`Container::exec`] has started.
+#[derive(Debug)]
+pub struct Executed {
+    child: Child,
+}
+
+impl Executed {
+    /// In the caller's pid namespace.
+    pub fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+
+    pub fn wait(&self) -> Result<Exit> {
+        let ended = sys::wait_pidfd(self.child.pidfd.as_fd(), true);
+        let ended = ended.map_err(|errno| Error::os("waitid", errno))?;
+        ended.ok_or_else(|| Error::external("waitid returned without an end"))
+    }
+
+    pub fn kill(&self, signal: i32) -> Result<()> {
+        sys::pidfd_send_signal(self.child.pidfd.as_fd(), signal)
+            .map_err(|errno| Error::os(format!("pidfd_send_signal {signal}"), errno))
+    }
+}
+
+impl Container {
+    /// The process that the container was created with: what `exec` starts from.
+    pub fn process(&self) -> Result<Process> {
+        let process = self.spec()?.process().clone();
+        process.ok_or_else(|| Error::new(ErrorKind::InvalidConfig, "the container's config has no process"))
+    }
+
+    /// Runs another process in the container, under its seccomp filter and in its cgroup.
+    ///
+    /// # Errors
+    /// Also what the program's execution fails with.
+    pub fn exec(&self, options: &Exec) -> Result<Executed> {
+        match self.status() {
+            Status::Running | Status::Created => {}
+            Status::Paused if options.ignore_paused => {}
+            status => return Err(self.wrong_state("exec in", status, "running")),
+        }
+        let spec = self.spec()?;
+        let init = self.open_init()?;
+        let has_profile = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+        let filter = if has_profile { Some(self.directory.read_filter()?) } else { None };
+        let plan = self.plan_exec(&spec, options, filter.as_ref())?;
+        let mut cgroup = self.state.cgroup.clone();
+        for (controller, path) in &options.cgroup {
+            cgroup = cgroup.below(controller.as_deref(), path)?;
+        }
+        let given = || Given { listener: None, console: options.console_socket, pidfd: Some(init.as_fd()) };
+        let launch = |cgroup: Option<BorrowedFd>| {
+            let (stdio, preserve_fds) = (options.stdio, options.preserve_fds);
+            Stage::launch(&plan, &Launch { stdio, preserve_fds, cgroup, given: given() })
+        };
+        let born_in = cgroup.open_dir()?;
+        let mut stage = match launch(born_in.as_ref().map(AsFd::as_fd)) {
+            Err(error) if options.cgroup.is_empty() && is_busy(&error) => {
+                cgroup = self.cgroup_of_init()?;
+                launch(cgroup.open_dir()?.as_ref().map(AsFd::as_fd))?
+            }
+            other => other?,
+        };
+        loop {
+            match stage.next()? {
+                Event::Pid | Event::At(SyncPoint::Created) => {}
+                Event::At(SyncPoint::Attached) => {
+                    if born_in.is_none() {
+                        cgroup.attach(stage.pid())?;
+                    }
+                    stage.answer()?;
+                }
+                Event::At(SyncPoint::Ready) => break,
+                Event::Listener(_) | Event::End => return Err(stage.died()),
+            }
+        }
+        stage.answer()?;
+        loop {
+            match stage.next()? {
+                Event::Listener(listener) => notify::send(&self.directory, self, listener)?,
+                Event::End => break,
+                _ => {}
+            }
+        }
+        let child = stage.into_init().ok_or_else(|| Error::external("the process was not cloned"))?;
+        Ok(Executed { child })
+    }
+
+    fn plan_exec(&self, spec: &Spec, options: &Exec, filter: Option<&seccomp::Filter>) -> Result<plan::Plan> {
+        let layout = Layout::probe()?;
+        let host = Host::probe(spec, &layout, &self.state.cgroup)?;
+        let request = Request {
+            id: self.id().to_string(),
+            bundle: self.state.bundle.clone(),
+            preserve_fds: options.preserve_fds,
+            console_socket: options.console_socket.is_some(),
+            no_new_keyring: options.no_new_keyring,
+            ..Request::default()
+        };
+        plan::exec::exec(spec, &options.process, &host, &request, filter)
+    }
+
+    /// Init may have moved itself to a cgroup below, as an init system does.
+    fn cgroup_of_init(&self) -> Result<Cgroup> {
+        match self.state.init {
+            Some(init) => self.state.cgroup.of_process(init.pid),
+            None => Ok(self.state.cgroup.clone()),
+        }
+    }
+}
+
+fn is_busy(error: &Error) -> bool {
+    [Errno::EBUSY, Errno::EOPNOTSUPP].iter().any(|errno| error.errno() == Some(*errno as i32))
+}
+
+/// Runs hooks in the namespaces of the process behind `pidfd`, in order; the first that fails ends it.
+pub(crate) fn run_hooks(
+    hooks: &[Hook],
+    place: &str,
+    spec: &Spec,
+    pidfd: BorrowedFd,
+    state: &[u8],
+) -> Result<()> {
+    hooks
+        .iter()
+        .enumerate()
+        .try_for_each(|(at, hook)| run_hook(hook, &format!("{place}[{at}]"), spec, pidfd, state))
+}
+
+fn run_hook(hook: &Hook, place: &str, spec: &Spec, pidfd: BorrowedFd, state: &[u8]) -> Result<()> {
+    let plan = plan::exec::hook(hook, place, spec);
+    let failed = |errno| Error::os("pipe", errno).at(place.to_string());
+    let flags = nix::fcntl::OFlag::O_CLOEXEC;
+    let (stdin, feed) = nix::unistd::pipe2(flags).map_err(failed)?;
+    let (messages, stderr) = nix::unistd::pipe2(flags).map_err(failed)?;
+    let null = File::options().write(true).open(Path::new("/dev/null"));
+    let null = null.map_err(|error| Error::io("open /dev/null", error))?;
+    let launch = Launch {
+        stdio: [stdin.as_fd(), null.as_fd(), stderr.as_fd()],
+        preserve_fds: 0,
+        cgroup: None,
+        given: Given { pidfd: Some(pidfd), ..Given::default() },
+    };
+    let mut stage = Stage::launch(&plan, &launch)?;
+    drop((stdin, stderr));
+    // The state of a container is smaller than a pipe; a hook need not read it.
+    let _ = File::from(feed).write_all(state);
+    while !matches!(stage.next()?, Event::End) {}
+    let child =
+        stage.into_init().ok_or_else(|| Error::external("the hook was not started").at(place.to_string()))?;
+    end_hook(hook, place, &child, messages)
+}
+
+fn end_hook(hook: &Hook, place: &str, child: &Child, messages: OwnedFd) -> Result<()> {
+    let name = hook.path().display().to_string();
+    let in_time = hooks::wait_in_time(child.pidfd.as_fd(), hooks::timeout(hook), place, name.clone());
+    let ended = sys::wait_pidfd(child.pidfd.as_fd(), true).map_err(|errno| Error::os("waitid", errno))?;
+    in_time?;
+    match ended {
+        Some(Exit::Code(0)) => Ok(()),
+        Some(Exit::Code(code)) => {
+            Err(hooks::said(Some(messages), format!("hook {name} failed: exit code {code}"))
+                .at(place.to_string()))
+        }
+        _ => Err(hooks::said(Some(messages), format!("hook {name} was killed")).at(place.to_string())),
+    }
+}

@@ -1,0 +1,46 @@
+//! An OCI runtime as a library: a bundle's `config.json` becomes a container.
+//!
+//! ```no_run
+//! use libruntime::{Create, create};
+//! use std::path::Path;
+//!
+//! let container = create(&Create::new(Path::new("/run/onggi"), "hello", Path::new("/srv/bundle")))?;
+//! container.start()?;
+//! println!("{:?}", container.wait()?);
+//! container.delete(false)?;
+//! # Ok::<(), libruntime::Error>(())
+//! ```
+//!
+//! The calling process is not changed: not its directory, umask, environment, signals, dumpable
+//! flag, OOM score or descriptors, whatever its threads do meanwhile. Nothing is logged or
+//! printed; an [`Error`] says which call failed, on what, why, and where in `config.json` that
+//! comes from. See ARCHITECTURE.md for how it works.
+
+#![deny(unsafe_code)]
+
+mod cgroup;
+mod config;
+mod container;
+mod create;
+mod error;
+mod hints;
+mod hooks;
+mod host;
+mod join;
+mod netdevices;
+mod notify;
+mod parent;
+mod plan;
+mod resctrl;
+mod seccomp;
+mod stage;
+mod state;
+mod sys;
+mod userns;
+
+pub use cgroup::Stats;
+pub use config::{check_id, parse_process, parse_resources};
+pub use container::{Container, Exit, Status};
+pub use create::{Create, Explanation, create, explain};
+pub use error::{Error, ErrorKind, Finding, Result};
+pub use join::{Exec, Executed};

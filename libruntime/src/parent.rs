@@ -1,0 +1,301 @@
+//! The library's side of the protocol: starts the stage with a plan, answers it, and turns what
+//! it reports into errors that name the step's place in `config.json`.
+//!
+//! | the stage says | the library |
+//! |---|---|
+//! | `Pid(n)` | keeps hold of process n, the one that goes on |
+//! | `At(Attached)` | has it in its cgroups, and answers |
+//! | `At(Created)` | runs hooks, moves interfaces, and answers |
+//! | `At(Ready)` | records it, and answers; it waits for `start`, or executes |
+//! | a descriptor | passes the seccomp listener on to its agent |
+//! | `Failed` | renders the error and undoes everything |
+//! | end of file | the program was executed, or the stage is dead |
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::{Handed, Plan};
+use crate::{stage, sys, userns};
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType};
+use onggi_stage::{REPORT_SIZE, Report, SyncPoint};
+use std::fs::File;
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+
+/// What happened next.
+pub(crate) enum Event {
+    Pid,
+    At(SyncPoint),
+    Listener(OwnedFd),
+    End,
+}
+
+/// Descriptors that only the caller of a verb can provide.
+#[derive(Default)]
+pub(crate) struct Given<'a> {
+    pub listener: Option<BorrowedFd<'a>>,
+    pub console: Option<BorrowedFd<'a>>,
+    pub pidfd: Option<BorrowedFd<'a>>,
+}
+
+/// How the stage is started.
+pub(crate) struct Launch<'a> {
+    pub stdio: [BorrowedFd<'a>; 3],
+    pub preserve_fds: u32,
+    /// cgroup v2: where it is born.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    pub given: Given<'a>,
+}
+
+/// A process that we started or that the stage made for us, and that only we wait for.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+}
+
+impl Child {
+    pub fn kill(&self) {
+        // It may be dead already, which is what is wanted.
+        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = sys::wait_pidfd(self.pidfd.as_fd(), true);
+    }
+}
+
+/// A running stage. Dropped before [`Stage::into_init`], it and what it has made so far is ended.
+pub(crate) struct Stage<'a> {
+    plan: &'a Plan,
+    channel: OwnedFd,
+    first: Option<Child>,
+    init: Option<Child>,
+}
+
+impl<'a> Stage<'a> {
+    pub fn launch(plan: &'a Plan, launch: &Launch) -> Result<Self> {
+        let (channel, theirs) =
+            socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|errno| Error::os("socketpair", errno))?;
+        let procfs = private_procfs()?;
+        let opened = open_handed(plan, launch, &theirs, &procfs)?;
+        let fds: Vec<RawFd> = opened.iter().map(Opened::as_raw_fd).collect();
+        let encoded = stage::sealed_plan(&plan.encode(&fds))?;
+        let program = stage::sealed_program()?;
+        let spawned = sys::spawn(&sys::Spawn {
+            program: program.as_fd(),
+            plan: encoded.as_fd(),
+            stdio: launch.stdio,
+            preserve: launch.preserve_fds,
+            keep: &fds,
+            cgroup: launch.cgroup,
+        });
+        let (pid, pidfd) = spawned.map_err(spawn_failed)?;
+        Ok(Self { plan, channel, first: Some(Child { pid, pidfd }), init: None })
+    }
+
+    /// The process that works on the plan now: the first, or the one it has cloned.
+    pub fn pid(&self) -> i32 {
+        self.init.as_ref().or(self.first.as_ref()).map_or(0, |child| child.pid)
+    }
+
+    pub fn init(&self) -> Option<&Child> {
+        self.init.as_ref()
+    }
+
+    /// Waits for what the stage says next. A failure of a step is the error.
+    pub fn next(&mut self) -> Result<Event> {
+        let (report, listener) = receive(self.channel.as_fd())?;
+        if let Some(listener) = listener {
+            return Ok(Event::Listener(listener));
+        }
+        match report {
+            None => Ok(Event::End),
+            Some(Report::Failed { step, call, errno }) => Err(self.failed(step, call, errno)),
+            Some(Report::Pid(pid)) => {
+                let pidfd = sys::pidfd_open(pid).map_err(|errno| Error::os("pidfd_open", errno))?;
+                self.init = Some(Child { pid, pidfd });
+                if let Some(first) = self.first.take() {
+                    // It ends right after this report.
+                    let _ = sys::wait_pidfd(first.pidfd.as_fd(), true);
+                }
+                Ok(Event::Pid)
+            }
+            Some(Report::At(point)) => match point {
+                1 => Ok(Event::At(SyncPoint::Attached)),
+                2 => Ok(Event::At(SyncPoint::Created)),
+                _ => Ok(Event::At(SyncPoint::Ready)),
+            },
+            Some(Report::Executing) => Ok(Event::End),
+        }
+    }
+
+    /// Lets the stage go on.
+    pub fn answer(&self) -> Result<()> {
+        answer(self.channel.as_fd())
+    }
+
+    fn failed(&self, step: u32, call: u32, errno: i32) -> Error {
+        step_error(self.plan, step, call, errno)
+    }
+
+    /// An error for a stage that ended without a word.
+    pub fn died(&mut self) -> Error {
+        let child = self.init.take().or(self.first.take());
+        let how = child.and_then(|child| sys::wait_pidfd(child.pidfd.as_fd(), true).ok().flatten());
+        let error = Error::external(match how {
+            Some(sys::Exit::Signal(signal)) => format!("the container's init was killed by signal {signal}"),
+            Some(sys::Exit::Code(code)) => format!("the container's init ended early, with code {code}"),
+            None => "the container's init ended early".to_string(),
+        });
+        match how {
+            Some(sys::Exit::Signal(libc::SIGKILL)) => error.with_hint(
+                "something killed it: perhaps linux.resources.memory.limit is too low to start in",
+            ),
+            _ => error,
+        }
+    }
+
+    /// The process, which is the caller's from now on.
+    pub fn into_init(mut self) -> Option<Child> {
+        self.init.take()
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        for child in [self.init.take(), self.first.take()].into_iter().flatten() {
+            child.kill();
+        }
+    }
+}
+
+pub(crate) fn answer(channel: BorrowedFd) -> Result<()> {
+    socket::send(channel.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL)
+        .map(drop)
+        .map_err(|errno| Error::os("send to the stage", errno))
+}
+
+/// One report; `None` at the end of file. With it, the descriptor that came along.
+pub(crate) fn receive(channel: BorrowedFd) -> Result<(Option<Report>, Option<OwnedFd>)> {
+    let mut bytes = [0u8; REPORT_SIZE + 4];
+    let mut control = nix::cmsg_space!([RawFd; 1]);
+    let (length, fd) = loop {
+        let mut vector = [IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        match socket::recvmsg::<()>(channel.as_raw_fd(), &mut vector, Some(&mut control), flags) {
+            Err(Errno::EINTR) => {}
+            // A peer that dies with unread data resets the connection: the end all the same.
+            Err(Errno::ECONNRESET) => break (0, None),
+            Err(errno) => return Err(Error::os("recvmsg from the stage", errno)),
+            Ok(message) => break (message.bytes, received_fd(&message)?),
+        }
+    };
+    match (length, fd) {
+        (0, None) => Ok((None, None)),
+        (_, Some(fd)) => Ok((None, Some(fd))),
+        (length, None) => Report::decode(&bytes[..length])
+            .map(|report| (Some(report), None))
+            .ok_or_else(|| Error::external("the stage sent something that is no report")),
+    }
+}
+
+fn received_fd(message: &socket::RecvMsg<()>) -> Result<Option<OwnedFd>> {
+    let mut found = None;
+    for control in message.cmsgs().map_err(|errno| Error::os("recvmsg from the stage", errno))? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            found = fds.first().copied();
+        }
+    }
+    Ok(found.map(sys::own))
+}
+
+/// A failed step as people read it: the call and its object, the errno, the place, a hint.
+pub(crate) fn step_error(plan: &Plan, step: u32, call: u32, errno: i32) -> Error {
+    let Some((step, origin)) = plan.steps().get(step as usize) else {
+        return Error::external(format!("the stage failed in unknown step {step}"));
+    };
+    let call = syscalls::Sysno::new(call as usize).map_or("a system call", |call| call.name());
+    crate::hints::render(step, origin, call, Errno::from_raw(errno))
+}
+
+fn spawn_failed(errno: Errno) -> Error {
+    let error = Error::os("execveat onggi-stage", errno);
+    match errno {
+        Errno::EBUSY | Errno::EOPNOTSUPP => {
+            Error::os("clone3 into the container's cgroup", errno).at("linux.cgroupsPath").with_hint(
+                "a cgroup with controllers enabled for its children takes no processes; choose another path",
+            )
+        }
+        Errno::EACCES => {
+            error.with_hint("sysctl vm.memfd_noexec=2 forbids executable memfds; set it to 0 or 1")
+        }
+        _ => error,
+    }
+}
+
+/// A procfs that nothing can lie over. Where the kernel refuses one (in a user namespace with
+/// something mounted over /proc) the caller's own is used, if it is one.
+fn private_procfs() -> Result<OwnedFd> {
+    if let Ok(procfs) = sys::detached_procfs() {
+        return Ok(procfs);
+    }
+    let failed = |error| Error::io("open /proc", error);
+    let procfs = File::open("/proc").map_err(failed)?;
+    let kind = nix::sys::statfs::fstatfs(&procfs).map_err(|errno| Error::os("fstatfs /proc", errno))?;
+    if kind.filesystem_type() != nix::sys::statfs::PROC_SUPER_MAGIC {
+        return Err(Error::unsupported("/proc is no procfs").with_hint("mount -t proc proc /proc"));
+    }
+    Ok(procfs.into())
+}
+
+/// Something to hand over: ours to close, or the caller's.
+enum Opened<'a> {
+    Owned(OwnedFd),
+    Borrowed(BorrowedFd<'a>),
+}
+
+impl AsRawFd for Opened<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Owned(fd) => fd.as_raw_fd(),
+            Self::Borrowed(fd) => fd.as_raw_fd(),
+        }
+    }
+}
+
+fn open_handed<'a>(
+    plan: &Plan,
+    launch: &'a Launch,
+    channel: &'a OwnedFd,
+    procfs: &'a OwnedFd,
+) -> Result<Vec<Opened<'a>>> {
+    let given = |fd: Option<BorrowedFd<'a>>, what: &str| {
+        fd.map(Opened::Borrowed).ok_or_else(|| Error::external(format!("no {what} was given")))
+    };
+    let open = |(what, place): &(Handed, crate::plan::Origin)| {
+        let opened = match what {
+            Handed::Channel => Ok(Opened::Borrowed(channel.as_fd())),
+            Handed::Procfs => Ok(Opened::Borrowed(procfs.as_fd())),
+            Handed::Listener => given(launch.given.listener, "listener"),
+            Handed::ConsoleSocket => given(launch.given.console, "console socket"),
+            Handed::Pidfd => given(launch.given.pidfd, "pidfd"),
+            Handed::Namespace(path) => open_namespace(path).map(Opened::Owned),
+            Handed::UserNamespace => user_namespace(plan).map(Opened::Owned),
+            Handed::IdMap(at) => userns::make(&plan.id_maps[*at]).map(Opened::Owned),
+        };
+        opened.map_err(|error: Error| if place.is_empty() { error } else { error.at(place.to_string()) })
+    };
+    plan.handed.iter().map(open).collect()
+}
+
+fn open_namespace(path: &Path) -> Result<OwnedFd> {
+    // A magic link of the caller's (/proc/PID/ns/net) is followed: it is the caller's word.
+    File::open(path).map(OwnedFd::from).map_err(|error| Error::io(format!("open {}", path.display()), error))
+}
+
+fn user_namespace(plan: &Plan) -> Result<OwnedFd> {
+    match (&plan.new_user_namespace, &plan.joined_user_namespace) {
+        (Some(maps), _) => userns::make(maps),
+        (None, Some(path)) => open_namespace(path),
+        (None, None) => Err(Error::new(ErrorKind::InvalidConfig, "no user namespace")),
+    }
+}

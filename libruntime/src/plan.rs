@@ -1,0 +1,225 @@
+//! A plan: the steps that make a container, in order, each with the place in `config.json` it
+//! comes from; and what the library hands to the stage and does beside it.
+//!
+//! Planning is pure: it reads a configuration and facts of the host, and makes no system call.
+//! [`create`] and [`exec`] are the two orders; the other modules turn one piece of the
+//! configuration into steps.
+
+mod capabilities;
+pub mod create;
+mod devices;
+pub mod exec;
+pub mod explain;
+mod mount_options;
+mod mounts;
+mod process;
+
+use crate::error::Finding;
+use onggi_stage::{Fd, Header, MAX_FDS, MAX_SOURCES, Source, Step};
+use serde::{Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The place in `config.json` that a step comes from, such as `mounts[3]`.
+pub type Origin = Cow<'static, str>;
+
+/// Bytes of a step: a text that ends in NUL, a list of these, or plain data.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Text(Vec<u8>);
+
+impl Text {
+    /// A path or name. What comes from a configuration was checked to hold no NUL.
+    pub fn of(text: impl AsRef<[u8]>) -> Self {
+        let mut bytes = text.as_ref().to_vec();
+        bytes.push(0);
+        Self(bytes)
+    }
+
+    pub fn path(path: &Path) -> Self {
+        Self::of(path.as_os_str().as_bytes())
+    }
+
+    pub fn data(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// Adds one more text to a list.
+    pub fn push(&mut self, text: impl AsRef<[u8]>) {
+        self.0.extend_from_slice(text.as_ref());
+        self.0.push(0);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first text of a list, or the only one.
+    pub fn first(&self) -> String {
+        String::from_utf8_lossy(self.0.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+    }
+
+    /// All texts of a list, for a message.
+    pub fn joined(&self) -> String {
+        let texts = self.0.split(|byte| *byte == 0).filter(|text| !text.is_empty());
+        texts.map(String::from_utf8_lossy).collect::<Vec<_>>().join(", ")
+    }
+
+    /// For people: one text, several, or the size of data.
+    fn shown(&self) -> String {
+        let printable = |bytes: &[u8]| bytes.iter().all(|byte| (0x20..0x7f).contains(byte));
+        match self.0.strip_suffix(b"\0") {
+            Some(texts) if texts.split(|byte| *byte == 0).all(printable) => {
+                let texts: Vec<_> = texts.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+                texts.join(" ")
+            }
+            _ if self.0.len() <= 64 && printable(&self.0) => String::from_utf8_lossy(&self.0).into_owned(),
+            _ => format!("({} bytes)", self.0.len()),
+        }
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:?}", self.shown())
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&self.shown())
+        } else {
+            serializer.serialize_bytes(&self.0)
+        }
+    }
+}
+
+/// A descriptor that the library opens and the stage gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Handed {
+    /// Reports to the library, and its answers.
+    Channel,
+    /// The private procfs.
+    Procfs,
+    /// The socket on which `start` is heard.
+    Listener,
+    /// The socket that gets the master side of the container's terminal.
+    ConsoleSocket,
+    /// The user namespace that is new or joined.
+    UserNamespace,
+    /// A namespace given by path.
+    Namespace(PathBuf),
+    /// A user namespace that holds the id maps of a mount: an index into [`Plan::id_maps`].
+    IdMap(usize),
+    /// The process whose namespaces are joined.
+    Pidfd,
+}
+
+/// Rows of an id map: inside, outside, count.
+pub type IdMap = Vec<[u32; 3]>;
+
+/// The id maps of a user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct IdMaps {
+    pub uids: IdMap,
+    pub gids: IdMap,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Plan {
+    steps: Vec<(Step<Text>, Origin)>,
+    /// What the stage gets, in the order of [`Fd`].
+    pub handed: Vec<(Handed, Origin)>,
+    /// The user namespaces that only hold the maps of an id-mapped mount.
+    pub id_maps: Vec<IdMaps>,
+    /// The user namespace to make, if one is to be made.
+    pub new_user_namespace: Option<IdMaps>,
+    /// The user namespace to join, if one was given.
+    pub joined_user_namespace: Option<PathBuf>,
+    pub warnings: Vec<Finding>,
+    sources: u16,
+}
+
+impl Plan {
+    /// A plan hands over the channel and the procfs first; the stage counts on that.
+    fn new() -> Self {
+        let handed = vec![(Handed::Channel, "".into()), (Handed::Procfs, "".into())];
+        Self { handed, ..Self::default() }
+    }
+
+    fn push(&mut self, origin: impl Into<Origin>, step: Step<Text>) {
+        self.steps.push((step, origin.into()));
+    }
+
+    fn hand(&mut self, origin: impl Into<Origin>, what: Handed) -> Fd {
+        let at = self.handed.iter().position(|(known, _)| *known == what).unwrap_or_else(|| {
+            self.handed.push((what, origin.into()));
+            self.handed.len() - 1
+        });
+        Fd(at as u16)
+    }
+
+    fn new_source(&mut self) -> Source {
+        self.sources += 1;
+        Source(self.sources - 1)
+    }
+
+    fn warn(&mut self, at: impl Into<String>, message: impl Into<String>) {
+        self.warnings.push(Finding::new(at, message));
+    }
+
+    pub fn steps(&self) -> &[(Step<Text>, Origin)] {
+        &self.steps
+    }
+
+    /// The plan as the stage reads it. `fds` are the numbers of [`Plan::handed`].
+    pub fn encode(&self, fds: &[RawFd]) -> Vec<u8> {
+        let fds = Text::data(fds.iter().flat_map(|fd| fd.to_ne_bytes()).collect::<Vec<_>>());
+        let mut bytes = Vec::with_capacity(16 << 10);
+        // Writing to a vector cannot fail, and every type of a step can be encoded.
+        bytes = postcard::to_extend(&Header { fds }, bytes).unwrap_or_default();
+        for (step, _) in &self.steps {
+            bytes = postcard::to_extend(step, bytes).unwrap_or_default();
+        }
+        bytes
+    }
+
+    /// The rules of order, each with its reason. Every planner ends with this.
+    fn check(&self) {
+        let position =
+            |wanted: &dyn Fn(&Step<Text>) -> bool| self.steps.iter().position(|(step, _)| wanted(step));
+        let last =
+            |wanted: &dyn Fn(&Step<Text>) -> bool| self.steps.iter().rposition(|(step, _)| wanted(step));
+        let end = self.steps.len() - 1;
+        assert!(matches!(self.steps[end].0, Step::Exec { .. }), "a plan ends with its program");
+        assert_eq!(position(&|s| matches!(s, Step::Exec { .. })), Some(end), "one program, at the end");
+        assert!(self.handed.len() <= MAX_FDS && usize::from(self.sources) <= MAX_SOURCES, "see the limits");
+        let clone =
+            position(&|s| matches!(s, Step::Clone { .. })).expect("the container's process is cloned");
+        if let Some(open) = last(&|s| matches!(s, Step::OpenTree { .. } | Step::OpenDevice { .. })) {
+            assert!(open < clone, "sources are opened in the caller's mount namespace");
+        }
+        let pivot = position(&|s| matches!(s, Step::PivotRoot | Step::MoveRoot)).unwrap_or(clone);
+        let mounted = last(&|s| matches!(s, Step::Mount { .. } | Step::MoveMount { .. })).unwrap_or(0);
+        assert!(mounted <= pivot, "mounts are made before the root is entered");
+        if let Some(mask) = position(&|s| matches!(s, Step::MaskPath { .. } | Step::ReadonlyPath { .. })) {
+            assert!(mask > pivot, "what is mounted last would uncover a mask");
+        }
+        let close = position(&|s| matches!(s, Step::CloseFds { .. })).expect("nothing leaks into a program");
+        let ids = last(&|s| matches!(s, Step::SetIds { .. })).unwrap_or(0);
+        assert!(ids < close, "the program runs as its user");
+        if let Some(seccomp) = position(&|s| matches!(s, Step::SetSeccomp { .. })) {
+            assert!(seccomp > ids, "a filter need not allow the set-up");
+            assert!(end - seccomp <= 2, "only the capabilities come between the filter and the program");
+        }
+    }
+}
+
+/// The attributes that a mount's options ask for.
+pub fn mount_options(options: &[String]) -> onggi_stage::Attrs {
+    mount_options::parse(options).attrs
+}

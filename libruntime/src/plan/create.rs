@@ -1,0 +1,347 @@
+//! THE order in which a container is made. Each line whose place matters says why it is there.
+
+use super::mounts::Mounts;
+use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
+use crate::error::{Error, Finding, Result};
+use crate::host::Host;
+use crate::seccomp::Filter;
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Spec};
+use onggi_stage::{Attrs, Fd, Step, SyncPoint};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What the caller asks for beside the configuration.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Request {
+    pub id: String,
+    /// Absolute.
+    pub bundle: PathBuf,
+    pub preserve_fds: u32,
+    pub console_socket: bool,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+}
+
+/// The namespaces of a configuration, sorted by how they are entered.
+pub(super) struct Namespaces<'a> {
+    list: &'a [LinuxNamespace],
+    /// A user namespace, new or joined, and its descriptor.
+    pub user: Option<Fd>,
+}
+
+impl<'a> Namespaces<'a> {
+    fn of(spec: &'a Spec, plan: &mut Plan) -> Result<Self> {
+        let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+        let mut found = Self { list, user: None };
+        if let Some((at, namespace)) = found.position(Ns::User) {
+            found.user = Some(plan.hand(place(at), Handed::UserNamespace));
+            match namespace.path() {
+                Some(path) => plan.joined_user_namespace = Some(path.clone()),
+                None => plan.new_user_namespace = Some(id_maps(spec)),
+            }
+        }
+        match found.position(Ns::Mount) {
+            Some((_, namespace)) if namespace.path().is_none() => Ok(found),
+            Some((at, _)) => Err(Error::unsupported("joining a mount namespace when a container is created")
+                .at(format!("{}.path", place(at)))
+                .with_hint("leave the path out: a new container mounts its own root")),
+            None => Err(Error::unsupported("a container without a mount namespace of its own")
+                .at("linux.namespaces")
+                .with_hint("add {\"type\": \"mount\"}: its mounts would become the host's")),
+        }
+    }
+
+    fn position(&self, wanted: Ns) -> Option<(usize, &'a LinuxNamespace)> {
+        self.list.iter().enumerate().find(|(_, namespace)| namespace.typ() == wanted)
+    }
+
+    pub fn is_new(&self, wanted: Ns) -> bool {
+        self.position(wanted).is_some_and(|(_, namespace)| namespace.path().is_none())
+    }
+
+    fn has(&self, wanted: Ns) -> bool {
+        self.position(wanted).is_some()
+    }
+
+    /// The flags of those that clone3(2) makes; the others have an order of their own.
+    fn cloned(&self) -> u64 {
+        let by_clone = |namespace: &&LinuxNamespace| {
+            namespace.path().is_none()
+                && !matches!(namespace.typ(), Ns::User | Ns::Time | Ns::Cgroup | Ns::Mount)
+        };
+        self.list.iter().filter(by_clone).fold(0, |flags, namespace| flags | namespace.typ() as u64)
+    }
+
+    /// Those given by path, but the user and pid namespace.
+    fn joined(&self) -> impl Iterator<Item = (usize, &'a LinuxNamespace, &'a Path)> {
+        let with_path = |(at, namespace): (usize, &'a LinuxNamespace)| {
+            Some((at, namespace, namespace.path().as_deref()?))
+        };
+        let others = |(_, namespace, _): &(usize, &LinuxNamespace, &Path)| {
+            !matches!(namespace.typ(), Ns::User | Ns::Pid)
+        };
+        self.list.iter().enumerate().filter_map(with_path).filter(others)
+    }
+}
+
+fn place(at: usize) -> String {
+    format!("linux.namespaces[{at}]")
+}
+
+fn id_maps(spec: &Spec) -> IdMaps {
+    let linux = spec.linux().as_ref();
+    let rows = |maps: Option<&Vec<LinuxIdMapping>>| {
+        maps.into_iter().flatten().map(|row| [row.container_id(), row.host_id(), row.size()]).collect()
+    };
+    IdMaps {
+        uids: rows(linux.and_then(|linux| linux.uid_mappings().as_ref())),
+        gids: rows(linux.and_then(|linux| linux.gid_mappings().as_ref())),
+    }
+}
+
+/// The plan that makes a container from its configuration. `filter` is its compiled seccomp profile.
+pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filter>) -> Result<Plan> {
+    let mut plan = Plan::new();
+    let linux = spec.linux().clone().unwrap_or_default();
+    let namespaces = Namespaces::of(spec, &mut plan)?;
+    let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
+    let rootfs = request.bundle.join(root.path());
+    let propagation = root_propagation(&linux);
+    let console = process.terminal().unwrap_or(false);
+
+    // --- stage1: in the caller's namespaces ---------------------------------------------------
+    plan.push("", Step::ResetSignals);
+    // Inside a user namespace this file can no longer be opened for writing.
+    process::oom_score(&mut plan, process);
+    if host.rootless() {
+        // Without privileges in the caller's namespaces, those of the user namespace come first.
+        enter_user_namespace(&mut plan, &namespaces);
+    }
+    let outside =
+        |namespace: &LinuxNamespace| !host.rootless() && !host.owned_by_joined_user(namespace.typ());
+    join(&mut plan, &namespaces, outside);
+    plan.push("linux.namespaces", Step::Unshare { namespaces: Ns::Mount as u32 });
+    plan.push("linux.rootfsPropagation", Step::SetPropagation { propagation: propagation.namespace });
+    // Sources are paths of the caller, so they are opened in its mounts, before any of ours.
+    let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces)?;
+    let needs_scratch = namespaces.user.is_some() && !host.rootless();
+    attach_root(&mut plan, &rootfs, &propagation, needs_scratch);
+    if needs_scratch {
+        mounts.park(&mut plan);
+        // Limits above the caller's need its privileges, and lower ones would hinder the set-up.
+        process::raise_rlimits(&mut plan, process, host);
+        enter_user_namespace(&mut plan, &namespaces);
+    }
+    join(&mut plan, &namespaces, |namespace| !outside(namespace));
+    time_offsets(&mut plan, &linux, &namespaces);
+    if let Some((at, pid)) = namespaces.position(Ns::Pid)
+        && let Some(path) = pid.path()
+    {
+        let fd = plan.hand(place(at), Handed::Namespace(path.clone()));
+        plan.push(place(at), Step::Setns { fd, namespaces: Ns::Pid as u32 });
+    }
+    // The mount namespace is made again where it must belong to the user namespace.
+    let mount_again = if needs_scratch { Ns::Mount as u64 } else { 0 };
+    plan.push("linux.namespaces", Step::Clone { flags: namespaces.cloned() | mount_again });
+
+    // --- stage2: the container's init -----------------------------------------------------------
+    if namespaces.user.is_some() {
+        become_root(&mut plan, host);
+        mounts.fetch(&mut plan);
+    }
+    let root_path = if needs_scratch { "root" } else { "." };
+    plan.push("root.path", Step::OpenRoot { path: Text::of(root_path) });
+    plan.push("", Step::SetSid);
+    if !request.no_new_keyring {
+        process::keyring(&mut plan, process, &format!("_ses.{}", request.id));
+    }
+    if namespaces.is_new(Ns::Cgroup) {
+        // The cgroup namespace begins where the process is now; with cgroup v2 it was born there.
+        if !host.cgroup_v2() {
+            plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
+        }
+        plan.push("linux.namespaces", Step::Unshare { namespaces: Ns::Cgroup as u32 });
+    }
+    mounts.attach(&mut plan);
+    devices::make(&mut plan, &linux, &mounts);
+    if console {
+        process::open_console(&mut plan, process, request)?;
+        plan.push("process.terminal", Step::MountConsole);
+    }
+    // Hooks and interfaces want the namespaces and mounts, and a root that is not entered yet.
+    if needs_library_before_pivot(spec, host) {
+        plan.push("hooks", Step::Sync { point: SyncPoint::Created });
+    }
+    let pivot = if request.no_pivot { Step::MoveRoot } else { Step::PivotRoot };
+    plan.push("root.path", pivot);
+    set_names_and_sysctls(&mut plan, spec, &linux);
+    // Masks come after all mounts, which could otherwise uncover what they hide.
+    mask(&mut plan, &linux, &mounts);
+    finish_root(&mut plan, root.readonly().unwrap_or(false), &propagation);
+    if console {
+        plan.push("process.terminal", Step::UseConsole);
+    }
+    process::limits_and_scheduling(&mut plan, process, &linux)?;
+    let work = process::Work {
+        env: process::environment(process, &[]),
+        host,
+        in_user_namespace: namespaces.user.is_some(),
+    };
+    process::identity(&mut plan, process, &work, filter)?;
+    plan.push("", Step::Sync { point: SyncPoint::Ready });
+    let listener = plan.hand("", Handed::Listener);
+    plan.push("", Step::AwaitStart { listener });
+    process::execute(&mut plan, process, &work, filter, request.preserve_fds)?;
+    plan.check();
+    Ok(plan)
+}
+
+fn missing(property: &str) -> Error {
+    Error::invalid(vec![Finding::new(property, "is required")])
+}
+
+fn enter_user_namespace(plan: &mut Plan, namespaces: &Namespaces) {
+    if let (Some(fd), Some((at, _))) = (namespaces.user, namespaces.position(Ns::User)) {
+        plan.push(place(at), Step::Setns { fd, namespaces: Ns::User as u32 });
+    }
+}
+
+fn join(plan: &mut Plan, namespaces: &Namespaces, wanted: impl Fn(&LinuxNamespace) -> bool) {
+    for (at, namespace, path) in namespaces.joined().filter(|(_, namespace, _)| wanted(namespace)) {
+        let fd = plan.hand(place(at), Handed::Namespace(path.into()));
+        plan.push(place(at), Step::Setns { fd, namespaces: namespace.typ() as u32 });
+    }
+}
+
+/// `linux.rootfsPropagation`, taken apart.
+struct Propagation {
+    /// Of all mounts of the new mount namespace: what the host's later mounts do in there.
+    namespace: u64,
+    /// Of the root while the container is set up: never one that shows its mounts to the host.
+    setup: u64,
+    /// Of the root in the end; zero where it has it already.
+    root: u64,
+    shared: bool,
+}
+
+fn root_propagation(linux: &Linux) -> Propagation {
+    let asked = linux.rootfs_propagation().as_deref().unwrap_or_default();
+    let (shared, slave, private) = (libc::MS_SHARED, libc::MS_SLAVE, libc::MS_PRIVATE);
+    match asked.strip_prefix('r').unwrap_or(asked) {
+        "shared" => Propagation { namespace: shared, setup: private, root: shared, shared: true },
+        "private" => Propagation { namespace: private, setup: private, root: 0, shared: false },
+        "unbindable" => {
+            Propagation { namespace: private, setup: private, root: libc::MS_UNBINDABLE, shared: false }
+        }
+        _ => Propagation { namespace: slave, setup: slave, root: 0, shared: false },
+    }
+}
+
+fn attach_root(plan: &mut Plan, rootfs: &Path, propagation: &Propagation, scratch: bool) {
+    let host_path = Text::path(rootfs);
+    if propagation.shared {
+        plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path: host_path.clone() });
+    }
+    let propagation = propagation.setup;
+    plan.push(
+        "root.path",
+        if scratch {
+            Step::AttachRootfsInScratch { host_path, propagation }
+        } else {
+            Step::AttachRootfs { host_path, propagation }
+        },
+    );
+}
+
+fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {
+    if !namespaces.is_new(Ns::Time) {
+        return;
+    }
+    // The offsets can be written until a process is in the namespace: it is for our child.
+    plan.push("linux.namespaces", Step::Unshare { namespaces: Ns::Time as u32 });
+    let offsets = linux.time_offsets().iter().flatten();
+    let mut lines: Vec<_> = offsets
+        .map(|(clock, offset)| {
+            format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0))
+        })
+        .collect();
+    lines.sort();
+    if !lines.is_empty() {
+        let value = Text::data(lines.concat());
+        plan.push("linux.timeOffsets", Step::WriteProcess { path: Text::of("timens_offsets"), value });
+    }
+}
+
+/// Root of the user namespace, without the caller's groups where they may be given up.
+fn become_root(plan: &mut Plan, host: &Host) {
+    if !host.rootless() {
+        plan.push("linux.uidMappings", Step::SetGroups { groups: Text::data([]) });
+    }
+    plan.push("linux.uidMappings", Step::SetIds { uid: 0, gid: 0 });
+}
+
+fn needs_library_before_pivot(spec: &Spec, host: &Host) -> bool {
+    #[allow(deprecated)] // engines still use prestart
+    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
+        [hooks.prestart(), hooks.create_runtime(), hooks.create_container()]
+            .iter()
+            .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+    });
+    let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
+    hooks || devices.is_some_and(|devices| !devices.is_empty()) || host.network_requested
+}
+
+fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux) {
+    if let Some(name) = spec.hostname() {
+        plan.push("hostname", Step::SetHostname { name: Text::data(name.as_bytes()) });
+    }
+    if let Some(name) = spec.domainname() {
+        plan.push("domainname", Step::SetDomainname { name: Text::data(name.as_bytes()) });
+    }
+    let mut sysctls: Vec<_> = linux.sysctl().iter().flatten().collect();
+    sysctls.sort();
+    for (key, value) in sysctls {
+        let path = Text::of(format!("sys/{}", sysctl_path(key)));
+        plan.push(
+            format!("linux.sysctl[{key}]"),
+            Step::WriteSysctl { path, value: Text::data(value.as_bytes()) },
+        );
+    }
+}
+
+/// sysctl(8): with dots between the parts a slash stands for a dot in one, and the other way round.
+fn sysctl_path(key: &str) -> String {
+    match key.find(['.', '/']).map(|at| key.as_bytes()[at]) {
+        Some(b'.') => key
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect(),
+        _ => key.into(),
+    }
+}
+
+fn mask(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
+    let at = |list: &str, at: usize| -> Origin { format!("linux.{list}[{at}]").into() };
+    for (i, path) in linux.readonly_paths().iter().flatten().enumerate() {
+        plan.push(at("readonlyPaths", i), Step::ReadonlyPath { path: Text::of(path) });
+    }
+    for (i, path) in linux.masked_paths().iter().flatten().enumerate() {
+        if let Some(source) = mounts.null {
+            plan.push(at("maskedPaths", i), Step::MaskPath { path: Text::of(path), source });
+        }
+    }
+}
+
+fn finish_root(plan: &mut Plan, readonly: bool, propagation: &Propagation) {
+    let set = if readonly { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    let attrs = Attrs { set, propagation: propagation.root, ..Attrs::default() };
+    if attrs != Attrs::default() {
+        let origin = if readonly { "root.readonly" } else { "linux.rootfsPropagation" };
+        plan.push(origin, Step::SetAttributes { target: Text::of("/"), attrs });
+    }
+}

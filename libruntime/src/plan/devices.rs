@@ -1,0 +1,95 @@
+//! Device nodes: those that every container has, and those of the configuration.
+
+use super::mounts::Mounts;
+use super::{Plan, Text};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
+use onggi_stage::Step;
+use std::path::PathBuf;
+
+/// A node to be made.
+#[derive(Clone, Debug)]
+pub(super) struct Device {
+    pub origin: String,
+    pub path: PathBuf,
+    /// Kind and permissions.
+    pub mode: u32,
+    pub major: u32,
+    pub minor: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// The default devices of the spec (config-linux.md, "Default Devices"); the console is made with
+/// the terminal, and ptmx is a link.
+const DEFAULT: &[(&str, u32, u32)] = &[
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// Links that programs expect beside them.
+const LINKS: &[(&str, &str)] = &[
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("pts/ptmx", "/dev/ptmx"),
+];
+
+/// The nodes of a configuration; one of its own replaces the default at the same path.
+pub(super) fn wanted(linux: &Linux) -> Vec<Device> {
+    let configured: Vec<Device> = linux.devices().iter().flatten().enumerate().map(configured).collect();
+    let default = DEFAULT.iter().map(|(path, major, minor)| Device {
+        origin: "linux.devices".into(),
+        path: path.into(),
+        mode: libc::S_IFCHR | 0o666,
+        major: *major,
+        minor: *minor,
+        uid: 0,
+        gid: 0,
+    });
+    let not_replaced = |device: &Device| configured.iter().all(|other| other.path != device.path);
+    default.filter(not_replaced).chain(configured.iter().cloned()).collect()
+}
+
+fn configured((at, device): (usize, &LinuxDevice)) -> Device {
+    let kind = match device.typ() {
+        LinuxDeviceType::B => libc::S_IFBLK,
+        LinuxDeviceType::P => libc::S_IFIFO,
+        _ => libc::S_IFCHR,
+    };
+    Device {
+        origin: format!("linux.devices[{at}]"),
+        path: device.path().clone(),
+        mode: kind | device.file_mode().unwrap_or(0o666) & 0o7777,
+        major: device.major() as u32,
+        minor: device.minor() as u32,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    }
+}
+
+/// The steps for nodes and links, unless `/dev` is the host's.
+pub(super) fn make(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
+    for device in wanted(linux) {
+        let Device { origin, path, mode, major, minor, uid, gid } = device;
+        match mounts.device(&path) {
+            Some(source) => {
+                plan.push(origin, Step::MoveMount { source, target: Text::path(&path), strict: false })
+            }
+            None if mounts.host_dev => {}
+            None => {
+                let path = Text::path(&path);
+                plan.push(origin, Step::MakeNode { path, mode, major, minor, uid, gid });
+            }
+        }
+    }
+    if !mounts.host_dev {
+        for (content, path) in LINKS {
+            plan.push("linux.devices", Step::Symlink { content: Text::of(content), path: Text::of(path) });
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! THE order in which a process joins a running container.
+
+use super::create::Request;
+use super::{Handed, Plan, Text, process};
+use crate::error::Result;
+use crate::host::Host;
+use crate::seccomp::Filter;
+use oci_spec::runtime::{Hook, LinuxNamespaceType as Ns, Process, Spec};
+use onggi_stage::{Secret, Step, SyncPoint};
+
+/// The plan that runs `process` in the container of `spec`, which runs as the process behind
+/// [`Handed::Pidfd`]. All is done outside its pid namespace, whose members could look at us.
+pub fn exec(
+    spec: &Spec,
+    process: &Process,
+    host: &Host,
+    request: &Request,
+    filter: Option<&Filter>,
+) -> Result<Plan> {
+    let mut plan = Plan::new();
+    let linux = spec.linux().clone().unwrap_or_default();
+    let listed = || linux.namespaces().iter().flatten();
+    let in_user_namespace = listed().any(|namespace| namespace.typ() == Ns::User);
+    let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u32);
+    let affinity = process.exec_cpu_affinity().as_ref();
+
+    plan.push("", Step::ResetSignals);
+    process::oom_score(&mut plan, process);
+    if let Some(cpus) = affinity.and_then(|affinity| affinity.initial().as_deref()) {
+        let mask = Text::data(process::bit_set(cpus, "process.execCPUAffinity.initial")?);
+        plan.push("process.execCPUAffinity.initial", Step::SetAffinity { mask });
+    }
+    if in_user_namespace && !host.rootless() {
+        process::raise_rlimits(&mut plan, process, host);
+    }
+    // The cgroups of the caller decide where the process is born; on v1 it is moved first.
+    if !host.cgroup_v2() {
+        plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
+    }
+    let fd = plan.hand("", Handed::Pidfd);
+    plan.push("linux.namespaces", Step::Setns { fd, namespaces });
+    plan.push("root.path", Step::OpenRoot { path: Text::of("/") });
+    if process.terminal().unwrap_or(false) {
+        process::open_console(&mut plan, process, request)?;
+    }
+    plan.push("linux.namespaces", Step::Clone { flags: 0 });
+    if in_user_namespace {
+        plan.push("linux.uidMappings", Step::SetIds { uid: 0, gid: 0 });
+    }
+    plan.push("", Step::SetSid);
+    if !request.no_new_keyring {
+        process::keyring(&mut plan, process, &format!("_ses.{}", request.id));
+    }
+    if process.terminal().unwrap_or(false) {
+        plan.push("process.terminal", Step::UseConsole);
+    }
+    process::limits_and_scheduling(&mut plan, process, &linux)?;
+    if let Some(cpus) = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref()) {
+        let mask = Text::data(process::bit_set(cpus, "process.execCPUAffinity.final")?);
+        plan.push("process.execCPUAffinity.final", Step::SetAffinity { mask });
+    }
+    let work = process::Work { env: process::environment(process, &[]), host, in_user_namespace };
+    process::identity(&mut plan, process, &work, filter)?;
+    plan.push("", Step::Sync { point: SyncPoint::Ready });
+    process::execute(&mut plan, process, &work, filter, request.preserve_fds)?;
+    plan.check();
+    Ok(plan)
+}
+
+/// The plan that runs a hook in the container's namespaces, before its root is entered or after.
+pub(crate) fn hook(hook: &Hook, place: &str, spec: &Spec) -> Plan {
+    let mut plan = Plan::new();
+    let place = place.to_string();
+    let linux = spec.linux().clone().unwrap_or_default();
+    let listed = || linux.namespaces().iter().flatten();
+    let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u32);
+    plan.push("", Step::ResetSignals);
+    let fd = plan.hand("", Handed::Pidfd);
+    plan.push(place.clone(), Step::Setns { fd, namespaces });
+    plan.push(place.clone(), Step::Clone { flags: 0 });
+    if listed().any(|namespace| namespace.typ() == Ns::User) {
+        plan.push(place.clone(), Step::SetIds { uid: 0, gid: 0 });
+    }
+    plan.push(place.clone(), Step::SetUmask { mask: 0o022 });
+    plan.push(place.clone(), Step::CloseFds { preserve: 0 });
+    let (mut args, mut env) = (Text::default(), Text::default());
+    match hook.args().as_deref() {
+        Some(given @ [_, ..]) => given.iter().for_each(|arg| args.push(arg)),
+        _ => args.push(hook.path().as_os_str().as_encoded_bytes()),
+    }
+    hook.env().iter().flatten().for_each(|entry| env.push(entry));
+    plan.push(format!("{place}.path"), Step::Exec { paths: Text::path(hook.path()), args, env: Secret(env) });
+    plan.check();
+    plan
+}

@@ -1,0 +1,148 @@
+//! The options of a mount, as the spec and mount(8) name them. The last of two that contradict wins.
+
+use onggi_stage::Attrs;
+
+const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
+const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
+const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
+const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
+const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+
+/// Options that set or clear a mount's attribute: name, set, clear. With `r` before it, the
+/// attribute is that of all mounts below, too.
+const ATTRIBUTES: &[(&str, u64, u64)] = &[
+    ("ro", RDONLY, 0),
+    ("rw", 0, RDONLY),
+    ("nosuid", NOSUID, 0),
+    ("suid", 0, NOSUID),
+    ("nodev", NODEV, 0),
+    ("dev", 0, NODEV),
+    ("noexec", NOEXEC, 0),
+    ("exec", 0, NOEXEC),
+    ("noatime", NOATIME, ATIME),
+    ("atime", 0, ATIME),
+    ("relatime", 0, ATIME),
+    ("norelatime", 0, ATIME),
+    ("strictatime", STRICTATIME, ATIME),
+    ("nostrictatime", 0, ATIME),
+    ("nodiratime", NODIRATIME, 0),
+    ("diratime", 0, NODIRATIME),
+    ("nosymfollow", NOSYMFOLLOW, 0),
+    ("symfollow", 0, NOSYMFOLLOW),
+];
+
+const PROPAGATION: &[(&str, u64)] = &[
+    ("shared", libc::MS_SHARED),
+    ("slave", libc::MS_SLAVE),
+    ("private", libc::MS_PRIVATE),
+    ("unbindable", libc::MS_UNBINDABLE),
+    ("rshared", libc::MS_SHARED | libc::MS_REC),
+    ("rslave", libc::MS_SLAVE | libc::MS_REC),
+    ("rprivate", libc::MS_PRIVATE | libc::MS_REC),
+    ("runbindable", libc::MS_UNBINDABLE | libc::MS_REC),
+];
+
+/// Options of a new filesystem that the kernel takes by these names (fsconfig(2)).
+const SUPERBLOCK: &[&str] = &["sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"];
+
+/// Options that change nothing on Linux 5.14 and newer: defaults, messages of the kernel's log,
+/// and the version counter that filesystems now keep by themselves.
+const NOTHING: &[&str] =
+    &["defaults", "silent", "loud", "iversion", "noiversion", "nofail", "user", "auto", "noauto", "_netdev"];
+
+/// What a mount's options say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub attrs: Attrs,
+    pub bind: bool,
+    pub recursive: bool,
+    pub remount: bool,
+    pub copy_up: bool,
+    pub idmap: bool,
+    pub recursive_idmap: bool,
+    /// Pairs of key and value for the filesystem; a flag has an empty value.
+    pub data: Vec<(String, String)>,
+}
+
+/// All options that are known by name, for `features`.
+pub fn known() -> Vec<String> {
+    let recursive = ATTRIBUTES.iter().map(|(name, ..)| format!("r{name}"));
+    let mut all: Vec<String> =
+        ATTRIBUTES.iter().map(|(name, ..)| name.to_string()).chain(recursive).collect();
+    all.extend(PROPAGATION.iter().map(|(name, _)| name.to_string()));
+    all.extend(SUPERBLOCK.iter().chain(&NOTHING[..5]).map(|name| name.to_string()));
+    all.extend(["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"].map(String::from));
+    all.sort();
+    all
+}
+
+/// Reads the options in their order.
+pub fn parse(options: &[String]) -> Options {
+    let mut found = Options::default();
+    for option in options {
+        let option = option.as_str();
+        match option {
+            "bind" => found.bind = true,
+            "rbind" => (found.bind, found.recursive) = (true, true),
+            "remount" => found.remount = true,
+            "tmpcopyup" => found.copy_up = true,
+            "idmap" => found.idmap = true,
+            "ridmap" => (found.idmap, found.recursive_idmap) = (true, true),
+            _ if NOTHING.contains(&option) => {}
+            _ if SUPERBLOCK.contains(&option) => found.data.push((option.into(), String::new())),
+            _ => parse_attribute(option, &mut found),
+        }
+    }
+    found
+}
+
+fn parse_attribute(option: &str, found: &mut Options) {
+    let attribute = |name| ATTRIBUTES.iter().find(|(known, ..)| *known == name);
+    let attrs = &mut found.attrs;
+    if let Some((_, set, clear)) = attribute(option) {
+        attrs.set = attrs.set & !clear | set;
+        attrs.clear = attrs.clear & !(set & !ATIME) | clear;
+    } else if let Some((_, set, clear)) = option.strip_prefix('r').and_then(attribute) {
+        attrs.rec_set = attrs.rec_set & !clear | set;
+        attrs.rec_clear = attrs.rec_clear & !(set & !ATIME) | clear;
+    } else if let Some((_, propagation)) = PROPAGATION.iter().find(|(name, _)| *name == option) {
+        attrs.propagation = *propagation;
+    } else {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        found.data.push((key.into(), value.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attrs(options: &[&str]) -> Attrs {
+        parse(&options.iter().map(|option| option.to_string()).collect::<Vec<_>>()).attrs
+    }
+
+    #[test]
+    fn the_last_of_two_contradicting_options_wins() {
+        assert_eq!(attrs(&["ro", "rw"]), Attrs { clear: RDONLY, ..Attrs::default() });
+        assert_eq!(attrs(&["rw", "ro"]), Attrs { set: RDONLY, ..Attrs::default() });
+        assert_eq!(attrs(&["noatime", "strictatime"]), attrs(&["strictatime"]));
+        assert_eq!(attrs(&["noatime", "relatime"]), attrs(&["relatime"]));
+    }
+
+    #[test]
+    fn recursive_attributes_are_kept_apart() {
+        let found = attrs(&["rro", "rw", "rnosuid"]);
+        assert_eq!((found.rec_set, found.set, found.clear), (RDONLY | NOSUID, 0, RDONLY));
+    }
+
+    #[test]
+    fn what_is_not_known_goes_to_the_filesystem() {
+        let found = parse(&["mode=755".into(), "newinstance".into(), "sync".into()]);
+        let pair = |key: &str, value: &str| (key.to_string(), value.to_string());
+        assert_eq!(found.data, [pair("mode", "755"), pair("newinstance", ""), pair("sync", "")]);
+    }
+}

@@ -1,0 +1,294 @@
+//! `mounts`: what is opened in the caller's mounts first, and attached in the container later.
+
+use super::create::{Namespaces, Request};
+use super::mount_options::{self, Options};
+use super::{Handed, IdMaps, Plan, Text, devices};
+use crate::error::{Error, Result};
+use crate::host::{CgroupMount, Host};
+use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
+use onggi_stage::{Attrs, Fd, Source, Step};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The mounts of a configuration between the two passes.
+pub(super) struct Mounts {
+    /// Steps that attach them, in the order of the configuration.
+    attach: Vec<(String, Step<Text>)>,
+    opened: Vec<(String, Source)>,
+    /// The host's null device, which masks files.
+    pub null: Option<Source>,
+    /// Device nodes that are the host's, because a user namespace may not make them.
+    devices: BTreeMap<PathBuf, Source>,
+    /// `/dev` is a directory of the host: nothing is made in there.
+    pub host_dev: bool,
+}
+
+/// What every mount is planned with.
+struct Site<'a> {
+    plan: &'a mut Plan,
+    host: &'a Host,
+    bundle: &'a Path,
+    user: Option<Fd>,
+    new_cgroup_namespace: bool,
+}
+
+impl Mounts {
+    pub fn open_sources(
+        plan: &mut Plan,
+        spec: &Spec,
+        host: &Host,
+        request: &Request,
+        namespaces: &Namespaces,
+    ) -> Result<Self> {
+        let mut mounts = Self {
+            attach: Vec::new(),
+            opened: Vec::new(),
+            null: None,
+            devices: BTreeMap::new(),
+            host_dev: false,
+        };
+        let new_cgroup_namespace = namespaces.is_new(Ns::Cgroup);
+        let mut site =
+            Site { plan, host, bundle: &request.bundle, user: namespaces.user, new_cgroup_namespace };
+        for (at, mount) in spec.mounts().iter().flatten().enumerate() {
+            mounts.plan_one(&mut site, format!("mounts[{at}]"), mount)?;
+        }
+        let linux = spec.linux().clone().unwrap_or_default();
+        if linux.masked_paths().as_ref().is_some_and(|paths| !paths.is_empty()) {
+            mounts.null =
+                Some(mounts.open_device(site.plan, "linux.maskedPaths", Path::new("/dev/null"), (1, 3)));
+        }
+        if namespaces.user.is_some() && !mounts.host_dev {
+            for device in devices::wanted(&linux) {
+                if device.mode & libc::S_IFMT == libc::S_IFIFO {
+                    continue;
+                }
+                let source = site.plan.new_source();
+                let host_path = Text::path(&device.path);
+                let (mode, major, minor) = (device.mode, device.major, device.minor);
+                site.plan
+                    .push(device.origin.clone(), Step::OpenDevice { source, host_path, mode, major, minor });
+                mounts.opened.push((device.origin, source));
+                mounts.devices.insert(device.path, source);
+            }
+        }
+        Ok(mounts)
+    }
+
+    fn open_device(&mut self, plan: &mut Plan, origin: &str, path: &Path, device: (u32, u32)) -> Source {
+        let source = plan.new_source();
+        let (major, minor) = device;
+        let step =
+            Step::OpenDevice { source, host_path: Text::path(path), mode: libc::S_IFCHR, major, minor };
+        plan.push(origin.to_string(), step);
+        self.opened.push((origin.into(), source));
+        source
+    }
+
+    fn plan_one(&mut self, site: &mut Site, origin: String, mount: &Mount) -> Result<()> {
+        let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
+        let target = Text::path(&absolute(mount.destination()));
+        let fstype = mount.typ().as_deref().unwrap_or_default();
+        if options.remount {
+            let step = Step::SetAttributes { target, attrs: options.attrs };
+            self.attach.push((origin, step));
+        } else if options.bind || fstype == "bind" {
+            self.plan_bind(site, origin, mount, &options)?;
+        } else if fstype == "cgroup" || fstype == "cgroup2" {
+            self.plan_cgroup(site, origin, mount, &options);
+        } else {
+            // A link here would put the container's own view of the kernel where an image wants it.
+            let strict = matches!(fstype, "proc" | "sysfs");
+            let (flags, attrs) = new_mount_attributes(&options.attrs);
+            let (copy_up, options) = (options.copy_up, filesystem_options(mount, &options));
+            let fstype = Text::of(fstype);
+            self.attach
+                .push((origin, Step::Mount { fstype, options, target, flags, attrs, copy_up, strict }));
+        }
+        Ok(())
+    }
+
+    fn plan_bind(&mut self, site: &mut Site, origin: String, mount: &Mount, options: &Options) -> Result<()> {
+        let Some(path) = mount.source() else {
+            return Err(Error::unsupported("a bind mount without a source").at(format!("{origin}.source")));
+        };
+        if !options.data.is_empty() {
+            let names: Vec<_> = options.data.iter().map(|(key, _)| key.as_str()).collect();
+            site.plan.warn(format!("{origin}.options"), format!("a bind mount has no {}", names.join(", ")));
+        }
+        if absolute(mount.destination()) == Path::new("/dev") {
+            self.host_dev = true;
+        }
+        let source = site.plan.new_source();
+        let (host_path, recursive) = (Text::path(&site.bundle.join(path)), options.recursive);
+        let attrs = private_unless_asked(options.attrs);
+        let step = match idmap(site, &origin, mount, options)? {
+            None => Step::OpenTree { source, host_path, recursive, attrs },
+            Some(fd) => {
+                let recursive_map = options.recursive_idmap;
+                Step::OpenIdmapped { source, host_path, recursive, attrs, fd, recursive_map }
+            }
+        };
+        site.plan.push(format!("{origin}.source"), step);
+        self.opened.push((origin.clone(), source));
+        let target = Text::path(&absolute(mount.destination()));
+        self.attach.push((origin, Step::MoveMount { source, target, strict: false }));
+        Ok(())
+    }
+
+    /// A `cgroup` mount shows the container's own cgroups, whatever version the host has.
+    fn plan_cgroup(&mut self, site: &mut Site, origin: String, mount: &Mount, options: &Options) {
+        let destination = absolute(mount.destination());
+        let attrs = options.attrs;
+        let mounts = site.host.cgroup_mounts.clone();
+        if let [CgroupMount { v2: true, name, .. }] = &mounts[..]
+            && name.is_empty()
+        {
+            self.mount_hierarchy(site, &origin, &mounts[0], &destination, attrs);
+            return;
+        }
+        let fstype = Text::of("tmpfs");
+        let mut data = Text::default();
+        for text in ["source", "cgroup", "mode", "755"] {
+            data.push(text);
+        }
+        // Read-only only once everything is in it.
+        let (flags, holder) =
+            new_mount_attributes(&Attrs { set: attrs.set & !libc::MOUNT_ATTR_RDONLY, ..attrs });
+        let target = Text::path(&destination);
+        self.attach.push((
+            origin.clone(),
+            Step::Mount {
+                fstype,
+                options: data,
+                target: target.clone(),
+                flags,
+                attrs: holder,
+                copy_up: false,
+                strict: false,
+            },
+        ));
+        for hierarchy in &mounts {
+            self.mount_hierarchy(site, &origin, hierarchy, &destination.join(&hierarchy.name), attrs);
+            for link in &hierarchy.links {
+                let path = Text::path(&destination.join(link));
+                self.attach
+                    .push((origin.clone(), Step::Symlink { content: Text::of(&hierarchy.name), path }));
+            }
+        }
+        if attrs.set & libc::MOUNT_ATTR_RDONLY != 0 {
+            let attrs = Attrs { set: libc::MOUNT_ATTR_RDONLY, ..Attrs::default() };
+            self.attach.push((origin, Step::SetAttributes { target, attrs }));
+        }
+    }
+
+    fn mount_hierarchy(
+        &mut self,
+        site: &mut Site,
+        origin: &str,
+        what: &CgroupMount,
+        at: &Path,
+        attrs: Attrs,
+    ) {
+        let target = Text::path(at);
+        if site.new_cgroup_namespace {
+            let fstype = Text::of(if what.v2 { "cgroup2" } else { "cgroup" });
+            let mut options = Text::default();
+            for text in ["source", "cgroup"] {
+                options.push(text);
+            }
+            for option in &what.options {
+                let (key, value) = option.split_once('=').unwrap_or((option, ""));
+                options.push(key);
+                options.push(value);
+            }
+            let (flags, attrs) = new_mount_attributes(&attrs);
+            let step = Step::Mount { fstype, options, target, flags, attrs, copy_up: false, strict: false };
+            self.attach.push((origin.into(), step));
+        } else {
+            let source = site.plan.new_source();
+            let host_path = Text::path(&what.host_path);
+            let attrs = private_unless_asked(attrs);
+            site.plan.push(origin.to_string(), Step::OpenTree { source, host_path, recursive: false, attrs });
+            self.opened.push((origin.into(), source));
+            self.attach.push((origin.into(), Step::MoveMount { source, target, strict: false }));
+        }
+    }
+
+    /// For a mount namespace of another user namespace: see the stage's scratch directory.
+    pub fn park(&self, plan: &mut Plan) {
+        for (origin, source) in &self.opened {
+            plan.push(origin.clone(), Step::ParkSource { source: *source });
+        }
+    }
+
+    pub fn fetch(&self, plan: &mut Plan) {
+        let parked = plan.steps().iter().any(|(step, _)| matches!(step, Step::ParkSource { .. }));
+        for (origin, source) in self.opened.iter().filter(|_| parked) {
+            plan.push(origin.clone(), Step::FetchSource { source: *source });
+        }
+    }
+
+    pub fn attach(&mut self, plan: &mut Plan) {
+        for (origin, step) in self.attach.drain(..) {
+            plan.push(origin, step);
+        }
+    }
+
+    pub fn device(&self, path: &Path) -> Option<Source> {
+        self.devices.get(path).copied()
+    }
+}
+
+/// Destinations are absolute in the spec; engines also write them relative to the root.
+fn absolute(path: &Path) -> PathBuf {
+    Path::new("/").join(path)
+}
+
+/// A bind mount shares nothing with the host unless it was asked to.
+fn private_unless_asked(mut attrs: Attrs) -> Attrs {
+    if attrs.propagation == 0 {
+        attrs.propagation = libc::MS_PRIVATE | libc::MS_REC;
+    }
+    attrs
+}
+
+/// A new mount is one alone, private, and has what fsmount(2) gives it.
+fn new_mount_attributes(attrs: &Attrs) -> (u64, Attrs) {
+    (attrs.set | attrs.rec_set, Attrs { propagation: attrs.propagation, ..Attrs::default() })
+}
+
+fn filesystem_options(mount: &Mount, options: &Options) -> Text {
+    let mut data = Text::default();
+    data.push("source");
+    let source = mount.source().clone().filter(|source| !source.as_os_str().is_empty());
+    let source = source.unwrap_or_else(|| PathBuf::from("none"));
+    data.push(source.as_os_str().as_encoded_bytes());
+    for (key, value) in &options.data {
+        data.push(key);
+        data.push(value);
+    }
+    data
+}
+
+/// The user namespace whose maps a mount gets: one of its own, or the container's.
+fn idmap(site: &mut Site, origin: &str, mount: &Mount, options: &Options) -> Result<Option<Fd>> {
+    let rows = |maps: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| -> super::IdMap {
+        maps.iter().flatten().map(|row| [row.container_id(), row.host_id(), row.size()]).collect()
+    };
+    let maps = IdMaps { uids: rows(mount.uid_mappings()), gids: rows(mount.gid_mappings()) };
+    if maps != IdMaps::default() {
+        let at = site.plan.id_maps.iter().position(|known| *known == maps).unwrap_or_else(|| {
+            site.plan.id_maps.push(maps);
+            site.plan.id_maps.len() - 1
+        });
+        return Ok(Some(site.plan.hand(format!("{origin}.uidMappings"), Handed::IdMap(at))));
+    }
+    match (options.idmap, site.user) {
+        (false, _) => Ok(None),
+        (true, Some(user)) => Ok(Some(user)),
+        (true, None) => Err(Error::unsupported("an id-mapped mount without id maps")
+            .at(format!("{origin}.options"))
+            .with_hint("give the mount uidMappings and gidMappings, or the container a user namespace")),
+    }
+}

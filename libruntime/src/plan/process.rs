@@ -1,0 +1,299 @@
+//! `process`: limits, identity and the program, for a container's init and for `exec` alike.
+
+use super::create::Request;
+use super::{Handed, Plan, Text, capabilities};
+use crate::error::{Error, Result};
+use crate::host::{Host, Lsm};
+use crate::seccomp::Filter;
+use oci_spec::runtime::{IOPriorityClass, Linux, LinuxSchedulerPolicy, MemoryPolicyFlagType, Process};
+use oci_spec::runtime::{LinuxPersonalityDomain, LinuxSchedulerFlag, PosixRlimitType};
+use onggi_stage::{Secret, Step};
+
+/// Where a process will run.
+pub(super) struct Work<'a> {
+    pub env: Vec<String>,
+    pub host: &'a Host,
+    pub in_user_namespace: bool,
+}
+
+/// The path that a process without one is looked up in (as execvp(3) and the peers do).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(super) fn environment(process: &Process, more: &[String]) -> Vec<String> {
+    process.env().iter().flatten().chain(more).cloned().collect()
+}
+
+pub(super) fn oom_score(plan: &mut Plan, process: &Process) {
+    if let Some(score) = process.oom_score_adj() {
+        let (path, value) = (Text::of("oom_score_adj"), Text::data(score.to_string()));
+        plan.push("process.oomScoreAdj", Step::WriteProcess { path, value });
+    }
+}
+
+pub(super) fn keyring(plan: &mut Plan, process: &Process, name: &str) {
+    let label = process.selinux_label().as_deref().unwrap_or_default();
+    let label = if label.is_empty() { Text::data([]) } else { Text::data(label.as_bytes()) };
+    plan.push("", Step::JoinSessionKeyring { name: Text::of(name), label });
+}
+
+pub(super) fn open_console(plan: &mut Plan, process: &Process, request: &Request) -> Result<()> {
+    if !request.console_socket {
+        return Err(Error::unsupported("a terminal without a socket to hand it to")
+            .at("process.terminal")
+            .with_hint("pass --console-socket, or set terminal to false"));
+    }
+    let socket = plan.hand("process.terminal", Handed::ConsoleSocket);
+    let size = process.console_size();
+    let (columns, rows) =
+        size.map_or((0, 0), |size| (size.width().min(0xffff) as u16, size.height().min(0xffff) as u16));
+    plan.push("process.terminal", Step::OpenConsole { socket, columns, rows, uid: process.user().uid() });
+    Ok(())
+}
+
+fn resource(kind: PosixRlimitType) -> u32 {
+    use PosixRlimitType::*;
+    let number = match kind {
+        RlimitCpu => libc::RLIMIT_CPU,
+        RlimitFsize => libc::RLIMIT_FSIZE,
+        RlimitData => libc::RLIMIT_DATA,
+        RlimitStack => libc::RLIMIT_STACK,
+        RlimitCore => libc::RLIMIT_CORE,
+        RlimitRss => libc::RLIMIT_RSS,
+        RlimitNproc => libc::RLIMIT_NPROC,
+        RlimitNofile => libc::RLIMIT_NOFILE,
+        RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        RlimitAs => libc::RLIMIT_AS,
+        RlimitLocks => libc::RLIMIT_LOCKS,
+        RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        RlimitNice => libc::RLIMIT_NICE,
+        RlimitRtprio => libc::RLIMIT_RTPRIO,
+        RlimitRttime => libc::RLIMIT_RTTIME,
+    };
+    number as u32
+}
+
+/// Raises the caller's hard limits to those wanted, while it still has the privilege.
+pub(super) fn raise_rlimits(plan: &mut Plan, process: &Process, host: &Host) {
+    for (at, limit) in process.rlimits().iter().flatten().enumerate() {
+        let resource = resource(limit.typ());
+        if let Some((soft, hard)) = host.rlimit(resource)
+            && limit.hard() > hard
+        {
+            let step = Step::SetRlimit { resource, soft, hard: limit.hard() };
+            plan.push(format!("process.rlimits[{at}]"), step);
+        }
+    }
+}
+
+pub(super) fn limits_and_scheduling(plan: &mut Plan, process: &Process, linux: &Linux) -> Result<()> {
+    for (at, limit) in process.rlimits().iter().flatten().enumerate() {
+        let step =
+            Step::SetRlimit { resource: resource(limit.typ()), soft: limit.soft(), hard: limit.hard() };
+        plan.push(format!("process.rlimits[{at}]"), step);
+    }
+    scheduler(plan, process);
+    if let Some(priority) = process.io_priority() {
+        let class: u32 = match priority.class() {
+            IOPriorityClass::IoprioClassRt => 1,
+            IOPriorityClass::IoprioClassBe => 2,
+            IOPriorityClass::IoprioClassIdle => 3,
+        };
+        let value = class << 13 | priority.priority() as u32 & 0x1fff;
+        plan.push("process.ioPriority", Step::SetIoPriority { value });
+    }
+    if let Some(personality) = linux.personality() {
+        let persona = match personality.domain() {
+            LinuxPersonalityDomain::PerLinux => 0,
+            LinuxPersonalityDomain::PerLinux32 => 8,
+        };
+        plan.push("linux.personality", Step::SetPersonality { persona });
+    }
+    memory_policy(plan, linux)?;
+    // runc 1.2 leaves the umask alone when the config has none; its default is this one.
+    let mask = process.user().umask().unwrap_or(0o022);
+    plan.push("process.user.umask", Step::SetUmask { mask });
+    Ok(())
+}
+
+/// struct sched_attr, version 0: 48 bytes (sched_setattr(2)).
+fn scheduler(plan: &mut Plan, process: &Process) {
+    let Some(scheduler) = process.scheduler() else { return };
+    let policy: u32 = match scheduler.policy() {
+        LinuxSchedulerPolicy::SchedOther => 0,
+        LinuxSchedulerPolicy::SchedFifo => 1,
+        LinuxSchedulerPolicy::SchedRr => 2,
+        LinuxSchedulerPolicy::SchedBatch => 3,
+        LinuxSchedulerPolicy::SchedIso => 4,
+        LinuxSchedulerPolicy::SchedIdle => 5,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+    };
+    let flag = |flag: &LinuxSchedulerFlag| -> u64 {
+        match flag {
+            LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+            LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+            LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+            LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+            LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+            LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+            LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+        }
+    };
+    let flags = scheduler.flags().iter().flatten().fold(0, |flags, one| flags | flag(one));
+    let mut attr = Vec::with_capacity(48);
+    attr.extend(48u32.to_ne_bytes());
+    attr.extend(policy.to_ne_bytes());
+    attr.extend(flags.to_ne_bytes());
+    attr.extend(scheduler.nice().unwrap_or(0).to_ne_bytes());
+    attr.extend(scheduler.priority().unwrap_or(0).to_ne_bytes());
+    for time in [scheduler.runtime(), scheduler.deadline(), scheduler.period()] {
+        attr.extend(time.unwrap_or(0).to_ne_bytes());
+    }
+    plan.push("process.scheduler", Step::SetScheduler { attr: Text::data(attr) });
+}
+
+fn memory_policy(plan: &mut Plan, linux: &Linux) -> Result<()> {
+    let Some(policy) = linux.memory_policy() else { return Ok(()) };
+    let flag = |flag: &MemoryPolicyFlagType| -> u32 {
+        match flag {
+            MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
+            MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
+            MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
+        }
+    };
+    use oci_spec::runtime::MemoryPolicyModeType::*;
+    let mode = match policy.mode() {
+        MpolDefault => 0,
+        MpolPreferred => 1,
+        MpolBind => 2,
+        MpolInterleave => 3,
+        MpolLocal => 4,
+        MpolPreferredMany => 5,
+        MpolWeightedInterleave => 6,
+    };
+    let flags = policy.flags().iter().flatten().fold(0, |flags, one| flags | flag(one));
+    let nodes = bit_set(policy.nodes().as_deref().unwrap_or_default(), "linux.memoryPolicy.nodes")?;
+    plan.push("linux.memoryPolicy", Step::SetMemoryPolicy { mode: mode | flags, nodes: Text::data(nodes) });
+    Ok(())
+}
+
+/// A list such as `0-3,8` as a bit set in words of 64 bits.
+pub(super) fn bit_set(list: &str, at: &str) -> Result<Vec<u8>> {
+    let wrong = || Error::unsupported(format!("{list:?} is no list of numbers and ranges below 8192")).at(at);
+    let mut bits: Vec<u8> = Vec::new();
+    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.parse::<usize>().ok().filter(|n| *n < 8192).ok_or_else(wrong);
+        for bit in number(first)?..=number(last)? {
+            let words = bit / 64 + 1;
+            bits.resize(bits.len().max(words * 8), 0);
+            bits[bit / 8] |= 1 << (bit % 8);
+        }
+    }
+    Ok(bits)
+}
+
+/// Directory, label, ids and capabilities, as far as they come before the start.
+pub(super) fn identity(
+    plan: &mut Plan,
+    process: &Process,
+    work: &Work,
+    filter: Option<&Filter>,
+) -> Result<()> {
+    plan.push("process.cwd", Step::Chdir { path: Text::path(process.cwd()) });
+    let has_home = work.env.iter().any(|entry| entry.starts_with("HOME=") && entry.len() > 5);
+    if !has_home {
+        plan.push("process.user.uid", Step::FindHome { uid: process.user().uid() });
+    }
+    labels(plan, process, work.host)?;
+    let user = process.user();
+    let groups: Vec<u8> = user.additional_gids().iter().flatten().flat_map(|gid| gid.to_ne_bytes()).collect();
+    if !(work.host.rootless() && groups.is_empty()) {
+        plan.push("process.user.additionalGids", Step::SetGroups { groups: Text::data(groups) });
+    }
+    let sets = capabilities::sets(plan, process.capabilities().as_ref(), work.host, work.in_user_namespace);
+    plan.push("process.capabilities.bounding", Step::DropBounding { keep: sets.bounding });
+    plan.push("process.user", Step::SetIds { uid: user.uid(), gid: user.gid() });
+    let no_new_privileges = process.no_new_privileges().unwrap_or(false);
+    // A filter needs CAP_SYS_ADMIN to be loaded, unless no privilege can be gained any more.
+    let also = if filter.is_some() && !no_new_privileges { capabilities::SYS_ADMIN } else { 0 };
+    plan.push("process.capabilities", Step::SetCapabilities { sets, also });
+    if no_new_privileges {
+        plan.push("process.noNewPrivileges", Step::NoNewPrivileges);
+    }
+    Ok(())
+}
+
+fn labels(plan: &mut Plan, process: &Process, host: &Host) -> Result<()> {
+    let profile = process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty());
+    let label = process.selinux_label().as_deref().filter(|label| !label.is_empty());
+    if let Some(profile) = profile {
+        lacks(host, Lsm::AppArmor, "process.apparmorProfile")?;
+        let path = if host.apparmor_has_own_attributes { "attr/apparmor/exec" } else { "attr/exec" };
+        let value = Text::data(format!("exec {profile}"));
+        plan.push("process.apparmorProfile", Step::WriteProcess { path: Text::of(path), value });
+    }
+    if let Some(label) = label {
+        lacks(host, Lsm::SeLinux, "process.selinuxLabel")?;
+        let value = Text::data(label.as_bytes());
+        plan.push("process.selinuxLabel", Step::WriteProcess { path: Text::of("attr/exec"), value });
+    }
+    Ok(())
+}
+
+pub(super) fn lacks(host: &Host, lsm: Lsm, at: &str) -> Result<()> {
+    if host.lsms.contains(&lsm) {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("{lsm:?} is not active on this host"))
+        .at(at)
+        .with_hint("remove the property, or boot with this security module"))
+}
+
+/// The last steps: nothing stays open, the filter, and the program.
+pub(super) fn execute(
+    plan: &mut Plan,
+    process: &Process,
+    work: &Work,
+    filter: Option<&Filter>,
+    preserve: u32,
+) -> Result<()> {
+    plan.push("", Step::CloseFds { preserve });
+    if let Some(filter) = filter {
+        let (program, notify) = (Text::data(filter.program.clone()), filter.notify.is_some());
+        plan.push("linux.seccomp", Step::SetSeccomp { program, flags: filter.flags, notify });
+        if !process.no_new_privileges().unwrap_or(false) {
+            let before = plan.warnings.len();
+            let sets =
+                capabilities::sets(plan, process.capabilities().as_ref(), work.host, work.in_user_namespace);
+            // These were said when the sets were planned the first time.
+            plan.warnings.truncate(before);
+            plan.push("process.capabilities", Step::SetCapabilities { sets, also: 0 });
+        }
+    }
+    let args = process.args().as_deref().unwrap_or_default();
+    let program =
+        args.first().ok_or_else(|| Error::unsupported("a process without args").at("process.args"))?;
+    let mut texts = Text::default();
+    args.iter().for_each(|arg| texts.push(arg));
+    let mut env = Text::default();
+    work.env.iter().filter(|entry| *entry != "HOME=").for_each(|entry| env.push(entry));
+    let paths = candidates(program, &work.env);
+    plan.push("process.args[0]", Step::Exec { paths, args: texts, env: Secret(env) });
+    Ok(())
+}
+
+/// Every path that execvp(3) would try.
+fn candidates(program: &str, env: &[String]) -> Text {
+    let mut paths = Text::default();
+    if program.contains('/') {
+        paths.push(program);
+        return paths;
+    }
+    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    for directory in path.split(':') {
+        let directory = if directory.is_empty() { "." } else { directory };
+        paths.push(format!("{directory}/{program}"));
+    }
+    paths
+}

@@ -1,0 +1,201 @@
+//! From rules to a map: for each entry into the kernel, what is decided for every 32-bit call number.
+//!
+//! Calls that the profile cannot have known are told apart here. A call newer than the newest one that the
+//! profile names, on that entry, returns ENOSYS when the default is to refuse: programs fall back to an older
+//! call on ENOSYS and give up on EPERM, and a profile cannot name what was invented after it. runc does the
+//! same. Numbers below the newest that the profile does not name have the default action, gaps in the
+//! numbering included. Numbers that stand apart (`Abi::apart`) neither count as newest nor are taken for new.
+//!
+//! It writes no instruction; see [`super::program`].
+
+use super::arch::{AUDIT_X86_64, Abi, X32_BIT};
+use super::rules::{self, Clause, Condition, KILL_PROCESS, REFUSE_AS_UNKNOWN, Rules};
+use super::tables;
+use super::{Finding, PLACE};
+use oci_spec::runtime::LinuxSeccompOperator as Operator;
+
+const SOCKETCALL: u32 = 102;
+
+/// What happens to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Always the same action.
+    Return(u32),
+    /// It depends on the arguments: an index of [`Map::chains`].
+    Chain(usize),
+}
+
+/// All numbers of one audit architecture.
+pub(super) struct Map {
+    pub audit: u32,
+    pub wide: bool,
+    /// Where each decision starts, ascending from 0; neighbours differ.
+    pub intervals: Vec<(u32, Decision)>,
+    /// Clauses in the order in which they are tried.
+    pub chains: Vec<Vec<usize>>,
+}
+
+/// One map for each audit architecture, the native one first.
+pub(super) fn build(rules: &mut Rules, abis: &[&Abi], warnings: &mut Vec<Finding>) -> Vec<Map> {
+    let mut maps: Vec<Map> = Vec::with_capacity(2);
+    for (index, abi) in abis.iter().enumerate() {
+        if maps.iter().any(|map| map.audit == abi.audit) {
+            continue;
+        }
+        let together: Vec<&Abi> = abis.iter().copied().filter(|other| other.audit == abi.audit).collect();
+        let background = background(rules, &together);
+        let said = said(rules, &together);
+        let mut map = Map { audit: abi.audit, wide: abi.wide, intervals: Vec::new(), chains: Vec::new() };
+        let points = decide(rules, &said, &mut map.chains);
+        map.intervals = overlay(&background, &points);
+        if index == 0 {
+            warn_of_conflicts(rules, &said, abi, warnings);
+        }
+        maps.push(map);
+    }
+    maps
+}
+
+/// What is decided for numbers that no rule names, ascending.
+fn background(rules: &Rules, abis: &[&Abi]) -> Vec<(u32, Decision)> {
+    let mut background = Vec::new();
+    for abi in abis.iter().filter(|abi| abi.offset == 0) {
+        let refused = unnamed(rules, abi, &mut background);
+        if abi.audit == AUDIT_X86_64 {
+            match abis.iter().find(|abi| abi.offset == X32_BIT) {
+                Some(x32) => drop(unnamed(rules, x32, &mut background)),
+                None => background.push((X32_BIT, Decision::Return(KILL_PROCESS))),
+            }
+            // -1 has bit 30 as well, but it is how a tracer says "no call"; libseccomp excepts it too.
+            background.push((u32::MAX, refused));
+        }
+    }
+    background
+}
+
+/// The same for one entry; returns what its largest numbers get.
+fn unnamed(rules: &Rules, abi: &Abi, background: &mut Vec<(u32, Decision)>) -> Decision {
+    let default = Decision::Return(rules.default);
+    background.push((abi.offset, default));
+    let calls = rules.list.iter().flat_map(|rule| &rule.calls);
+    let numbers = calls.map(|call| call.1[abi.column]).filter(|&n| n != tables::NONE);
+    let newest = numbers.filter(|n| !abi.apart.contains(n)).max();
+    let Some(newest) = newest.filter(|_| rules.refuses_by_default()) else { return default };
+    let unknown = Decision::Return(REFUSE_AS_UNKNOWN);
+    background.push((abi.offset + newest + 1, unknown));
+    if newest < abi.apart.start {
+        background.push((abi.offset + abi.apart.start, default));
+        background.push((abi.offset + abi.apart.end, unknown));
+    }
+    unknown
+}
+
+/// Which clause is about which number: sorted by number, then as in the profile.
+fn said(rules: &mut Rules, abis: &[&Abi]) -> Vec<(u32, usize)> {
+    let mut said = Vec::new();
+    for abi in abis {
+        for rule in &rules.list {
+            let numbers = rule.calls.iter().map(|call| call.1[abi.column]).filter(|&n| n != tables::NONE);
+            said.extend(numbers.flat_map(|n| rule.clauses.clone().map(move |id| (n | abi.offset, id))));
+        }
+        if abi.multiplexed {
+            multiplexed(rules, &mut said);
+        }
+    }
+    said.sort_unstable();
+    said.dedup();
+    said
+}
+
+/// Rules for `socket`, `shmat` and others hold for the calls that multiplex them, too.
+///
+/// Their arguments are behind a pointer there, out of a filter's sight. A conditional rule that is stricter than
+/// the default therefore holds always, and one that is not stricter does not hold at all. (libseccomp
+/// compares whatever the registers of the outer call have, and lets `ipc` calls with a version through.)
+fn multiplexed(rules: &mut Rules, said: &mut Vec<(u32, usize)>) {
+    for rule in &rules.list {
+        for inner in rule.calls.iter().map(|call| call.1[tables::INNER]).filter(|&n| n != tables::NONE) {
+            for id in rule.clauses.clone() {
+                let Clause { ref conditions, action, entry } = rules.clauses[id];
+                if !conditions.is_empty() && !rules.stricter_than_default(action) {
+                    continue;
+                }
+                said.push((inner >> 16, rules.clauses.len()));
+                rules.clauses.push(Clause { conditions: vec![inner_call(inner)], action, entry });
+            }
+        }
+    }
+}
+
+/// The first argument is the inner call; that of `ipc` has a version in its upper half.
+fn inner_call(inner: u32) -> Condition {
+    let mask = if inner >> 16 == SOCKETCALL { u64::MAX } else { 0xffff };
+    let value = u64::from(inner & 0xffff);
+    Condition { argument: 0, operator: Operator::ScmpCmpMaskedEq, mask, value }
+}
+
+/// The decision for each number that rules are about, ascending.
+fn decide(rules: &Rules, said: &[(u32, usize)], chains: &mut Vec<Vec<usize>>) -> Vec<(u32, Decision)> {
+    let mut points = Vec::with_capacity(said.len());
+    for group in said.chunk_by(|a, b| a.0 == b.0) {
+        let always = group.iter().map(|said| &rules.clauses[said.1]).find(|c| c.conditions.is_empty());
+        let decision = match always {
+            Some(clause) => Decision::Return(clause.action),
+            None => {
+                let mut chain: Vec<usize> = group.iter().map(|said| said.1).collect();
+                rules::in_order_of_precedence(&mut chain, &rules.clauses);
+                let known = chains.iter().position(|other| *other == chain);
+                Decision::Chain(known.unwrap_or_else(|| {
+                    chains.push(chain);
+                    chains.len() - 1
+                }))
+            }
+        };
+        points.push((group[0].0, decision));
+    }
+    points
+}
+
+/// Puts single numbers over what lies behind them, and joins equal neighbours.
+fn overlay(background: &[(u32, Decision)], points: &[(u32, Decision)]) -> Vec<(u32, Decision)> {
+    let mut intervals = Vec::with_capacity(2 * points.len() + background.len());
+    let mut points = points.iter().copied().peekable();
+    for (index, &(start, behind)) in background.iter().enumerate() {
+        let next = background.get(index + 1).map(|interval| interval.0);
+        push(&mut intervals, start, behind);
+        while let Some((number, decision)) = points.next_if(|point| next.is_none_or(|next| point.0 < next)) {
+            push(&mut intervals, number, decision);
+            if let Some(after) = number.checked_add(1) {
+                push(&mut intervals, after, behind);
+            }
+        }
+    }
+    intervals
+}
+
+/// Ends the last interval at `start`, where another begins.
+fn push(intervals: &mut Vec<(u32, Decision)>, start: u32, decision: Decision) {
+    if intervals.last().is_some_and(|last| last.0 == start) {
+        intervals.pop();
+    }
+    if intervals.last().is_none_or(|last| last.1 != decision) {
+        intervals.push((start, decision));
+    }
+}
+
+/// Says it when two rules without conditions give one call different actions.
+fn warn_of_conflicts(rules: &Rules, said: &[(u32, usize)], abi: &Abi, warnings: &mut Vec<Finding>) {
+    for group in said.chunk_by(|a, b| a.0 == b.0) {
+        let mut always = group.iter().map(|s| &rules.clauses[s.1]).filter(|c| c.conditions.is_empty());
+        let Some(first) = always.next() else { continue };
+        if let Some(other) = always.find(|other| other.action != first.action) {
+            let name =
+                tables::CALLS.iter().find(|call| call.1[abi.column] == group[0].0).map_or("?", |c| c.0);
+            let message = format!(
+                "says something else of {name} than syscalls[{}], which comes first and holds",
+                first.entry
+            );
+            warnings.push(Finding::new(format!("{PLACE}.syscalls[{}]", other.entry), message));
+        }
+    }
+}

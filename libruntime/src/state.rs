@@ -1,0 +1,211 @@
+//! What is remembered of a container between two runs of the library: a directory of its own
+//! below the store, with `state.json`, a copy of its `config.json`, the compiled seccomp filter,
+//! and the socket that `start` connects to.
+//!
+//! Files appear whole (written aside and renamed). A pid counts only together with its start time.
+
+use crate::cgroup::Cgroup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::create::Request;
+use crate::seccomp::Filter;
+use nix::errno::Errno;
+use oci_spec::runtime::Spec;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A process that is told from a later one with the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessId {
+    pub pid: i32,
+    /// Clock ticks after boot (proc_pid_stat(5), `starttime`).
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// The process with this pid now.
+    pub fn of(pid: i32) -> Result<Self> {
+        let gone = || Error::os(format!("read /proc/{pid}/stat"), Errno::ESRCH);
+        let (_, start_time) = stat(pid).ok_or_else(gone)?;
+        Ok(Self { pid, start_time })
+    }
+
+    /// Whether it still runs; a zombie does not.
+    pub fn is_alive(self) -> bool {
+        stat(self.pid).is_some_and(|(state, start)| start == self.start_time && !matches!(state, 'Z' | 'X'))
+    }
+}
+
+/// State and start time from `/proc/PID/stat`, behind the name, which may hold anything.
+fn stat(pid: i32) -> Option<(char, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+/// `state.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub id: String,
+    pub oci_version: String,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    /// RFC 3339.
+    pub created: String,
+    pub owner: u32,
+    pub annotations: BTreeMap<String, String>,
+    /// `None` until there is one.
+    pub init: Option<ProcessId>,
+    pub cgroup: Cgroup,
+    /// A resource control group of our own, to be removed (`linux.intelRdt`).
+    #[serde(default)]
+    pub resctrl: Option<PathBuf>,
+    /// What it was asked to be, to explain a failure of its start.
+    pub request: Request,
+}
+
+/// One container's directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory {
+    pub path: PathBuf,
+}
+
+impl Directory {
+    /// The directory of `id` below `store`; it need not exist.
+    pub fn of(store: &Path, id: &str) -> Result<Self> {
+        crate::config::check_id(id)?;
+        Ok(Self { path: store.join(id) })
+    }
+
+    /// Makes it, and is the only one to do so.
+    pub fn create(store: &Path, id: &str) -> Result<Self> {
+        let directory = Self::of(store, id)?;
+        let failed = |path: &Path| {
+            let call = format!("mkdir {}", path.display());
+            move |error: std::io::Error| Error::io(call, error)
+        };
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        match builder.create(&directory.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(0o700).create(store).map_err(failed(store))?;
+                builder.create(&directory.path).map_err(failed(&directory.path))?;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::new(ErrorKind::AlreadyExists, format!("container {id} already exists"))
+                    .with_hint("choose another id, or delete it first"));
+            }
+            other => other.map_err(failed(&directory.path))?,
+        }
+        Ok(directory)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (aside, path) = (self.path.join(format!(".{name}")), self.path.join(name));
+        let failed = |error| Error::io(format!("write {}", path.display()), error);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&aside)
+            .map_err(failed)?;
+        file.write_all(bytes).map_err(failed)?;
+        fs::rename(&aside, &path).map_err(failed)
+    }
+
+    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| Error::external(format!("cannot encode {name}: {error}")))?;
+        self.write(name, &bytes)
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let path = self.path.join(name);
+        let bytes = fs::read(&path).map_err(|error| Error::io(format!("open {}", path.display()), error))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::external(format!("{} is damaged: {error}", path.display())))
+    }
+
+    pub fn write_state(&self, state: &State) -> Result<()> {
+        self.write_json("state.json", state)
+    }
+
+    pub fn read_state(&self) -> Result<State> {
+        self.read_json("state.json")
+    }
+
+    /// What later verbs need of the configuration; the bundle may change meanwhile.
+    pub fn write_spec(&self, spec: &Spec) -> Result<()> {
+        self.write_json("config.json", spec)
+    }
+
+    pub fn read_spec(&self) -> Result<Spec> {
+        self.read_json("config.json")
+    }
+
+    pub fn write_filter(&self, filter: &Filter) -> Result<()> {
+        self.write_json("seccomp.json", filter)
+    }
+
+    pub fn read_filter(&self) -> Result<Filter> {
+        self.read_json("seccomp.json")
+    }
+
+    /// Removes it with all that is in it; one that is gone is fine.
+    pub fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", self.path.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Now, as RFC 3339 with nanoseconds, in UTC.
+pub(crate) fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86400, since.as_secs() % 86400);
+    let (year, month, day) = civil(days as i64);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let nanos = since.subsec_nanos();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
+/// The date of a number of days after 1970-01-01, in years that begin in March.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let of_era = days % 146_097;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_become_dates() {
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(11_016), (2000, 2, 29));
+        assert_eq!(civil(20_778), (2026, 11, 21));
+    }
+
+    #[test]
+    fn a_process_is_itself_and_not_one_that_started_at_another_time() {
+        let own = ProcessId::of(std::process::id() as i32).unwrap();
+        assert!(own.is_alive());
+        assert!(!ProcessId { start_time: own.start_time + 1, ..own }.is_alive());
+    }
+}

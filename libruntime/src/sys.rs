@@ -1,0 +1,144 @@
+//! The library's only unsafe code: system calls that the `nix` crate lacks. Each function is one
+//! call (or one inseparable group of calls) with safe arguments; nothing is decided here.
+#![allow(unsafe_code)]
+
+pub mod bpf;
+mod spawn;
+
+pub use spawn::{Spawn, hold_user_namespace, spawn};
+
+use nix::errno::Errno;
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+type Result<T> = std::result::Result<T, Errno>;
+
+/// A raw call's result as an error or a number.
+fn check(result: libc::c_long) -> Result<libc::c_long> {
+    if result < 0 { Err(Errno::last()) } else { Ok(result) }
+}
+
+fn owned(result: libc::c_long) -> Result<OwnedFd> {
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// memfd_create(2) with `content`, sealed against every change.
+pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<OwnedFd> {
+    let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // Kernels before 6.3 know neither flag and make every memfd executable.
+    let kind = if executable { libc::MFD_EXEC } else { libc::MFD_NOEXEC_SEAL };
+    // SAFETY: `name` is a C string.
+    let create = |flags| owned(unsafe { libc::memfd_create(name.as_ptr(), flags) }.into());
+    let memfd = match create(base | kind) {
+        Err(Errno::EINVAL) => create(base)?,
+        other => other?,
+    };
+    let mut rest = content;
+    while !rest.is_empty() {
+        rest = &rest[nix::unistd::write(&memfd, rest)?..];
+    }
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: fcntl with an integer argument.
+    check(unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) }.into())?;
+    Ok(memfd)
+}
+
+/// pidfd_open(2).
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: integer arguments only.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// pidfd_send_signal(2). Signal 0 only asks whether the process is there.
+pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: no siginfo is passed, which the kernel then makes itself.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) }).map(drop)
+}
+
+/// waitid(2) on a child, whatever signal its end sends. `Ok(None)`: it still runs (`block` is false).
+pub fn wait_pidfd(pidfd: BorrowedFd, block: bool) -> Result<Option<Exit>> {
+    let flags = libc::WEXITED | libc::__WALL | if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: zeros are a value of this structure of integers.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `info` is ours and large enough.
+        let result =
+            unsafe { libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &raw mut info, flags) };
+        match check(result.into()) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        // SAFETY: waitid fills these fields for children.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        return Ok((pid != 0).then_some(match info.si_code {
+            libc::CLD_EXITED => Exit::Code(status),
+            _ => Exit::Signal(status),
+        }));
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// A procfs of the caller's pid namespace that is mounted nowhere: nothing can lie over its files.
+pub fn detached_procfs() -> Result<OwnedFd> {
+    let fs = fsopen(c"proc")?;
+    // SAFETY: the command takes no further arguments.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_CMD_CREATE, 0, 0, 0) })?;
+    // SAFETY: integer arguments only.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })
+}
+
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+
+/// fsopen(2).
+fn fsopen(fstype: &CStr) -> Result<OwnedFd> {
+    // SAFETY: `fstype` is a C string.
+    owned(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) })
+}
+
+/// The user namespace that owns the namespace behind `fd` (ioctl_nsfs(2)).
+pub fn owner_of_namespace(fd: BorrowedFd) -> Result<OwnedFd> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: this request takes no argument.
+    owned(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _) }.into())
+}
+
+/// capget(2): the effective and permitted capabilities of the calling thread.
+pub fn own_capabilities() -> Result<(u64, u64)> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let mut data = [[0u32; 3]; 2];
+    // SAFETY: version 3 reads a header of two words and writes two sets of three.
+    check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) })?;
+    let join = |at: usize| u64::from(data[1][at]) << 32 | u64::from(data[0][at]);
+    Ok((join(0), join(1)))
+}
+
+/// getrlimit(2): the soft and the hard limit of the calling process.
+pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = [0u64; 2];
+    // SAFETY: prlimit64 writes two words.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, 0, limit.as_mut_ptr()) })?;
+    Ok((limit[0], limit[1]))
+}
+
+/// A descriptor that was received with a message and is ours from then on.
+pub fn own(received: RawFd) -> OwnedFd {
+    // SAFETY: recvmsg(2) has just made it in this process, and the message is read once.
+    unsafe { OwnedFd::from_raw_fd(received) }
+}
+
+/// The caller's standard input, output and error.
+pub fn standard_fds() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: the standard library opens these three before main and nothing sound closes them.
+    unsafe { [0, 1, 2].map(|fd| BorrowedFd::borrow_raw(fd)) }
+}

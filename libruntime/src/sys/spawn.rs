@@ -1,0 +1,269 @@
+//! Starting the stage from a process that may have many threads and much memory, without
+//! changing it: `clone3(CLONE_VM | CLONE_VFORK)` and `execveat` of a sealed program.
+//!
+//! Between the two the child shares our memory. It runs on a stack of its own, makes raw system
+//! calls only, and changes no credential.
+
+use super::{Result, check};
+use nix::errno::Errno;
+use std::cell::Cell;
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// What [`spawn`] starts and what it hands over.
+pub struct Spawn<'a> {
+    pub program: BorrowedFd<'a>,
+    /// Becomes the program's argument, and is handed over.
+    pub plan: BorrowedFd<'a>,
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Descriptors 3 to 2 + `preserve` stay as they are.
+    pub preserve: u32,
+    /// Handed over under their own numbers.
+    pub keep: &'a [RawFd],
+    /// A cgroup v2 directory to be born in (`CLONE_INTO_CGROUP`).
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// What the child needs, made before: it cannot allocate.
+struct Child {
+    program: RawFd,
+    stdio: [RawFd; 3],
+    first_free: u32,
+    preserve: u32,
+    /// Sorted.
+    keep: Vec<RawFd>,
+    args: [*const libc::c_char; 3],
+    errno: Cell<i32>,
+}
+
+/// Starts the program and returns its pid and pidfd. Its end sends no signal; wait with the pidfd.
+pub fn spawn(what: &Spawn) -> Result<(i32, OwnedFd)> {
+    let number = CString::new(what.plan.as_raw_fd().to_string()).map_err(|_| Errno::EINVAL)?;
+    // A source below 3 could be overwritten before it is copied.
+    let above = |fd: BorrowedFd, at: usize| {
+        if fd.as_raw_fd() == at as i32 || fd.as_raw_fd() > 2 { Ok(None) } else { duplicate(fd).map(Some) }
+    };
+    let mut copies = [None, None, None];
+    let mut stdio = [0, 1, 2];
+    for (at, fd) in what.stdio.iter().enumerate() {
+        copies[at] = above(*fd, at)?;
+        stdio[at] = copies[at].as_ref().map_or(fd.as_raw_fd(), AsRawFd::as_raw_fd);
+    }
+    let mut keep = what.keep.to_vec();
+    keep.extend([what.program.as_raw_fd(), what.plan.as_raw_fd()]);
+    keep.sort_unstable();
+    let child = Child {
+        program: what.program.as_raw_fd(),
+        stdio,
+        first_free: 3 + what.preserve,
+        preserve: what.preserve,
+        keep,
+        args: [c"onggi-stage".as_ptr(), number.as_ptr(), std::ptr::null()],
+        errno: Cell::new(0),
+    };
+    let stack = Stack::new()?;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+    let spawned = with_signals_blocked(|| clone3(&stack, flags as u64, what.cgroup, run_child, &child))?;
+    match child.errno.get() {
+        0 => Ok(spawned),
+        errno => {
+            super::wait_pidfd(std::os::fd::AsFd::as_fd(&spawned.1), true)?;
+            Err(Errno::from_raw(errno))
+        }
+    }
+}
+
+fn duplicate(fd: BorrowedFd) -> Result<OwnedFd> {
+    // SAFETY: fcntl with an integer argument; the new descriptor is ours.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) }.into())
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A process that only holds a new user namespace, so that its maps can be written.
+/// It is ended when this is dropped; a descriptor of the namespace keeps that alive.
+pub struct Holder {
+    pub pid: i32,
+    pidfd: OwnedFd,
+    /// The process sleeps on it until its end.
+    _stack: Stack,
+}
+
+pub fn hold_user_namespace() -> Result<Holder> {
+    let flags = libc::CLONE_VM as u64 | libc::CLONE_PIDFD as u64 | libc::CLONE_NEWUSER as u64;
+    let stack = Stack::new()?;
+    let (pid, pidfd) = with_signals_blocked(|| clone3(&stack, flags, None, hold, &()))?;
+    Ok(Holder { pid, pidfd, _stack: stack })
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let pidfd = std::os::fd::AsFd::as_fd(&self.pidfd);
+        // Neither can fail for a child that only we wait for.
+        let _ = super::pidfd_send_signal(pidfd, libc::SIGKILL);
+        let _ = super::wait_pidfd(pidfd, true);
+    }
+}
+
+extern "C" fn hold(_: &()) -> ! {
+    loop {
+        raw(libc::SYS_pause, [0; 5]);
+    }
+}
+
+fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
+    let (all, mut before) = (u64::MAX, 0u64);
+    let set = |mask: &u64, old: *mut u64| {
+        // SAFETY: both are kernel signal sets of eight bytes. The raw call also blocks the
+        // signals that libc keeps for itself.
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, mask as *const u64, old, 8) };
+    };
+    set(&all, &raw mut before);
+    let result = f();
+    set(&before, std::ptr::null_mut());
+    result
+}
+
+/// The stack of a child that shares our memory.
+struct Stack {
+    base: *mut libc::c_void,
+}
+
+const STACK_SIZE: usize = 64 << 10;
+
+impl Stack {
+    fn new() -> Result<Self> {
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new anonymous mapping.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), STACK_SIZE, protection, flags, -1, 0) };
+        if base == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Self { base }) }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and the child that ran on it has executed a program or is dead.
+        unsafe { libc::munmap(self.base, STACK_SIZE) };
+    }
+}
+
+/// clone3(2) of a child that runs `f(argument)` on its own stack and never returns.
+fn clone3<T>(
+    stack: &Stack,
+    flags: u64,
+    cgroup: Option<BorrowedFd>,
+    f: extern "C" fn(&T) -> !,
+    argument: &T,
+) -> Result<(i32, OwnedFd)> {
+    const CLEAR_SIGHAND: u64 = 1 << 32;
+    const INTO_CGROUP: u64 = 1 << 33;
+    let mut pidfd: RawFd = -1;
+    // SAFETY: zeros are a value of this structure of integers.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | CLEAR_SIGHAND;
+    args.pidfd = &raw mut pidfd as u64;
+    args.stack = stack.base as u64;
+    args.stack_size = STACK_SIZE as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the child starts at the top of its own stack, calls `f` and does not return here;
+    // registers are as in the parent, so that both see the same operands.
+    let pid = unsafe { clone3_call(&args, f as *const () as usize, argument as *const T as usize) };
+    if pid < 0 {
+        return Err(Errno::from_raw(-pid as i32));
+    }
+    // SAFETY: the kernel made it for us (CLONE_PIDFD).
+    Ok((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3_call(args: &libc::clone_args, f: usize, argument: usize) -> isize {
+    let mut result = libc::SYS_clone3 as isize;
+    // SAFETY: see the only caller.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, {argument}",
+            "call {f}",
+            "ud2",
+            "2:",
+            f = in(reg) f,
+            argument = in(reg) argument,
+            inout("rax") result,
+            in("rdi") args as *const libc::clone_args,
+            in("rsi") size_of::<libc::clone_args>(),
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    result
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone3_call(args: &libc::clone_args, f: usize, argument: usize) -> isize {
+    let mut result = args as *const libc::clone_args as isize;
+    // SAFETY: see the only caller.
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, {argument}",
+            "blr {f}",
+            "brk #1",
+            "2:",
+            f = in(reg) f,
+            argument = in(reg) argument,
+            inout("x0") result,
+            in("x1") size_of::<libc::clone_args>(),
+            in("x8") libc::SYS_clone3,
+        );
+    }
+    result
+}
+
+/// A system call that leaves errno alone: in a child of CLONE_VM that is our thread's.
+fn raw(nr: libc::c_long, args: [usize; 5]) -> isize {
+    let [a, b, c, d, e] = args;
+    // SAFETY: the callers in this file pass what the call's man page asks for.
+    unsafe { syscalls::raw::syscall5(nr as usize, a, b, c, d, e) as isize }
+}
+
+/// Runs in the child: places the standard descriptors, closes all that is not handed over, executes.
+extern "C" fn run_child(child: &Child) -> ! {
+    for (at, fd) in child.stdio.iter().enumerate() {
+        if *fd != at as RawFd {
+            raw(libc::SYS_dup3, [*fd as usize, at, 0, 0, 0]);
+        } else {
+            raw(libc::SYS_fcntl, [at, libc::F_SETFD as usize, 0, 0, 0]);
+        }
+    }
+    for fd in 3..3 + child.preserve as usize {
+        raw(libc::SYS_fcntl, [fd, libc::F_SETFD as usize, 0, 0, 0]);
+    }
+    let mut first = child.first_free;
+    for fd in &child.keep {
+        let fd = *fd as u32;
+        if fd > first {
+            raw(libc::SYS_close_range, [first as usize, fd as usize - 1, 0, 0, 0]);
+        }
+        first = first.max(fd + 1);
+        if fd != child.program as u32 {
+            raw(libc::SYS_fcntl, [fd as usize, libc::F_SETFD as usize, 0, 0, 0]);
+        }
+    }
+    raw(libc::SYS_close_range, [first as usize, u32::MAX as usize, 0, 0, 0]);
+    let (program, empty) = (child.program as usize, c"".as_ptr() as usize);
+    let environment = &raw const child.args[2] as usize;
+    let args = [program, empty, child.args.as_ptr() as usize, environment, libc::AT_EMPTY_PATH as usize];
+    let failed = raw(libc::SYS_execveat, args);
+    child.errno.set(-failed as i32);
+    loop {
+        raw(libc::SYS_exit, [127, 0, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,121 @@
+//! Where the stage meets others: the clone that becomes the container, the points where the
+//! library does its part, the start, and the program that takes over.
+
+use crate::kernel::*;
+use crate::state::State;
+use linux_raw_sys::general as k;
+use onggi_stage::{Report, SyncPoint};
+
+/// The child is a sibling, so that the library can wait for it; it goes on with the plan.
+pub fn clone(state: &State, flags: u64) -> Done {
+    // SAFETY: the structure is plain integers, for which zeros are a value.
+    let mut args: k::clone_args = unsafe { core::mem::zeroed() };
+    args.flags = flags | u64::from(k::CLONE_PARENT);
+    let pid = call(Sysno::clone3, [&raw const args as usize, size_of::<k::clone_args>()])?;
+    if pid != 0 {
+        let told = state.report(Report::Pid(pid as i32));
+        exit(i32::from(told.is_err()));
+    }
+    Ok(())
+}
+
+pub fn sync(state: &State, point: SyncPoint) -> Done {
+    state.report(Report::At(point as u32))?;
+    state.wait()
+}
+
+/// Whoever starts the container connects, hears that it is the one, and says when to go on.
+/// One that goes away before is as if it had not come.
+pub fn await_start(state: &mut State, listener: i32) -> Done {
+    close(state.channel);
+    loop {
+        let connection = match call(Sysno::accept4, [listener as usize, 0, 0, k::O_CLOEXEC as usize]) {
+            Err(Failed { errno: EINTR, .. }) => continue,
+            other => other? as i32,
+        };
+        state.channel = connection;
+        if state.report(Report::Executing).is_ok() && state.wait().is_ok() {
+            close(listener);
+            return Ok(());
+        }
+        close(connection);
+    }
+}
+
+/// The listener must leave before the filter can stop us: sending it is the first call under it.
+pub fn set_seccomp(state: &State, program: &[u8], flags: u32, notify: bool) -> Done {
+    const SET_MODE_FILTER: usize = 1;
+    let filter = [program.len() / 8, program.as_ptr() as usize];
+    let listener = call(Sysno::seccomp, [SET_MODE_FILTER, flags as usize, filter.as_ptr() as usize])?;
+    if notify {
+        crate::console::send_fd(state.channel, listener as i32, b"seccomp")?;
+    }
+    Ok(())
+}
+
+pub fn close_fds(state: &State, preserve: u32) -> Done {
+    let (first, channel) = (3 + preserve, state.channel as u32);
+    if channel > first {
+        call(Sysno::close_range, [first as usize, channel as usize - 1, 0])?;
+    }
+    call(Sysno::close_range, [first.max(channel + 1) as usize, u32::MAX as usize, 0]).map(drop)
+}
+
+/// Addresses of the texts in a list, ended by a zero, as execve(2) wants them.
+struct Addresses {
+    next: *mut usize,
+    left: usize,
+}
+
+impl Addresses {
+    /// There is no heap: the room comes from mmap(2) and goes with the program.
+    fn with_room(entries: usize) -> Done<Self> {
+        const READ_WRITE: usize = 3;
+        const PRIVATE_ANONYMOUS: usize = 0x22;
+        let bytes = (entries + 1) * size_of::<usize>();
+        let room = call(Sysno::mmap, [0, bytes, READ_WRITE, PRIVATE_ANONYMOUS, usize::MAX, 0])?;
+        Ok(Self { next: room as *mut usize, left: entries })
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        if self.left > 0 {
+            // SAFETY: `left` entries of the mapping are still free, and one more stays zero.
+            unsafe {
+                self.next.write(text.as_ptr() as usize);
+                self.next = self.next.add(1);
+            }
+            self.left -= 1;
+        }
+    }
+}
+
+fn texts(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split_inclusive(|byte| *byte == 0)
+}
+
+fn addresses(list: &[u8], more: &[u8]) -> Done<usize> {
+    let mut found = Addresses::with_room(texts(list).count() + 1)?;
+    let start = found.next as usize;
+    texts(list).for_each(|text| found.push(text));
+    if !more.is_empty() {
+        found.push(more);
+    }
+    Ok(start)
+}
+
+/// Tries one path after the other as execvp(3) does: a file that may not be executed is
+/// remembered, and is the error if no other is found.
+pub fn exec(state: &State, paths: &[u8], args: &[u8], env: &[u8]) -> Done {
+    let home = state.home.get(..state.home_length).unwrap_or_default();
+    let (argv, envp) = (addresses(args, b"")?, addresses(env, home)?);
+    let mut worst = ENOENT;
+    for path in texts(paths) {
+        let Err(failed) = call(Sysno::execve, [path.as_ptr() as usize, argv, envp]) else { continue };
+        match failed.errno {
+            ENOENT | ENOTDIR => {}
+            EACCES => worst = EACCES,
+            _ => return Err(failed),
+        }
+    }
+    Err(Failed { call: Sysno::execve, errno: worst })
+}

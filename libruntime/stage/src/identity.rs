@@ -1,0 +1,176 @@
+//! Who and where the process is: namespaces, ids, capabilities, limits, scheduling.
+
+use crate::kernel::*;
+use linux_raw_sys::general as k;
+use linux_raw_sys::prctl as p;
+use onggi_stage::Capabilities;
+
+/// `CLONE_CLEAR_SIGHAND` leaves ignored signals ignored (clone(2)), and a parent ignores SIGPIPE
+/// more often than not.
+pub fn reset_signals() -> Done {
+    let default = [0u64; 4];
+    for signal in 1..=64usize {
+        // SIGKILL and SIGSTOP cannot be set.
+        if signal != 9 && signal != 19 {
+            call(Sysno::rt_sigaction, [signal, default.as_ptr() as usize, 0, 8])?;
+        }
+    }
+    const SETMASK: usize = 2;
+    call(Sysno::rt_sigprocmask, [SETMASK, default.as_ptr() as usize, 0, 8])?;
+    set_umask(0)
+}
+
+/// This process' own number in the procfs that was handed over, whatever pid namespace we are in.
+fn own_pid(procfs: i32, into: &mut [u8; 12]) -> Done<usize> {
+    Ok(readlinkat(procfs, b"self\0", into)?.len())
+}
+
+pub fn write_process(procfs: i32, path: &[u8], value: &[u8]) -> Done {
+    let mut name = [0u8; 128];
+    let mut pid = [0u8; 12];
+    let length = own_pid(procfs, &mut pid)?;
+    let joined = pid.iter().take(length).chain(b"/").chain(path);
+    for (byte, from) in name.iter_mut().zip(joined) {
+        *byte = *from;
+    }
+    write_proc(procfs, &name, value)
+}
+
+pub fn write_sysctl(procfs: i32, path: &[u8], value: &[u8]) -> Done {
+    write_proc(procfs, path, value)
+}
+
+/// No symbolic link and no other mount may lie on the way (procfs could be the host's own).
+fn write_proc(procfs: i32, path: &[u8], value: &[u8]) -> Done {
+    let flags = k::O_WRONLY | k::O_CLOEXEC;
+    let resolve = k::RESOLVE_BENEATH | k::RESOLVE_NO_SYMLINKS | k::RESOLVE_NO_XDEV;
+    let file = openat2(procfs, path, flags, 0, resolve)?;
+    let written = write(file, value);
+    close(file);
+    written
+}
+
+pub fn setns(fd: i32, namespaces: u32) -> Done {
+    call(Sysno::setns, [fd as usize, namespaces as usize]).map(drop)
+}
+
+pub fn unshare(namespaces: u32) -> Done {
+    call(Sysno::unshare, [namespaces as usize]).map(drop)
+}
+
+pub fn set_hostname(name: &[u8]) -> Done {
+    call(Sysno::sethostname, [name.as_ptr() as usize, name.len()]).map(drop)
+}
+
+pub fn set_domainname(name: &[u8]) -> Done {
+    call(Sysno::setdomainname, [name.as_ptr() as usize, name.len()]).map(drop)
+}
+
+pub fn setsid() -> Done {
+    call(Sysno::setsid, []).map(drop)
+}
+
+/// A kernel without keyrings has none to leak.
+pub fn join_keyring(procfs: i32, name: &[u8], label: &[u8]) -> Done {
+    const JOIN_SESSION_KEYRING: usize = 1;
+    const SETPERM: usize = 5;
+    // What a session keyring has by default, and search for its owner, so that the container's
+    // user finds keys in it after a change of uid.
+    const PERMISSIONS: usize = 0x3f1b_0000;
+    if !label.is_empty() {
+        write_process(procfs, b"attr/keycreate\0", label)?;
+    }
+    let key = match call(Sysno::keyctl, [JOIN_SESSION_KEYRING, path(name)?]) {
+        Err(Failed { errno: ENOSYS, .. }) => return Ok(()),
+        other => other?,
+    };
+    if !label.is_empty() {
+        write_process(procfs, b"attr/keycreate\0", b"")?;
+    }
+    call(Sysno::keyctl, [SETPERM, key, PERMISSIONS]).map(drop)
+}
+
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Done {
+    let limit = [soft, hard];
+    call(Sysno::prlimit64, [0, resource as usize, limit.as_ptr() as usize, 0]).map(drop)
+}
+
+pub fn set_scheduler(attr: &[u8]) -> Done {
+    call(Sysno::sched_setattr, [0, attr.as_ptr() as usize, 0]).map(drop)
+}
+
+pub fn set_io_priority(value: u32) -> Done {
+    const WHO_PROCESS: usize = 1;
+    call(Sysno::ioprio_set, [WHO_PROCESS, 0, value as usize]).map(drop)
+}
+
+pub fn set_affinity(mask: &[u8]) -> Done {
+    call(Sysno::sched_setaffinity, [0, mask.len(), mask.as_ptr() as usize]).map(drop)
+}
+
+pub fn set_personality(persona: u32) -> Done {
+    call(Sysno::personality, [persona as usize]).map(drop)
+}
+
+/// The kernel reads one bit less than it is told.
+pub fn set_memory_policy(mode: u32, nodes: &[u8]) -> Done {
+    let (address, bits) = match nodes {
+        [] => (0, 0),
+        _ => (nodes.as_ptr() as usize, nodes.len() * 8 + 1),
+    };
+    call(Sysno::set_mempolicy, [mode as usize, address, bits]).map(drop)
+}
+
+pub fn set_umask(mask: u32) -> Done {
+    call(Sysno::umask, [mask as usize]).map(drop)
+}
+
+pub fn set_groups(groups: &[u8]) -> Done {
+    call(Sysno::setgroups, [groups.len() / 4, groups.as_ptr() as usize]).map(drop)
+}
+
+pub fn set_ids(uid: u32, gid: u32) -> Done {
+    prctl(p::PR_SET_KEEPCAPS, 1, 0)?;
+    let (uid, gid) = (uid as usize, gid as usize);
+    call(Sysno::setresgid, [gid, gid, gid])?;
+    call(Sysno::setresuid, [uid, uid, uid]).map(drop)
+}
+
+/// Capabilities that this kernel does not know give EINVAL and are not there to drop.
+pub fn drop_bounding(keep: u64) -> Done {
+    for capability in 0..64 {
+        if keep & 1 << capability != 0 {
+            continue;
+        }
+        match prctl(p::PR_CAPBSET_DROP, capability, 0) {
+            Err(Failed { errno: EINVAL, .. }) => break,
+            other => other?,
+        };
+    }
+    Ok(())
+}
+
+pub fn set_capabilities(sets: Capabilities, also: u64) -> Done {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let (effective, permitted, inheritable) =
+        (sets.effective | also, sets.permitted | also, sets.inheritable);
+    let low_high = [
+        [effective as u32, permitted as u32, inheritable as u32],
+        [(effective >> 32) as u32, (permitted >> 32) as u32, (inheritable >> 32) as u32],
+    ];
+    call(Sysno::capset, [header.as_ptr() as usize, low_high.as_ptr() as usize])?;
+    raise_ambient(sets.ambient)
+}
+
+fn raise_ambient(ambient: u64) -> Done {
+    prctl(p::PR_CAP_AMBIENT, p::PR_CAP_AMBIENT_CLEAR_ALL.into(), 0)?;
+    for capability in (0..64u64).filter(|capability| ambient & 1 << capability != 0) {
+        prctl(p::PR_CAP_AMBIENT, p::PR_CAP_AMBIENT_RAISE.into(), capability)?;
+    }
+    Ok(())
+}
+
+pub fn no_new_privileges() -> Done {
+    prctl(p::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
+}

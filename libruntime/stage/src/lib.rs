@@ -1,0 +1,368 @@
+//! The steps that set a container up, and what the stage program and the library say to each other.
+//!
+//! A [`Step`] is one intention with final arguments. The library plans them, with `T` an owned
+//! text; the stage reads them, with `T` a slice of the plan, and does one after the other.
+//! The encoding (postcard) is private to one build: both sides are always of the same version.
+//!
+//! There are no conditions, jumps or values computed by an earlier step here. What only the
+//! kernel can answer is asked inside one step; what two steps share is a field of the stage's state.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+
+/// Which of the file descriptors that the library hands over; an index into [`Header::fds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fd(pub u16);
+
+/// Which of the mounts that the stage has opened and not yet attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source(pub u16);
+
+/// How many [`Source`]s a plan may have.
+pub const MAX_SOURCES: usize = 4096;
+/// How many file descriptors a plan may hand over.
+pub const MAX_FDS: usize = 256;
+
+/// What stands before the steps in the encoded plan.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Header<T> {
+    /// The numbers of the file descriptors handed over, each an `i32` in native byte order.
+    pub fds: T,
+}
+
+/// Changes to a mount's attributes, as mount_setattr(2) takes them; zeros change nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attrs {
+    /// `MOUNT_ATTR_*` to set on the mount.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear on the mount.
+    pub clear: u64,
+    /// The same for the mount and all below it.
+    pub rec_set: u64,
+    pub rec_clear: u64,
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` or `MS_UNBINDABLE`, and `MS_REC`.
+    pub propagation: u64,
+}
+
+/// The five capability sets, one bit a capability (capabilities(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    pub bounding: u64,
+    pub effective: u64,
+    pub inheritable: u64,
+    pub permitted: u64,
+    pub ambient: u64,
+}
+
+/// One step of a plan. `T` is bytes: a path or name ends in NUL, a list is its elements one
+/// after the other. A path is below the container's root unless it says `host`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step<T> {
+    // --- for the process that will set up, in the caller's namespaces -----------------------
+    /// All signals to their default action, none blocked; umask 0.
+    ResetSignals,
+    /// Writes into `<own pid>/path` of the private procfs.
+    WriteProcess {
+        path: T,
+        value: T,
+    },
+    /// Writes into `path` of the private procfs, such as `sys/net/ipv4/ip_forward`.
+    WriteSysctl {
+        path: T,
+        value: T,
+    },
+    /// setns(2); `namespaces` are `CLONE_NEW*`, several when `fd` is a pidfd.
+    Setns {
+        fd: Fd,
+        namespaces: u32,
+    },
+    /// unshare(2).
+    Unshare {
+        namespaces: u32,
+    },
+    /// The propagation of every mount of this mount namespace.
+    SetPropagation {
+        propagation: u64,
+    },
+    /// Clones the mount tree at a host path, detached, and sets its attributes.
+    OpenTree {
+        source: Source,
+        host_path: T,
+        recursive: bool,
+        attrs: Attrs,
+    },
+    /// The same through an id-mapped mount with the maps of the user namespace `fd`.
+    OpenIdmapped {
+        source: Source,
+        host_path: T,
+        recursive: bool,
+        attrs: Attrs,
+        fd: Fd,
+        recursive_map: bool,
+    },
+    /// Clones a host device node, after it proved to be the device `rdev`.
+    OpenDevice {
+        source: Source,
+        host_path: T,
+        mode: u32,
+        major: u32,
+        minor: u32,
+    },
+    /// Makes the mount that holds the working directory private, so that nothing attached there is seen by others.
+    PrivateParent {
+        host_path: T,
+    },
+    /// Clones the container's root, attaches it over itself and makes it the working directory.
+    AttachRootfs {
+        host_path: T,
+        propagation: u64,
+    },
+    /// The same, but below a scratch directory that also takes parked sources.
+    AttachRootfsInScratch {
+        host_path: T,
+        propagation: u64,
+    },
+    /// Attaches a source in the scratch directory.
+    ParkSource {
+        source: Source,
+    },
+    /// Clones a parked source again, so that its attributes are locked in a new user namespace.
+    FetchSource {
+        source: Source,
+    },
+    /// clone3(2) with `CLONE_PARENT`. The child goes on with the next step; the parent reports the pid and ends.
+    Clone {
+        flags: u64,
+    },
+
+    // --- the container's mounts ---------------------------------------------------------------
+    /// Opens the container's root, `.` or the root below the scratch directory.
+    OpenRoot {
+        path: T,
+    },
+    /// Makes a filesystem and attaches it. `options` are pairs of key and value; `strict` refuses symbolic links.
+    Mount {
+        fstype: T,
+        options: T,
+        target: T,
+        flags: u64,
+        attrs: Attrs,
+        copy_up: bool,
+        strict: bool,
+    },
+    /// Attaches a source.
+    MoveMount {
+        source: Source,
+        target: T,
+        strict: bool,
+    },
+    /// Changes the attributes of what is mounted at `target`.
+    SetAttributes {
+        target: T,
+        attrs: Attrs,
+    },
+    /// Makes a device node, fifo or file with exactly this mode and owner.
+    MakeNode {
+        path: T,
+        mode: u32,
+        major: u32,
+        minor: u32,
+        uid: u32,
+        gid: u32,
+    },
+    /// Makes a symbolic link where there is nothing yet.
+    Symlink {
+        content: T,
+        path: T,
+    },
+    /// Opens a pty in the container's devpts, sends its master to the socket and keeps the other side.
+    OpenConsole {
+        socket: Fd,
+        columns: u16,
+        rows: u16,
+        uid: u32,
+    },
+    /// Attaches the pty at `/dev/console`.
+    MountConsole,
+    /// Makes the pty the controlling terminal and standard input, output and error.
+    UseConsole,
+    /// pivot_root(2) into the container's root; the old root goes.
+    PivotRoot,
+    /// Moves the container's root over `/` and enters it with chroot(2), for a root that cannot be pivoted away.
+    MoveRoot,
+    /// Hides a path: a file behind `source` (a null device), a directory behind an empty filesystem.
+    MaskPath {
+        path: T,
+        source: Source,
+    },
+    /// Makes a path read-only where it stands.
+    ReadonlyPath {
+        path: T,
+    },
+
+    // --- identity and limits ----------------------------------------------------------------------
+    SetHostname {
+        name: T,
+    },
+    SetDomainname {
+        name: T,
+    },
+    /// A new session.
+    SetSid,
+    /// A new session keyring of this name.
+    JoinSessionKeyring {
+        name: T,
+        label: T,
+    },
+    SetRlimit {
+        resource: u32,
+        soft: u64,
+        hard: u64,
+    },
+    /// `attr` is a `struct sched_attr`.
+    SetScheduler {
+        attr: T,
+    },
+    SetIoPriority {
+        value: u32,
+    },
+    /// `mask` is a bit set of processors.
+    SetAffinity {
+        mask: T,
+    },
+    SetPersonality {
+        persona: u32,
+    },
+    /// `nodes` is a bit set of memory nodes.
+    SetMemoryPolicy {
+        mode: u32,
+        nodes: T,
+    },
+    SetUmask {
+        mask: u32,
+    },
+    /// Enters a directory below the root, making it where it is missing.
+    Chdir {
+        path: T,
+    },
+    /// Looks the home directory of a user up in the container's `etc/passwd`, for [`Step::Exec`].
+    FindHome {
+        uid: u32,
+    },
+    /// `groups` are `u32` in native byte order.
+    SetGroups {
+        groups: T,
+    },
+    /// setresgid(2) and setresuid(2); permitted capabilities stay.
+    SetIds {
+        uid: u32,
+        gid: u32,
+    },
+    DropBounding {
+        keep: u64,
+    },
+    /// capset(2) and the ambient set. `also` stays effective until the next step of this kind.
+    SetCapabilities {
+        sets: Capabilities,
+        also: u64,
+    },
+    NoNewPrivileges,
+    /// seccomp(2); `program` is an array of `struct sock_filter`. `notify` hands the listener to the library.
+    SetSeccomp {
+        program: T,
+        flags: u32,
+        notify: bool,
+    },
+
+    // --- the library, and the end -------------------------------------------------------------
+    /// Tells the library that this point is reached and waits until it has done its part.
+    Sync {
+        point: SyncPoint,
+    },
+    /// Waits for `start`; from here on failures go to whoever started the container.
+    AwaitStart {
+        listener: Fd,
+    },
+    /// Closes every file descriptor but standard ones, the next `preserve`, and the one that reports failures.
+    CloseFds {
+        preserve: u32,
+    },
+    /// execve(2) of the first of `paths` that exists. `env` gets the home directory that was found, if any.
+    Exec {
+        paths: T,
+        args: T,
+        env: Secret<T>,
+    },
+}
+
+/// Bytes that are never shown: environments end up in journals.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret<T>(pub T);
+
+impl<T> core::fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter) -> core::fmt::Result {
+        f.write_str("(not shown)")
+    }
+}
+
+/// Where the stage waits for the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u32)]
+pub enum SyncPoint {
+    /// The process is in its cgroups, so that a cgroup namespace made now begins there.
+    Attached = 1,
+    /// The container's namespaces exist and its mounts are made, before its root is entered.
+    Created = 2,
+    /// All is set up but what `start` does.
+    Ready = 3,
+}
+
+/// What the stage says: one datagram of twelve bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Step `step` failed in system call `call`.
+    Failed { step: u32, call: u32, errno: i32 },
+    /// The process that goes on has this pid, as the library sees it.
+    Pid(i32),
+    /// The stage waits at this point, a [`SyncPoint`].
+    At(u32),
+    /// To a starter: it is the one. End of file after its word means that the program was executed.
+    Executing,
+}
+
+/// The size of an encoded [`Report`].
+pub const REPORT_SIZE: usize = 12;
+
+const PID: u32 = u32::MAX;
+const AT: u32 = u32::MAX - 1;
+const EXECUTING: u32 = u32::MAX - 2;
+
+impl Report {
+    pub fn encode(self) -> [u8; REPORT_SIZE] {
+        let (step, call, value) = match self {
+            Self::Failed { step, call, errno } => (step, call, errno),
+            Self::Pid(pid) => (PID, 0, pid),
+            Self::At(point) => (AT, point, 0),
+            Self::Executing => (EXECUTING, 0, 0),
+        };
+        let (s, c, v) = (step.to_ne_bytes(), call.to_ne_bytes(), value.to_ne_bytes());
+        [s[0], s[1], s[2], s[3], c[0], c[1], c[2], c[3], v[0], v[1], v[2], v[3]]
+    }
+
+    /// `None` for anything that is not a report.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (step, rest) = bytes.split_first_chunk::<4>()?;
+        let (call, rest) = rest.split_first_chunk::<4>()?;
+        let (value, rest) = rest.split_first_chunk::<4>()?;
+        let (call, value) = (u32::from_ne_bytes(*call), i32::from_ne_bytes(*value));
+        rest.is_empty().then_some(match u32::from_ne_bytes(*step) {
+            PID => Self::Pid(value),
+            AT => Self::At(call),
+            EXECUTING => Self::Executing,
+            step => Self::Failed { step, call, errno: value },
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! The stage: sets a container (or a process that joins one) up from the inside, by the steps of
+//! a plan, and executes the user's program. It has no libc, no heap and no configuration: it
+//! makes system calls in the order given, and reports the first that fails.
+//!
+//! Started with the number of the plan's descriptor as its only argument. See `run_step` for
+//! what each step does, and the library's `plan` module for the orders.
+
+#![no_std]
+#![no_main]
+
+mod bare;
+mod console;
+mod copy_up;
+mod end;
+mod identity;
+mod kernel;
+mod mounts;
+mod nodes;
+mod paths;
+mod state;
+
+use kernel::*;
+use onggi_stage::{Header, Report, Step};
+use state::State;
+
+static mut STATE: State = State::EMPTY;
+
+/// `stack` is what the kernel put there: the number of arguments, then their addresses.
+unsafe extern "C" fn start(stack: *const usize) -> ! {
+    // SAFETY: this is the only thread and the only place that names the static.
+    let state = unsafe { &mut *(&raw mut STATE) };
+    // SAFETY: the kernel lays argc and argv out like this (execve(2), the ABI's initial stack);
+    // the library passes one argument.
+    let plan = unsafe { core::ffi::CStr::from_ptr(*stack.add(2) as *const _) };
+    match read_plan(plan.to_bytes()) {
+        Some(plan) => run(state, plan),
+        None => exit(254),
+    }
+}
+
+/// Maps the plan; its descriptor is not needed any more.
+fn read_plan(number: &[u8]) -> Option<&'static [u8]> {
+    let fd = number.iter().fold(0i32, |sum, digit| sum * 10 + i32::from(digit - b'0'));
+    let size = statx(fd).ok()?.stx_size as usize;
+    const READ: usize = 1;
+    const PRIVATE: usize = 2;
+    let address = call(Sysno::mmap, [0, size, READ, PRIVATE, fd as usize, 0]).ok()?;
+    close(fd);
+    // SAFETY: the mapping is this long, is never unmapped, and the file is sealed against changes.
+    Some(unsafe { core::slice::from_raw_parts(address as *const u8, size) })
+}
+
+fn run(state: &mut State, plan: &'static [u8]) -> ! {
+    let Ok((header, mut rest)) = postcard::take_from_bytes::<Header<&[u8]>>(plan) else { exit(253) };
+    state.take_handed(header.fds);
+    let mut at = 0;
+    while !rest.is_empty() {
+        let Ok((step, after)) = postcard::take_from_bytes::<Step<&[u8]>>(rest) else { exit(252) };
+        if let Err(failed) = run_step(state, &step) {
+            let (call, errno) = (failed.call as u32, failed.errno);
+            let _ = state.report(Report::Failed { step: at, call, errno });
+            exit(1);
+        }
+        rest = after;
+        at += 1;
+    }
+    exit(251)
+}
+
+fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
+    use Step::*;
+    match *step {
+        ResetSignals => identity::reset_signals(),
+        WriteProcess { path, value } => identity::write_process(state.procfs(), path, value),
+        WriteSysctl { path, value } => identity::write_sysctl(state.procfs(), path, value),
+        Setns { fd, namespaces } => identity::setns(state.fd(fd), namespaces),
+        Unshare { namespaces } => identity::unshare(namespaces),
+        SetPropagation { propagation } => mounts::set_propagation(propagation),
+        OpenTree { source, host_path, recursive, attrs } => {
+            let tree = mounts::open_tree_at(host_path, recursive, attrs)?;
+            state.put_source(source, tree)
+        }
+        OpenIdmapped { source, host_path, recursive, attrs, fd, recursive_map } => {
+            let tree = mounts::open_idmapped(host_path, recursive, attrs, state.fd(fd), recursive_map)?;
+            state.put_source(source, tree)
+        }
+        OpenDevice { source, host_path, mode, major, minor } => {
+            let tree = mounts::open_device(host_path, mode, major, minor)?;
+            state.put_source(source, tree)
+        }
+        PrivateParent { host_path } => mounts::private_parent(host_path),
+        AttachRootfs { host_path, propagation } => mounts::attach_rootfs(host_path, propagation),
+        AttachRootfsInScratch { host_path, propagation } => {
+            mounts::attach_rootfs_in_scratch(host_path, propagation)
+        }
+        ParkSource { source } => mounts::park_source(state, source),
+        FetchSource { source } => {
+            let tree = mounts::fetch_source(source)?;
+            state.put_source(source, tree)
+        }
+        Clone { flags } => end::clone(state, flags),
+        OpenRoot { path } => nodes::open_root(state, path),
+        Mount { fstype, options, target, flags, attrs, copy_up, strict } => {
+            let mount = mounts::filesystem(fstype, options, flags)?;
+            mounts::set_attributes(mount, attrs)?;
+            if copy_up {
+                copy_up::copy_up(state.root, target, mount)?;
+            }
+            mounts::attach(state.root, mount, target, strict)?;
+            close(mount);
+            Ok(())
+        }
+        MoveMount { source, target, strict } => {
+            let tree = state.take_source(source)?;
+            mounts::attach(state.root, tree, target, strict)?;
+            close(tree);
+            Ok(())
+        }
+        SetAttributes { target, attrs } => mounts::set_attributes_at(state.root, target, attrs),
+        MakeNode { path, mode, major, minor, uid, gid } => {
+            nodes::make_node(state.root, path, mode, (major, minor), (uid, gid))
+        }
+        Symlink { content, path } => nodes::symlink(state.root, content, path),
+        OpenConsole { socket, columns, rows, uid } => {
+            console::open(state, state.fd(socket), (columns, rows), uid)
+        }
+        MountConsole => console::mount(state),
+        UseConsole => console::use_it(state),
+        PivotRoot => mounts::pivot_root(state.root),
+        MoveRoot => mounts::move_root(state.root),
+        MaskPath { path, source } => mounts::mask_path(state, path, source),
+        ReadonlyPath { path } => mounts::readonly_path(state.root, path),
+        SetHostname { name } => identity::set_hostname(name),
+        SetDomainname { name } => identity::set_domainname(name),
+        SetSid => identity::setsid(),
+        JoinSessionKeyring { name, label } => identity::join_keyring(state.procfs(), name, label),
+        SetRlimit { resource, soft, hard } => identity::set_rlimit(resource, soft, hard),
+        SetScheduler { attr } => identity::set_scheduler(attr),
+        SetIoPriority { value } => identity::set_io_priority(value),
+        SetAffinity { mask } => identity::set_affinity(mask),
+        SetPersonality { persona } => identity::set_personality(persona),
+        SetMemoryPolicy { mode, nodes } => identity::set_memory_policy(mode, nodes),
+        SetUmask { mask } => identity::set_umask(mask),
+        Chdir { path } => nodes::chdir(state.root, path),
+        FindHome { uid } => nodes::find_home(state, uid),
+        SetGroups { groups } => identity::set_groups(groups),
+        SetIds { uid, gid } => identity::set_ids(uid, gid),
+        DropBounding { keep } => identity::drop_bounding(keep),
+        SetCapabilities { sets, also } => identity::set_capabilities(sets, also),
+        NoNewPrivileges => identity::no_new_privileges(),
+        SetSeccomp { program, flags, notify } => end::set_seccomp(state, program, flags, notify),
+        Sync { point } => end::sync(state, point),
+        AwaitStart { listener } => end::await_start(state, state.fd(listener)),
+        CloseFds { preserve } => end::close_fds(state, preserve),
+        Exec { paths, args, ref env } => end::exec(state, paths, args, env.0),
+    }
+}

@@ -1,0 +1,243 @@
+//! Mounts, each made detached, given its attributes, and attached from descriptor to descriptor.
+
+use crate::kernel::*;
+use crate::paths::{self, Missing};
+use crate::state::State;
+use linux_raw_sys::general as k;
+use onggi_stage::{Attrs, Source};
+
+/// The directory of the scratch filesystem that holds the container's root.
+const SCRATCH_ROOT: &[u8] = b"root\0";
+
+/// Clones the tree at a path of the caller's mount namespace.
+pub fn open_tree_at(host_path: &[u8], recursive: bool, attrs: Attrs) -> Done<i32> {
+    let tree = open_tree(AT_FDCWD, host_path, recursive)?;
+    set_attributes(tree, attrs)?;
+    Ok(tree)
+}
+
+pub fn open_idmapped(host_path: &[u8], recursive: bool, attrs: Attrs, userns: i32, all: bool) -> Done<i32> {
+    let tree = open_tree(AT_FDCWD, host_path, recursive)?;
+    mount_setattr(tree, all, u64::from(k::MOUNT_ATTR_IDMAP), 0, 0, userns)?;
+    set_attributes(tree, attrs)?;
+    Ok(tree)
+}
+
+/// Clones a device node of the host, and is sure that it is this device: the node is checked
+/// through the same descriptor that is cloned.
+pub fn open_device(host_path: &[u8], mode: u32, major: u32, minor: u32) -> Done<i32> {
+    let node = openat(AT_FDCWD, host_path, k::O_PATH)?;
+    let found = statx(node)?;
+    let kind = u32::from(found.stx_mode) & k::S_IFMT;
+    if kind != mode & k::S_IFMT || (found.stx_rdev_major, found.stx_rdev_minor) != (major, minor) {
+        return Err(Failed { call: Sysno::statx, errno: ENODEV });
+    }
+    let tree = open_tree(node, b"\0", false)?;
+    close(node);
+    Ok(tree)
+}
+
+/// Attributes of the whole tree first, so that those of its top have the last word.
+pub fn set_attributes(fd: i32, attrs: Attrs) -> Done {
+    if attrs.rec_set != 0 || attrs.rec_clear != 0 {
+        mount_setattr(fd, true, attrs.rec_set, attrs.rec_clear, 0, -1)?;
+    }
+    let recursive = attrs.propagation & u64::from(k::MS_REC) != 0;
+    let propagation = attrs.propagation & !u64::from(k::MS_REC);
+    if recursive && propagation != 0 {
+        mount_setattr(fd, true, 0, 0, propagation, -1)?;
+    }
+    let once = if recursive { 0 } else { propagation };
+    if attrs.set != 0 || attrs.clear != 0 || once != 0 {
+        mount_setattr(fd, false, attrs.set, attrs.clear, once, -1)?;
+    }
+    Ok(())
+}
+
+/// Sets the propagation of all mounts of this namespace, from its root down.
+pub fn set_propagation(propagation: u64) -> Done {
+    let root = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
+    mount_setattr(root, true, 0, 0, propagation & !u64::from(k::MS_REC), -1)?;
+    close(root);
+    Ok(())
+}
+
+/// Walks up from the root's directory to where its mount begins, and makes that mount private:
+/// pivot_root(2) refuses a shared parent, and a shared one would show our mounts to the host.
+pub fn private_parent(host_path: &[u8]) -> Done {
+    let mut at = openat(AT_FDCWD, host_path, k::O_PATH | k::O_DIRECTORY)?;
+    while statx(at)?.stx_attributes & u64::from(k::STATX_ATTR_MOUNT_ROOT) == 0 {
+        let up = openat(at, b"..\0", k::O_PATH | k::O_DIRECTORY)?;
+        close(at);
+        at = up;
+    }
+    mount_setattr(at, false, 0, 0, u64::from(k::MS_PRIVATE), -1)?;
+    close(at);
+    Ok(())
+}
+
+/// Opens the container's root for the only time; what comes later starts from the working directory.
+pub fn attach_rootfs(host_path: &[u8], propagation: u64) -> Done {
+    let (place, tree) = clone_rootfs(host_path, propagation)?;
+    move_mount(tree, place)?;
+    close(place);
+    fchdir(tree)?;
+    close(tree);
+    Ok(())
+}
+
+/// In a new mount namespace of another user namespace only the working directory and what is
+/// below it can be found again. So the root and the parked sources go below a scratch filesystem.
+pub fn attach_rootfs_in_scratch(host_path: &[u8], propagation: u64) -> Done {
+    let (place, tree) = clone_rootfs(host_path, propagation)?;
+    let fs = fsopen(b"tmpfs\0")?;
+    fsconfig(fs, FSCONFIG_SET_STRING, b"mode\0", b"0755\0")?;
+    let scratch = fsmount(fs, 0)?;
+    close(fs);
+    mount_setattr(scratch, false, 0, 0, u64::from(k::MS_PRIVATE), -1)?;
+    move_mount(scratch, place)?;
+    close(place);
+    fchdir(scratch)?;
+    mkdirat(scratch, SCRATCH_ROOT, 0o755)?;
+    let root = openat(scratch, SCRATCH_ROOT, k::O_PATH)?;
+    move_mount(tree, root)?;
+    close(root);
+    close(scratch);
+    close(tree);
+    Ok(())
+}
+
+fn clone_rootfs(host_path: &[u8], propagation: u64) -> Done<(i32, i32)> {
+    let flags = k::O_PATH | k::O_DIRECTORY | k::O_NOFOLLOW;
+    let place = openat(AT_FDCWD, host_path, flags)?;
+    let tree = open_tree(place, b"\0", true)?;
+    mount_setattr(tree, true, 0, 0, propagation & !u64::from(k::MS_REC), -1)?;
+    Ok((place, tree))
+}
+
+/// The name of a parked source: its number.
+fn parked_name(source: Source) -> [u8; 6] {
+    let mut name = *b"00000\0";
+    let mut rest = source.0;
+    for digit in name.iter_mut().rev().skip(1) {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    name
+}
+
+pub fn park_source(state: &mut State, source: Source) -> Done {
+    let tree = state.take_source(source)?;
+    let name = parked_name(source);
+    if is_directory(tree)? {
+        mkdirat(AT_FDCWD, &name, 0o755)?;
+    } else {
+        mknodat(AT_FDCWD, &name, k::S_IFREG | 0o644, 0, 0)?;
+    }
+    let place = openat(AT_FDCWD, &name, k::O_PATH)?;
+    move_mount(tree, place)?;
+    close(place);
+    close(tree);
+    Ok(())
+}
+
+pub fn fetch_source(source: Source) -> Done<i32> {
+    open_tree(AT_FDCWD, &parked_name(source), true)
+}
+
+pub fn attach(root: i32, tree: i32, target: &[u8], strict: bool) -> Done {
+    let missing = if is_directory(tree)? { Missing::Directory } else { Missing::File };
+    let place = paths::ensure(root, target, missing, strict)?;
+    move_mount(tree, place)?;
+    close(place);
+    Ok(())
+}
+
+/// A new filesystem; `options` is a list of pairs, each text ending in NUL.
+pub fn filesystem(fstype: &[u8], options: &[u8], flags: u64) -> Done<i32> {
+    let fs = fsopen(fstype)?;
+    let mut rest = options;
+    while let Some((key, value, after)) = next_pair(rest) {
+        // An option without a value is a flag to some filesystems and an empty text to none.
+        let command = if value.len() == 1 { FSCONFIG_SET_FLAG } else { FSCONFIG_SET_STRING };
+        fsconfig(fs, command, key, value)?;
+        rest = after;
+    }
+    let mount = fsmount(fs, flags)?;
+    close(fs);
+    Ok(mount)
+}
+
+fn next_pair(list: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (key, rest) = list.split_at_checked(list.iter().position(|byte| *byte == 0)? + 1)?;
+    let (value, rest) = rest.split_at_checked(rest.iter().position(|byte| *byte == 0)? + 1)?;
+    Some((key, value, rest))
+}
+
+pub fn set_attributes_at(root: i32, target: &[u8], attrs: Attrs) -> Done {
+    let mount = paths::resolve(root, target)?;
+    set_attributes(mount, attrs)?;
+    close(mount);
+    Ok(())
+}
+
+/// Enters the container's root. The old root comes to lie over it for a moment and is taken off.
+pub fn pivot_root(root: i32) -> Done {
+    fchdir(root)?;
+    let here = path(b".\0")?;
+    call(Sysno::pivot_root, [here, here])?;
+    call(Sysno::umount2, [here, k::MNT_DETACH as usize])?;
+    let root = path(b"/\0")?;
+    call(Sysno::chdir, [root]).map(drop)
+}
+
+/// For an initial RAM filesystem, which pivot_root(2) cannot leave: the container's root is moved
+/// over it. The old one stays below, out of sight, as `--no-pivot` says.
+pub fn move_root(root: i32) -> Done {
+    let slash = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
+    move_mount(root, slash)?;
+    close(slash);
+    fchdir(root)?;
+    call(Sysno::chroot, [path(b".\0")?])?;
+    call(Sysno::chdir, [path(b"/\0")?]).map(drop)
+}
+
+/// Hides a path if it exists. One empty filesystem serves all directories, one null device all
+/// files: the first is attached as it is, the others are clones of that.
+pub fn mask_path(state: &mut State, target: &[u8], null: Source) -> Done {
+    let place = match paths::resolve(state.root, target) {
+        Err(Failed { errno: ENOENT | ENOTDIR, .. }) => return Ok(()),
+        other => other?,
+    };
+    let directory = is_directory(place)?;
+    let first = if directory { state.masked_directory } else { state.masked_file };
+    let tree = match (first, directory) {
+        (Some(fd), _) => open_tree(fd, b"\0", false)?,
+        (None, true) => {
+            filesystem(b"tmpfs\0", b"nr_blocks\x001\0nr_inodes\x001\0", u64::from(k::MOUNT_ATTR_RDONLY))?
+        }
+        (None, false) => state.take_source(null)?,
+    };
+    move_mount(tree, place)?;
+    close(place);
+    match (first, directory) {
+        (Some(_), _) => close(tree),
+        (None, true) => state.masked_directory = Some(tree),
+        (None, false) => state.masked_file = Some(tree),
+    }
+    Ok(())
+}
+
+/// Makes a path read-only if it exists: a clone of what is there takes its place.
+pub fn readonly_path(root: i32, target: &[u8]) -> Done {
+    let place = match paths::resolve(root, target) {
+        Err(Failed { errno: ENOENT | ENOTDIR, .. }) => return Ok(()),
+        other => other?,
+    };
+    let tree = open_tree(place, b"\0", true)?;
+    mount_setattr(tree, true, u64::from(k::MOUNT_ATTR_RDONLY), 0, 0, -1)?;
+    move_mount(tree, place)?;
+    close(place);
+    close(tree);
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Files, links and directories below the container's root.
+
+use crate::kernel::*;
+use crate::paths::{self, Missing};
+use crate::state::State;
+use linux_raw_sys::general as k;
+
+pub fn open_root(state: &mut State, path: &[u8]) -> Done {
+    state.root = openat(AT_FDCWD, path, k::O_PATH | k::O_DIRECTORY)?;
+    fchdir(state.root)
+}
+
+/// A node that is there already stays if it is the same device; anything else but a directory
+/// is replaced, since an image could otherwise choose what `/dev/null` is.
+pub fn make_node(root: i32, path: &[u8], mode: u32, device: (u32, u32), owner: (u32, u32)) -> Done {
+    let (parent, name) = paths::ensure_parent(root, path)?;
+    if let Err(failed) = mknodat(parent, name, mode, device.0, device.1) {
+        if failed.errno != EEXIST {
+            return Err(failed);
+        }
+        if !is_this_node(parent, name, mode, device)? {
+            call(Sysno::unlinkat, [parent as usize, crate::kernel::path(name)?, 0])?;
+            mknodat(parent, name, mode, device.0, device.1)?;
+        }
+    }
+    if owner != (0, 0) {
+        fchownat(parent, name, owner.0, owner.1)?;
+    }
+    close(parent);
+    Ok(())
+}
+
+fn is_this_node(parent: i32, name: &[u8], mode: u32, device: (u32, u32)) -> Done<bool> {
+    let node = openat(parent, name, k::O_PATH | k::O_NOFOLLOW)?;
+    let found = statx(node)?;
+    close(node);
+    let same_kind = u32::from(found.stx_mode) & k::S_IFMT == mode & k::S_IFMT;
+    Ok(same_kind && (found.stx_rdev_major, found.stx_rdev_minor) == device)
+}
+
+pub fn symlink(root: i32, content: &[u8], path: &[u8]) -> Done {
+    let (parent, name) = paths::ensure_parent(root, path)?;
+    let made = symlinkat(content, parent, name);
+    close(parent);
+    match made {
+        Err(Failed { errno: EEXIST, .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// A magic link such as `/proc/self/fd/7` is no directory below the root, and is refused.
+pub fn chdir(root: i32, path: &[u8]) -> Done {
+    let directory = paths::ensure(root, path, Missing::Directory, false)?;
+    fchdir(directory)?;
+    close(directory);
+    Ok(())
+}
+
+/// The sixth field of the line of `etc/passwd` whose third is `uid`; `/` where there is none.
+pub fn find_home(state: &mut State, uid: u32) -> Done {
+    let mut found = Line { field: 0, number: Some(0), home: [0; HOME], length: 0 };
+    let mut home: &[u8] = b"/";
+    let flags = k::O_RDONLY | k::O_CLOEXEC | k::O_NONBLOCK;
+    if let Ok(passwd) = openat2(state.root, b"etc/passwd\0", flags, 0, paths::IN_ROOT) {
+        let mut chunk = [0u8; 4096];
+        'read: while let Ok(length @ 1..) = read(passwd, &mut chunk) {
+            for byte in chunk.iter().take(length) {
+                if found.take(*byte, uid) {
+                    home = found.home.get(..found.length).unwrap_or(home);
+                    break 'read;
+                }
+            }
+        }
+        close(passwd);
+    }
+    let entry = b"HOME=".iter().chain(home).chain(b"\0");
+    state.home_length = 0;
+    for (byte, from) in state.home.iter_mut().zip(entry) {
+        *byte = *from;
+        state.home_length += 1;
+    }
+    Ok(())
+}
+
+const HOME: usize = 512;
+
+/// A line of `etc/passwd` as far as it has been read.
+struct Line {
+    field: u32,
+    /// The third field; `None` when it is no number.
+    number: Option<u32>,
+    home: [u8; HOME],
+    length: usize,
+}
+
+impl Line {
+    /// Takes the next byte; whether it ends the home directory of `uid`.
+    fn take(&mut self, byte: u8, uid: u32) -> bool {
+        match (byte, self.field) {
+            (b':' | b'\n', 5) if self.number == Some(uid) && self.length > 0 => return true,
+            (b'\n', _) => *self = Self { field: 0, number: Some(0), home: [0; HOME], length: 0 },
+            (b':', _) => self.field += 1,
+            (b'0'..=b'9', 2) => {
+                let digit = u32::from(byte - b'0');
+                self.number = self.number.and_then(|n| n.checked_mul(10)?.checked_add(digit));
+            }
+            (_, 2) => self.number = None,
+            (_, 5) => {
+                if let Some(place) = self.home.get_mut(self.length) {
+                    *place = byte;
+                    self.length += 1;
+                }
+            }
+            _ => {}
+        }
+        false
+    }
+}

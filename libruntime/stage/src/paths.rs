@@ -1,0 +1,151 @@
+//! Paths below the container's root: each is resolved once, by the kernel, to a file descriptor
+//! that cannot lie outside, and what is missing is made one component at a time.
+//! No function here takes a path that is not below a directory descriptor.
+
+use crate::kernel::*;
+use linux_raw_sys::general as k;
+
+/// openat2(2) in such a way that neither `..` nor any link leads out of `root`.
+pub const IN_ROOT: u32 = k::RESOLVE_IN_ROOT | k::RESOLVE_NO_MAGICLINKS;
+
+const LONGEST: usize = 4096;
+const TOO_LONG: Failed = Failed { call: Sysno::openat2, errno: ENAMETOOLONG };
+
+/// What to make where a path does not exist.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Missing {
+    Directory,
+    File,
+}
+
+/// Opens a path below `root` as it is, with `O_PATH`.
+pub fn resolve(root: i32, path: &[u8]) -> Done<i32> {
+    openat2(root, path, k::O_PATH | k::O_CLOEXEC, 0, IN_ROOT)
+}
+
+/// The same, but a symbolic link anywhere in the path is an error.
+pub fn resolve_strictly(root: i32, path: &[u8]) -> Done<i32> {
+    openat2(root, path, k::O_PATH | k::O_CLOEXEC, 0, k::RESOLVE_IN_ROOT | k::RESOLVE_NO_SYMLINKS)
+}
+
+/// A path in a buffer of its own, to cut it where a component ends.
+struct Prefix {
+    bytes: [u8; LONGEST],
+}
+
+impl Prefix {
+    fn of(parts: [&[u8]; 3]) -> Done<Self> {
+        let mut prefix = Self { bytes: [0; LONGEST] };
+        let mut end = 0;
+        for part in parts {
+            let room = prefix.bytes.get_mut(end..end + part.len()).ok_or(TOO_LONG)?;
+            room.copy_from_slice(part);
+            end += part.len();
+        }
+        // There is a NUL behind the last part.
+        if end < LONGEST { Ok(prefix) } else { Err(TOO_LONG) }
+    }
+
+    /// `f` with the path up to `end`, which ends in NUL there.
+    fn cut<T>(&mut self, end: usize, f: impl FnOnce(&[u8]) -> Done<T>) -> Done<T> {
+        let kept = self.bytes[end];
+        self.bytes[end] = 0;
+        let result = f(&self.bytes[..=end]);
+        self.bytes[end] = kept;
+        result
+    }
+}
+
+/// Opens a path below `root`, making its missing components: directories, and `missing` at the end.
+pub fn ensure(root: i32, path: &[u8], missing: Missing, strict: bool) -> Done<i32> {
+    let opened = if strict { resolve_strictly(root, path) } else { resolve(root, path) };
+    match opened {
+        Err(Failed { errno: ENOENT, .. }) => make(root, text(path), missing, 0),
+        other => other,
+    }
+}
+
+/// The same for the directory that is to hold `path`; returns it and the last component with its NUL.
+pub fn ensure_parent(root: i32, path: &[u8]) -> Done<(i32, &[u8])> {
+    let cut = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    let (parent, name) = path.split_at(cut);
+    let parent = match parent {
+        [] => make(root, b".", Missing::Directory, 0)?,
+        _ => make(root, parent, Missing::Directory, 0)?,
+    };
+    Ok((parent, name))
+}
+
+/// A path without its NUL.
+fn text(path: &[u8]) -> &[u8] {
+    path.strip_suffix(b"\0").unwrap_or(path)
+}
+
+fn make(root: i32, path: &[u8], missing: Missing, depth: u32) -> Done<i32> {
+    let mut prefix = Prefix::of([path, b"", b""])?;
+    let mut at = prefix.cut(0, |_| resolve(root, b".\0"))?;
+    let mut start = 0;
+    while start < path.len() {
+        let rest = path.get(start..).unwrap_or_default();
+        let end = start + rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+        let last = path.get(end..).unwrap_or_default().iter().all(|byte| *byte == b'/');
+        let what = if last { missing } else { Missing::Directory };
+        if end > start {
+            let next = match prefix.cut(end, |so_far| resolve(root, so_far)) {
+                Err(Failed { errno: ENOENT, .. }) => make_one(root, at, path, (start, end), what, depth),
+                other => other,
+            };
+            close(at);
+            at = next?;
+        }
+        start = end + 1;
+    }
+    Ok(at)
+}
+
+/// Makes the component `path[start..end]` in the directory `parent`.
+fn make_one(
+    root: i32,
+    parent: i32,
+    path: &[u8],
+    cut: (usize, usize),
+    what: Missing,
+    depth: u32,
+) -> Done<i32> {
+    let component = path.get(cut.0..cut.1).unwrap_or_default();
+    let name = Prefix::of([component, b"", b""])?;
+    let made = match what {
+        Missing::Directory => mkdirat(parent, &name.bytes, 0o755),
+        Missing::File => mknodat(parent, &name.bytes, k::S_IFREG | 0o644, 0, 0),
+    };
+    match made {
+        // Not there when it was looked up, yet it exists: a link to something missing.
+        Err(Failed { errno: EEXIST, .. }) => make_target(root, parent, &name, path, cut.0, what, depth),
+        Err(other) => Err(other),
+        Ok(()) => {
+            let flags = k::O_PATH | k::O_CLOEXEC;
+            openat2(parent, &name.bytes, flags, 0, k::RESOLVE_BENEATH | k::RESOLVE_NO_SYMLINKS)
+        }
+    }
+}
+
+/// Makes what the dangling link `name` points at, inside the root.
+fn make_target(
+    root: i32,
+    parent: i32,
+    name: &Prefix,
+    path: &[u8],
+    start: usize,
+    what: Missing,
+    depth: u32,
+) -> Done<i32> {
+    if depth == 8 {
+        return Err(Failed { call: Sysno::openat2, errno: ELOOP });
+    }
+    let mut link = [0u8; LONGEST];
+    let content = readlinkat(parent, &name.bytes, &mut link)?;
+    let base = if content.first() == Some(&b'/') { b"" } else { path.get(..start).unwrap_or_default() };
+    let target = Prefix::of([base, b"/", content])?;
+    let length = base.len() + 1 + content.len();
+    make(root, target.bytes.get(..length).unwrap_or_default(), what, depth + 1)
+}

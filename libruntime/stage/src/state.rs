@@ -1,0 +1,92 @@
+//! What the stage knows between two steps: descriptors, and nothing else that could decide.
+
+use crate::kernel::*;
+use onggi_stage::{Fd, MAX_FDS, MAX_SOURCES, REPORT_SIZE, Report, Source};
+
+pub struct State {
+    /// The descriptors handed over, as [`Fd`] counts them. All begins as zeros, which cost no file space.
+    handed: [i32; MAX_FDS],
+    /// Mounts opened and not yet attached; 0 where there is none.
+    sources: [i32; MAX_SOURCES],
+    /// Where failures and sync points are reported: the library, and from `start` on whoever started.
+    pub channel: i32,
+    /// The container's root.
+    pub root: i32,
+    /// The first masks, which later ones are clones of.
+    pub masked_file: Option<i32>,
+    pub masked_directory: Option<i32>,
+    /// The container's side of its pty.
+    pub console: i32,
+    /// The `HOME=…` entry that was looked up; empty when there is none.
+    pub home: [u8; HOME_SIZE],
+    pub home_length: usize,
+}
+
+pub const HOME_SIZE: usize = 1024;
+
+/// The descriptors that every plan hands over first.
+pub const CHANNEL: usize = 0;
+pub const PROCFS: usize = 1;
+
+impl State {
+    pub const EMPTY: Self = Self {
+        handed: [0; MAX_FDS],
+        sources: [0; MAX_SOURCES],
+        channel: 0,
+        root: 0,
+        masked_file: None,
+        masked_directory: None,
+        console: 0,
+        home: [0; HOME_SIZE],
+        home_length: 0,
+    };
+
+    pub fn take_handed(&mut self, fds: &[u8]) {
+        for (slot, bytes) in self.handed.iter_mut().zip(fds.as_chunks::<4>().0) {
+            *slot = i32::from_ne_bytes(*bytes);
+        }
+        self.channel = self.handed[CHANNEL];
+    }
+
+    pub fn fd(&self, fd: Fd) -> i32 {
+        self.handed.get(usize::from(fd.0)).copied().unwrap_or(-1)
+    }
+
+    pub fn procfs(&self) -> i32 {
+        self.handed[PROCFS]
+    }
+
+    pub fn put_source(&mut self, source: Source, fd: i32) -> Done {
+        let slot = self.sources.get_mut(usize::from(source.0));
+        *slot.ok_or(Failed { call: Sysno::open_tree, errno: E2BIG })? = fd;
+        Ok(())
+    }
+
+    pub fn take_source(&mut self, source: Source) -> Done<i32> {
+        match self.sources.get_mut(usize::from(source.0)) {
+            Some(slot) if *slot > 0 => Ok(core::mem::take(slot)),
+            _ => Err(Failed { call: Sysno::open_tree, errno: EBADF }),
+        }
+    }
+
+    /// The datagram is a whole or nothing; when nobody listens any more there is nobody to tell.
+    pub fn report(&self, report: Report) -> Done {
+        let bytes: [u8; REPORT_SIZE] = report.encode();
+        // 0x4000: MSG_NOSIGNAL
+        call(Sysno::sendto, [self.channel as usize, bytes.as_ptr() as usize, bytes.len(), 0x4000, 0, 0])
+            .map(drop)
+    }
+
+    /// Waits for the library's word to go on; it is one byte. End of file means that it is gone.
+    pub fn wait(&self) -> Done {
+        let mut word = [0u8; 1];
+        loop {
+            match read(self.channel, &mut word) {
+                Ok(1) => return Ok(()),
+                Ok(_) => return Err(Failed { call: Sysno::read, errno: EPROTO }),
+                Err(Failed { errno: EINTR, .. }) => {}
+                Err(failed) => return Err(failed),
+            }
+        }
+    }
+}
