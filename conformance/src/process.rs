@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -145,9 +145,13 @@ pub fn start(command: &mut Command, dir: &std::path::Path) -> Outcome<Started> {
     Ok(Started { pid: child.id() as i32, call, stdout, stderr })
 }
 
-/// Runs a program to its end.
+/// Runs a program to its end. Its input is an empty file and not /dev/null, because some runtimes give
+/// what they find there to the container's user.
 pub fn run(command: &mut Command, dir: &std::path::Path) -> Outcome<Output> {
-    start(command.stdin(Stdio::null()), dir)?.finish(LIMIT)
+    let path = dir.join(format!(".stdin-{}", unique()));
+    let input = File::options().create_new(true).read(true).write(true).open(&path)?;
+    fs::remove_file(path)?;
+    start(command.stdin(input), dir)?.finish(LIMIT)
 }
 
 impl Started {

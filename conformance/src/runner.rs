@@ -189,7 +189,7 @@ fn judged(case: &Case, host: Host, name: &str, program: PathBuf, dir: &Path, scr
     nix::sys::prctl::set_child_subreaper(true)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     if host.root {
-        own_mounts()?;
+        own_namespaces()?;
     }
     let host = Host::look();
     for sub in ["state", "canary", "canary/dir"] {
@@ -242,19 +242,40 @@ fn nothing_left(before: &Before, test: &Test) -> Outcome {
     Err(Stop::Fail(format!("left behind: {}", left.join("; "))))
 }
 
-/// A mount namespace for the case, shared within itself as `/` is on most hosts, so that mounts that
-/// get out of a container are seen here, and nothing is seen outside.
-fn own_mounts() -> Outcome {
+/// Namespaces for the case, so that whatever a runtime does to "the host" is done to those. The mounts
+/// are shared within themselves as `/` is on most hosts: what gets out of a container is seen here.
+fn own_namespaces() -> Outcome {
     const NONE: Option<&str> = None;
-    unshare(CloneFlags::CLONE_NEWNS)?;
+    let own = CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET;
+    unshare(own | CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE)?;
+    own_devices()?;
     // crun up to 1.8 refuses to start while an enabled v1 controller has no hierarchy mounted.
     let place = Path::new("/sys/fs/cgroup/hugetlb");
     if Path::new("/sys/fs/cgroup/memory").exists() && !place.join("tasks").exists() {
         let _ = fs::create_dir(place);
         let _ = mount(Some("cgroup"), place, Some("cgroup"), MsFlags::empty(), Some("hugetlb"));
     }
+    Ok(())
+}
+
+/// Device nodes of the case's own over the host's: some runtimes change the owner of /dev/null.
+fn own_devices() -> Outcome {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod, stat};
+    const NONE: Option<&str> = None;
+    let place = Path::new("/dev/shm");
+    mount(Some("nodes"), place, Some("tmpfs"), MsFlags::empty(), Some("mode=700,size=64k"))?;
+    for name in ["null", "zero", "full", "random", "urandom", "tty", "console"] {
+        let real = Path::new("/dev").join(name);
+        let Ok(meta) = stat(&real) else { continue };
+        let copy = place.join(name);
+        let (major, minor) = (nix::sys::stat::major(meta.st_rdev), nix::sys::stat::minor(meta.st_rdev));
+        mknod(&copy, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor))?;
+        fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(meta.st_mode & 0o777))?;
+        mount(Some(&copy), &real, NONE, MsFlags::MS_BIND, NONE)?;
+    }
+    nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH)?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ mod found;
 mod hooks;
 mod identity;
 mod kernel;
-mod list;
+pub(crate) mod list;
 mod mounts;
 mod namespaces;
 mod process;
@@ -21,7 +21,9 @@ mod repair;
 mod resources;
 mod scheduling;
 mod strict;
-mod sysctl;
+pub(crate) mod sysctl;
+#[cfg(test)]
+mod tests;
 mod written;
 
 use crate::error::{Error, ErrorKind, Finding, Result};
@@ -32,9 +34,6 @@ use std::fs::File;
 use std::io::{ErrorKind as IoErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-
-pub use list::number_list;
-pub use sysctl::{Namespace as SysctlNamespace, key_path as sysctl_path};
 
 /// The largest `config.json` that is read, in bytes. Engines write some tens of kilobytes.
 pub const MAX_CONFIG_SIZE: u64 = 64 << 20;

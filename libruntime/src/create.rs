@@ -81,6 +81,10 @@ pub(crate) struct Prepared {
 
 /// Reads, checks and plans. Needs no privileges and changes nothing.
 pub(crate) fn prepare(options: &Create) -> Result<Prepared> {
+    prepare_for(options, options.console_socket.is_some())
+}
+
+fn prepare_for(options: &Create, console_socket: bool) -> Result<Prepared> {
     crate::config::check_id(options.id)?;
     let failed = |error| Error::io(format!("open {}", options.bundle.display()), error);
     let bundle = options.bundle.canonicalize().map_err(failed)?;
@@ -88,7 +92,7 @@ pub(crate) fn prepare(options: &Create) -> Result<Prepared> {
         Some(spec) => Config::from_spec(spec.clone())?,
         None => Config::load(&bundle)?,
     };
-    let mut prepared = prepare_spec(config.spec, options.request(bundle))?;
+    let mut prepared = prepare_spec(config.spec, Request { console_socket, ..options.request(bundle) })?;
     prepared.warnings.splice(0..0, config.warnings);
     Ok(prepared)
 }
@@ -305,7 +309,8 @@ pub struct Explanation {
 /// # Errors
 /// Those of [`create`] that can be known beforehand.
 pub fn explain(options: &Create) -> Result<Explanation> {
-    let Prepared { mut plan, cgroup, warnings, .. } = prepare(options)?;
+    // Whoever creates the container brings a socket for its terminal.
+    let Prepared { mut plan, cgroup, warnings, .. } = prepare_for(options, true)?;
     plan.warnings = warnings.clone();
     Ok(Explanation { plan, cgroup, warnings })
 }

@@ -78,7 +78,7 @@ pub fn compile_for(
         return Err(findings);
     }
 
-    let maps = map::build(&mut rules, &abis, warnings);
+    let maps = map::build(&mut rules, &abis);
     let program = program::assemble(&maps, &rules);
     let count = program.len() / 8;
     if count > MOST_INSTRUCTIONS {

@@ -2,10 +2,16 @@
 //! the wording of an error unless engines do. ../case.rs has the form of a case, ../test.rs its tools.
 
 mod attributes;
+mod exec;
+mod hooks;
 mod lifecycle;
+mod linux;
 mod mount_options;
+mod mount_paths;
 mod mounts;
+mod namespaces;
 mod process;
+mod seccomp;
 mod terminal;
 
 use crate::case::Case;
@@ -13,10 +19,16 @@ use crate::case::Case;
 pub fn all() -> Vec<Case> {
     [
         attributes::CASES,
+        exec::CASES,
+        hooks::CASES,
         lifecycle::CASES,
+        linux::CASES,
         mount_options::CASES,
+        mount_paths::CASES,
         mounts::CASES,
+        namespaces::CASES,
         process::CASES,
+        seccomp::CASES,
         terminal::CASES,
     ]
     .concat()

@@ -3,6 +3,7 @@
 use super::found::{Found, each};
 use super::process::NO_ID;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
+use std::collections::HashMap;
 
 /// The kernel's dev_t: 12 bits and 20 bits.
 pub(crate) const MAX_MAJOR: i64 = (1 << 12) - 1;
@@ -10,11 +11,13 @@ pub(crate) const MAX_MINOR: i64 = (1 << 20) - 1;
 
 pub(crate) fn check(linux: &Linux, found: &mut Found) {
     let devices = each(linux.devices());
+    let mut seen = HashMap::with_capacity(devices.len());
     for (i, device) in devices.iter().enumerate() {
         check_one(device, i, found);
-        let Some(first) = devices[..i].iter().position(|other| other.path() == device.path()) else {
+        let first = *seen.entry(device.path()).or_insert(i);
+        if first == i {
             continue;
-        };
+        }
         let other = &devices[first];
         let same =
             (device.typ(), device.major(), device.minor()) == (other.typ(), other.major(), other.minor());

@@ -35,8 +35,12 @@ impl Found {
 
     /// What to do about a value that the types refuse: the allowed ones.
     pub fn hint(&mut self, at: impl Display, allowed: impl Display) {
-        let hint = format!("{at}: {allowed}");
-        self.hint = Some(self.hint.take().map_or(hint.clone(), |before| format!("{before}; {hint}")));
+        let hint = self.hint.get_or_insert_default();
+        // Many values of one kind are usually wrong in the same way.
+        if hint.len() < 1000 {
+            let separator = if hint.is_empty() { "" } else { "; " };
+            hint.push_str(&format!("{separator}{at}: {allowed}"));
+        }
     }
 
     /// C strings end at the first NUL; a longer one would silently become another.

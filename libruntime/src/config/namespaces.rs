@@ -4,6 +4,7 @@
 use super::found::{Found, each, sorted};
 use super::sysctl;
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType as Type, Spec};
+use std::collections::HashMap;
 
 pub(crate) fn check(spec: &Spec, found: &mut Found) {
     let linux = spec.linux().as_ref();
@@ -120,7 +121,7 @@ fn network_devices(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Fou
     if !devices.is_empty() && !has(namespaces, Type::Network) {
         found.problem("linux.netDevices", "needs a network namespace in linux.namespaces");
     }
-    let mut targets: Vec<(&str, &str)> = Vec::new();
+    let mut targets: HashMap<&str, &str> = HashMap::new();
     for (host, device) in devices {
         let at = format_args!("linux.netDevices.{host}");
         if let Err(text) = interface_name(host) {
@@ -132,12 +133,11 @@ fn network_devices(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Fou
         {
             found.problem(format_args!("{at}.name"), text);
         }
-        if let Some((_, other)) = targets.iter().find(|(name, _)| *name == target) {
+        if let Some(other) = targets.insert(target, host) {
             let text =
                 format_args!("{target:?} is also the name of linux.netDevices.{other} in the container");
             found.problem(format_args!("{at}.name"), text);
         }
-        targets.push((target, host));
     }
 }
 

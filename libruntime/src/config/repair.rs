@@ -42,11 +42,14 @@ impl Root {
 /// More wrong places than this are not looked for.
 const MAX_ROUNDS: usize = 100;
 
+/// Every round reads the whole text; this bounds the bytes that all of them read.
+const MAX_REREAD: usize = 64 << 20;
+
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], root: Root) -> Result<(T, Found)> {
     let mut text = serde_json::Deserializer::from_slice(bytes);
     match T::deserialize(Strict(&mut text)).and_then(|typed| text.end().map(|()| typed)) {
         Ok(typed) => Ok((typed, Found::default())),
-        Err(error) if error.is_data() => repair(bytes, root, &error),
+        Err(error) if error.is_data() && bytes.len() <= MAX_REREAD / 4 => repair(bytes, root, &error),
         Err(error) => Err(unreadable(root, &error)),
     }
 }
@@ -69,7 +72,7 @@ fn repair<T: DeserializeOwned>(bytes: &[u8], root: Root, first: &serde_json::Err
         let position = text.rsplit_once(" at ").map_or("", |(_, position)| position);
         state.report(name, &format!("is given twice, at {position}"));
     }
-    for _ in 0..MAX_ROUNDS {
+    for _ in 0..MAX_ROUNDS.min(MAX_REREAD / bytes.len()) {
         let error = match serde_path_to_error::deserialize::<_, T>(Strict(&value)) {
             Ok(typed) => return Ok((typed, state.found.check()?)),
             Err(error) => error,

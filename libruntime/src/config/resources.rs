@@ -7,6 +7,7 @@ use super::list::number_list;
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
 };
+use std::collections::HashMap;
 
 const AT: &str = "linux.resources";
 
@@ -170,6 +171,7 @@ fn block_device(major: i64, minor: i64, at: std::fmt::Arguments, found: &mut Fou
 /// The size is a part of a file's name: `hugetlb.2MB.max`.
 fn hugepages(resources: &LinuxResources, found: &mut Found) {
     let limits = each(resources.hugepage_limits());
+    let mut seen = HashMap::new();
     for (i, limit) in limits.iter().enumerate() {
         let size = limit.page_size();
         let digits = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit)).unwrap_or_default();
@@ -180,7 +182,8 @@ fn hugepages(resources: &LinuxResources, found: &mut Found) {
         if limit.limit() < 0 {
             found.problem(format_args!("{AT}.hugepageLimits[{i}].limit"), "is less than 0");
         }
-        if let Some(first) = limits[..i].iter().position(|other| other.page_size() == size) {
+        let first = *seen.entry(size).or_insert(i);
+        if first != i {
             let text = format_args!("{size} is already in {AT}.hugepageLimits[{first}]");
             found.problem(format_args!("{AT}.hugepageLimits[{i}].pageSize"), text);
         }

@@ -89,19 +89,10 @@ pub(super) fn sets(
         let message = format!("left out, this host cannot grant them: {}", shown(all & !available));
         plan.warn("process.capabilities", message);
     }
+    // What contradicts itself was warned about when the configuration was checked.
     let permitted = permitted & available;
-    if effective & available & !permitted != 0 {
-        let message =
-            format!("not permitted, so not effective: {}", shown(effective & available & !permitted));
-        plan.warn("process.capabilities.effective", message);
-    }
     let inheritable = inheritable & available;
     let raisable = permitted & inheritable;
-    if ambient & available & !raisable != 0 {
-        let message =
-            format!("not permitted and inheritable, so not ambient: {}", shown(ambient & !raisable));
-        plan.warn("process.capabilities.ambient", message);
-    }
     Capabilities {
         bounding: bounding & available,
         effective: effective & permitted,

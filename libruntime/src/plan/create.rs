@@ -150,8 +150,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         become_root(&mut plan, host);
         mounts.fetch(&mut plan);
     }
-    let root_path = if needs_scratch { "root" } else { "." };
-    plan.push("root.path", Step::OpenRoot { path: Text::of(root_path) });
+    if needs_scratch {
+        plan.push("root.path", Step::UnlockRoot);
+    }
+    plan.push("root.path", Step::OpenRoot { path: Text::of(".") });
     plan.push("", Step::SetSid);
     if !request.no_new_keyring {
         process::keyring(&mut plan, process, &format!("_ses.{}", request.id));

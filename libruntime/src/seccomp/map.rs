@@ -11,7 +11,6 @@
 use super::arch::{AUDIT_X86_64, Abi, X32_BIT};
 use super::rules::{self, Clause, Condition, KILL_PROCESS, REFUSE_AS_UNKNOWN, Rules};
 use super::tables;
-use super::{Finding, PLACE};
 use oci_spec::runtime::LinuxSeccompOperator as Operator;
 
 const SOCKETCALL: u32 = 102;
@@ -36,9 +35,9 @@ pub(super) struct Map {
 }
 
 /// One map for each audit architecture, the native one first.
-pub(super) fn build(rules: &mut Rules, abis: &[&Abi], warnings: &mut Vec<Finding>) -> Vec<Map> {
+pub(super) fn build(rules: &mut Rules, abis: &[&Abi]) -> Vec<Map> {
     let mut maps: Vec<Map> = Vec::with_capacity(2);
-    for (index, abi) in abis.iter().enumerate() {
+    for abi in abis {
         if maps.iter().any(|map| map.audit == abi.audit) {
             continue;
         }
@@ -48,9 +47,6 @@ pub(super) fn build(rules: &mut Rules, abis: &[&Abi], warnings: &mut Vec<Finding
         let mut map = Map { audit: abi.audit, wide: abi.wide, intervals: Vec::new(), chains: Vec::new() };
         let points = decide(rules, &said, &mut map.chains);
         map.intervals = overlay(&background, &points);
-        if index == 0 {
-            warn_of_conflicts(rules, &said, abi, warnings);
-        }
         maps.push(map);
     }
     maps
@@ -90,13 +86,33 @@ fn unnamed(rules: &Rules, abi: &Abi, background: &mut Vec<(u32, Decision)>) -> D
     unknown
 }
 
+/// A clause that is about a number. In one word, because sorting these is much of the work.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Said(u64);
+
+impl Said {
+    fn new(number: u32, clause: usize) -> Self {
+        Self(u64::from(number) << 32 | clause as u64)
+    }
+
+    fn number(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn clause(self) -> usize {
+        self.0 as u32 as usize
+    }
+}
+
 /// Which clause is about which number: sorted by number, then as in the profile.
-fn said(rules: &mut Rules, abis: &[&Abi]) -> Vec<(u32, usize)> {
-    let mut said = Vec::new();
+fn said(rules: &mut Rules, abis: &[&Abi]) -> Vec<Said> {
+    let mut said = Vec::with_capacity(1024);
     for abi in abis {
         for rule in &rules.list {
             let numbers = rule.calls.iter().map(|call| call.1[abi.column]).filter(|&n| n != tables::NONE);
-            said.extend(numbers.flat_map(|n| rule.clauses.clone().map(move |id| (n | abi.offset, id))));
+            for number in numbers.map(|number| number | abi.offset) {
+                said.extend(rule.clauses.clone().map(|clause| Said::new(number, clause)));
+            }
         }
         if abi.multiplexed {
             multiplexed(rules, &mut said);
@@ -112,16 +128,19 @@ fn said(rules: &mut Rules, abis: &[&Abi]) -> Vec<(u32, usize)> {
 /// Their arguments are behind a pointer there, out of a filter's sight. A conditional rule that is stricter than
 /// the default therefore holds always, and one that is not stricter does not hold at all. (libseccomp
 /// compares whatever the registers of the outer call have, and lets `ipc` calls with a version through.)
-fn multiplexed(rules: &mut Rules, said: &mut Vec<(u32, usize)>) {
-    for rule in &rules.list {
-        for inner in rule.calls.iter().map(|call| call.1[tables::INNER]).filter(|&n| n != tables::NONE) {
-            for id in rule.clauses.clone() {
-                let Clause { ref conditions, action, entry } = rules.clauses[id];
-                if !conditions.is_empty() && !rules.stricter_than_default(action) {
-                    continue;
+fn multiplexed(rules: &mut Rules, said: &mut Vec<Said>) {
+    // What holds always comes first and so before the rest, as for the direct calls.
+    for always in [true, false] {
+        for rule in &rules.list {
+            for inner in rule.calls.iter().map(|call| call.1[tables::INNER]).filter(|&n| n != tables::NONE) {
+                for id in rule.clauses.clone() {
+                    let Clause { ref conditions, action } = rules.clauses[id];
+                    let holds = conditions.is_empty() || rules.stricter_than_default(action);
+                    if holds && conditions.is_empty() == always {
+                        said.push(Said::new(inner >> 16, rules.clauses.len()));
+                        rules.clauses.push(Clause { conditions: vec![inner_call(inner)], action });
+                    }
                 }
-                said.push((inner >> 16, rules.clauses.len()));
-                rules.clauses.push(Clause { conditions: vec![inner_call(inner)], action, entry });
             }
         }
     }
@@ -135,14 +154,14 @@ fn inner_call(inner: u32) -> Condition {
 }
 
 /// The decision for each number that rules are about, ascending.
-fn decide(rules: &Rules, said: &[(u32, usize)], chains: &mut Vec<Vec<usize>>) -> Vec<(u32, Decision)> {
+fn decide(rules: &Rules, said: &[Said], chains: &mut Vec<Vec<usize>>) -> Vec<(u32, Decision)> {
     let mut points = Vec::with_capacity(said.len());
-    for group in said.chunk_by(|a, b| a.0 == b.0) {
-        let always = group.iter().map(|said| &rules.clauses[said.1]).find(|c| c.conditions.is_empty());
+    for group in said.chunk_by(|a, b| a.number() == b.number()) {
+        let always = group.iter().map(|said| &rules.clauses[said.clause()]).find(|c| c.conditions.is_empty());
         let decision = match always {
             Some(clause) => Decision::Return(clause.action),
             None => {
-                let mut chain: Vec<usize> = group.iter().map(|said| said.1).collect();
+                let mut chain: Vec<usize> = group.iter().map(|said| said.clause()).collect();
                 rules::in_order_of_precedence(&mut chain, &rules.clauses);
                 let known = chains.iter().position(|other| *other == chain);
                 Decision::Chain(known.unwrap_or_else(|| {
@@ -151,7 +170,7 @@ fn decide(rules: &Rules, said: &[(u32, usize)], chains: &mut Vec<Vec<usize>>) ->
                 }))
             }
         };
-        points.push((group[0].0, decision));
+        points.push((group[0].number(), decision));
     }
     points
 }
@@ -180,22 +199,5 @@ fn push(intervals: &mut Vec<(u32, Decision)>, start: u32, decision: Decision) {
     }
     if intervals.last().is_none_or(|last| last.1 != decision) {
         intervals.push((start, decision));
-    }
-}
-
-/// Says it when two rules without conditions give one call different actions.
-fn warn_of_conflicts(rules: &Rules, said: &[(u32, usize)], abi: &Abi, warnings: &mut Vec<Finding>) {
-    for group in said.chunk_by(|a, b| a.0 == b.0) {
-        let mut always = group.iter().map(|s| &rules.clauses[s.1]).filter(|c| c.conditions.is_empty());
-        let Some(first) = always.next() else { continue };
-        if let Some(other) = always.find(|other| other.action != first.action) {
-            let name =
-                tables::CALLS.iter().find(|call| call.1[abi.column] == group[0].0).map_or("?", |c| c.0);
-            let message = format!(
-                "says something else of {name} than syscalls[{}], which comes first and holds",
-                first.entry
-            );
-            warnings.push(Finding::new(format!("{PLACE}.syscalls[{}]", other.entry), message));
-        }
     }
 }

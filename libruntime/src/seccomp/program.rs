@@ -197,9 +197,9 @@ impl Program {
     fn encoded(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 * self.backwards.len());
         for instruction in self.backwards.iter().rev() {
-            bytes.extend(instruction.code.to_ne_bytes());
-            bytes.extend([instruction.if_true, instruction.if_false]);
-            bytes.extend(instruction.operand.to_ne_bytes());
+            let ([c0, c1], [k0, k1, k2, k3]) =
+                (instruction.code.to_ne_bytes(), instruction.operand.to_ne_bytes());
+            bytes.extend([c0, c1, instruction.if_true, instruction.if_false, k0, k1, k2, k3]);
         }
         bytes
     }

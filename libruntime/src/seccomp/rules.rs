@@ -36,8 +36,6 @@ pub(super) struct Condition {
 pub(super) struct Clause {
     pub conditions: Vec<Condition>,
     pub action: u32,
-    /// Which entry of the profile it comes from.
-    pub entry: usize,
 }
 
 /// What is said of some calls.
@@ -88,7 +86,7 @@ pub(super) fn read(
         let alternatives = conditions(entry, syscall, warnings, findings);
         if action != default {
             let clauses = alternatives.into_iter();
-            rules.clauses.extend(clauses.map(|conditions| Clause { conditions, action, entry }));
+            rules.clauses.extend(clauses.map(|conditions| Clause { conditions, action }));
         }
         rules.list.push(Rule { calls, clauses: start..rules.clauses.len() });
     }

@@ -54,7 +54,11 @@ pub fn set_seccomp(state: &State, program: &[u8], flags: u32, notify: bool) -> D
 }
 
 pub fn close_fds(state: &State, preserve: u32) -> Done {
+    const SETFD: usize = 2;
+    const CLOEXEC: usize = 1;
     let (first, channel) = (3 + preserve, state.channel as u32);
+    // The one that stays says by its end that the program was executed.
+    call(Sysno::fcntl, [channel as usize, SETFD, CLOEXEC])?;
     if channel > first {
         call(Sysno::close_range, [first as usize, channel as usize - 1, 0])?;
     }

@@ -128,6 +128,9 @@ pub enum Step<T> {
     ParkSource {
         source: Source,
     },
+    /// Clones the root below the scratch directory and attaches that over it: what a mount namespace of
+    /// another user namespace has inherited is locked, and cannot be pivoted into (mount_namespaces(7)).
+    UnlockRoot,
     /// Clones a parked source again, so that its attributes are locked in a new user namespace.
     FetchSource {
         source: Source,

@@ -94,6 +94,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             mounts::attach_rootfs_in_scratch(host_path, propagation)
         }
         ParkSource { source } => mounts::park_source(state, source),
+        UnlockRoot => mounts::unlock_root(),
         FetchSource { source } => {
             let tree = mounts::fetch_source(source)?;
             state.put_source(source, tree)

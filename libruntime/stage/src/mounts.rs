@@ -107,6 +107,16 @@ pub fn attach_rootfs_in_scratch(host_path: &[u8], propagation: u64) -> Done {
     Ok(())
 }
 
+pub fn unlock_root() -> Done {
+    let locked = openat(AT_FDCWD, SCRATCH_ROOT, k::O_PATH | k::O_DIRECTORY)?;
+    let tree = open_tree(locked, b"\0", true)?;
+    move_mount(tree, locked)?;
+    close(locked);
+    fchdir(tree)?;
+    close(tree);
+    Ok(())
+}
+
 fn clone_rootfs(host_path: &[u8], propagation: u64) -> Done<(i32, i32)> {
     let flags = k::O_PATH | k::O_DIRECTORY | k::O_NOFOLLOW;
     let place = openat(AT_FDCWD, host_path, flags)?;

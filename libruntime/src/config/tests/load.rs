@@ -1,7 +1,7 @@
 //! Reading a bundle: every way in which there is no config.json says which one it is.
 
-use libruntime::ErrorKind;
-use libruntime::config::{Config, MAX_CONFIG_SIZE, check_id};
+use crate::config::{Config, MAX_CONFIG_SIZE, check_id};
+use crate::error::ErrorKind;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

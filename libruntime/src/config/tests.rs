@@ -1,20 +1,20 @@
 //! What is accepted, refused and warned about, as tables: a change to a minimal config, and every finding
 //! that it must give. One function touches the API; the cases do not.
 
-#[path = "config_checks/linux.rs"]
+mod corpus;
+mod fuzz;
 mod linux;
-#[path = "config_checks/process.rs"]
+mod load;
 mod process;
-#[path = "config_checks/resources.rs"]
+mod properties;
 mod resources;
-#[path = "config_checks/top.rs"]
 mod top;
-#[path = "config_checks/types.rs"]
 mod types;
 
-use libruntime::Finding;
-use libruntime::config::Config;
+use super::Config;
+use crate::error::Finding;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 fn minimal() -> Value {
     json!({
@@ -99,4 +99,16 @@ fn a_check_that_expects_the_wrong_thing_fails() {
     {
         assert!(std::panic::catch_unwind(|| check(change, expect)).is_err(), "{change} / {expect}");
     }
+}
+
+/// Configs and process objects that engines wrote, by a part of the file's name.
+fn corpus_files(kind: &str) -> Vec<PathBuf> {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../conformance/corpus"));
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut files: Vec<_> = files
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().contains(kind))
+        .collect();
+    files.sort();
+    files
 }

@@ -2,12 +2,12 @@
 //! configuration. `data/properties.txt` is the list, `data/full.json` a config that uses all of it but the
 //! few that exclude each other.
 
-use libruntime::config::Config;
+use crate::config::Config;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-const LIST: &str = include_str!("data/properties.txt");
-const FULL: &str = include_str!("data/full.json");
+const LIST: &str = include_str!("../../../tests/data/properties.txt");
+const FULL: &str = include_str!("../../../tests/data/full.json");
 
 /// Objects whose keys are names that the user chooses.
 const MAPS: [&str; 6] = [
@@ -91,7 +91,9 @@ fn every_property_survives_types_and_text() {
         let again = Config::parse(typed.to_string().as_bytes()).unwrap();
         assert_eq!(again.spec, parsed.spec);
         for (path, _) in rows().iter().filter(|(_, what)| what.starts_with("applied")) {
-            assert_eq!(values(&typed, path), values(&config, path), "{path}");
+            // The types add numbers to devices that have none.
+            let kept = values(&typed, path);
+            assert!(values(&config, path).iter().all(|value| kept.contains(value)), "{path}: {kept:?}");
         }
     }
 }

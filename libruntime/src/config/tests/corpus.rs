@@ -1,19 +1,9 @@
 //! Every configuration that real engines wrote is accepted, and nothing of it is lost.
 
-use libruntime::config::{Config, parse_process};
+use super::corpus_files as corpus;
+use crate::config::{Config, parse_process};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-
-fn corpus(kind: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/corpus");
-    let mut files: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_name().unwrap().to_str().unwrap().contains(kind))
-        .collect();
-    files.sort();
-    files
-}
+use std::path::Path;
 
 #[test]
 fn the_corpus_is_complete() {
