@@ -10,13 +10,16 @@
 //! `stats.rs` and `oom.rs` (what happened in it).
 
 mod apply;
+mod dbus;
 mod devices;
 mod files;
 mod layout;
 mod oom;
 mod processes;
+mod properties;
 mod runc_stats;
 pub mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -50,6 +53,9 @@ pub struct Cgroup {
     hierarchies: Vec<Hierarchy>,
     /// No path was asked for: an unprivileged caller does without what it may not use.
     optional: bool,
+    /// With the systemd driver: the unit whose cgroup it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<systemd::Unit>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +99,7 @@ impl Cgroup {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { hierarchies, optional: given.is_none() })
+        Ok(Self { hierarchies, optional: given.is_none(), unit: None })
     }
 
     pub fn is_v2(&self) -> bool {
@@ -102,18 +108,18 @@ impl Cgroup {
 
     /// Makes the directory in every hierarchy, with the controllers (v2) and the cpuset (v1) that
     /// processes in it need. One that exists is taken when it is empty, as engines reuse theirs.
-    /// An error leaves nothing behind.
+    /// An error leaves nothing behind. With the systemd driver the first [`Cgroup::attach`] makes it.
     pub fn create(&mut self) -> Result<()> {
+        if self.unit.is_some() {
+            return self.refuse_used_unit();
+        }
         let mut made = Made::default();
         let optional = self.optional && !Uid::effective().is_root();
         let mut usable = Vec::with_capacity(self.hierarchies.len());
         for hierarchy in &self.hierarchies {
-            let result = if hierarchy.is_v2() {
-                v2::create(hierarchy, &mut made)
-            } else {
-                v1::create(hierarchy, &mut made)
-            };
-            match result {
+            // Beside v1 the v2 hierarchy has no controllers to enable: a directory, like the others.
+            let create = if self.is_v2() { v2::create } else { v1::create };
+            match create(hierarchy, &mut made) {
                 Ok(()) => usable.push(hierarchy.clone()),
                 Err(error) if optional && not_permitted(&error) => {}
                 Err(error) => return Err(error),
@@ -129,25 +135,34 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Puts a process in: one write for each hierarchy.
+    /// Puts a process in: one write for each hierarchy. With the systemd driver the first call after
+    /// planning starts the unit.
     pub fn attach(&self, pid: i32) -> Result<()> {
+        let started = self.start_unit(pid)?;
         let value = pid.to_string();
-        for hierarchy in &self.hierarchies {
+        // What systemd has started a unit with is in its v2 cgroup already.
+        for hierarchy in self.hierarchies.iter().filter(|hierarchy| !(started && hierarchy.is_v2())) {
             let path = hierarchy.dir.join("cgroup.procs");
-            files::write(&path, &value).map_err(|errno| {
-                let error = Error::os(format!("write {pid} to {}", path.display()), errno);
-                match v2::attach_hint(hierarchy, errno) {
-                    Some(hint) => error.with_hint(hint),
-                    None => error,
+            let error = match (files::write(&path, &value), &self.unit) {
+                (Ok(()), _) => continue,
+                (Err(Errno::EACCES | Errno::EPERM), Some(unit)) => return unit.attach(pid),
+                (Err(errno), _) => {
+                    let error = Error::os(format!("write {pid} to {}", path.display()), errno);
+                    v2::attach_hint(hierarchy, errno).into_iter().fold(error, Error::with_hint)
                 }
-            })?;
+            };
+            return Err(error);
         }
         Ok(())
     }
 
     /// v2: the directory, to clone a process straight into (CLONE_INTO_CGROUP). On a v1 or hybrid
-    /// host [`Cgroup::attach`] is needed and this is `None`.
+    /// host, and for a systemd unit that is not started or not the whole host's, [`Cgroup::attach`]
+    /// is needed and this is `None`.
     pub fn open_dir(&self) -> Result<Option<OwnedFd>> {
+        if self.unit.as_ref().is_some_and(|unit| !unit.can_be_cloned_into()) {
+            return Ok(None);
+        }
         match self.hierarchies.as_slice() {
             [only] if only.is_v2() => files::open(&only.dir, OFlag::O_PATH | OFlag::O_DIRECTORY)
                 .map(Some)
@@ -164,7 +179,7 @@ impl Cgroup {
         let text = files::read(&path).map_err(|errno| files::failed("open", &path, errno))?;
         let layout = Layout::probe()?;
         let found = layout::hierarchies(&text);
-        let mut cgroup = self.clone();
+        let mut cgroup = Self { unit: None, ..self.clone() };
         for hierarchy in &mut cgroup.hierarchies {
             let mount = layout.mounts.iter().find(|mount| mount.point == hierarchy.mount);
             let here = found.iter().find(|(names, _)| *names == hierarchy.controllers);
@@ -181,7 +196,7 @@ impl Cgroup {
             .map_err(|problem| Error::new(ErrorKind::InvalidConfig, format!("cgroup {path:?} {problem}")))?;
         let relative: PathBuf =
             path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
-        let mut cgroup = self.clone();
+        let mut cgroup = Self { unit: None, ..self.clone() };
         let mut any = false;
         for hierarchy in &mut cgroup.hierarchies {
             let named = |name: &str| hierarchy.controllers.iter().any(|c| c == name);
@@ -194,6 +209,10 @@ impl Cgroup {
             true => Ok(cgroup),
             false => Err(Error::unsupported(format!("no cgroup hierarchy has controller {controller:?}"))),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pids(true).is_ok_and(|pids| pids.is_empty())
     }
 
     /// Whether the directory is there (of several hierarchies, in any).
@@ -242,7 +261,10 @@ impl Cgroup {
     /// processes that are still exiting are waited for, a little.
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + REMOVE_DEADLINE;
-        let mut first_error = None;
+        // systemd forgets a scope without processes by itself, and its cgroup with it. When it cannot
+        // be asked, an empty cgroup can be removed all the same.
+        let unit = self.unit.as_ref().filter(|_| self.exists());
+        let mut first_error = unit.and_then(|unit| unit.stop().err()).filter(|_| !self.is_empty());
         // A hierarchy that cannot be removed must not keep the others.
         for hierarchy in &self.hierarchies {
             if let Err(error) = remove_tree(&hierarchy.dir, deadline) {

@@ -356,6 +356,16 @@ impl Container {
         self.state.cgroup.apply(resources)
     }
 
+    /// What its cgroup has counted.
+    pub fn stats(&self) -> Result<Stats> {
+        self.state.cgroup.stats()
+    }
+
+    /// Tells of each time from now on that it runs out of memory.
+    pub fn oom_events(&self) -> Result<OomEvents> {
+        self.state.cgroup.oom_events()
+    }
+
     /// The directories of its cgroup, by controller; that of cgroup v2 has the empty name.
     pub fn cgroup_paths(&self) -> impl Iterator<Item = (String, PathBuf)> {
         self.state.cgroup.paths().into_iter()

@@ -20,9 +20,11 @@
 
 mod cgroup;
 mod config;
+mod console;
 mod container;
 mod create;
 mod error;
+mod features;
 mod hints;
 mod hooks;
 mod host;
@@ -38,9 +40,12 @@ mod state;
 mod sys;
 mod userns;
 
-pub use cgroup::Stats;
-pub use config::{check_id, parse_process, parse_resources};
+pub use cgroup::{Oom, OomEvents, Stats};
+pub use config::{check_id, load_config, parse_config, parse_process, parse_resources};
+pub use console::{receive_terminal, set_terminal_size, terminal_size};
 pub use container::{Container, Exit, Status};
 pub use create::{Create, Explanation, create, explain};
 pub use error::{Error, ErrorKind, Finding, Result};
+pub use features::features;
 pub use join::{Exec, Executed};
+pub use state::now;

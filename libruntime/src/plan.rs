@@ -219,6 +219,9 @@ impl Plan {
     }
 }
 
+pub use capabilities::names as known_capabilities;
+pub use mount_options::known as known_mount_options;
+
 /// The attributes that a mount's options ask for.
 pub fn mount_options(options: &[String]) -> onggi_stage::Attrs {
     mount_options::parse(options).attrs

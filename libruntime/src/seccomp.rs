@@ -7,10 +7,13 @@
 //!
 //! What a profile means where the specification does not say (tests compare all of it with libseccomp):
 //! - A rule without conditions holds whatever else the profile says of the call; of two, the first holds.
-//! - Of two conditional rules that both match, the narrower one holds (`== 5` before `> 3`), then the earlier.
-//!   libseccomp agrees on the common pairs; for others its order follows from its internal sorting.
-//! - Two conditions on one argument in one entry are alternatives, as with runc and crun: `args: [0 == 1,
-//!   0 == 2]` matches both. All conditions of such an entry are alternatives then, those on other arguments too.
+//! - Of two conditional rules that both match, the narrower one holds (`== 5` before `> 3`), then the
+//!   earlier. libseccomp agrees on the common pairs; for others its order follows from its internal sorting,
+//!   and it overlooks some rules that match (`arg < 0x1_0000_0000` next to `arg < 0`). Here every rule is
+//!   tried.
+//! - Two conditions on one argument in one entry are alternatives, as with runc and crun: `args: [0 == 1, 0
+//!   == 2]` matches both. All conditions of such an entry are alternatives then, those on other arguments
+//!   too.
 //! - A rule with the default action says nothing, and does not override a later rule.
 //! - On x86 and arm, arguments have 32 bits and so have the values that they are compared with. On x32 they
 //!   have 64, because there the kernel reads all 64 (libseccomp compares 32 and can be misled).
@@ -126,7 +129,8 @@ const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
 fn flags(seccomp: &LinuxSeccomp, notifies: bool, warnings: &mut Vec<Finding>) -> u32 {
     use LinuxSeccompFilterFlag as Flag;
-    // runc and crun leave the speculative store bypass mitigation off unless a list, be it empty, says otherwise.
+    // runc and crun leave the speculative store bypass mitigation off unless a list, be it empty, says
+    // otherwise.
     let Some(list) = seccomp.flags() else { return SPEC_ALLOW | if notifies { NEW_LISTENER } else { 0 } };
     let mut flags = if notifies { NEW_LISTENER } else { 0 };
     for (index, flag) in list.iter().enumerate() {

@@ -169,7 +169,7 @@ impl Directory {
 }
 
 /// Now, as RFC 3339 with nanoseconds, in UTC.
-pub(crate) fn now() -> String {
+pub fn now() -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86400, since.as_secs() % 86400);
     let (year, month, day) = civil(days as i64);

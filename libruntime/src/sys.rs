@@ -4,8 +4,10 @@
 
 pub mod bpf;
 mod spawn;
+mod terminal;
 
 pub use spawn::{Spawn, hold_user_namespace, spawn};
+pub use terminal::{set_terminal_size, terminal_size};
 
 use nix::errno::Errno;
 use std::ffi::CStr;

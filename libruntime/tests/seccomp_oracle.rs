@@ -1,7 +1,7 @@
 //! Compares what compiled profiles decide with a plain model of the specification, with libseccomp, with
 //! seccompiler and with the kernel, over random and real profiles and many calls.
 //!
-//! Needs `libseccomp2` at run time. `SECCOMP_PROFILES` may name a directory of `config.json` files to add.
+//! Needs `libseccomp2` at run time. The real profiles are those of the conformance corpus.
 
 #[path = "../src/seccomp/interpreter.rs"]
 mod interpreter;
@@ -34,25 +34,22 @@ fn compiled(machine: Machine, seccomp: &LinuxSeccomp) -> Vec<u8> {
     compile_for(machine, seccomp, &mut Vec::new()).expect("a good profile").program
 }
 
-/// The real profiles: those beside this file and those of `SECCOMP_PROFILES`.
+/// The different profiles of the corpus, each with the name of a file that has it.
 fn profiles() -> Vec<(String, LinuxSeccomp)> {
-    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seccomp_oracle").to_owned();
-    let directories = [Some(ours), std::env::var("SECCOMP_PROFILES").ok()];
-    let mut profiles = Vec::new();
-    for directory in directories.into_iter().flatten() {
-        for entry in std::fs::read_dir(&directory).expect("the directory of profiles can be read") {
-            let path = entry.unwrap().path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
-            let config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-            if let Some(profile) = config.pointer("/linux/seccomp").filter(|profile| !profile.is_null()) {
-                let profile = serde_json::from_value(profile.clone()).unwrap();
-                profiles.push((path.display().to_string(), profile));
-            }
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../conformance/corpus");
+    let mut profiles: Vec<(String, LinuxSeccomp)> = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("the corpus can be read") {
+        let path = entry.unwrap().path();
+        let config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let Some(profile) = config.pointer("/linux/seccomp").filter(|profile| !profile.is_null()) else {
+            continue;
+        };
+        let profile = serde_json::from_value(profile.clone()).unwrap();
+        if profiles.iter().all(|known| known.1 != profile) {
+            profiles.push((path.file_name().unwrap().to_str().unwrap().to_owned(), profile));
         }
     }
-    assert!(profiles.len() >= 3);
+    assert!(profiles.len() >= 6);
     profiles
 }
 
@@ -110,8 +107,8 @@ fn calls(model: &Model, audit: u32, arch: Arch, seed: u64) -> Vec<Call> {
 /// Whether libseccomp may answer a call in another way:
 /// - it does not know calls younger than itself;
 /// - on x32 it compares 32 bits;
-/// - where several conditional rules for one call overlap, it does not try the next one when the first had the
-///   same comparison at its start: `arg < 0x1_0000_0000 or arg < 0` does not match 0xffff_ffff. Real
+/// - where several conditional rules for one call overlap, it does not try the next one when the first had
+///   the same comparison at its start: `arg < 0x1_0000_0000 or arg < 0` does not match 0xffff_ffff. Real
 ///   profiles do not run into that, and are compared in full.
 fn differs(model: &Model, call: &Call, real: bool) -> bool {
     if !model.has_conditions(call.number) {
@@ -128,8 +125,8 @@ fn differs(model: &Model, call: &Call, real: bool) -> bool {
     halves || empty || !real && model.conditional_alternatives(call.number) > 1
 }
 
-/// Asks the model about every call, and libseccomp too where it takes the profile; returns how many calls were
-/// compared with each.
+/// Asks the model about every call, and libseccomp too where it takes the profile; returns how many calls
+/// were compared with each.
 fn compare(machine: Machine, seccomp: &LinuxSeccomp, seed: u64, real: bool) -> (usize, usize) {
     let ours = compiled(machine, seccomp);
     let (main, audits) = match machine {
@@ -145,8 +142,8 @@ fn compare(machine: Machine, seccomp: &LinuxSeccomp, seed: u64, real: bool) -> (
         let names = seccomp.syscalls().iter().flatten().flat_map(|rule| rule.names());
         let younger = names.filter(|name| !model::in_libseccomp(arch, name));
         let younger: BTreeSet<u32> = younger.filter_map(|name| model::number(arch, name)).collect();
-        // Version 2.5.4 forgets to load the number when the first call is one that the architecture does not have,
-        // so a random profile is given to it for one architecture and without such names.
+        // Version 2.5.4 forgets to load the number when the first call is one that the architecture does not
+        // have, so a random profile is given to it for one architecture and without such names.
         let has = |name: &str| model::number(arch, name).is_some();
         let single = libseccomp::program(seccomp, &[arch], has).ok().filter(|_| !real && all.contains(&arch));
         let theirs = whole.as_ref().or(single.as_ref());
@@ -356,8 +353,10 @@ proptest! {
             }
             let args = rule["args"].as_array().unwrap().clone();
             let indices: BTreeSet<u64> = args.iter().map(|arg| arg["index"].as_u64().unwrap()).collect();
-            let alternatives: Vec<Vec<Value>> =
-                if indices.len() == args.len() { vec![args] } else { args.into_iter().map(|arg| vec![arg]).collect() };
+            let alternatives: Vec<Vec<Value>> = match indices.len() == args.len() {
+                true => vec![args],
+                false => args.into_iter().map(|arg| vec![arg]).collect(),
+            };
             let known = |name: &&str| model::number(Arch::ScmpArchX86_64, name).is_some();
             for name in rule["names"].as_array().unwrap().iter().filter_map(Value::as_str).filter(known) {
                 names.extend(alternatives.iter().map(|alternative| (name.to_owned(), alternative.clone())));

@@ -112,12 +112,18 @@ impl Cgroup {
     /// As [`Cgroup::apply`] for a cgroup in use: only what `resources` has is changed, and when one
     /// write fails the earlier ones are undone. Device rules change only when given.
     pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Finding>> {
+        let operations = self.operations(resources)?;
         let mut journal = Some(Vec::new());
-        let result = self.run_all(&self.operations(resources)?, &mut journal).and_then(|()| match resources
-            .devices()
-        {
-            Some(devices) => self.set_devices(devices, false),
-            None => Ok(None),
+        let result = self.run_all(&operations, &mut journal).and_then(|()| {
+            if let Some(unit) = &self.unit {
+                // systemd writes these files too, rounded in its way: then once more as they were meant.
+                unit.set(resources, self.is_v2())?;
+                self.run_all(&operations, &mut None)?;
+            }
+            match resources.devices() {
+                Some(devices) => self.set_devices(devices, false),
+                None => Ok(None),
+            }
         });
         if result.is_err() {
             for (path, value) in journal.unwrap_or_default().iter().rev() {
@@ -335,7 +341,8 @@ fn cannot_be_privileged(error: &Error) -> bool {
     (refused || missing) && !has_host_root()
 }
 
-fn has_host_root() -> bool {
+/// Whether the caller has the privileges of the whole host, not only of a user namespace.
+pub(super) fn has_host_root() -> bool {
     let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
     let map = files::open_proc(Path::new("/proc/self/uid_map")).and_then(|fd| files::read_fd(&fd));
     nix::unistd::geteuid().is_root() && map.is_ok_and(whole)

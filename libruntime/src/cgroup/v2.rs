@@ -183,7 +183,7 @@ fn memory(memory: &LinuxMemory, list: &mut Vec<Op>) -> Result<()> {
 }
 
 /// The configuration counts memory and swap together, v2 swap alone; -1 is no limit.
-fn swap_max(memory: &LinuxMemory) -> Result<Option<i64>> {
+pub(super) fn swap_max(memory: &LinuxMemory) -> Result<Option<i64>> {
     let invalid =
         |problem: &str| Err(Error::invalid(vec![Finding::new("linux.resources.memory.swap", problem)]));
     let limit = memory.limit().unwrap_or(0);
@@ -260,7 +260,7 @@ fn cpu(cpu: &LinuxCpu, list: &mut Vec<Op>) -> Result<()> {
 }
 
 /// v1's 10 to 1000 as v2's 1 to 10000, a straight line as runc and crun have it.
-fn io_weight(weight: u16) -> u64 {
+pub(super) fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
 }
 

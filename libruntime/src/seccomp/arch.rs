@@ -1,6 +1,7 @@
 //! The machines that filters are written for and their kinds of system call entry.
 //!
-//! It is facts only. The numbers of the calls are in [`super::tables`], what is made of both in [`super::map`].
+//! It is facts only. The numbers of the calls are in [`super::tables`], what is made of both in
+//! [`super::map`].
 
 use crate::error::Finding;
 use oci_spec::runtime::Arch;

@@ -19,8 +19,11 @@ impl Call {
             4 => self.audit,
             // The instruction pointer: no filter of ours has a reason to look at it.
             8 | 12 => panic!("reads the instruction pointer"),
-            16..64 if offset % 8 == 0 => argument((offset - 16) / 8) as u32,
-            16..64 if offset % 8 == 4 => (argument((offset - 20) / 8) >> 32) as u32,
+            16..64 => match offset % 8 {
+                0 => argument((offset - 16) / 8) as u32,
+                4 => (argument((offset - 20) / 8) >> 32) as u32,
+                _ => panic!("reads at {offset}"),
+            },
             _ => panic!("reads at {offset}"),
         }
     }

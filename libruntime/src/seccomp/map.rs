@@ -125,8 +125,8 @@ fn said(rules: &mut Rules, abis: &[&Abi]) -> Vec<Said> {
 
 /// Rules for `socket`, `shmat` and others hold for the calls that multiplex them, too.
 ///
-/// Their arguments are behind a pointer there, out of a filter's sight. A conditional rule that is stricter than
-/// the default therefore holds always, and one that is not stricter does not hold at all. (libseccomp
+/// Their arguments are behind a pointer there, out of a filter's sight. A conditional rule that is stricter
+/// than the default therefore holds always, and one that is not stricter does not hold at all. (libseccomp
 /// compares whatever the registers of the outer call have, and lets `ipc` calls with a version through.)
 fn multiplexed(rules: &mut Rules, said: &mut Vec<Said>) {
     // What holds always comes first and so before the rest, as for the direct calls.
@@ -161,8 +161,7 @@ fn decide(rules: &Rules, said: &[Said], chains: &mut Vec<Vec<usize>>) -> Vec<(u3
         let decision = match always {
             Some(clause) => Decision::Return(clause.action),
             None => {
-                let mut chain: Vec<usize> = group.iter().map(|said| said.clause()).collect();
-                rules::in_order_of_precedence(&mut chain, &rules.clauses);
+                let chain: Vec<usize> = group.iter().map(|said| said.clause()).collect();
                 let known = chains.iter().position(|other| *other == chain);
                 Decision::Chain(known.unwrap_or_else(|| {
                     chains.push(chain);
@@ -171,6 +170,9 @@ fn decide(rules: &Rules, said: &[Said], chains: &mut Vec<Vec<usize>>) -> Vec<(u3
             }
         };
         points.push((group[0].number(), decision));
+    }
+    for chain in chains {
+        rules::in_order_of_precedence(chain, &rules.clauses);
     }
     points
 }

@@ -2,8 +2,8 @@
 //! where that matters, the arguments are compared.
 //!
 //! The program is written from its end to its start: then every jump goes to code that has its place already,
-//! and no address is filled in later. Conditional jumps reach 255 instructions; for a longer way a stepping stone is
-//! put in between. No instruction of the search looks at an argument, so that the kernel can know in
+//! and no address is filled in later. Conditional jumps reach 255 instructions; for a longer way a stepping
+//! stone is put in between. No instruction of the search looks at an argument, so that the kernel can know in
 //! advance (and skip the filter for) calls that are always allowed.
 //!
 //! It decides nothing about calls; that was done in [`super::map`].

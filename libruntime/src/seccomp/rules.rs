@@ -93,8 +93,8 @@ pub(super) fn read(
     rules
 }
 
-/// The calls that an entry names. A name that no machine knows is skipped, as libseccomp's users do: a profile
-/// may be newer than the runtime, and what it does not know the default action covers.
+/// The calls that an entry names. A name that no machine knows is skipped, as libseccomp's users do: a
+/// profile may be newer than the runtime, and what it does not know the default action covers.
 fn calls(
     entry: usize,
     syscall: &LinuxSyscall,
@@ -109,7 +109,8 @@ fn calls(
     for (index, name) in syscall.names().iter().enumerate() {
         let place = || format!("{PLACE}.syscalls[{entry}].names[{index}]");
         if notifies && name == "write" {
-            // The process that loads the filter reports to its parent with write(2), before anybody can listen.
+            // The process that loads the filter reports to its parent with write(2), before anybody can
+            // listen.
             let message = "SCMP_ACT_NOTIFY cannot be used for write: the container would never start";
             findings.push(Finding::new(place(), message));
         }

@@ -1,5 +1,6 @@
 //! Every system call name of Linux and its number on the machines that this build knows, as plain data: 7.0's
-//! newest (`rseq_slice_yield`) and older ones, as the kernel's own `syscall.tbl` and `unistd.h` files have them.
+//! newest (`rseq_slice_yield`) and older ones, as the kernel's own `syscall.tbl` and `unistd.h` files have
+//! them.
 //!
 //! It decides nothing. A name that only other machines have is listed too, without a number, so that a
 //! profile written for all machines is not taken for a misspelt one. The tests compare the table with the
@@ -17,8 +18,8 @@ pub(super) type Call = (&'static str, [u32; 6]);
 /// upper half, the first argument that it takes for this call in the lower.
 pub(super) const INNER: usize = 5;
 
-/// The call of that name. A profile has hundreds of names, and one comparison of two numbers is much less than
-/// one of two texts.
+/// The call of that name. A profile has hundreds of names, and one comparison of two numbers is much less
+/// than one of two texts.
 pub(super) fn find(name: &str) -> Option<&'static Call> {
     let start = start(name.as_bytes());
     let first = STARTS.partition_point(|&other| other < start);

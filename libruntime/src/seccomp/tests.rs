@@ -148,7 +148,7 @@ fn every_operator_compares_all_64_bits() {
 fn masked_equal_compares_the_bits_of_the_first_value_with_the_second() {
     for shift in [0, 32] {
         let args = json!([
-            {"index": 1, "value": 0xf0_u64 << shift, "valueTwo": 0x30_u64 << shift, "op": "SCMP_CMP_MASKED_EQ"},
+            {"index": 1, "op": "SCMP_CMP_MASKED_EQ", "value": 0xf0_u64 << shift, "valueTwo": 0x30_u64 << shift},
         ]);
         let filter = filter(allowing_all_but(json!([rule(&["getpid"], 7, args)])));
         let cases =
@@ -323,7 +323,8 @@ fn rules_for_sockets_and_ipc_hold_for_the_multiplexing_calls_of_x86() {
     ] {
         assert_eq!(decide(&allowed, X86, number, &[argument]), expected, "{number}({argument})");
     }
-    // The family of the socket is behind a pointer: refused for some is refused, allowed for some is not allowed.
+    // The family of the socket is behind a pointer: refused for some is refused, allowed for some is not
+    // allowed.
     let family = json!([{"index": 0, "value": 40, "op": "SCMP_CMP_EQ"}]);
     let refused = x86(allowing_all_but(json!([rule(&["socket"], 7, family.clone())])));
     assert_eq!(decide(&refused, X86, 102, &[1]), E7);
@@ -413,7 +414,8 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
     let cases = [
         (
             json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
-            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be the default: nobody could hand over the listener",
+            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be the default: \
+             nobody could hand over the listener",
         ),
         (
             json!({"defaultAction": "SCMP_ACT_KILL", "defaultErrnoRet": 1}),
@@ -459,16 +461,18 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
 
 #[test]
 fn what_has_no_effect_is_warned_of() {
-    let masked = |value: u64, two: u64| json!([{"index": 0, "value": value, "valueTwo": two, "op": "SCMP_CMP_MASKED_EQ"}]);
+    let masked = json!([{"index": 0, "value": 0xf0, "valueTwo": 0x33, "op": "SCMP_CMP_MASKED_EQ"}]);
     let second = json!([{"index": 0, "value": 1, "valueTwo": 2, "op": "SCMP_CMP_EQ"}]);
     let cases = [
         (
             allowing_all_but(json!([rule(&["read", "raed"], 1, json!([]))])),
-            "linux.seccomp.syscalls[0].names[1]: \"raed\" is not a system call that this build knows; it is skipped",
+            "linux.seccomp.syscalls[0].names[1]: \"raed\" is not a system call that this build knows; \
+             it is skipped",
         ),
         (
             json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_S390X"]}),
-            "linux.seccomp.architectures[1]: SCMP_ARCH_S390X cannot run on this machine; rules for it are not made",
+            "linux.seccomp.architectures[1]: SCMP_ARCH_S390X cannot run on this machine; \
+             rules for it are not made",
         ),
         (
             json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s"}),
@@ -479,12 +483,14 @@ fn what_has_no_effect_is_warned_of() {
             "linux.seccomp.flags[0]: has no effect without SCMP_ACT_NOTIFY and is left out",
         ),
         (
-            allowing_all_but(json!([rule(&["read"], 1, masked(0xf0, 0x33))])),
-            "linux.seccomp.syscalls[0].args[0].valueTwo: 0x33 has bits outside the mask 0xf0; they are ignored",
+            allowing_all_but(json!([rule(&["read"], 1, masked)])),
+            "linux.seccomp.syscalls[0].args[0].valueTwo: 0x33 has bits outside the mask 0xf0; \
+             they are ignored",
         ),
         (
             allowing_all_but(json!([rule(&["read"], 1, second)])),
-            "linux.seccomp.syscalls[0].args[0].valueTwo: 2 is ignored: only SCMP_CMP_MASKED_EQ has a second value",
+            "linux.seccomp.syscalls[0].args[0].valueTwo: 2 is ignored: \
+             only SCMP_CMP_MASKED_EQ has a second value",
         ),
     ];
     for (profile, expected) in cases {

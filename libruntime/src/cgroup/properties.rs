@@ -1,0 +1,230 @@
+//! Limits and annotations as properties of a systemd unit. Pure; `systemd.rs` sends them.
+//!
+//! A limit that systemd has no property for is not here: its file is written by `apply.rs` alone.
+
+use super::dbus::Value;
+use super::v2::{io_weight, swap_max, weight_of_shares};
+use crate::error::{Error, Finding, Result};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use std::collections::HashMap;
+
+/// How systemd says that there is no limit.
+const INFINITY: u64 = u64::MAX;
+const ANNOTATION: &str = "org.systemd.property.";
+
+/// The properties that an annotation may set. None of them runs, starts or stops anything else, or
+/// opens a file: whoever may annotate a container (a Kubernetes pod) is not the host's administrator.
+const ANNOTATED: [&str; 22] = [
+    "After",
+    "Before",
+    "CollectMode",
+    "CPUWeight",
+    "DefaultDependencies",
+    "Description",
+    "FinalKillSignal",
+    "IOWeight",
+    "KillMode",
+    "KillSignal",
+    "ManagedOOMMemoryPressure",
+    "ManagedOOMPreference",
+    "ManagedOOMSwap",
+    "MemoryHigh",
+    "MemoryLow",
+    "MemoryMin",
+    "OOMPolicy",
+    "RestartKillSignal",
+    "RuntimeMaxUSec",
+    "SendSIGHUP",
+    "SendSIGKILL",
+    "TimeoutStopUSec",
+];
+
+/// So that the controllers are there and `systemctl status` has figures.
+pub(super) fn accounting(v2: bool) -> &'static [&'static str] {
+    match v2 {
+        true => &["MemoryAccounting", "IOAccounting", "TasksAccounting"],
+        false => &["MemoryAccounting", "CPUAccounting", "BlockIOAccounting", "TasksAccounting"],
+    }
+}
+
+/// `linux.resources`, as far as systemd knows of it.
+pub(super) fn limits(resources: &LinuxResources, v2: bool) -> Result<Vec<(String, Value)>> {
+    let mut list = Vec::new();
+    if let Some(memory) = resources.memory() {
+        self::memory(memory, v2, &mut list)?;
+    }
+    if let Some(cpu) = resources.cpu() {
+        self::cpu(cpu, v2, &mut list)?;
+    }
+    if let Some(pids) = resources.pids() {
+        let limit = match pids.limit() {
+            ..0 => INFINITY,
+            // No tasks at all cannot be said.
+            limit => limit.max(1) as u64,
+        };
+        list.push(("TasksMax", Value::U64(limit)));
+    }
+    let weight = resources.block_io().as_ref().and_then(|block| block.weight()).filter(|&weight| weight != 0);
+    list.extend(weight.map(|weight| match v2 {
+        true => ("IOWeight", Value::U64(io_weight(weight))),
+        false => ("BlockIOWeight", Value::U64(weight.into())),
+    }));
+    for (key, value) in resources.unified().iter().flatten().filter(|_| v2) {
+        list.extend(unified(key, value));
+    }
+    Ok(list.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+type List = Vec<(&'static str, Value)>;
+
+fn memory(memory: &LinuxMemory, v2: bool, list: &mut List) -> Result<()> {
+    let bytes = |value: i64| Value::U64(u64::try_from(value).unwrap_or(INFINITY));
+    let limit = memory.limit().filter(|&value| value != 0);
+    list.extend(limit.map(|value| (if v2 { "MemoryMax" } else { "MemoryLimit" }, bytes(value))));
+    if v2 {
+        let reservation = memory.reservation().filter(|&value| value != 0);
+        list.extend(reservation.map(|value| ("MemoryLow", bytes(value))));
+        list.extend(swap_max(memory)?.map(|value| ("MemorySwapMax", bytes(value))));
+    }
+    Ok(())
+}
+
+fn cpu(cpu: &LinuxCpu, v2: bool, list: &mut List) -> Result<()> {
+    let shares = cpu.shares().filter(|&shares| shares != 0);
+    list.extend(match (v2, cpu.idle(), shares) {
+        // 0 is systemd's word for an idle cgroup.
+        (true, Some(1), _) => Some(("CPUWeight", Value::U64(0))),
+        (true, _, Some(shares)) => Some(("CPUWeight", Value::U64(weight_of_shares(shares)))),
+        (false, _, Some(shares)) => Some(("CPUShares", Value::U64(shares.clamp(2, 262_144)))),
+        _ => None,
+    });
+    let period = cpu.period().filter(|&period| period != 0);
+    list.extend(period.map(|period| ("CPUQuotaPeriodUSec", Value::U64(period))));
+    if let Some(quota) = cpu.quota().filter(|&quota| quota != 0) {
+        list.push(("CPUQuotaPerSecUSec", Value::U64(quota_per_second(quota, period.unwrap_or(100_000)))));
+    }
+    if v2 {
+        let sets = [("AllowedCPUs", cpu.cpus(), "cpus"), ("AllowedMemoryNodes", cpu.mems(), "mems")];
+        for (name, text, field) in sets {
+            if let Some(text) = text.as_deref().filter(|text| !text.is_empty()) {
+                let bits = bit_set(text).ok_or_else(|| {
+                    let at = format!("linux.resources.cpu.{field}");
+                    Error::invalid(vec![Finding::new(at, format!("{text:?} is not a list like 0-2,5"))])
+                })?;
+                list.push((name, Value::Bytes(bits)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// systemd keeps hundredths of a CPU; up, so that a small quota does not become none.
+fn quota_per_second(quota: i64, period: u64) -> u64 {
+    match u64::try_from(quota) {
+        Ok(quota) => (u128::from(quota) * 1_000_000 / u128::from(period)).next_multiple_of(10_000) as u64,
+        Err(_) => INFINITY,
+    }
+}
+
+/// The files of `linux.resources.unified` that are single numbers there and properties here.
+fn unified(key: &str, value: &str) -> Option<(&'static str, Value)> {
+    let name = match key {
+        "memory.max" => "MemoryMax",
+        "memory.high" => "MemoryHigh",
+        "memory.low" => "MemoryLow",
+        "memory.min" => "MemoryMin",
+        "memory.swap.max" => "MemorySwapMax",
+        "pids.max" => "TasksMax",
+        "cpu.weight" => "CPUWeight",
+        _ => return None,
+    };
+    let number = match value.trim() {
+        "max" => INFINITY,
+        text => text.parse().ok()?,
+    };
+    Some((name, Value::U64(number)))
+}
+
+/// `0-2,5` as bytes of bits, the first CPU being the lowest bit of the first byte.
+fn bit_set(text: &str) -> Option<Vec<u8>> {
+    let mut bits = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        // The kernel has at most 8192 CPUs; this bounds what a hostile list makes us allocate.
+        if first > last || last > 0xffff {
+            return None;
+        }
+        for number in first..=last {
+            if bits.len() <= number / 8 {
+                bits.resize(number / 8 + 1, 0);
+            }
+            bits[number / 8] |= 1 << (number % 8);
+        }
+    }
+    Some(bits)
+}
+
+/// `org.systemd.property.NAME` annotations. One that is not on the list is an error: it was meant.
+pub(super) fn annotated(annotations: &HashMap<String, String>) -> Result<Vec<(String, Value)>> {
+    let mut entries: Vec<_> =
+        annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION)?, value))).collect();
+    entries.sort();
+    let mut list = Vec::new();
+    let mut findings = Vec::new();
+    for (name, text) in entries {
+        let at = format!("annotations.{ANNOTATION}{name}");
+        // FooSec in seconds is FooUSec in microseconds, as in unit files.
+        let seconds = name.strip_suffix("Sec").filter(|stem| !stem.ends_with('U'));
+        let real = seconds.map_or(name.to_owned(), |stem| format!("{stem}USec"));
+        if !ANNOTATED.contains(&real.as_str()) {
+            findings.push(Finding::new(at, "this property cannot be set for a container"));
+            continue;
+        }
+        let value = match seconds {
+            Some(_) => microseconds(text),
+            None => parse(text),
+        };
+        match value {
+            Some(value) => list.push((real, value)),
+            None => {
+                findings.push(Finding::new(at, format!("{text:?} is not a value in GVariant text format")))
+            }
+        }
+    }
+    if findings.is_empty() { Ok(list) } else { Err(Error::invalid(findings)) }
+}
+
+fn microseconds(text: &str) -> Option<Value> {
+    let number = text.trim().rsplit(' ').next()?;
+    let seconds: f64 = number.parse().ok()?;
+    (seconds.is_finite() && seconds >= 0.0).then_some(Value::U64((seconds * 1e6) as u64))
+}
+
+/// The values that the properties above have, in GVariant text format: `true`, `5`, `uint64 5`,
+/// `'text'`, `['a', 'b']`.
+fn parse(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let parts = inner.split(',').map(str::trim).filter(|part| !part.is_empty());
+        return parts.map(quoted).collect::<Option<_>>().map(Value::Strs);
+    }
+    if let Some(text) = quoted(text) {
+        return Some(Value::Str(text));
+    }
+    match text.split_once(' ') {
+        Some(("uint32", number)) => number.trim().parse().ok().map(Value::U32),
+        Some(("uint64", number)) => number.trim().parse().ok().map(Value::U64),
+        Some(("int32", number)) => number.trim().parse().ok().map(Value::I32),
+        Some(("boolean", word)) => word.trim().parse().ok().map(Value::Bool),
+        Some(_) => None,
+        None => text.parse().ok().map(Value::Bool).or(text.parse().ok().map(Value::I32)),
+    }
+}
+
+/// A text in quotes; with a backslash or a further quote in it there is no need for.
+fn quoted(text: &str) -> Option<String> {
+    let mark = text.chars().next().filter(|mark| "'\"".contains(*mark))?;
+    let inner = text.strip_prefix(mark)?.strip_suffix(mark)?;
+    (!inner.contains(['\\', mark])).then(|| inner.to_owned())
+}

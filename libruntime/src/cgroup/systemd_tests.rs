@@ -1,0 +1,215 @@
+use super::*;
+use crate::cgroup::layout::tests::layout;
+use crate::cgroup::stats::Stats;
+use crate::error::ErrorKind;
+use std::process::{Command, Stdio};
+
+fn names(path: &str, user: bool) -> std::result::Result<(String, String), String> {
+    Names::parse(Some(Path::new(path)), "id", user).map(|names| (names.slice, names.unit))
+}
+
+#[test]
+fn the_path_is_slice_prefix_and_name() {
+    let ok = |slice: &str, unit: &str| Ok((slice.to_owned(), unit.to_owned()));
+    assert_eq!(names("a-b.slice:cri:x", false), ok("a-b.slice", "cri-x.scope"));
+    assert_eq!(names(":cri:x", false), ok("system.slice", "cri-x.scope"));
+    assert_eq!(names(":cri:x", true), ok("user.slice", "cri-x.scope"));
+    assert_eq!(names("-:p:x", false), ok("-.slice", "p-x.scope"));
+    assert_eq!(names("a.slice::x", false), ok("a.slice", "x.scope"));
+    assert_eq!(names("", false), ok("system.slice", "onggi-id.scope"));
+    assert_eq!(names("a.slice:p:x+y", false), ok("a.slice", "p-x\\x2by.scope"));
+    for wrong in [
+        "/a/b",
+        "a:b",
+        "a.slice:b:c:d",
+        "a:b:c",
+        "a.slice:b:",
+        "a.slice:b:c.slice",
+        "../x.slice:b:c",
+        "a--b.slice:p:x",
+    ] {
+        assert!(names(wrong, false).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn each_dash_of_a_slice_is_a_level() {
+    assert_eq!(expand_slice("a-b-c.slice"), Path::new("a.slice/a-b.slice/a-b-c.slice"));
+    assert_eq!(expand_slice("system.slice"), Path::new("system.slice"));
+    assert_eq!(expand_slice("-.slice"), Path::new(""));
+}
+
+fn limits(json: &str, v2: bool) -> Vec<String> {
+    let resources: LinuxResources = serde_json::from_str(json).unwrap();
+    let list = properties::limits(&resources, v2).unwrap();
+    list.iter().map(|(name, value)| format!("{name}={value:?}")).collect()
+}
+
+#[test]
+fn limits_are_properties() {
+    assert_eq!(
+        limits(
+            r#"{"memory":{"limit":100,"swap":300,"reservation":50},"pids":{"limit":0},"blockIO":{"weight":500},
+                "cpu":{"shares":1024,"quota":50001,"period":100000,"cpus":"0-1,9","mems":"0"}}"#,
+            true
+        ),
+        [
+            "MemoryMax=U64(100)",
+            "MemoryLow=U64(50)",
+            "MemorySwapMax=U64(200)",
+            "CPUWeight=U64(100)",
+            "CPUQuotaPeriodUSec=U64(100000)",
+            "CPUQuotaPerSecUSec=U64(510000)",
+            "AllowedCPUs=Bytes([3, 2])",
+            "AllowedMemoryNodes=Bytes([1])",
+            "TasksMax=U64(1)",
+            "IOWeight=U64(4950)",
+        ]
+    );
+    let infinity = u64::MAX;
+    assert_eq!(
+        limits(r#"{"memory":{"limit":-1},"pids":{"limit":-1},"cpu":{"shares":512,"quota":-1}}"#, false),
+        [
+            format!("MemoryLimit=U64({infinity})"),
+            "CPUShares=U64(512)".into(),
+            format!("CPUQuotaPerSecUSec=U64({infinity})"),
+            format!("TasksMax=U64({infinity})"),
+        ]
+    );
+    assert_eq!(limits(r#"{"unified":{"memory.high":"max"}}"#, true), [format!("MemoryHigh=U64({infinity})")]);
+}
+
+#[test]
+fn annotations_set_harmless_properties_only() {
+    let set = |name: &str, value: &str| {
+        let map = HashMap::from([(format!("org.systemd.property.{name}"), value.to_owned())]);
+        properties::annotated(&map).map(|list| list.into_iter().next().unwrap())
+    };
+    assert_eq!(set("TimeoutStopUSec", "uint64 5").unwrap(), ("TimeoutStopUSec".into(), Value::U64(5)));
+    assert_eq!(set("TimeoutStopSec", "1.5").unwrap(), ("TimeoutStopUSec".into(), Value::U64(1_500_000)));
+    assert_eq!(set("KillSignal", "37").unwrap().1, Value::I32(37));
+    assert_eq!(set("CollectMode", "'inactive'").unwrap().1, Value::Str("inactive".into()));
+    assert_eq!(set("DefaultDependencies", "true").unwrap().1, Value::Bool(true));
+    assert_eq!(
+        set("After", "['a.service', 'b.service']").unwrap().1,
+        Value::Strs(vec!["a.service".into(), "b.service".into()])
+    );
+    for name in
+        ["ExecStartPre", "ExecStopPost", "Wants", "Requires", "OnFailure", "Slice", "PIDs", "Delegate", "Sec"]
+    {
+        let error = set(name, "'x'").unwrap_err();
+        assert_eq!(error.findings()[0].at, format!("annotations.org.systemd.property.{name}"));
+    }
+    assert!(set("KillSignal", "'a\\'b'").is_err());
+}
+
+/// The systemd that this test runs under, if any, with a scope that is stopped at the end.
+struct Live(Cgroup, Vec<std::process::Child>);
+
+fn live(name: &str, resources: &str) -> Option<Live> {
+    let user = !has_host_root();
+    if !Path::new("/run/systemd/system").is_dir() || Bus::connect(&address(user), WAIT).is_err() {
+        eprintln!("skipped: needs systemd and its bus");
+        return None;
+    }
+    let resources: LinuxResources = serde_json::from_str(resources).unwrap();
+    let path = format!(":onggi-test:{name}-{}", std::process::id());
+    let layout = Layout::probe().unwrap();
+    let none = HashMap::new();
+    let mut cgroup =
+        Cgroup::plan_systemd(&layout, Some(Path::new(&path)), "id", Some(&resources), &none).unwrap();
+    cgroup.create().unwrap();
+    assert!(!cgroup.exists());
+    assert!(cgroup.open_dir().unwrap().is_none());
+    let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+    let pid = child.id() as i32;
+    let live = Live(cgroup, vec![child]);
+    live.0.attach(pid).unwrap();
+    live.0.apply(&resources).unwrap();
+    Some(live)
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        for child in &mut self.1 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = self.0.remove();
+    }
+}
+
+fn property(unit: &Unit, name: &str) -> String {
+    let scope = if unit.user { "--user" } else { "--system" };
+    let output = Command::new("systemctl").args([scope, "show", "-P", name, &unit.name]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_scope_is_started_used_updated_and_stopped() {
+    let Some(mut live) = live("life", r#"{"memory":{"limit":67108864},"pids":{"limit":20}}"#) else { return };
+    let unit = live.0.unit.clone().unwrap();
+    let pid = live.1[0].id() as i32;
+    assert_eq!(live.0.pids(true).unwrap(), [pid]);
+    assert_eq!(property(&unit, "ActiveState"), "active");
+    assert_eq!(property(&unit, "Delegate"), "yes");
+    assert_eq!(property(&unit, "TasksMax"), "20");
+    // As an exec sees it: read from the state.
+    let stored: Cgroup = serde_json::from_str(&serde_json::to_string(&live.0).unwrap()).unwrap();
+    let second = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+    stored.attach(second.id() as i32).unwrap();
+    live.1.push(second);
+    assert_eq!(stored.pids(true).unwrap().len(), 2);
+    let used = Cgroup { unit: Some(unit.clone()), ..stored.clone() }.create().unwrap_err();
+    assert_eq!(used.kind(), ErrorKind::WrongState);
+    stored
+        .update(
+            &serde_json::from_str(r#"{"pids":{"limit":33},"cpu":{"quota":12345,"period":100000}}"#).unwrap(),
+        )
+        .unwrap();
+    assert_eq!(property(&unit, "TasksMax"), "33");
+    let Stats { pids, memory, .. } = stored.stats().unwrap();
+    assert_eq!((pids.limit, memory.usage.limit), (Some(33), Some(67108864)));
+    stored.freeze().unwrap();
+    assert!(stored.is_frozen().unwrap());
+    stored.thaw().unwrap();
+    stored.kill_all(libc::SIGKILL).unwrap();
+    for child in &mut live.1 {
+        child.wait().unwrap();
+    }
+    stored.remove().unwrap();
+    assert!(!stored.exists());
+    assert_ne!(property(&unit, "ActiveState"), "active");
+    stored.remove().unwrap();
+}
+
+#[test]
+fn a_scope_that_still_has_processes_is_stopped_with_them() {
+    let Some(mut live) = live("stop", "{}") else { return };
+    live.0.remove().unwrap();
+    assert!(!live.0.exists());
+    assert!(!live.1[0].wait().unwrap().success());
+}
+
+#[test]
+fn a_name_can_be_used_again_at_once() {
+    for _ in 0..3 {
+        let Some(mut live) = live("again", "{}") else { return };
+        live.0.kill_all(libc::SIGKILL).unwrap();
+        live.1[0].wait().unwrap();
+    }
+}
+
+#[test]
+fn paths_are_below_the_slice() {
+    if !has_host_root() {
+        return;
+    }
+    let v2 = layout("30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/x\n");
+    let path = Path::new("a-b.slice:p:x");
+    let cgroup = Cgroup::plan_systemd(&v2, Some(path), "id", None, &HashMap::new()).unwrap();
+    assert_eq!(cgroup.paths()[""], Path::new("/sys/fs/cgroup/a.slice/a-b.slice/p-x.scope"));
+    assert_eq!(cgroup.systemd_unit(), Some("p-x.scope"));
+    let text = serde_json::to_string(&cgroup).unwrap();
+    assert!(!text.contains("Delegate"), "{text}");
+}

@@ -1,0 +1,69 @@
+//! What this build knows, as the spec's features structure (features.md, features-linux.md).
+//!
+//! It is about the build, not about the host: nothing here may ask the kernel. The lists come from
+//! the modules that act on them, so that they cannot claim more than is done.
+
+use crate::{plan, seccomp};
+use serde_json::{Value, json};
+
+/// The features structure of the spec, complete.
+pub fn features() -> Value {
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": "1.3.0",
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": plan::known_mount_options(),
+        "linux": linux(),
+        "annotations": { "io.onggi.version": env!("CARGO_PKG_VERSION") },
+        // No annotation changes what onggi does.
+        "potentiallyUnsafeConfigAnnotations": [],
+    })
+}
+
+fn linux() -> Value {
+    json!({
+        "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+        "capabilities": plan::known_capabilities(),
+        "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+        "seccomp": {
+            "enabled": true,
+            "actions": seccomp::known_actions(),
+            "operators": seccomp::known_operators(),
+            "archs": seccomp::known_architectures(),
+            "knownFlags": seccomp::known_flags(),
+            "supportedFlags": seccomp::known_flags(),
+        },
+        "apparmor": { "enabled": true },
+        "selinux": { "enabled": true },
+        "intelRdt": { "enabled": true, "schemata": true, "monitoring": false },
+        "memoryPolicy": {
+            "modes": [
+                "MPOL_BIND",
+                "MPOL_DEFAULT",
+                "MPOL_INTERLEAVE",
+                "MPOL_LOCAL",
+                "MPOL_PREFERRED",
+                "MPOL_PREFERRED_MANY",
+                "MPOL_WEIGHTED_INTERLEAVE",
+            ],
+            "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
+        },
+        "mountExtensions": { "idmap": { "enabled": true } },
+        "netDevices": { "enabled": false },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_recursive_attribute_and_capability_is_listed() {
+        let features = super::features();
+        let has = |at: &str, name: &str| {
+            features.pointer(at).and_then(|list| list.as_array()).is_some_and(|list| list.contains(&name.into()))
+        };
+        for option in ["rro", "rnosuid", "rslave", "idmap", "nosymfollow", "tmpcopyup"] {
+            assert!(has("/mountOptions", option), "{option}");
+        }
+        assert!(has("/linux/capabilities", "CAP_CHECKPOINT_RESTORE"));
+    }
+}
