@@ -211,6 +211,12 @@ impl Cgroup {
         }
     }
 
+    /// An unprivileged caller may use no hierarchy: there is no cgroup, and nothing lists, freezes or
+    /// kills all of the container's processes.
+    pub fn is_none(&self) -> bool {
+        self.hierarchies.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
         self.pids(true).is_ok_and(|pids| pids.is_empty())
     }

@@ -18,11 +18,11 @@ pub fn receive_terminal(socket: BorrowedFd) -> Result<OwnedFd> {
     loop {
         let mut vector = [IoSliceMut::new(&mut name)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message =
-            match socket::recvmsg::<()>(socket.as_raw_fd(), &mut vector, Some(&mut control), flags) {
-                Err(Errno::EINTR) => continue,
-                other => other.map_err(failed)?,
-            };
+        let message = match socket::recvmsg::<()>(socket.as_raw_fd(), &mut vector, Some(&mut control), flags)
+        {
+            Err(Errno::EINTR) => continue,
+            other => other.map_err(failed)?,
+        };
         for control in message.cmsgs().map_err(failed)? {
             if let ControlMessageOwned::ScmRights(fds) = control
                 && let Some(fd) = fds.first()

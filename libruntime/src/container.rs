@@ -1,10 +1,11 @@
 //! A container that exists: what its state is, and the verbs on it.
 
+use crate::cgroup::{OomEvents, Stats};
 use crate::create::prepare_spec;
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::parent::{self, Child};
 use crate::state::{Directory, State};
-use crate::{hooks, join, notify, sys};
+use crate::{hooks, join, notify, resctrl, sys};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
@@ -298,9 +299,7 @@ impl Container {
             self.state.cgroup.kill_all(libc::SIGKILL)?;
             self.state.cgroup.remove()?;
         }
-        if let Some(group) = &self.state.resctrl {
-            let _ = std::fs::remove_dir(group);
-        }
+        resctrl::remove(&self.state.resctrl);
         self.child = None;
         // The container is gone whatever these do; the spec has their failures logged (runtime.md).
         let spec = self.spec().ok();

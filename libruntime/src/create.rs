@@ -116,7 +116,7 @@ pub(crate) fn prepare_spec(spec: Spec, request: Request) -> Result<Prepared> {
 struct Made {
     directory: Directory,
     cgroup: Option<Cgroup>,
-    resctrl: Option<PathBuf>,
+    resctrl: Vec<PathBuf>,
     /// Hooks have run, so those after the end run as well.
     after: Option<(Vec<oci_spec::runtime::Hook>, Vec<u8>)>,
     kept: bool,
@@ -132,9 +132,7 @@ impl Drop for Made {
             let _ = cgroup.kill_all(libc::SIGKILL);
             let _ = cgroup.remove();
         }
-        if let Some(group) = &self.resctrl {
-            let _ = std::fs::remove_dir(group);
-        }
+        resctrl::remove(&self.resctrl);
         if let Some((hooks, state)) = &self.after {
             let _ = hooks::run_all(hooks, "hooks.poststop", state);
         }
@@ -153,7 +151,7 @@ pub fn create(options: &Create) -> Result<Container> {
     let mut cgroup = prepared.cgroup.clone();
     let directory = Directory::create(options.store, options.id)?;
     let mut made =
-        Made { directory: directory.clone(), cgroup: None, resctrl: None, after: None, kept: false };
+        Made { directory: directory.clone(), cgroup: None, resctrl: Vec::new(), after: None, kept: false };
     let mut state = first_state(spec, request, &cgroup)?;
     directory.write_state(&state)?;
     directory.write_spec(spec)?;
@@ -222,7 +220,7 @@ fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State>
         annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
         init: None,
         cgroup: cgroup.clone(),
-        resctrl: None,
+        resctrl: Vec::new(),
         request: request.clone(),
     })
 }

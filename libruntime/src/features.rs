@@ -59,7 +59,10 @@ mod tests {
     fn every_recursive_attribute_and_capability_is_listed() {
         let features = super::features();
         let has = |at: &str, name: &str| {
-            features.pointer(at).and_then(|list| list.as_array()).is_some_and(|list| list.contains(&name.into()))
+            features
+                .pointer(at)
+                .and_then(|list| list.as_array())
+                .is_some_and(|list| list.contains(&name.into()))
         };
         for option in ["rro", "rnosuid", "rslave", "idmap", "nosymfollow", "tmpcopyup"] {
             assert!(has("/mountOptions", option), "{option}");

@@ -2,6 +2,7 @@
 //! (Documentation/filesystems/resctrl.rst of the kernel).
 
 use crate::error::{Error, Result};
+use nix::errno::Errno;
 use oci_spec::runtime::{LinuxIntelRdt, Spec};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,50 +10,114 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = "/sys/fs/resctrl";
 
 /// Puts `pid` into the class of service that the configuration names, making it where it is
-/// missing. Returns the directories that are ours to remove.
-pub(crate) fn join(spec: &Spec, id: &str, pid: i32) -> Result<Option<PathBuf>> {
+/// missing. Returns the directories that are ours to remove, the innermost first.
+pub(crate) fn join(spec: &Spec, id: &str, pid: i32) -> Result<Vec<PathBuf>> {
     let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     if !Path::new(ROOT).join("info").is_dir() {
         return Err(Error::unsupported("this host has no resctrl filesystem")
             .at("linux.intelRdt")
             .with_hint(format!("mount -t resctrl resctrl {ROOT}, on a processor with RDT")));
     }
-    let named = rdt.clos_id().as_deref();
-    let group = Path::new(ROOT).join(named.unwrap_or(id));
-    let made = match fs::create_dir(&group) {
-        Ok(()) => true,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+    let mut ours = Vec::new();
+    let joined = join_class(rdt, Path::new(ROOT), id, pid, &mut ours);
+    if joined.is_err() {
+        remove(&ours);
+    }
+    joined.map(|()| ours)
+}
+
+/// Best effort: a directory that somebody else uses meanwhile stays.
+pub(crate) fn remove(directories: &[PathBuf]) {
+    for directory in directories {
+        let _ = fs::remove_dir(directory);
+    }
+}
+
+fn join_class(rdt: &LinuxIntelRdt, root: &Path, id: &str, pid: i32, ours: &mut Vec<PathBuf>) -> Result<()> {
+    let (named, wanted) = (rdt.clos_id().as_deref(), schemata(rdt));
+    let group = root.join(named.unwrap_or(id));
+    // A class that is only named must be there (config-linux.md, "IntelRdt").
+    if named.is_some() && wanted.is_empty() && !group.is_dir() {
+        return Err(Error::os(format!("open {}", group.display()), Errno::ENOENT)
+            .at("linux.intelRdt.closID")
+            .with_hint("make the class first, or give its schemata"));
+    }
+    match fs::create_dir(&group) {
+        Ok(()) => ours.push(group.clone()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => {
             return Err(Error::io(format!("mkdir {}", group.display()), error).at("linux.intelRdt.closID"));
         }
-    };
-    let applied = write_schemata(rdt, &group)
-        .and_then(|()| write(&group.join("tasks"), &pid.to_string(), "linux.intelRdt"));
-    if let (Err(error), true) = (applied, made) {
-        let _ = fs::remove_dir(&group);
-        return Err(error);
     }
-    // A class that was given by name belongs to whoever named it, unless we made it.
-    Ok(made.then_some(group))
-}
-
-fn write_schemata(rdt: &LinuxIntelRdt, group: &Path) -> Result<()> {
-    let file = group.join("schemata");
-    let lines = [(rdt.l3_cache_schema(), "l3CacheSchema"), (rdt.mem_bw_schema(), "memBwSchema")];
-    for (schema, name) in lines {
-        if let Some(schema) = schema {
-            write(&file, &format!("{schema}\n"), &format!("linux.intelRdt.{name}"))?;
-        }
+    for (schema, place) in &wanted {
+        write(&group.join("schemata"), &format!("{schema}\n"), place)?;
     }
-    for (at, schema) in rdt.schemata().iter().flatten().enumerate() {
-        write(&file, &format!("{schema}\n"), &format!("linux.intelRdt.schemata[{at}]"))?;
+    write(&group.join("tasks"), &pid.to_string(), "linux.intelRdt")?;
+    #[allow(deprecated)] // configurations of spec 1.2 and older
+    let monitored = [rdt.enable_monitoring(), rdt.enable_cmt(), rdt.enable_mbm()].contains(&Some(true));
+    if monitored {
+        let monitor = group.join("mon_groups").join(id);
+        fs::create_dir(&monitor).map_err(|error| {
+            Error::io(format!("mkdir {}", monitor.display()), error).at("linux.intelRdt.enableMonitoring")
+        })?;
+        ours.insert(0, monitor.clone());
+        write(&monitor.join("tasks"), &pid.to_string(), "linux.intelRdt.enableMonitoring")?;
     }
     Ok(())
+}
+
+/// The lines of the schemata file that are asked for, each with its place.
+fn schemata(rdt: &LinuxIntelRdt) -> Vec<(&String, String)> {
+    let named = [(rdt.l3_cache_schema(), "l3CacheSchema"), (rdt.mem_bw_schema(), "memBwSchema")];
+    let named = named.into_iter().filter_map(|(schema, name)| Some((schema.as_ref()?, name.to_string())));
+    let listed = rdt.schemata().iter().flatten().enumerate();
+    let all = named.chain(listed.map(|(at, schema)| (schema, format!("schemata[{at}]"))));
+    all.map(|(schema, name)| (schema, format!("linux.intelRdt.{name}"))).collect()
 }
 
 fn write(path: &Path, value: &str, place: &str) -> Result<()> {
     fs::write(path, value)
         .map_err(|error| Error::io(format!("write {}", path.display()), error).at(place.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rdt(json: &str) -> LinuxIntelRdt {
+        serde_json::from_str(json).unwrap()
+    }
+
+    /// A directory stands in for the filesystem: what would be written can be read back.
+    fn root() -> PathBuf {
+        let root = std::env::temp_dir().join(format!(
+            "onggi-resctrl-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(&root).unwrap();
+        root
+    }
+
+    #[test]
+    fn a_class_gets_its_schemata_and_the_process() {
+        let (root, mut ours) = (root(), Vec::new());
+        join_class(&rdt(r#"{"closID":"gold","l3CacheSchema":"L3:0=f"}"#), &root, "c", 7, &mut ours).unwrap();
+        assert_eq!(fs::read_to_string(root.join("gold/schemata")).unwrap(), "L3:0=f\n");
+        assert_eq!(fs::read_to_string(root.join("gold/tasks")).unwrap(), "7");
+        assert_eq!(ours, [root.join("gold")]);
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_class_that_is_only_named_must_exist() {
+        let (root, mut ours) = (root(), Vec::new());
+        let error = join_class(&rdt(r#"{"closID":"gold"}"#), &root, "c", 7, &mut ours).unwrap_err();
+        assert_eq!(error.place(), Some("linux.intelRdt.closID"));
+        assert!(ours.is_empty() && !root.join("gold").exists());
+        fs::remove_dir_all(root).unwrap();
+    }
 }

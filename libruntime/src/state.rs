@@ -62,9 +62,8 @@ pub(crate) struct State {
     /// `None` until there is one.
     pub init: Option<ProcessId>,
     pub cgroup: Cgroup,
-    /// A resource control group of our own, to be removed (`linux.intelRdt`).
-    #[serde(default)]
-    pub resctrl: Option<PathBuf>,
+    /// Resource control groups of our own, to be removed (`linux.intelRdt`).
+    pub resctrl: Vec<PathBuf>,
     /// What it was asked to be, to explain a failure of its start.
     pub request: Request,
 }

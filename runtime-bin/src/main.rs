@@ -1,14 +1,76 @@
-fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    let store = std::path::Path::new("/run/onggi");
-    let mut go = || -> libruntime::Result<()> {
-        let container = libruntime::create(&libruntime::Create::new(store, &args[2], std::path::Path::new(&args[1])))?;
-        container.start()?;
-        println!("{:?}", container.wait()?);
-        container.delete(false)
+//! `onggi`, the command: reads the command line, does one verb, prints what went wrong.
+//!
+//! Must not do anything that a library user could want: that is libruntime's. The command line's
+//! form is in cli.rs, each verb in commands/.
+
+#![deny(unsafe_code)]
+
+mod cli;
+mod commands;
+mod failure;
+mod foreground;
+mod global;
+mod launch;
+mod log;
+mod output;
+mod signals;
+mod terminal;
+
+use cli::{Line, Parsed};
+use commands::*;
+use failure::Failure;
+use global::Global;
+use log::Log;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let line = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(line) => line,
+        Err((flags, failure)) => return end(&Log::open(&flags).unwrap_or_default(), Err(failure)),
     };
-    if let Err(error) = go() {
-        eprintln!("{error}");
-        std::process::exit(1);
+    // Asked before any descriptor of ours can take a number.
+    let inherited = launch::Inherited::of(&line.args);
+    let log = match Log::open(&line.global) {
+        Ok(log) => log,
+        Err(failure) => return end(&Log::default(), Err(failure)),
+    };
+    let result = Global::new(&line.global, &log, inherited).and_then(|global| dispatch(&line, &global));
+    end(&log, result)
+}
+
+fn dispatch(line: &Line, global: &Global) -> Result<u8, Failure> {
+    if let Some(text) = cli::asked_for_help(line) {
+        return output::print(&text);
+    }
+    let args: &Parsed = &line.args;
+    match line.verb.name {
+        "create" => create::run(global, args),
+        "delete" => delete::run(global, args),
+        "events" => events::run(global, args),
+        "exec" => exec::run(global, args),
+        "explain" => explain::run(global, args),
+        "features" => features::run(),
+        "kill" => kill::run(global, args),
+        "list" => list::run(global, args),
+        "pause" => pause::run(global, args),
+        "ps" => ps::run(global, args),
+        "resume" => resume::run(global, args),
+        "run" => run::run(global, args),
+        "spec" => spec::run(args),
+        "start" => start::run(global, args),
+        "state" => state::run(global, args),
+        "update" => update::run(global, args),
+        other => Err(Failure::usage(format!("unknown command {other}"))),
+    }
+}
+
+/// The one place that reports an error.
+fn end(log: &Log, result: Result<u8, Failure>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            log.error(&failure);
+            ExitCode::from(failure.code)
+        }
     }
 }

@@ -421,3 +421,31 @@ fn write_lines<'a>(dir: &Path, file: &str, mut lines: impl Iterator<Item = &'a s
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_values_are_spelled_as_the_file_takes_them() {
+        let keyed = |key: &str, absent| Undo::Keyed(key.to_owned(), absent);
+        for (undo, old, expected) in [
+            (Undo::Whole, "max 100000\n", "max 100000"),
+            (Undo::SecondWord, "oom_kill_disable 1\nunder_oom 0\n", "1"),
+            (keyed("8:16", "0"), "8:0 5\n8:16 7\n", "8:16 7"),
+            (keyed("8:1", "0"), "8:16 7\n", "8:1 0"),
+            (keyed("default", "100"), "default 50\n8:0 7\n", "default 50"),
+        ] {
+            assert_eq!(old_value(&undo, old), expected);
+        }
+    }
+
+    #[test]
+    fn a_cgroup_without_hierarchies_says_what_it_cannot_limit() {
+        let cgroup: Cgroup = serde_json::from_str(r#"{"hierarchies":[],"optional":true}"#).unwrap();
+        let limit = serde_json::from_str(r#"{"pids":{"limit":5}}"#).unwrap();
+        let error = cgroup.apply(&limit).unwrap_err();
+        assert_eq!(error.place(), Some("linux.resources.pids.limit"));
+        assert!(error.to_string().contains("controller pids"), "{error}");
+    }
+}

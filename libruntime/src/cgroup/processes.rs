@@ -31,9 +31,23 @@ impl Cgroup {
     /// Sends a signal to every process in the cgroup and below. SIGKILL is sent until none is left
     /// but those that the kernel is still ending, other signals once to each process.
     pub fn kill_all(&self, signal: i32) -> Result<()> {
+        self.signal_all(signal)?;
+        // A v1 freezer keeps even the killed ones from ending; they do nothing else once thawed.
+        match self.freezer() {
+            Ok(Freezer::V1(dir)) if signal == libc::SIGKILL => {
+                let path = dir.join("freezer.state");
+                match files::write(&path, "THAWED") {
+                    Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+                    Err(errno) => Err(files::failed("write THAWED to", &path, errno)),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn signal_all(&self, signal: i32) -> Result<()> {
         let Some(hierarchy) = self.listing() else { return Ok(()) };
-        let kill = signal == libc::SIGKILL;
-        if kill && hierarchy.is_v2() {
+        if signal == libc::SIGKILL && hierarchy.is_v2() {
             match files::write(&hierarchy.dir.join("cgroup.kill"), "1") {
                 Ok(()) | Err(Errno::ENODEV) => return Ok(()),
                 // No such file: the cgroup is gone, or the kernel is older than 5.14.

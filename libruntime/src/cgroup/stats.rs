@@ -297,7 +297,19 @@ fn read_v1(source: &Source, stats: &mut Stats) -> Result<()> {
         events: control.into_iter().filter(|(key, _)| key == "oom_kill").collect(),
         pressure: None,
     };
-    let io = &mut stats.io;
+    read_blkio(source, &mut stats.io)?;
+    for size in huge_page_sizes() {
+        let faulted = source.counter_v1("hugetlb", &format!("hugetlb.{size}."))?;
+        let reserved = source.counter_v1("hugetlb", &format!("hugetlb.{size}.rsvd."))?;
+        if faulted.current.is_some() {
+            stats.hugetlb.insert(size, HugePages { faulted, reserved });
+        }
+    }
+    Ok(())
+}
+
+/// The scheduler's own numbers where it keeps any, else the throttling layer's two.
+fn read_blkio(source: &Source, io: &mut Io) -> Result<()> {
     for (list, name) in [
         (&mut io.service_bytes, "io_service_bytes_recursive"),
         (&mut io.serviced, "io_serviced_recursive"),
@@ -308,7 +320,6 @@ fn read_v1(source: &Source, stats: &mut Stats) -> Result<()> {
         (&mut io.time, "time_recursive"),
         (&mut io.sectors, "sectors_recursive"),
     ] {
-        // The scheduler's own numbers where it keeps any, else the throttling layer's two.
         for prefix in ["blkio.bfq.", "blkio.throttle."] {
             if list.is_empty() {
                 *list = source
@@ -316,13 +327,6 @@ fn read_v1(source: &Source, stats: &mut Stats) -> Result<()> {
                     .map(|text| blkio(&text))
                     .unwrap_or_default();
             }
-        }
-    }
-    for size in huge_page_sizes() {
-        let faulted = source.counter_v1("hugetlb", &format!("hugetlb.{size}."))?;
-        let reserved = source.counter_v1("hugetlb", &format!("hugetlb.{size}.rsvd."))?;
-        if faulted.current.is_some() {
-            stats.hugetlb.insert(size, HugePages { faulted, reserved });
         }
     }
     Ok(())

@@ -188,6 +188,15 @@ fn freezing_stops_processes_until_thawed() {
 }
 
 #[test]
+fn frozen_processes_can_be_killed() {
+    let Some(mut live) = Live::new("frozen-kill") else { return };
+    live.spawn("while :; do :; done");
+    live.cgroup.freeze().unwrap();
+    live.cgroup.kill_all(libc::SIGKILL).unwrap();
+    assert!(!live.children[0].wait().unwrap().success());
+}
+
+#[test]
 fn limits_are_set_and_can_be_raised_and_lowered() {
     let Some(live) = Live::new("limits") else { return };
     live.apply(
@@ -319,4 +328,35 @@ fn running_out_of_memory_is_reported() {
     assert_eq!(live.cgroup.stats().unwrap().memory.events["oom_kill"], 1);
     live.cgroup.remove().unwrap();
     assert_eq!(events.wait(Some(Duration::from_secs(20))).unwrap(), Oom::Gone);
+}
+
+#[test]
+fn an_unprivileged_caller_gets_what_it_may_use_and_hears_of_the_rest() {
+    if Uid::effective().is_root() {
+        eprintln!("skipped: needs an unprivileged user");
+        return;
+    }
+    let layout = Layout::probe().unwrap();
+    let name = format!("onggi-test-{}", std::process::id());
+    let mut cgroup = Cgroup::plan(&layout, None, &name).unwrap();
+    cgroup.create().unwrap();
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = child.id() as i32;
+    cgroup.attach(pid).unwrap();
+    assert_eq!(cgroup.pids(true).unwrap(), if cgroup.is_none() { vec![] } else { vec![pid] });
+    let nothing = LinuxResources::default();
+    let findings = cgroup.apply(&nothing).unwrap();
+    assert_eq!(findings[0].at, "linux.resources.devices");
+    if cgroup.is_none() {
+        let limit: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":67108864}}"#).unwrap();
+        assert_eq!(cgroup.apply(&limit).unwrap_err().place(), Some("linux.resources.memory.limit"));
+    }
+    cgroup.kill_all(libc::SIGKILL).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    cgroup.remove().unwrap();
+    let asked_for = format!("/{name}");
+    let error = Cgroup::plan(&layout, Some(Path::new(&asked_for)), &name).unwrap().create().unwrap_err();
+    assert_eq!(error.errno(), Some(libc::EACCES), "{error}");
+    assert!(error.hint().unwrap().contains("delegated"));
 }

@@ -114,6 +114,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     plan.push("", Step::ResetSignals);
     // Inside a user namespace this file can no longer be opened for writing.
     process::oom_score(&mut plan, process);
+    process::raise_rlimits(&mut plan, process, host);
     if host.rootless() {
         // Without privileges in the caller's namespaces, those of the user namespace come first.
         enter_user_namespace(&mut plan, &namespaces);
@@ -129,8 +130,6 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     attach_root(&mut plan, &rootfs, &propagation, needs_scratch);
     if needs_scratch {
         mounts.park(&mut plan);
-        // Limits above the caller's need its privileges, and lower ones would hinder the set-up.
-        process::raise_rlimits(&mut plan, process, host);
         enter_user_namespace(&mut plan, &namespaces);
     }
     join(&mut plan, &namespaces, |namespace| !outside(namespace));
@@ -184,7 +183,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if console {
         plan.push("process.terminal", Step::UseConsole);
     }
-    process::limits_and_scheduling(&mut plan, process, &linux)?;
+    process::scheduling(&mut plan, process, &linux)?;
     let work = process::Work {
         env: process::environment(process, &[]),
         host,

@@ -30,9 +30,7 @@ pub fn exec(
         let mask = Text::data(process::bit_set(cpus, "process.execCPUAffinity.initial")?);
         plan.push("process.execCPUAffinity.initial", Step::SetAffinity { mask });
     }
-    if in_user_namespace && !host.rootless() {
-        process::raise_rlimits(&mut plan, process, host);
-    }
+    process::raise_rlimits(&mut plan, process, host);
     // The cgroups of the caller decide where the process is born; on v1 it is moved first.
     if !host.cgroup_v2() {
         plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
@@ -54,7 +52,7 @@ pub fn exec(
     if process.terminal().unwrap_or(false) {
         plan.push("process.terminal", Step::UseConsole);
     }
-    process::limits_and_scheduling(&mut plan, process, &linux)?;
+    process::scheduling(&mut plan, process, &linux)?;
     if let Some(cpus) = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref()) {
         let mask = Text::data(process::bit_set(cpus, "process.execCPUAffinity.final")?);
         plan.push("process.execCPUAffinity.final", Step::SetAffinity { mask });

@@ -4,7 +4,7 @@ use super::create::{Namespaces, Request};
 use super::mount_options::{self, Options};
 use super::{Handed, IdMaps, Plan, Text, devices};
 use crate::error::{Error, Result};
-use crate::host::{CgroupMount, Host};
+use crate::host::{CgroupMount, Host, Lsm};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
 use onggi_stage::{Attrs, Fd, Source, Step};
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ struct Site<'a> {
     bundle: &'a Path,
     user: Option<Fd>,
     new_cgroup_namespace: bool,
+    /// `linux.mountLabel`, where SELinux can make something of it.
+    label: Option<&'a str>,
 }
 
 impl Mounts {
@@ -48,8 +50,9 @@ impl Mounts {
             host_dev: false,
         };
         let new_cgroup_namespace = namespaces.is_new(Ns::Cgroup);
-        let mut site =
-            Site { plan, host, bundle: &request.bundle, user: namespaces.user, new_cgroup_namespace };
+        let label = mount_label(plan, spec, host);
+        let (user, bundle) = (namespaces.user, request.bundle.as_path());
+        let mut site = Site { plan, host, bundle, user, new_cgroup_namespace, label };
         for (at, mount) in spec.mounts().iter().flatten().enumerate() {
             mounts.plan_one(&mut site, format!("mounts[{at}]"), mount)?;
         }
@@ -100,7 +103,8 @@ impl Mounts {
             // A link here would put the container's own view of the kernel where an image wants it.
             let strict = matches!(fstype, "proc" | "sysfs");
             let (flags, attrs) = new_mount_attributes(&options.attrs);
-            let (copy_up, options) = (options.copy_up, filesystem_options(mount, &options));
+            let label = site.label.filter(|_| !matches!(fstype, "proc" | "sysfs"));
+            let (copy_up, options) = (options.copy_up, filesystem_options(mount, &options, label));
             let fstype = Text::of(fstype);
             self.attach
                 .push((origin, Step::Mount { fstype, options, target, flags, attrs, copy_up, strict }));
@@ -240,6 +244,16 @@ impl Mounts {
     }
 }
 
+/// The label of new filesystems. Images carry one for every host, so one without SELinux only warns.
+fn mount_label<'a>(plan: &mut Plan, spec: &'a Spec, host: &Host) -> Option<&'a str> {
+    let label = spec.linux().as_ref()?.mount_label().as_deref().filter(|label| !label.is_empty())?;
+    if host.lsms.contains(&Lsm::SeLinux) {
+        return Some(label);
+    }
+    plan.warn("linux.mountLabel", "SELinux is not active on this host, so mounts have no label");
+    None
+}
+
 /// Destinations are absolute in the spec; engines also write them relative to the root.
 fn absolute(path: &Path) -> PathBuf {
     Path::new("/").join(path)
@@ -258,7 +272,7 @@ fn new_mount_attributes(attrs: &Attrs) -> (u64, Attrs) {
     (attrs.set | attrs.rec_set, Attrs { propagation: attrs.propagation, ..Attrs::default() })
 }
 
-fn filesystem_options(mount: &Mount, options: &Options) -> Text {
+fn filesystem_options(mount: &Mount, options: &Options, label: Option<&str>) -> Text {
     let mut data = Text::default();
     data.push("source");
     let source = mount.source().clone().filter(|source| !source.as_os_str().is_empty());
@@ -267,6 +281,10 @@ fn filesystem_options(mount: &Mount, options: &Options) -> Text {
     for (key, value) in &options.data {
         data.push(key);
         data.push(value);
+    }
+    if let Some(label) = label {
+        data.push("context");
+        data.push(label);
     }
     data
 }

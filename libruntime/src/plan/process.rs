@@ -73,7 +73,8 @@ fn resource(kind: PosixRlimitType) -> u32 {
     number as u32
 }
 
-/// Raises the caller's hard limits to those wanted, while it still has the privilege.
+/// Raises the caller's hard limits to those wanted, while there is the privilege: none is left
+/// when the limits are set, and in a user namespace there is none.
 pub(super) fn raise_rlimits(plan: &mut Plan, process: &Process, host: &Host) {
     for (at, limit) in process.rlimits().iter().flatten().enumerate() {
         let resource = resource(limit.typ());
@@ -86,12 +87,7 @@ pub(super) fn raise_rlimits(plan: &mut Plan, process: &Process, host: &Host) {
     }
 }
 
-pub(super) fn limits_and_scheduling(plan: &mut Plan, process: &Process, linux: &Linux) -> Result<()> {
-    for (at, limit) in process.rlimits().iter().flatten().enumerate() {
-        let step =
-            Step::SetRlimit { resource: resource(limit.typ()), soft: limit.soft(), hard: limit.hard() };
-        plan.push(format!("process.rlimits[{at}]"), step);
-    }
+pub(super) fn scheduling(plan: &mut Plan, process: &Process, linux: &Linux) -> Result<()> {
     scheduler(plan, process);
     if let Some(priority) = process.io_priority() {
         let class: u32 = match priority.class() {
@@ -250,7 +246,16 @@ pub(super) fn lacks(host: &Host, lsm: Lsm, at: &str) -> Result<()> {
         .with_hint("remove the property, or boot with this security module"))
 }
 
-/// The last steps: nothing stays open, the filter, and the program.
+/// The limits themselves come last: a low one would hinder what is still to be done.
+fn rlimits(plan: &mut Plan, process: &Process) {
+    for (at, limit) in process.rlimits().iter().flatten().enumerate() {
+        let step =
+            Step::SetRlimit { resource: resource(limit.typ()), soft: limit.soft(), hard: limit.hard() };
+        plan.push(format!("process.rlimits[{at}]"), step);
+    }
+}
+
+/// The last steps: limits, nothing stays open, the filter, and the program.
 pub(super) fn execute(
     plan: &mut Plan,
     process: &Process,
@@ -258,6 +263,7 @@ pub(super) fn execute(
     filter: Option<&Filter>,
     preserve: u32,
 ) -> Result<()> {
+    rlimits(plan, process);
     plan.push("", Step::CloseFds { preserve });
     if let Some(filter) = filter {
         let (program, notify) = (Text::data(filter.program.clone()), filter.notify.is_some());

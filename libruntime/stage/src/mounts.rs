@@ -34,6 +34,7 @@ pub fn open_device(host_path: &[u8], mode: u32, major: u32, minor: u32) -> Done<
     }
     let tree = open_tree(node, b"\0", false)?;
     close(node);
+    mount_setattr(tree, false, 0, 0, u64::from(k::MS_PRIVATE), -1)?;
     Ok(tree)
 }
 

@@ -1,0 +1,245 @@
+//! The command line, read by a table: `-flag`, `--flag`, `--flag=value` and `--flag value` are all
+//! the same, as in Go's programs, whose callers use each of these forms.
+//!
+//! Says what was written, not what it means: that is global.rs and the verbs. The verbs' tables
+//! are in commands/.
+
+use crate::commands::VERBS;
+use crate::failure::Failure;
+use std::ffi::OsString;
+
+pub struct Flag {
+    pub name: &'static str,
+    pub short: Option<&'static str>,
+    /// What stands for its value in the help; `None` for a switch.
+    pub value: Option<&'static str>,
+    pub help: &'static str,
+}
+
+impl Flag {
+    pub const fn switch(name: &'static str, help: &'static str) -> Self {
+        Self { name, short: None, value: None, help }
+    }
+
+    pub const fn value(name: &'static str, value: &'static str, help: &'static str) -> Self {
+        Self { name, short: None, value: Some(value), help }
+    }
+
+    pub const fn short(self, short: &'static str) -> Self {
+        Self { short: Some(short), ..self }
+    }
+}
+
+pub struct Verb {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// The arguments, as in `<container-id> [signal]`.
+    pub arguments: &'static str,
+    /// The least and the largest number of them.
+    pub count: (usize, usize),
+    /// After the first argument, flags belong to the program that is run.
+    pub trailing: bool,
+    pub text: &'static str,
+    pub flags: &'static [Flag],
+}
+
+const GLOBAL: &[Flag] = &[
+    Flag::value("root", "DIR", "where the state of containers is kept (default: /run/onggi, or $XDG_RUNTIME_DIR/onggi)"),
+    Flag::value("log", "FILE", "append errors and warnings to this file"),
+    Flag::value("log-format", "FORMAT", "text or json (default: text)"),
+    Flag::switch("debug", "say more in the log, and warnings on standard error"),
+    Flag::switch("systemd-cgroup", "have systemd make the cgroups; cgroupsPath is slice:prefix:name"),
+    Flag::value("rootless", "WHEN", "true, false or auto; accepted for runc's sake, it is found out anyway"),
+    Flag::switch("version", "print the version").short("v"),
+];
+
+const HELP: Flag = Flag::switch("help", "print this text").short("h");
+
+/// Flags with their values in order, and the rest.
+#[derive(Default)]
+pub struct Parsed {
+    flags: Vec<(&'static str, String)>,
+    pub rest: Vec<String>,
+}
+
+impl Parsed {
+    /// The last value of a flag.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.flags.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.flags.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a switch is on.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.get(name) == Some("true")
+    }
+
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Failure> {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| Failure::usage(format!("--{name} takes a number, not {text:?}")))
+        };
+        self.get(name).map(parse).transpose()
+    }
+
+    /// An argument; one that need not be there may be empty.
+    pub fn positional(&self, at: usize) -> &str {
+        self.rest.get(at).map_or("", String::as_str)
+    }
+}
+
+/// A whole command line.
+pub struct Line {
+    pub global: Parsed,
+    pub verb: &'static Verb,
+    pub args: Parsed,
+}
+
+const NO_VERB: Verb = Verb {
+    name: "help",
+    about: "show the commands, or how to use one",
+    arguments: "[command]",
+    count: (0, 1),
+    trailing: false,
+    text: "",
+    flags: &[],
+};
+
+/// Reads the command line. An error comes with the global flags so far: it belongs into their log.
+pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Line, (Parsed, Failure)> {
+    let mut words = Vec::new();
+    for word in args {
+        match word.into_string() {
+            Ok(word) => words.push(word),
+            Err(word) => {
+                return Err((Parsed::default(), Failure::usage(format!("argument {word:?} is not UTF-8"))));
+            }
+        }
+    }
+    let mut words = words.into_iter();
+    let mut global = Parsed::default();
+    if let Err(failure) = read(&mut words, GLOBAL, true, "", &mut global) {
+        return Err((global, failure));
+    }
+    let Some(name) = global.rest.first().cloned() else {
+        return Ok(Line { global, verb: &NO_VERB, args: Parsed::default() });
+    };
+    let mut words = std::mem::take(&mut global.rest).into_iter().skip(1);
+    let known = || VERBS.iter().copied().chain([&NO_VERB]).find(|verb| verb.name == name || (name == "h" && verb.name == "help"));
+    let Some(verb) = known() else {
+        return Err((global, Failure::usage(format!("unknown command {name:?}"))));
+    };
+    let mut args = Parsed::default();
+    match read(&mut words, verb.flags, verb.trailing, verb.name, &mut args).and_then(|()| check_count(verb, &args)) {
+        Ok(()) => Ok(Line { global, verb, args }),
+        Err(failure) => Err((global, failure)),
+    }
+}
+
+fn check_count(verb: &Verb, args: &Parsed) -> Result<(), Failure> {
+    let (least, most) = verb.count;
+    if args.is_set("help") || (least..=most).contains(&args.rest.len()) {
+        return Ok(());
+    }
+    let given = args.rest.len();
+    Err(Failure::usage(format!("{0} takes {1}, and {given} were given: onggi {0} [flags] {1}", verb.name, verb.arguments)))
+}
+
+/// Reads flags; with `trailing` up to the first argument, else also between and behind arguments.
+fn read(
+    words: &mut dyn Iterator<Item = String>,
+    known: &[Flag],
+    trailing: bool,
+    verb: &str,
+    parsed: &mut Parsed,
+) -> Result<(), Failure> {
+    while let Some(word) = words.next() {
+        let Some(flag) = word.strip_prefix('-').filter(|flag| !flag.is_empty()) else {
+            parsed.rest.push(word);
+            if trailing {
+                break;
+            }
+            continue;
+        };
+        if word == "--" {
+            break;
+        }
+        let flag = flag.strip_prefix('-').unwrap_or(flag);
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+        let found = known.iter().chain([&HELP]).find(|flag| flag.name == name || flag.short == Some(name));
+        let Some(found) = found else {
+            let of = if verb.is_empty() { String::new() } else { format!(" of {verb}") };
+            return Err(Failure::usage(format!("unknown flag {word:?}{of}")));
+        };
+        let value = match (found.value, value) {
+            (Some(_), Some(value)) => value.to_string(),
+            (Some(_), None) => {
+                words.next().ok_or_else(|| Failure::usage(format!("flag {word:?} needs a value")))?
+            }
+            (None, None) => "true".to_string(),
+            (None, Some(value)) => switch(name, value)?.to_string(),
+        };
+        parsed.flags.push((found.name, value));
+    }
+    parsed.rest.extend(words);
+    Ok(())
+}
+
+fn switch(name: &str, value: &str) -> Result<bool, Failure> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(Failure::usage(format!("--{name} is true or false, not {value:?}"))),
+    }
+}
+
+/// The text for `--help`, `help`, `--version`, or no command at all.
+pub fn asked_for_help(line: &Line) -> Option<String> {
+    if line.global.is_set("version") {
+        return Some(version());
+    }
+    if line.args.is_set("help") {
+        return Some(if line.verb.name == "help" { overview() } else { help(line.verb) });
+    }
+    if line.global.is_set("help") {
+        return Some(overview());
+    }
+    let about = VERBS.iter().find(|verb| verb.name == line.args.positional(0));
+    (line.verb.name == "help").then(|| about.map_or_else(overview, |verb| help(verb)))
+}
+
+fn version() -> String {
+    let commit = option_env!("ONGGI_COMMIT").unwrap_or("unknown");
+    format!("onggi version {}\ncommit: {commit}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION"))
+}
+
+fn overview() -> String {
+    let mut text = String::from(
+        "onggi runs containers from bundles of the Open Container Initiative\n\n\
+         USAGE:\n   onggi [global flags] command [flags] [arguments]\n\nCOMMANDS:\n",
+    );
+    for verb in VERBS.iter().copied().chain([&NO_VERB]) {
+        text.push_str(&format!("   {:10} {}\n", verb.name, verb.about));
+    }
+    text.push_str("\nGLOBAL FLAGS:\n");
+    text + &flags(GLOBAL)
+}
+
+fn help(verb: &Verb) -> String {
+    let Verb { name, about, arguments, text, .. } = verb;
+    let described = if text.is_empty() { String::new() } else { format!("\n{}\n", text.trim()) };
+    format!("onggi {name}: {about}\n\nUSAGE:\n   onggi {name} [flags] {arguments}\n{described}\nFLAGS:\n{}", flags(verb.flags))
+}
+
+fn flags(flags: &[Flag]) -> String {
+    let named = |flag: &Flag| {
+        let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
+        let short = flag.short.map(|short| format!(", -{short}")).unwrap_or_default();
+        format!("--{}{short}{value}", flag.name)
+    };
+    let all = || flags.iter().chain([&HELP]);
+    let width = all().map(|flag| named(flag).len()).max().unwrap_or(0);
+    all().map(|flag| format!("   {:width$}  {}\n", named(flag), flag.help)).collect()
+}

@@ -1,0 +1,61 @@
+//! What the flags before the verb mean here.
+
+use crate::cli::Parsed;
+use crate::failure::Failure;
+use crate::launch::Inherited;
+use crate::log::Log;
+use libruntime::{Container, Finding};
+use std::path::PathBuf;
+
+pub struct Global<'a> {
+    /// The directory that holds the state of containers.
+    pub root: PathBuf,
+    /// It was named, so it ought to exist.
+    pub root_is_given: bool,
+    pub systemd_cgroup: bool,
+    pub inherited: Inherited,
+    log: &'a Log,
+}
+
+impl<'a> Global<'a> {
+    pub fn new(flags: &Parsed, log: &'a Log, inherited: Inherited) -> Result<Self, Failure> {
+        if let Some(value) = flags.get("rootless").filter(|value| !["true", "false", "auto"].contains(value)) {
+            return Err(Failure::usage(format!("--rootless is true, false or auto, not {value:?}")));
+        }
+        let given = flags.get("root").filter(|root| !root.is_empty());
+        let root = match given {
+            Some(root) => std::path::absolute(root).map_err(|error| Failure::os("getcwd", error))?,
+            None => default_root(),
+        };
+        if root.parent().is_none() {
+            return Err(Failure::usage("--root must not be /"));
+        }
+        let systemd_cgroup = flags.is_set("systemd-cgroup");
+        Ok(Self { root, root_is_given: given.is_some(), systemd_cgroup, inherited, log })
+    }
+
+    pub fn load(&self, args: &Parsed) -> Result<Container, Failure> {
+        Ok(Container::load(&self.root, args.positional(0))?)
+    }
+
+    pub fn warn(&self, message: &str) {
+        self.log.warning(message);
+    }
+
+    pub fn warn_of<'f>(&self, findings: impl IntoIterator<Item = &'f Finding>) {
+        findings.into_iter().for_each(|finding| self.log.warning(&finding.to_string()));
+    }
+
+    pub fn debug(&self, message: &str) {
+        self.log.debug(message);
+    }
+}
+
+/// A directory that goes away with the next boot, or with the user's session.
+fn default_root() -> PathBuf {
+    let session = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    match session {
+        Some(dir) if !nix::unistd::geteuid().is_root() => PathBuf::from(dir).join("onggi"),
+        _ => PathBuf::from("/run/onggi"),
+    }
+}

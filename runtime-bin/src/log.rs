@@ -1,0 +1,85 @@
+//! `--log`: the last error, and warnings, as lines that engines read (their form is runc's); and
+//! what people see on standard error.
+//!
+//! A person gets `onggi: message`. A program that asked for JSON without naming a file gets one
+//! JSON object on standard error, with the fields of the library's error.
+
+use crate::cli::Parsed;
+use crate::failure::Failure;
+use serde_json::{Map, Value, json};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+#[derive(Default)]
+pub struct Log {
+    file: Option<File>,
+    json: bool,
+    debug: bool,
+}
+
+impl Log {
+    pub fn open(flags: &Parsed) -> Result<Self, Failure> {
+        let json = match flags.get("log-format") {
+            None | Some("text" | "") => false,
+            Some("json") => true,
+            Some(other) => return Err(Failure::usage(format!("--log-format is text or json, not {other:?}"))),
+        };
+        let open = |path| {
+            let opened = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
+            opened.map_err(|error| Failure::os(format_args!("open {path}"), error))
+        };
+        let file = flags.get("log").filter(|path| !path.is_empty()).map(open).transpose()?;
+        Ok(Self { file, json, debug: flags.is_set("debug") })
+    }
+
+    pub fn error(&self, failure: &Failure) {
+        self.record("error", &failure.message, None);
+        let in_json = self.json && self.file.is_none();
+        if in_json {
+            self.stderr(&json_line("error", &failure.message, failure.detail.as_ref()));
+        } else {
+            self.stderr(&format!("onggi: {}", failure.message));
+        }
+    }
+
+    /// Always in the log; on standard error only for those who ask for more.
+    pub fn warning(&self, message: &str) {
+        self.record("warning", message, None);
+        if self.debug && !(self.json && self.file.is_none()) {
+            self.stderr(&format!("onggi: warning: {message}"));
+        } else if self.debug {
+            self.stderr(&json_line("warning", message, None));
+        }
+    }
+
+    pub fn debug(&self, message: &str) {
+        if self.debug {
+            self.record("debug", message, None);
+        }
+    }
+
+    fn record(&self, level: &str, message: &str, detail: Option<&Value>) {
+        let Some(mut file) = self.file.as_ref() else { return };
+        let line = if self.json { json_line(level, message, detail) } else { text_line(level, message) };
+        // One write, so that lines of several writers stay whole. There is nobody to tell of a failure.
+        let _ = file.write_all((line + "\n").as_bytes());
+    }
+
+    fn stderr(&self, line: &str) {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
+fn json_line(level: &str, message: &str, detail: Option<&Value>) -> String {
+    let mut object: Map<String, Value> = detail.and_then(Value::as_object).cloned().unwrap_or_default();
+    object.remove("message");
+    object.insert("level".into(), level.into());
+    object.insert("msg".into(), message.into());
+    object.insert("time".into(), libruntime::now().into());
+    json!(object).to_string()
+}
+
+fn text_line(level: &str, message: &str) -> String {
+    format!("time=\"{}\" level={level} msg={message:?}", libruntime::now())
+}
