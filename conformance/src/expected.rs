@@ -3,6 +3,7 @@
 //!
 //! A line is `RUNTIME[@VERSION][+TAG…] GROUP::CASE REASON…`. The version is a prefix; a tag is one of
 //! `v1`, `v2`, `root`, `rootless`; all must hold. A case's name may end in `*`.
+//! The tag `sometimes` is for races: such a case may pass too.
 
 use crate::host::Host;
 
@@ -42,13 +43,14 @@ impl Expected {
         self.lines.iter().filter(stray).map(|line| line.case.clone()).collect()
     }
 
-    /// Why this runtime fails this case, if it is known to.
-    pub fn reason(&self, name: &str, version: &str, host: &Host, case: &str) -> Option<&str> {
+    /// Why this runtime fails this case, if it is known to, and whether it does only sometimes.
+    pub fn reason(&self, name: &str, version: &str, host: &Host, case: &str) -> Option<(&str, bool)> {
         let holds = |tag: &str| match tag {
             "v1" => !host.unified,
             "v2" => host.unified,
             "root" => host.root,
             "rootless" => !host.root,
+            "sometimes" => true,
             _ => false,
         };
         let applies = |line: &&Line| {
@@ -57,7 +59,8 @@ impl Expected {
             let (wanted, prefix) = runtime.split_once('@').unwrap_or((runtime, ""));
             covers(&line.case, case) && wanted == name && version.starts_with(prefix) && parts.all(holds)
         };
-        self.lines.iter().find(applies).map(|line| line.reason.as_str())
+        let line = self.lines.iter().find(applies)?;
+        Some((line.reason.as_str(), line.runtime.ends_with("+sometimes")))
     }
 }
 
@@ -75,7 +78,7 @@ mod tests {
         let list = Expected::parse("# comment\nrunc@1.1+v1 a::b because of this\n").expect("a list");
         let mut host = Host::look();
         host.unified = false;
-        assert_eq!(list.reason("runc", "1.1.5", &host, "a::b"), Some("because of this"));
+        assert_eq!(list.reason("runc", "1.1.5", &host, "a::b"), Some(("because of this", false)));
         assert_eq!(list.reason("runc", "1.3.0", &host, "a::b"), None);
         assert_eq!(list.reason("crun", "1.1.5", &host, "a::b"), None);
         host.unified = true;

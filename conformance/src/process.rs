@@ -164,11 +164,6 @@ impl Started {
         let (stdout, stderr) = (contents(&mut self.stdout), contents(&mut self.stderr));
         Ok(Output { call: self.call, code, stdout, stderr })
     }
-
-    /// What it has written so far.
-    pub fn so_far(&mut self) -> String {
-        contents(&mut self.stdout)
-    }
 }
 
 fn contents(file: &mut File) -> String {

@@ -17,13 +17,13 @@ pub enum Grade {
 }
 
 impl Grade {
-    pub fn new(verdict: &Verdict, known: Option<&str>) -> Self {
+    pub fn new(verdict: &Verdict, known: Option<(&str, bool)>) -> Self {
         match (&verdict.stop, known) {
-            (Ok(()), None) => Grade::Pass,
-            (Ok(()), Some(reason)) => Grade::Surprise(reason.to_owned()),
+            (Ok(()), None | Some((_, true))) => Grade::Pass,
+            (Ok(()), Some((reason, false))) => Grade::Surprise(reason.to_owned()),
             (Err(stop @ Stop::Skip(_)), _) => Grade::Skip(crate::reason(stop).to_owned()),
             (Err(stop), None) => Grade::Fail(crate::reason(stop).to_owned()),
-            (Err(_), Some(reason)) => Grade::Known(reason.to_owned()),
+            (Err(_), Some((reason, _))) => Grade::Known(reason.to_owned()),
         }
     }
 

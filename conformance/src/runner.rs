@@ -180,6 +180,8 @@ pub fn inside(name: &str, runtime_name: &str, program: PathBuf, dir: PathBuf, sc
         Err(Stop::Skip(reason)) => ("skip", reason),
         Err(Stop::Fail(reason)) => ("fail", reason),
     };
+    let short: String = detail.chars().take(1200).collect();
+    let detail = if short.len() < detail.len() { format!("{short}…") } else { detail };
     fs::write(dir.join("result"), json!({ "status": status, "detail": detail }).to_string())?;
     Ok(())
 }
@@ -189,7 +191,7 @@ fn judged(case: &Case, host: Host, name: &str, program: PathBuf, dir: &Path, scr
     nix::sys::prctl::set_child_subreaper(true)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     if host.root {
-        own_namespaces()?;
+        own_namespaces(dir)?;
     }
     let host = Host::look();
     for sub in ["state", "canary", "canary/dir"] {
@@ -244,13 +246,13 @@ fn nothing_left(before: &Before, test: &Test) -> Outcome {
 
 /// Namespaces for the case, so that whatever a runtime does to "the host" is done to those. The mounts
 /// are shared within themselves as `/` is on most hosts: what gets out of a container is seen here.
-fn own_namespaces() -> Outcome {
+fn own_namespaces(dir: &Path) -> Outcome {
     const NONE: Option<&str> = None;
     let own = CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET;
     unshare(own | CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    own_devices(dir)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE)?;
-    own_devices()?;
     // crun up to 1.8 refuses to start while an enabled v1 controller has no hierarchy mounted.
     let place = Path::new("/sys/fs/cgroup/hugetlb");
     if Path::new("/sys/fs/cgroup/memory").exists() && !place.join("tasks").exists() {
@@ -260,22 +262,31 @@ fn own_namespaces() -> Outcome {
     Ok(())
 }
 
-/// Device nodes of the case's own over the host's: some runtimes change the owner of /dev/null.
-fn own_devices() -> Outcome {
-    use nix::sys::stat::{Mode, SFlag, makedev, mknod, stat};
+/// A /dev of the case's own: some runtimes change the owner of /dev/null, or put links into what they
+/// take for a container's /dev. Nothing that they do there may reach the host's.
+fn own_devices(dir: &Path) -> Outcome {
+    use nix::sys::stat::{Mode, SFlag, mknod, stat};
     const NONE: Option<&str> = None;
-    let place = Path::new("/dev/shm");
-    mount(Some("nodes"), place, Some("tmpfs"), MsFlags::empty(), Some("mode=700,size=64k"))?;
-    for name in ["null", "zero", "full", "random", "urandom", "tty", "console"] {
-        let real = Path::new("/dev").join(name);
-        let Ok(meta) = stat(&real) else { continue };
-        let copy = place.join(name);
-        let (major, minor) = (nix::sys::stat::major(meta.st_rdev), nix::sys::stat::minor(meta.st_rdev));
-        mknod(&copy, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor))?;
+    let old = dir.join("dev-of-the-host");
+    bundle::make_dir(&old)?;
+    mount(Some("/dev"), &old, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+    mount(Some("dev"), "/dev", Some("tmpfs"), MsFlags::empty(), Some("mode=755,size=1m"))?;
+    for name in ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "console", "fuse", "kmsg"] {
+        let Ok(meta) = stat(&old.join(name)) else { continue };
+        let copy = Path::new("/dev").join(name);
+        mknod(&copy, SFlag::S_IFCHR, Mode::empty(), meta.st_rdev)?;
         fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(meta.st_mode & 0o777))?;
-        mount(Some(&copy), &real, NONE, MsFlags::MS_BIND, NONE)?;
     }
-    nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH)?;
+    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
+        std::os::unix::fs::symlink(target, Path::new("/dev").join(name))?;
+    }
+    bundle::make_dir(Path::new("/dev/pts"))?;
+    mount(Some(&old.join("pts")), "/dev/pts", NONE, MsFlags::MS_BIND, NONE)?;
+    bundle::make_dir(Path::new("/dev/shm"))?;
+    mount(Some("shm"), "/dev/shm", Some("tmpfs"), MsFlags::empty(), Some("mode=1777"))?;
+    nix::mount::umount2(&old, nix::mount::MntFlags::MNT_DETACH)?;
+    fs::remove_dir(&old)?;
     Ok(())
 }
 

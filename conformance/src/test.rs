@@ -99,11 +99,14 @@ impl Test {
         Ok(container)
     }
 
-    /// Writes `config.json`, with the case's cgroup unless the configuration has one.
+    /// Writes `config.json`, with the case's cgroup unless the configuration has one; `false` means none.
     pub fn write_config(&self, container: &Container, config: &Config) -> Outcome {
         let mut config = config.clone();
         if self.host.root && config.0["linux"].is_object() && config.0["linux"]["cgroupsPath"].is_null() {
             config.set("linux.cgroupsPath", format!("{}/{}", self.cgroup, container.id));
+        }
+        if config.0["linux"]["cgroupsPath"] == false {
+            config.remove("linux.cgroupsPath");
         }
         fs::write(container.bundle.join("config.json"), config.0.to_string())?;
         Ok(())

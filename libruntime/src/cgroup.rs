@@ -23,7 +23,6 @@ mod systemd;
 mod v1;
 mod v2;
 
-pub use devices::DEFAULT_RULES;
 pub use layout::Layout;
 pub use oom::{Oom, OomEvents};
 pub use stats::Stats;
@@ -215,6 +214,12 @@ impl Cgroup {
     /// kills all of the container's processes.
     pub fn is_none(&self) -> bool {
         self.hierarchies.is_empty()
+    }
+
+    /// With the systemd driver, until the first process is attached: there is no directory yet, so
+    /// limits and owner can be set only after that.
+    pub fn needs_process(&self) -> bool {
+        self.unit.as_ref().is_some_and(systemd::Unit::is_planned) && !self.exists()
     }
 
     fn is_empty(&self) -> bool {

@@ -67,16 +67,6 @@ impl Config {
     }
 }
 
-/// The `config.json` of a bundle, checked, and what is worth a warning in it.
-pub fn load_config(bundle: &Path) -> Result<(Spec, Vec<Finding>)> {
-    Config::load(bundle).map(|config| (config.spec, config.warnings))
-}
-
-/// The same for a text from elsewhere.
-pub fn parse_config(bytes: &[u8]) -> Result<(Spec, Vec<Finding>)> {
-    Config::parse(bytes).map(|config| (config.spec, config.warnings))
-}
-
 /// A `process` object, as `exec --process` gets it. Places are named as in `config.json`.
 pub fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<Finding>)> {
     let (process, mut found) = repair::parse::<Process>(bytes, repair::Root::Process)?;

@@ -41,11 +41,12 @@ mod sys;
 mod userns;
 
 pub use cgroup::{Oom, OomEvents, Stats};
-pub use config::{check_id, load_config, parse_config, parse_process, parse_resources};
+pub use config::{Config, check_id, parse_process, parse_resources};
 pub use console::{receive_terminal, set_terminal_size, terminal_size};
 pub use container::{Container, Exit, Status};
 pub use create::{Create, Explanation, create, explain};
 pub use error::{Error, ErrorKind, Finding, Result};
 pub use features::features;
 pub use join::{Exec, Executed};
+pub use oci_spec::runtime::{Process, Spec};
 pub use state::now;

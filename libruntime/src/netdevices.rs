@@ -1,15 +1,130 @@
-//! `linux.netDevices`: interfaces of the host that move into the container.
+//! `linux.netDevices`: interfaces of the host that move into the container (config-linux.md,
+//! "Network Devices"). They keep their global permanent addresses, may get another name, and are
+//! up afterwards. Where they go when the container ends is the kernel's business.
+//!
+//! One that cannot be moved is an error, and those that were moved before it come back.
+
+#[path = "network/netlink.rs"]
+mod netlink;
+#[path = "network/subnet.rs"]
+mod subnet;
 
 use crate::error::{Error, Result};
+use netlink::{Address, Link, Netlink, Outcome, link_message};
 use crate::parent::Child;
+use netlink_packet_route::link::LinkAttribute;
+use nix::errno::Errno;
 use oci_spec::runtime::Spec;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-pub(crate) fn move_all(spec: &Spec, _init: &Child) -> Result<()> {
+/// Moves every device of `spec` into the network namespace of `init`.
+pub(crate) fn move_all(spec: &Spec, init: &Child) -> Result<()> {
     let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
-    match devices.and_then(|devices| devices.keys().next()) {
-        None => Ok(()),
-        Some(name) => {
-            Err(Error::unsupported("moving network interfaces").at(format!("linux.netDevices[{name}]")))
+    let Some(devices) = devices.filter(|devices| !devices.is_empty()) else { return Ok(()) };
+    let open = |path: String| File::open(&path).map_err(|error| Error::io(format!("open {path}"), error));
+    let netns = open(format!("/proc/{}/ns/net", init.pid))?;
+    let mut named: Vec<(&str, &str)> = devices
+        .iter()
+        .map(|(host, device)| {
+            let name = device.name().as_deref().filter(|name| !name.is_empty());
+            (host.as_str(), name.unwrap_or(host))
+        })
+        .collect();
+    // The same config moves them in the same order.
+    named.sort_unstable();
+    move_named(&named, netns.as_fd())
+}
+
+/// Pairs of a name on the host and one in the namespace.
+pub(crate) fn move_named(devices: &[(&str, &str)], netns: BorrowedFd) -> Result<()> {
+    let home = File::open("/proc/thread-self/ns/net")
+        .map_err(|error| Error::io("open /proc/thread-self/ns/net", error))?;
+    let mut outside = Side { netlink: Netlink::here()?, namespace: home.as_fd() };
+    let mut inside = Side { netlink: Netlink::in_namespace(netns)?, namespace: netns };
+    let mut moved = Vec::new();
+    for (host, name) in devices {
+        match take_in(&mut outside, &mut inside, host, name) {
+            Ok(device) => moved.push(device),
+            Err(error) => {
+                for (link, addresses, name) in moved.iter().rev() {
+                    // The first failure is what the caller has to hear of.
+                    let _ = bring_back(&mut outside, &mut inside, link, addresses, name);
+                }
+                return Err(error);
+            }
         }
     }
+    Ok(())
+}
+
+struct Side<'a> {
+    netlink: Netlink,
+    namespace: BorrowedFd<'a>,
+}
+
+type Moved = (Link, Vec<Address>, String);
+
+fn take_in(outside: &mut Side, inside: &mut Side, host: &str, name: &str) -> Result<Moved> {
+    let at = format!("linux.netDevices[{host}]");
+    let failed = |what: &str| {
+        let (call, at) = (format!("{what} {host}"), at.clone());
+        move |errno| Error::os(call, errno).at(at)
+    };
+    let link = outside.netlink.link(host).map_err(failed("look for interface"))?;
+    let link = link.ok_or_else(|| {
+        failed("look for interface")(Errno::ENODEV)
+            .with_hint("it has to be an interface of the network namespace that the runtime runs in")
+    })?;
+    let addresses = outside.netlink.addresses().map_err(failed("list the addresses of"))?;
+    let kept = |address: &Address| address.index == link.index && address.permanent && address.global;
+    let addresses: Vec<Address> = addresses.into_iter().filter(kept).collect();
+    // The kernel would move it first and find out then that its new name is taken.
+    if inside.netlink.link(name).map_err(failed("look in the container for"))?.is_some() {
+        return Err(Error::os(format!("rename {host} to {name} in the container"), Errno::EEXIST)
+            .at(format!("{at}.name"))
+            .with_hint("the container's network namespace has an interface with that name"));
+    }
+    send(outside, inside.namespace, link.index, name).map_err(|errno| {
+        failed("move into the container")(errno).with_hint(match errno {
+            Errno::EINVAL => "this kind of interface cannot leave its network namespace",
+            Errno::EPERM => "moving it takes CAP_NET_ADMIN over both network namespaces",
+            _ => "see `ip -details link show` for what it is",
+        })
+    })?;
+    let moved = (link, addresses, name.to_string());
+    settle(inside, name, &moved.1, true).map_err(|errno| {
+        let _ = bring_back(outside, inside, &moved.0, &moved.1, name);
+        failed("set up in the container")(errno)
+    })?;
+    Ok(moved)
+}
+
+fn bring_back(
+    outside: &mut Side,
+    inside: &mut Side,
+    link: &Link,
+    addresses: &[Address],
+    name: &str,
+) -> Outcome<()> {
+    let now = inside.netlink.link(name)?.ok_or(Errno::ENODEV)?;
+    send(inside, outside.namespace, now.index, &link.name)?;
+    settle(outside, &link.name, addresses, link.up)
+}
+
+/// Moves and renames it. Moving takes it down and its addresses away.
+fn send(from: &mut Side, to: BorrowedFd, index: u32, name: &str) -> Outcome<()> {
+    let mut message = link_message(index);
+    message.attributes =
+        vec![LinkAttribute::NetNsFd(to.as_raw_fd()), LinkAttribute::IfName(name.to_string())];
+    from.netlink.set_link(message)
+}
+
+fn settle(side: &mut Side, name: &str, addresses: &[Address], up: bool) -> Outcome<()> {
+    // Its index may have changed on the way.
+    let link = side.netlink.link(name)?.ok_or(Errno::ENODEV)?;
+    for address in addresses {
+        side.netlink.restore_address(link.index, address)?;
+    }
+    if up { side.netlink.bring_up(link.index) } else { Ok(()) }
 }

@@ -13,6 +13,8 @@ pub mod explain;
 mod mount_options;
 mod mounts;
 mod process;
+#[cfg(test)]
+mod tests;
 
 use crate::error::Finding;
 use onggi_stage::{Fd, Header, MAX_FDS, MAX_SOURCES, Source, Step};

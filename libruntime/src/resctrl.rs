@@ -56,7 +56,7 @@ fn join_class(rdt: &LinuxIntelRdt, root: &Path, id: &str, pid: i32, ours: &mut V
     }
     write(&group.join("tasks"), &pid.to_string(), "linux.intelRdt")?;
     #[allow(deprecated)] // configurations of spec 1.2 and older
-    let monitored = [rdt.enable_monitoring(), rdt.enable_cmt(), rdt.enable_mbm()].contains(&Some(true));
+    let monitored = [rdt.enable_monitoring(), rdt.enable_cmt(), rdt.enable_mbm()].contains(&&Some(true));
     if monitored {
         let monitor = group.join("mon_groups").join(id);
         fs::create_dir(&monitor).map_err(|error| {

@@ -337,7 +337,7 @@ fn seccompilers(names: &[(String, Vec<Value>)], errno: u32) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_profiles_with_one_action_mean_what_seccompiler_makes_of_them(

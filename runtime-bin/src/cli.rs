@@ -44,7 +44,11 @@ pub struct Verb {
 }
 
 const GLOBAL: &[Flag] = &[
-    Flag::value("root", "DIR", "where the state of containers is kept (default: /run/onggi, or $XDG_RUNTIME_DIR/onggi)"),
+    Flag::value(
+        "root",
+        "DIR",
+        "where the state of containers is kept (default: /run/onggi, or $XDG_RUNTIME_DIR/onggi)",
+    ),
     Flag::value("log", "FILE", "append errors and warnings to this file"),
     Flag::value("log-format", "FORMAT", "text or json (default: text)"),
     Flag::switch("debug", "say more in the log, and warnings on standard error"),
@@ -127,12 +131,20 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Line, (Parsed, Fail
         return Ok(Line { global, verb: &NO_VERB, args: Parsed::default() });
     };
     let mut words = std::mem::take(&mut global.rest).into_iter().skip(1);
-    let known = || VERBS.iter().copied().chain([&NO_VERB]).find(|verb| verb.name == name || (name == "h" && verb.name == "help"));
+    let known = || {
+        VERBS
+            .iter()
+            .copied()
+            .chain([&NO_VERB])
+            .find(|verb| verb.name == name || (name == "h" && verb.name == "help"))
+    };
     let Some(verb) = known() else {
         return Err((global, Failure::usage(format!("unknown command {name:?}"))));
     };
     let mut args = Parsed::default();
-    match read(&mut words, verb.flags, verb.trailing, verb.name, &mut args).and_then(|()| check_count(verb, &args)) {
+    match read(&mut words, verb.flags, verb.trailing, verb.name, &mut args)
+        .and_then(|()| check_count(verb, &args))
+    {
         Ok(()) => Ok(Line { global, verb, args }),
         Err(failure) => Err((global, failure)),
     }
@@ -144,7 +156,10 @@ fn check_count(verb: &Verb, args: &Parsed) -> Result<(), Failure> {
         return Ok(());
     }
     let given = args.rest.len();
-    Err(Failure::usage(format!("{0} takes {1}, and {given} were given: onggi {0} [flags] {1}", verb.name, verb.arguments)))
+    Err(Failure::usage(format!(
+        "{0} takes {1}, and {given} were given: onggi {0} [flags] {1}",
+        verb.name, verb.arguments
+    )))
 }
 
 /// Reads flags; with `trailing` up to the first argument, else also between and behind arguments.
@@ -230,7 +245,10 @@ fn overview() -> String {
 fn help(verb: &Verb) -> String {
     let Verb { name, about, arguments, text, .. } = verb;
     let described = if text.is_empty() { String::new() } else { format!("\n{}\n", text.trim()) };
-    format!("onggi {name}: {about}\n\nUSAGE:\n   onggi {name} [flags] {arguments}\n{described}\nFLAGS:\n{}", flags(verb.flags))
+    format!(
+        "onggi {name}: {about}\n\nUSAGE:\n   onggi {name} [flags] {arguments}\n{described}\nFLAGS:\n{}",
+        flags(verb.flags)
+    )
 }
 
 fn flags(flags: &[Flag]) -> String {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::fmt::Display;
 
+#[derive(Clone)]
 pub struct Failure {
     pub code: u8,
     pub message: String,

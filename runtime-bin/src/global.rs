@@ -19,7 +19,8 @@ pub struct Global<'a> {
 
 impl<'a> Global<'a> {
     pub fn new(flags: &Parsed, log: &'a Log, inherited: Inherited) -> Result<Self, Failure> {
-        if let Some(value) = flags.get("rootless").filter(|value| !["true", "false", "auto"].contains(value)) {
+        if let Some(value) = flags.get("rootless").filter(|value| !["true", "false", "auto"].contains(value))
+        {
             return Err(Failure::usage(format!("--rootless is true, false or auto, not {value:?}")));
         }
         let given = flags.get("root").filter(|root| !root.is_empty());
@@ -44,10 +45,6 @@ impl<'a> Global<'a> {
 
     pub fn warn_of<'f>(&self, findings: impl IntoIterator<Item = &'f Finding>) {
         findings.into_iter().for_each(|finding| self.log.warning(&finding.to_string()));
-    }
-
-    pub fn debug(&self, message: &str) {
-        self.log.debug(message);
     }
 }
 

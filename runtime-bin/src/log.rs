@@ -23,7 +23,9 @@ impl Log {
         let json = match flags.get("log-format") {
             None | Some("text" | "") => false,
             Some("json") => true,
-            Some(other) => return Err(Failure::usage(format!("--log-format is text or json, not {other:?}"))),
+            Some(other) => {
+                return Err(Failure::usage(format!("--log-format is text or json, not {other:?}")));
+            }
         };
         let open = |path| {
             let opened = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
@@ -50,12 +52,6 @@ impl Log {
             self.stderr(&format!("onggi: warning: {message}"));
         } else if self.debug {
             self.stderr(&json_line("warning", message, None));
-        }
-    }
-
-    pub fn debug(&self, message: &str) {
-        if self.debug {
-            self.record("debug", message, None);
         }
     }
 

@@ -8,7 +8,9 @@ use std::io::{ErrorKind, Write};
 pub fn print(text: &str) -> Result<u8, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::os("write standard output", error)),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::os("write standard output", error))
+        }
         _ => Ok(0),
     }
 }

@@ -2,6 +2,9 @@
 //! the wording of an error unless engines do. ../case.rs has the form of a case, ../test.rs its tools.
 
 mod attributes;
+mod bad_input;
+mod cgroups;
+mod cli;
 mod exec;
 mod hooks;
 mod lifecycle;
@@ -11,7 +14,9 @@ mod mount_paths;
 mod mounts;
 mod namespaces;
 mod process;
+mod repetition;
 mod seccomp;
+mod security;
 mod terminal;
 
 use crate::case::Case;
@@ -19,6 +24,9 @@ use crate::case::Case;
 pub fn all() -> Vec<Case> {
     [
         attributes::CASES,
+        bad_input::CASES,
+        cgroups::CASES,
+        cli::CASES,
         exec::CASES,
         hooks::CASES,
         lifecycle::CASES,
@@ -28,7 +36,9 @@ pub fn all() -> Vec<Case> {
         mounts::CASES,
         namespaces::CASES,
         process::CASES,
+        repetition::CASES,
         seccomp::CASES,
+        security::CASES,
         terminal::CASES,
     ]
     .concat()

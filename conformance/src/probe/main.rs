@@ -394,6 +394,9 @@ fn chase(rest: &[&str]) -> String {
             }
         }
     }
-    files.dedup();
+    for list in [&mut writable, &mut files] {
+        list.sort();
+        list.dedup();
+    }
     format!("{{\"seen\":{seen},\"writable\":{},\"files\":{}}}", array(&writable), array(&files))
 }

@@ -119,12 +119,12 @@ fn live(name: &str, resources: &str) -> Option<Live> {
     let mut cgroup =
         Cgroup::plan_systemd(&layout, Some(Path::new(&path)), "id", Some(&resources), &none).unwrap();
     cgroup.create().unwrap();
-    assert!(!cgroup.exists());
-    assert!(cgroup.open_dir().unwrap().is_none());
+    assert!(cgroup.needs_process() && cgroup.open_dir().unwrap().is_none());
     let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
     let pid = child.id() as i32;
     let live = Live(cgroup, vec![child]);
     live.0.attach(pid).unwrap();
+    assert!(!live.0.needs_process());
     live.0.apply(&resources).unwrap();
     Some(live)
 }

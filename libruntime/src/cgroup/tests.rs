@@ -360,3 +360,36 @@ fn an_unprivileged_caller_gets_what_it_may_use_and_hears_of_the_rest() {
     assert_eq!(error.errno(), Some(libc::EACCES), "{error}");
     assert!(error.hint().unwrap().contains("delegated"));
 }
+
+#[test]
+fn only_the_delegated_files_are_given_away() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(live) = Live::new("owner") else { return };
+    live.cgroup.set_owner(4000, Some(4001)).unwrap();
+    let owner = |name: &str| {
+        let data = std::fs::metadata(live.cgroup.dir_of("pids").unwrap().join(name)).unwrap();
+        (data.uid(), data.gid())
+    };
+    // v1 cannot be delegated safely.
+    let given = if live.cgroup.is_v2() { (4000, 4001) } else { (0, 0) };
+    assert_eq!(owner("."), given);
+    assert_eq!(owner("cgroup.procs"), given);
+    assert_eq!(owner("pids.max"), (0, 0));
+}
+
+#[test]
+fn below_a_v2_cgroup_with_processes_limits_are_refused_by_name() {
+    let Some(mut live) = Live::new("busy") else { return };
+    if !live.cgroup.is_v2() {
+        return;
+    }
+    live.spawn("exec sleep 1000");
+    let mut below = live.cgroup.below(None, Path::new("x")).unwrap();
+    below.create().unwrap();
+    let limit: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":67108864}}"#).unwrap();
+    let error = below.apply(&limit).unwrap_err();
+    assert_eq!((error.kind(), error.place()), (ErrorKind::Unsupported, Some("linux.resources.memory.limit")));
+    assert!(error.hint().unwrap().contains("processes in it"), "{error}");
+    assert_eq!(live.read("cgroup", "cgroup.type"), "domain", "the parent must stay what it was");
+    below.remove().unwrap();
+}

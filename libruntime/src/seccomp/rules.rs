@@ -151,7 +151,6 @@ fn conditions(
         // runc and crun take an entry with two conditions on one argument as a list of alternatives.
         return conditions.into_iter().map(|condition| vec![condition]).collect();
     }
-    conditions.sort_by_key(|condition| condition.argument);
     vec![conditions]
 }
 

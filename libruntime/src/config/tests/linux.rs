@@ -362,6 +362,10 @@ fn resctrl_groups_are_directories() {
         "warning linux.intelRdt.enableCMT: ignored\nwarning linux.intelRdt.enableMBM: ignored",
     );
     check(r#"linux.intelRdt = {"enableCMT":false}"#, "");
+    check(
+        r#"linux.intelRdt = {"l3CacheSchema":"\u0000","memBwSchema":"\u0000"}"#,
+        "linux.intelRdt.l3CacheSchema: NUL\nlinux.intelRdt.memBwSchema: NUL",
+    );
 }
 
 #[test]

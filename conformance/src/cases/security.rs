@@ -1,0 +1,644 @@
+//! What broke the peers, set up again: each case is named for the hole, with its number where it has
+//! one. Refusing and containing are both right; what may never happen is that the host changes (the
+//! canary and the devices are compared after every case) or that a container sees what is the host's.
+//! Destinations of ordinary mounts are in mount_paths.rs.
+
+use crate::bundle::link;
+use crate::case::Need::Root;
+use crate::case::{Case, Outcome, case, check, contains, same};
+use crate::process;
+use crate::test::{Container, Test, mount_line};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+pub const CASES: &[Case] = &[
+    case!(cve_2016_3697_numeric_user_is_no_name, [Root]),
+    case!(cve_2016_9962_exec_shows_no_descriptors, [Root], 60),
+    case!(cve_2019_5736_interpreter_is_proc_self_exe),
+    case!(cve_2019_5736_program_is_proc_self_exe),
+    case!(cve_2019_5736_exec_cannot_be_overwritten, [Root], 60),
+    case!(cve_2019_16884_volume_over_proc, [Root]),
+    case!(cve_2019_19921_proc_is_a_symlink),
+    case!(cve_2023_28642_sys_is_a_symlink),
+    case!(proc_is_a_file),
+    case!(cve_2021_30465_destination_swapped_while_mounting, [Root], 120),
+    case!(cve_2024_45310_directories_made_while_swapped, [Root], 120),
+    case!(cve_2024_21626_cwd_by_descriptor, [], 120),
+    case!(cve_2024_21626_cwd_by_a_link_to_a_descriptor),
+    case!(cve_2024_21626_exec_cwd_by_descriptor, [], 120),
+    case!(program_by_descriptor_is_not_the_hosts, [], 120),
+    case!(cve_2025_31133_null_is_a_symlink, [Root]),
+    case!(cve_2025_31133_null_is_a_file, [Root]),
+    case!(cve_2025_52565_console_is_a_symlink, [Root]),
+    case!(cve_2025_52565_pts_from_a_volume, [Root]),
+    case!(cve_2025_52881_sysctl_goes_where_it_says, [Root]),
+    case!(cve_2026_41579_dev_is_an_absolute_symlink),
+    case!(cve_2026_41579_dev_is_a_relative_symlink),
+    case!(cve_2026_41579_dev_pts_is_a_symlink),
+    case!(cve_2026_47766_dev_symlink_with_read_only_root),
+    case!(cve_2026_88264_console_without_dev_mount, [Root]),
+    case!(cve_2026_88265_null_reopened_for_stdio, [Root]),
+    case!(cve_2026_30892_user_option_is_parsed_strictly, [Root]),
+    case!(ptmx_is_a_symlink_out),
+    case!(device_node_over_a_symlink, [Root]),
+    case!(masked_path_is_a_symlink_out, [Root]),
+    case!(readonly_path_is_a_symlink_out, [Root]),
+    case!(readonly_path_swapped_while_starting, [Root], 120),
+    case!(passwd_is_a_symlink_out, [Root]),
+    case!(passwd_is_a_fifo, [Root]),
+    case!(tmpcopyup_of_a_fifo_does_not_block, [Root]),
+    case!(rootfs_is_a_symlink),
+    case!(pid_namespace_hides_the_runtime),
+    case!(no_abstract_sockets_in_the_network_namespace, [Root]),
+    case!(environment_of_the_runtime_is_not_in_proc, [Root]),
+];
+
+fn canary(t: &Test) -> String {
+    t.canary().display().to_string()
+}
+
+fn executable(path: &std::path::Path, text: &str) -> Outcome {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn cve_2016_3697_numeric_user_is_no_name(t: &Test) -> Outcome {
+    let c = t.container(&t.sleeper())?;
+    fs::write(c.path("/etc/passwd"), "root:x:0:0::/:\n1000:x:0:0::/:/bin/sh\n4294967296:x:0:0::/:\n")?;
+    fs::write(c.path("/etc/group"), "1000:x:0:\n")?;
+    c.run_with(&["--detach"])?.ok()?;
+    let probe = c.exec_probe(&["--user", "1000:1000"])?;
+    same("uid and gid", (&probe["uid"][1], &probe["gid"][1]), (&json!(1000), &json!(1000)))?;
+    let output = c.exec_with(&["--user", "4294967296"], &["/probe"])?;
+    check!(output.code != 0, "uid 2^32 was taken: {}", output.text());
+    Ok(())
+}
+
+/// Runs the probe's chase in the container while programs are executed into it.
+fn chase(t: &Test) -> Outcome<Value> {
+    let mut config = t.config();
+    config.args(&["/probe", "chase", "4"]);
+    config.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SYS_ADMIN"]);
+    let c = t.container(&config)?;
+    let started = c.run_started()?;
+    process::until("it runs", || Ok(c.call("state", &[])?.stdout.contains("running")))?;
+    for _ in 0..60 {
+        let output = c.exec(&["/bin/true"])?;
+        if output.code != 0 {
+            break;
+        }
+    }
+    started.finish(process::LIMIT)?.ok()?.json()
+}
+
+fn cve_2016_9962_exec_shows_no_descriptors(t: &Test) -> Outcome {
+    let seen = chase(t)?;
+    check!(seen["seen"].as_i64().is_some_and(|n| n > 0), "no process was seen: {seen}");
+    // Pipes and sockets between the runtime's own processes are no way to the host; files are.
+    let files: Vec<String> = crate::test::strings(&seen["files"]);
+    let own = ["/proc/", "/etc/", "/dev/null", "/memfd:"];
+    let of_host: Vec<&String> = files
+        .iter()
+        .filter(|file| file.starts_with('/') && !own.iter().any(|path| file.starts_with(path)))
+        .collect();
+    check!(of_host.is_empty(), "open in the runtime's process, seen from inside: {of_host:?}");
+    Ok(())
+}
+
+fn cve_2019_5736_exec_cannot_be_overwritten(t: &Test) -> Outcome {
+    let before = fs::read(&t.runtime.program)?;
+    let seen = chase(t)?;
+    same("programs that could be opened for writing", &seen["writable"], &json!([]))?;
+    check!(fs::read(&t.runtime.program)? == before, "the runtime's binary is another one");
+    Ok(())
+}
+
+fn cve_2019_5736_interpreter_is_proc_self_exe(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.args(&["/script", "--version"]);
+    let c = t.container(&config)?;
+    executable(&c.path("/script"), "#!/proc/self/exe\n")?;
+    let output = c.run()?;
+    check!(!output.stdout.contains("version"), "the runtime's binary ran inside: {}", output.text());
+    let before = fs::metadata(&t.runtime.program)?.permissions().mode();
+    same("its mode", fs::metadata(&t.runtime.program)?.permissions().mode(), before)
+}
+
+fn cve_2019_5736_program_is_proc_self_exe(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.args(&["/proc/self/exe", "--version"]);
+    let c = t.container(&config)?;
+    let output = c.run()?;
+    check!(!output.stdout.contains("version"), "the runtime's binary ran inside: {}", output.text());
+    let c = t.detached(&t.sleeper())?;
+    let output = c.exec(&["/proc/self/exe", "--version"])?;
+    check!(!output.stdout.contains("spec"), "the runtime's binary ran inside: {}", output.text());
+    Ok(())
+}
+
+fn cve_2019_16884_volume_over_proc(t: &Test) -> Outcome {
+    let volume = t.folder("volume")?;
+    fs::create_dir_all(volume.join("self/attr"))?;
+    fs::write(volume.join("self/attr/exec"), "")?;
+    let mut config = t.config();
+    config.no_mount("/proc").bind(&volume, "/proc", &[]);
+    t.run(&config)?.refused()?;
+    Ok(())
+}
+
+/// A container whose directory is a symbolic link; it must be refused, or mounted inside.
+fn special_is_a_link(t: &Test, name: &str, target: &str) -> Outcome {
+    let mut config = t.config();
+    config.args(&["/probe"]);
+    let c = t.container(&config)?;
+    link(&c.path(name), target)?;
+    let output = c.run()?;
+    if output.code != 0 {
+        output.refused()?;
+        return Ok(());
+    }
+    check!(mount_line(&output.json()?, name).is_ok(), "accepted, and nothing is mounted at {name}");
+    Ok(())
+}
+
+fn cve_2019_19921_proc_is_a_symlink(t: &Test) -> Outcome {
+    for target in ["/bad-proc", "tmp/bad-proc", &canary(t), "/proc/self/../../tmp"] {
+        special_is_a_link(t, "/proc", target)?;
+    }
+    Ok(())
+}
+
+fn cve_2023_28642_sys_is_a_symlink(t: &Test) -> Outcome {
+    for target in ["/bad-sys", "tmp/bad-sys", &canary(t)] {
+        special_is_a_link(t, "/sys", target)?;
+    }
+    Ok(())
+}
+
+fn proc_is_a_file(t: &Test) -> Outcome {
+    let c = t.container(&t.config())?;
+    fs::remove_dir(c.path("/proc"))?;
+    fs::write(c.path("/proc"), "")?;
+    c.run()?.refused()?;
+    Ok(())
+}
+
+/// A program that swaps a directory of a volume with a link to the host, as a second container could.
+struct Racer(std::sync::Arc<std::sync::atomic::AtomicBool>, Option<std::thread::JoinHandle<u64>>);
+
+impl Racer {
+    /// `place` is a directory; at times it is a link to `target`.
+    fn new(place: &std::path::Path, target: &str) -> Outcome<Self> {
+        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+        let other = place.with_extension("link");
+        link(&other, target)?;
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (place, seen) = (place.to_path_buf(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let mut swaps = 0;
+            while !seen.load(std::sync::atomic::Ordering::Relaxed) {
+                let done = renameat2(AT_FDCWD, &place, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE);
+                swaps += u64::from(done.is_ok());
+                std::thread::sleep(std::time::Duration::from_micros(30 + swaps % 170));
+            }
+            swaps
+        });
+        Ok(Self(stop, Some(thread)))
+    }
+
+    /// How often it swapped; a race that never raced proves nothing.
+    fn end(mut self) -> u64 {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.1.take().and_then(|thread| thread.join().ok()).unwrap_or(0)
+    }
+}
+
+impl Drop for Racer {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+const TRIES: usize = 150;
+
+fn cve_2021_30465_destination_swapped_while_mounting(t: &Test) -> Outcome {
+    let volume = t.folder("volume")?;
+    fs::create_dir_all(volume.join("way/a"))?;
+    let mut config = t.config();
+    config.bind(&volume, "/shared", &[]);
+    for n in 0..20 {
+        config.mount(&format!("/shared/way/{n}"), "tmpfs", "tmpfs", &["size=64k"]);
+    }
+    config.shell(&format!(
+        "cat {0}/file /shared/way/*/file 2>/dev/null; ls / | grep -x canary; true",
+        canary(t)
+    ));
+    let c = t.container(&config)?;
+    let racer = Racer::new(&volume.join("way"), &canary(t))?;
+    for _ in 0..TRIES {
+        let output = c.run()?;
+        check!(!output.stdout.contains("untouched"), "a file of the host was read: {}", output.text());
+    }
+    check!(racer.end() > 100, "the race did not happen");
+    Ok(())
+}
+
+fn cve_2024_45310_directories_made_while_swapped(t: &Test) -> Outcome {
+    let volume = t.folder("volume")?;
+    fs::create_dir_all(volume.join("way"))?;
+    let mut config = t.config();
+    config.bind(&volume, "/shared", &[]).shell("true");
+    for n in 0..8 {
+        config.mount(&format!("/shared/way/{n}/b/c/d/e"), "tmpfs", "tmpfs", &["size=64k"]);
+    }
+    let c = t.container(&config)?;
+    let racer = Racer::new(&volume.join("way"), &canary(t))?;
+    for _ in 0..TRIES {
+        c.run()?;
+        for n in 0..8 {
+            let _ = fs::remove_dir_all(volume.join(format!("way/{n}")));
+        }
+        check!(
+            fs::read_dir(t.canary())?.count() == 3,
+            "made on the host: {:?}",
+            crate::leaks::tree(&t.canary())
+        );
+    }
+    check!(racer.end() > 100, "the race did not happen");
+    Ok(())
+}
+
+/// Calls the runtime from a shell that holds many directories of the host open.
+fn with_descriptors(t: &Test, c: &Container, call: &str) -> Outcome<process::Output> {
+    let opens: Vec<String> = (3..10).map(|n| format!("{n}<{}", canary(t))).collect();
+    let text = format!("exec {}; exec \"$RT\" --root \"$ST\" {call}", opens.join(" "));
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", &text]).current_dir(&t.dir).env("RT", &t.runtime.program);
+    command.env("ST", &t.runtime.state).env("B", &c.bundle);
+    process::run(&mut command, &t.dir)
+}
+
+/// The program looked around with a path of the host as its directory.
+fn outside(output: &process::Output) -> bool {
+    output.stdout.contains("untouched") || output.stdout.contains("config.json")
+}
+
+const LOOK: &str = "cat file ../canary/file ./canary/file 2>/dev/null; ls; ls ..; true";
+
+fn cve_2024_21626_cwd_by_descriptor(t: &Test) -> Outcome {
+    for n in 3..40 {
+        let mut config = t.shell(LOOK);
+        config.set("process.cwd", format!("/proc/self/fd/{n}"));
+        let c = t.container(&config)?;
+        let output = with_descriptors(t, &c, &format!("run --bundle \"$B\" {}", c.id))?;
+        check!(!outside(&output), "descriptor {n} leads to the host: {}", output.text());
+        fs::remove_dir_all(&c.bundle)?;
+    }
+    Ok(())
+}
+
+fn cve_2024_21626_cwd_by_a_link_to_a_descriptor(t: &Test) -> Outcome {
+    for n in 3..16 {
+        let mut config = t.shell(LOOK);
+        config.set("process.cwd", "/way");
+        let c = t.container(&config)?;
+        link(&c.path("/way"), &format!("/proc/self/fd/{n}"))?;
+        let output = with_descriptors(t, &c, &format!("run --bundle \"$B\" {}", c.id))?;
+        check!(!outside(&output), "descriptor {n} leads to the host: {}", output.text());
+    }
+    Ok(())
+}
+
+fn cve_2024_21626_exec_cwd_by_descriptor(t: &Test) -> Outcome {
+    let c = t.detached(&t.sleeper())?;
+    for n in 3..40 {
+        let call = format!("exec --cwd /proc/self/fd/{n} {} /bin/sh -c '{LOOK}'", c.id);
+        let output = with_descriptors(t, &c, &call)?;
+        check!(!outside(&output), "descriptor {n} leads to the host: {}", output.text());
+    }
+    Ok(())
+}
+
+fn program_by_descriptor_is_not_the_hosts(t: &Test) -> Outcome {
+    executable(&t.dir.join("canary/dir/prog"), "#!/bin/sh\necho from the host\n")?;
+    for n in 3..16 {
+        for sub in ["dir/prog", "prog", "../canary/dir/prog"] {
+            let mut config = t.config();
+            config.args(&[&format!("/proc/self/fd/{n}/{sub}")]);
+            let c = t.container(&config)?;
+            let output = with_descriptors(t, &c, &format!("run --bundle \"$B\" {}", c.id))?;
+            check!(!output.stdout.contains("from the host"), "descriptor {n} gave {sub}");
+            fs::remove_dir_all(&c.bundle)?;
+        }
+    }
+    fs::remove_file(t.dir.join("canary/dir/prog"))?;
+    Ok(())
+}
+
+/// A configuration without /dev mount: the directory of the image is what there is.
+fn without_dev(t: &Test) -> crate::bundle::Config {
+    let mut config = t.config();
+    for place in ["/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"] {
+        config.no_mount(place);
+    }
+    config
+}
+
+/// Masks with a /dev/null of the image: a masked file must be neither readable nor writable.
+fn masked_with(t: &Test, prepare: impl Fn(&Container) -> Outcome) -> Outcome {
+    let mut config = without_dev(t);
+    config.set("linux.maskedPaths", json!(["/secret", "/proc/version"]));
+    config.args(&[
+        "/bin/sh",
+        "-c",
+        "cat /secret /proc/version 2>/dev/null; echo x >> /secret; stat -L -c %F /secret",
+    ]);
+    let c = t.container(&config)?;
+    fs::write(c.path("/secret"), "the secret")?;
+    prepare(&c)?;
+    let output = c.run()?;
+    check!(!output.stdout.contains("the secret"), "read: {}", output.text());
+    check!(!output.stdout.contains("Linux version"), "read: {}", output.text());
+    check!(!output.stdout.contains("from the link"), "the link's target is there: {}", output.text());
+    Ok(())
+}
+
+fn cve_2025_31133_null_is_a_symlink(t: &Test) -> Outcome {
+    let canary = format!("{}/file", canary(t));
+    for target in ["/proc/sys/kernel/core_pattern", "/etc/link-target", &canary] {
+        masked_with(t, |c| {
+            fs::write(c.path("/etc/link-target"), "from the link")?;
+            link(&c.path("/dev/null"), target)?;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn cve_2025_31133_null_is_a_file(t: &Test) -> Outcome {
+    masked_with(t, |c| Ok(fs::write(c.path("/dev/null"), "from the link")?))
+}
+
+/// Creates and starts a container with a terminal; what came out of it. An error is fine.
+fn with_terminal(
+    t: &Test,
+    config: &mut crate::bundle::Config,
+    prepare: impl Fn(&Container) -> Outcome,
+) -> Outcome<String> {
+    config.set("process.terminal", true);
+    let c = t.container(config)?;
+    prepare(&c)?;
+    let socket = t.dir.join(format!("tty-{}", c.id));
+    let listener = t.listen("console", &socket, &[])?;
+    let created = c.create_with(&["--console-socket", &socket.display().to_string()])?;
+    let started = if created.code == 0 { c.start()?.code } else { 1 };
+    if started != 0 {
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(listener.pid),
+            nix::sys::signal::Signal::SIGKILL,
+        );
+        let _ = c.delete_force()?;
+        return Ok(String::new());
+    }
+    let seen = listener.finish(process::LIMIT)?.ok()?.json()?;
+    Ok(seen["output"].as_str().unwrap_or_default().to_owned())
+}
+
+fn cve_2025_52565_console_is_a_symlink(t: &Test) -> Outcome {
+    for target in ["/proc/sys/kernel/core_pattern", "/etc/passwd", &format!("{}/file", canary(t))] {
+        let mut config = without_dev(t);
+        config.shell("echo to-the-console > /dev/console; cat /etc/passwd | head -1; cat /proc/sys/kernel/core_pattern");
+        let output = with_terminal(t, &mut config, |c| Ok(link(&c.path("/dev/console"), target)?))?;
+        check!(!output.contains("to-the-console\r\nto-the-console"), "written through the link: {output}");
+    }
+    Ok(())
+}
+
+fn cve_2025_52565_pts_from_a_volume(t: &Test) -> Outcome {
+    let volume = t.folder("volume")?;
+    for n in 0..10 {
+        link(&volume.join(n.to_string()), "/proc/sys/kernel/core_pattern")?;
+    }
+    let mut config = t.config();
+    config.no_mount("/dev/pts").bind(&volume, "/dev/pts", &[]);
+    config.shell("stat -L -c '%t %F' /dev/console; echo x > /dev/console && echo end");
+    let output = with_terminal(t, &mut config, |_| Ok(()))?;
+    // An empty output is a refusal. A console that is none of a pty is the hole.
+    check!(output.is_empty() || output.contains("88 character special"), "the console is: {output}");
+    Ok(())
+}
+
+fn cve_2025_52881_sysctl_goes_where_it_says(t: &Test) -> Outcome {
+    // A tmpfs over /proc/sys/net of the container's: the value must arrive in the kernel or be an error.
+    let mut config = t.config();
+    let volume = t.folder("volume")?;
+    fs::create_dir_all(volume.join("ipv4"))?;
+    fs::write(volume.join("ipv4/ip_forward"), "")?;
+    config.bind(&volume, "/proc/sys/net", &[]).set("linux.sysctl", json!({ "net.ipv4.ip_forward": "1" }));
+    let output = t.run(&config)?;
+    let fooled = fs::read_to_string(volume.join("ipv4/ip_forward"))?;
+    check!(output.code != 0 || fooled.is_empty(), "the value went to a file of the volume: {fooled:?}");
+    Ok(())
+}
+
+/// With /dev of the image as a link, whatever is made there must not be made outside.
+fn dev_is(t: &Test, name: &str, target: &str, change: impl Fn(&mut crate::bundle::Config)) -> Outcome {
+    for keep_dev_mount in [true, false] {
+        let mut config = if keep_dev_mount { t.config() } else { without_dev(t) };
+        change(&mut config);
+        let c = t.container(&config)?;
+        link(&c.path(name), target)?;
+        let output = c.run()?;
+        check!(output.code == 0 || !output.stderr.trim().is_empty(), "no message: {}", output.text());
+        let files = fs::read_dir(t.canary())?.count();
+        same("entries of the directory of the host", files, 3)?;
+    }
+    Ok(())
+}
+
+fn cve_2026_41579_dev_is_an_absolute_symlink(t: &Test) -> Outcome {
+    dev_is(t, "/dev", &canary(t), |_| ())
+}
+
+fn cve_2026_41579_dev_is_a_relative_symlink(t: &Test) -> Outcome {
+    dev_is(t, "/dev", "../../canary", |_| ())
+}
+
+fn cve_2026_41579_dev_pts_is_a_symlink(t: &Test) -> Outcome {
+    dev_is(t, "/dev/pts", &canary(t), |_| ())
+}
+
+fn cve_2026_47766_dev_symlink_with_read_only_root(t: &Test) -> Outcome {
+    dev_is(t, "/dev", &canary(t), |config| drop(config.set("root.readonly", true)))
+}
+
+fn ptmx_is_a_symlink_out(t: &Test) -> Outcome {
+    dev_is(t, "/dev/ptmx", &format!("{}/ptmx", canary(t)), |_| ())
+}
+
+fn cve_2026_88264_console_without_dev_mount(t: &Test) -> Outcome {
+    for readonly in [false, true] {
+        let mut config = without_dev(t);
+        config.set("root.readonly", readonly).shell("echo written > /dev/console; cat /x");
+        let output = with_terminal(t, &mut config, |c| {
+            fs::write(c.path("/x"), "the file\n")?;
+            Ok(link(&c.path("/dev/console"), "/x")?)
+        })?;
+        check!(!output.contains("written\r\nwritten"), "the console redirected to the file: {output}");
+    }
+    Ok(())
+}
+
+fn cve_2026_88265_null_reopened_for_stdio(t: &Test) -> Outcome {
+    let volume = t.folder("volume")?;
+    fs::write(volume.join("file"), "of the host")?;
+    let mut config = without_dev(t);
+    config.bind(&volume, "/data", &[]).set("process.user", json!({ "uid": 1000, "gid": 1000 }));
+    config.shell("stat -L -c '%t:%T' /proc/self/fd/0; echo overwritten");
+    let c = t.container(&config)?;
+    link(&c.path("/dev/null"), "/data/file")?;
+    let null = fs::File::options().read(true).write(true).open("/dev/null")?;
+    let mut command = c.bundle_command("run", &[]);
+    let output = process::start(command.stdin(null), &t.dir)?.finish(process::LIMIT)?;
+    let meta = fs::metadata(volume.join("file"))?;
+    same("owner of the file", std::os::unix::fs::MetadataExt::uid(&meta), 0)?;
+    same("the file", fs::read_to_string(volume.join("file"))?.as_str(), "of the host")?;
+    check!(
+        output.code != 0 || output.stdout.contains("overwritten"),
+        "the output went elsewhere: {}",
+        output.text()
+    );
+    Ok(())
+}
+
+fn cve_2026_30892_user_option_is_parsed_strictly(t: &Test) -> Outcome {
+    let c = t.detached(&t.sleeper())?;
+    for (text, uid, gid) in [("1", 1, 0), ("1:2", 1, 2), ("0:0", 0, 0), ("65534:65534", 65534, 65534)] {
+        let probe = c.exec_probe(&["--user", text])?;
+        same(text, (&probe["uid"][1], &probe["gid"][1]), (&json!(uid), &json!(gid)))?;
+    }
+    for text in
+        ["4294967295", "4294967296", "-1", "0x1", "1abc", ":2", "1:", "1:2:3", " 1", "1:-1", "1:4294967296"]
+    {
+        let output = c.exec_with(&[&format!("--user={text}")], &["/probe"])?;
+        check!(output.code != 0, "{text:?} was taken as {}", output.json()?["uid"]);
+    }
+    Ok(())
+}
+
+fn device_node_over_a_symlink(t: &Test) -> Outcome {
+    let mut config = without_dev(t);
+    let target = format!("{}/made", canary(t));
+    config.push("linux.devices", json!({ "path": "/srv/node", "type": "c", "major": 1, "minor": 3 }));
+    let c = t.container(&config)?;
+    fs::create_dir_all(c.path("/srv"))?;
+    link(&c.path("/srv/node"), &target)?;
+    c.run()?;
+    check!(fs::symlink_metadata(&target).is_err(), "a device was made on the host");
+    Ok(())
+}
+
+fn masked_path_is_a_symlink_out(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.set("linux.maskedPaths", json!(["/way", "/way/dir"]));
+    let c = t.container(&config)?;
+    link(&c.path("/way"), &canary(t))?;
+    c.run()?;
+    same("the file of the host", fs::read_to_string(t.canary().join("file"))?.as_str(), "untouched")
+}
+
+fn readonly_path_is_a_symlink_out(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.set("linux.readonlyPaths", json!(["/way/dir"]));
+    let c = t.container(&config)?;
+    link(&c.path("/way"), &canary(t))?;
+    c.run()?;
+    fs::write(t.canary().join("dir/new"), "")?;
+    fs::remove_file(t.canary().join("dir/new"))?;
+    Ok(())
+}
+
+fn readonly_path_swapped_while_starting(t: &Test) -> Outcome {
+    // GHSA-3q8j-pf29-vwv8: two mounts by path, and between them the path is another one.
+    let volume = t.folder("volume")?;
+    fs::create_dir_all(volume.join("way/sub"))?;
+    let mut config = t.config();
+    config.bind(&volume, "/shared", &[]).set("linux.readonlyPaths", json!(["/shared/way/sub"]));
+    config.shell("true");
+    let c = t.container(&config)?;
+    let racer = Racer::new(&volume.join("way"), &canary(t))?;
+    for _ in 0..TRIES {
+        c.run()?;
+    }
+    check!(racer.end() > 100, "the race did not happen");
+    Ok(())
+}
+
+fn passwd_is_a_symlink_out(t: &Test) -> Outcome {
+    let file = t.dir.join("passwd-of-the-host");
+    fs::write(&file, "root:x:0:0::/home-of-the-host:\n")?;
+    let c = t.container(&t.shell("echo $HOME"))?;
+    link(&c.path("/etc/passwd"), &file.display().to_string())?;
+    let output = c.run()?;
+    check!(!output.stdout.contains("home-of-the-host"), "the host's file was read: {}", output.text());
+    Ok(())
+}
+
+fn passwd_is_a_fifo(t: &Test) -> Outcome {
+    let c = t.container(&t.shell("echo ran"))?;
+    fs::remove_file(c.path("/etc/passwd"))?;
+    nix::unistd::mkfifo(&c.path("/etc/passwd"), nix::sys::stat::Mode::from_bits_truncate(0o666))?;
+    let output = c.run();
+    check!(output.is_ok(), "the runtime waits for the container's fifo");
+    Ok(())
+}
+
+fn tmpcopyup_of_a_fifo_does_not_block(t: &Test) -> Outcome {
+    let mut config = t.shell("ls /data");
+    config.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    let c = t.container(&config)?;
+    fs::create_dir_all(c.path("/data"))?;
+    nix::unistd::mkfifo(&c.path("/data/fifo"), nix::sys::stat::Mode::from_bits_truncate(0o666))?;
+    let output = c.run()?;
+    check!(output.code != 0 || output.stdout.contains("fifo"), "{}", output.text());
+    Ok(())
+}
+
+fn rootfs_is_a_symlink(t: &Test) -> Outcome {
+    let c = t.container(&t.shell("echo ran; ls /"))?;
+    fs::rename(c.rootfs(), c.bundle.join("real"))?;
+    link(&c.rootfs(), "real")?;
+    let output = c.run()?;
+    // runc refuses it, which is safer; the bundle is its owner's, so following it is allowed.
+    check!(output.code != 0 || output.stdout.starts_with("ran"), "{}", output.text());
+    Ok(())
+}
+
+fn pid_namespace_hides_the_runtime(t: &Test) -> Outcome {
+    let output = t.script(&t.config(), "cat /proc/*/cmdline | tr '\\0' ' '")?;
+    check!(!output.contains("--root") && !output.contains(" init"), "the runtime is seen: {output}");
+    Ok(())
+}
+
+fn no_abstract_sockets_in_the_network_namespace(t: &Test) -> Outcome {
+    // CVE-2020-15257 was a shim's; a runtime with the host's network must not have such a socket either.
+    let mut config = t.shell("grep -c '@' /proc/net/unix; true");
+    config.no_namespace("network");
+    let before = fs::read_to_string("/proc/net/unix")?.lines().filter(|line| line.contains('@')).count();
+    let seen: usize = t.run(&config)?.ok()?.stdout.trim().parse().unwrap_or(0);
+    check!(seen <= before, "{} abstract sockets more", seen - before);
+    Ok(())
+}
+
+fn environment_of_the_runtime_is_not_in_proc(t: &Test) -> Outcome {
+    let c = t.container(&t.sleeper())?;
+    let mut command = c.bundle_command("create", &[]);
+    command.env("SECRET_OF_THE_CALLER", "1");
+    process::run(&mut command, &t.dir)?.ok()?;
+    c.start()?.ok()?;
+    let environ = c.exec(&["/bin/cat", "/proc/1/environ"])?.ok()?.stdout;
+    check!(!environ.contains("SECRET_OF_THE_CALLER"), "seen in /proc/1/environ");
+    contains("environment", &environ, "PATH=")
+}

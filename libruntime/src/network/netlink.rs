@@ -1,0 +1,373 @@
+//! Synchronous netlink: one request, its answers, its errno. A socket belongs for ever to the
+//! network namespace that it was opened in, so both sides of a veth pair are worked on from one
+//! thread that never changes its own namespace.
+//!
+//! Knows messages, not containers; which interfaces there are to be is decided next door.
+//! Answers are read attribute by attribute: one that a newer kernel adds must not be an error.
+
+use crate::error::{Error, Result};
+use netlink_packet_core::{
+    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::tc::TcMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{
+    AddressFamily as SocketFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use super::subnet::Subnet;
+
+/// What a failed request says; the caller knows what it was about.
+pub(crate) type Outcome<T> = std::result::Result<T, Errno>;
+
+const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+
+/// The kernel fills at most this much of a buffer with one answer.
+const ANSWER_SIZE: usize = 64 << 10;
+
+/// A socket to the kernel's networking, in one network namespace.
+pub(crate) struct Netlink {
+    socket: OwnedFd,
+    answer: Vec<u8>,
+}
+
+/// An interface, as far as anybody here asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub index: u32,
+    pub name: String,
+    pub up: bool,
+    /// `bridge`, `veth`; empty for hardware.
+    pub kind: String,
+    pub alias: String,
+    /// The bridge that it is a port of.
+    pub controller: Option<u32>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub index: u32,
+    pub subnet: Subnet,
+    pub permanent: bool,
+    pub global: bool,
+    pub raw: Vec<u8>,
+}
+
+/// Runs `work` on a thread of its own that is in the namespace; the caller's thread stays out.
+pub(crate) fn inside<T: Send>(netns: BorrowedFd, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let enter = || {
+        setns(netns, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::os("setns to the container's network namespace", errno))?;
+        work()
+    };
+    let ended = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("network".into()).spawn_scoped(scope, enter);
+        thread.map(|thread| thread.join())
+    });
+    match ended.map_err(|error| Error::io("start a thread for the network", error))? {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+impl Netlink {
+    /// In the caller's namespace.
+    pub fn here() -> Result<Self> {
+        Self::open(SockProtocol::NetlinkRoute)
+    }
+
+    /// In the caller's namespace, to its packet filter.
+    pub fn netfilter() -> Result<Self> {
+        Self::open(SockProtocol::NetlinkNetFilter)
+    }
+
+    /// In another namespace.
+    pub fn in_namespace(netns: BorrowedFd) -> Result<Self> {
+        inside(netns, Self::here)
+    }
+
+    fn open(protocol: SockProtocol) -> Result<Self> {
+        let socket = socket(SocketFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+            .map_err(|errno| Error::os("socket AF_NETLINK", errno))?;
+        Ok(Self { socket, answer: vec![0; ANSWER_SIZE] })
+    }
+
+    fn request(&mut self, message: Message, flags: u16) -> Outcome<()> {
+        self.call(message, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
+    }
+
+    /// The bodies of all answers.
+    fn call(&mut self, message: Message, flags: u16) -> Outcome<Vec<Vec<u8>>> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.exchange(&bytes)
+    }
+
+    /// Sends one whole request; answers end with an acknowledgement or the end of a list.
+    pub fn exchange(&mut self, request: &[u8]) -> Outcome<Vec<Vec<u8>>> {
+        send(self.socket.as_raw_fd(), request, MsgFlags::empty())?;
+        let mut bodies = Vec::new();
+        loop {
+            let length = match recv(self.socket.as_raw_fd(), &mut self.answer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => continue,
+                other => other?,
+            };
+            let mut rest = &self.answer[..length];
+            while let Some((kind, body, after)) = first_message(rest) {
+                match kind {
+                    libc::NLMSG_ERROR | libc::NLMSG_DONE => {
+                        let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                        return if code < 0 { Err(Errno::from_raw(-code)) } else { Ok(bodies) };
+                    }
+                    libc::NLMSG_NOOP | libc::NLMSG_OVERRUN => {}
+                    _ => bodies.push(body.to_vec()),
+                }
+                rest = after;
+            }
+        }
+    }
+
+    /// The interface with this name, if there is one.
+    pub fn link(&mut self, name: &str) -> Outcome<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_string()));
+        match self.call(Message::GetLink(message), NLM_F_REQUEST | NLM_F_ACK) {
+            Ok(bodies) => Ok(bodies.first().map(|body| link_of(body))),
+            Err(Errno::ENODEV) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Every interface that is a port of the bridge.
+    pub fn ports(&mut self, bridge: u32) -> Outcome<Vec<Link>> {
+        let mut message = LinkMessage::default();
+        // The kernel leaves out what is no port of it; older ones may not.
+        message.attributes.push(LinkAttribute::Controller(bridge));
+        let bodies = self.call(Message::GetLink(message), NLM_F_REQUEST | NLM_F_DUMP)?;
+        Ok(bodies.iter().map(|body| link_of(body)).filter(|link| link.controller == Some(bridge)).collect())
+    }
+
+    pub fn new_link(&mut self, message: LinkMessage) -> Outcome<()> {
+        self.request(Message::NewLink(message), NEW)
+    }
+
+    /// Changes what the message names.
+    pub fn set_link(&mut self, message: LinkMessage) -> Outcome<()> {
+        self.request(Message::SetLink(message), 0)
+    }
+
+    pub fn bring_up(&mut self, index: u32) -> Outcome<()> {
+        let mut message = link_message(index);
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        self.set_link(message)
+    }
+
+    /// Removes it by name; one that is gone is fine.
+    pub fn remove_link(&mut self, name: &str) -> Outcome<()> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_string()));
+        match self.request(Message::DelLink(message), 0) {
+            Err(Errno::ENODEV) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Of all interfaces.
+    pub fn addresses(&mut self) -> Outcome<Vec<Address>> {
+        let list = Message::GetAddress(AddressMessage::default());
+        let bodies = self.call(list, NLM_F_REQUEST | NLM_F_DUMP)?;
+        Ok(bodies.iter().filter_map(|body| address_of(body)).collect())
+    }
+
+    /// Gives an interface an address with its prefix. Nobody is asked whether it is in use.
+    pub fn add_address(&mut self, index: u32, address: Subnet) -> Outcome<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address.ip());
+        message.header.prefix_len = address.length();
+        message.header.index = index;
+        message.header.scope = AddressScope::Universe;
+        message.attributes =
+            vec![AddressAttribute::Local(address.ip()), AddressAttribute::Address(address.ip())];
+        if let Some(broadcast) = address.broadcast() {
+            message.attributes.push(AddressAttribute::Broadcast(broadcast));
+        }
+        if address.ip().is_ipv6() {
+            // Duplicate address detection would keep it unusable for a second; we hand them out.
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        self.request(Message::NewAddress(message), NEW)
+    }
+
+    /// Gives an interface an address exactly as another one, or itself elsewhere, had it.
+    pub fn restore_address(&mut self, index: u32, address: &Address) -> Outcome<()> {
+        let mut body = address.raw.clone();
+        body[4..8].copy_from_slice(&index.to_ne_bytes());
+        match self.exchange(&whole(libc::RTM_NEWADDR, NLM_F_REQUEST | NLM_F_ACK | NEW, &body)) {
+            Err(Errno::EEXIST) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// `via` none: the destination is on the link.
+    pub fn add_route(&mut self, index: u32, to: Subnet, via: Option<IpAddr>) -> Outcome<()> {
+        let mut message = RouteMessage::default();
+        message.header = RouteHeader {
+            address_family: family(to.ip()),
+            destination_prefix_length: to.length(),
+            table: RouteHeader::RT_TABLE_MAIN,
+            protocol: RouteProtocol::Static,
+            scope: if via.is_some() || to.ip().is_ipv6() { RouteScope::Universe } else { RouteScope::Link },
+            kind: RouteType::Unicast,
+            ..RouteHeader::default()
+        };
+        if to.length() > 0 {
+            message.attributes.push(RouteAttribute::Destination(to.network().into()));
+        }
+        message.attributes.push(RouteAttribute::Oif(index));
+        if let Some(via) = via {
+            message.attributes.push(RouteAttribute::Gateway(via.into()));
+        }
+        self.request(Message::NewRoute(message), NEW)
+    }
+
+    /// Destinations of all unicast routes of the main table.
+    pub fn destinations(&mut self) -> Outcome<Vec<Subnet>> {
+        let bodies = self.call(Message::GetRoute(RouteMessage::default()), NLM_F_REQUEST | NLM_F_DUMP)?;
+        Ok(bodies.iter().filter_map(|body| destination_of(body)).collect())
+    }
+
+    pub fn new_qdisc(&mut self, message: TcMessage) -> Outcome<()> {
+        self.request(Message::NewQueueDiscipline(message), NEW)
+    }
+
+    pub fn new_filter(&mut self, message: TcMessage) -> Outcome<()> {
+        self.request(Message::NewTrafficFilter(message), NEW)
+    }
+}
+
+/// A message about the interface with this index.
+pub(crate) fn link_message(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+/// A request of `kind` with this body.
+pub(crate) fn whole(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    header.flags = flags;
+    header.length = (header.buffer_len() + body.len()) as u32;
+    let mut bytes = vec![0; header.buffer_len()];
+    header.emit(&mut bytes);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn family(ip: IpAddr) -> AddressFamily {
+    if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+/// The kind and the body of the first message, and what follows it.
+fn first_message(bytes: &[u8]) -> Option<(i32, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes([*bytes.get(4)?, *bytes.get(5)?]);
+    let next = length.next_multiple_of(4).min(bytes.len());
+    Some((kind.into(), bytes.get(16..length)?, &bytes[next..]))
+}
+
+/// The attributes behind a fixed header of `header` bytes.
+fn attributes(body: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = body.get(header..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let [a, b, c, d] = *rest.first_chunk()?;
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        // The two highest bits say how the value is written.
+        Some((u16::from_ne_bytes([c, d]) & 0x3fff, value))
+    })
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(IpAddr::from(*bytes.first_chunk::<4>()?)),
+        16 => Some(IpAddr::from(*bytes.first_chunk::<16>()?)),
+        _ => None,
+    }
+}
+
+/// From `struct ifinfomsg` and its attributes (rtnetlink(7)).
+fn link_of(body: &[u8]) -> Link {
+    let word = |at: usize| body.get(at..).and_then(number).unwrap_or_default();
+    let up = word(8) & libc::IFF_UP as u32 != 0;
+    let mut link = Link { index: word(4), up, ..Link::default() };
+    for (kind, value) in attributes(body, 16) {
+        match kind {
+            libc::IFLA_IFNAME => link.name = text(value),
+            libc::IFLA_IFALIAS => link.alias = text(value),
+            libc::IFLA_MASTER => link.controller = number(value),
+            libc::IFLA_LINKINFO => {
+                let info = attributes(value, 0).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
+                link.kind = info.map(|(_, value)| text(value)).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+/// From `struct ifaddrmsg` and its attributes.
+fn address_of(body: &[u8]) -> Option<Address> {
+    let (mut own, mut peer, mut flags) = (None, None, u32::from(*body.get(2)?));
+    for (kind, value) in attributes(body, 8) {
+        match kind {
+            libc::IFA_LOCAL => own = ip(value),
+            libc::IFA_ADDRESS => peer = ip(value),
+            libc::IFA_FLAGS => flags = number(value)?,
+            _ => {}
+        }
+    }
+    Some(Address {
+        index: number(body.get(4..)?)?,
+        subnet: Subnet::new(own.or(peer)?, *body.get(1)?)?,
+        permanent: flags & libc::IFA_F_PERMANENT != 0,
+        global: *body.get(3)? == libc::RT_SCOPE_UNIVERSE,
+        raw: body.to_vec(),
+    })
+}
+
+/// From `struct rtmsg` and its attributes.
+fn destination_of(body: &[u8]) -> Option<Subnet> {
+    let [_, length, _, _, table, _, _, kind] = *body.first_chunk()?;
+    if table != RouteHeader::RT_TABLE_MAIN || kind != libc::RTN_UNICAST {
+        return None;
+    }
+    let (_, value) = attributes(body, 12).find(|(kind, _)| *kind == libc::RTA_DST)?;
+    Subnet::new(ip(value)?, length)
+}

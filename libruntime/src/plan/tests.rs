@@ -1,0 +1,267 @@
+//! Golden tests of the plans: a piece of `config.json`, and the steps that it adds. No root, no
+//! system call, a host that is made up. [`check`] is the one place that touches the API; an
+//! expectation is written by hand before it is compared.
+//!
+//! Must not run a plan: that is done by the tests with root (`libruntime/tests`).
+
+mod cgroups;
+mod mounts;
+mod namespaces;
+mod order;
+mod process;
+mod properties;
+mod whole;
+
+use super::create::{Request, create};
+use super::exec::exec;
+use super::{Handed, Plan};
+use crate::config::Config;
+use crate::host::{CgroupMount, Host};
+use crate::{error::Finding, seccomp};
+use expect_test::Expect;
+use onggi_stage::Step;
+use serde_json::{Value, json};
+
+/// What a plan follows from beside the configuration.
+struct Given {
+    host: Host,
+    request: Request,
+}
+
+/// Root with every capability on cgroup v2.
+fn given() -> Given {
+    let mut host = Host::default();
+    (host.capabilities, host.cgroup_v2) = ((1 << 41) - 1, true);
+    host.cgroup_mounts = vec![CgroupMount {
+        name: String::new(),
+        v2: true,
+        options: vec![],
+        host_path: "/sys/fs/cgroup/box".into(),
+        links: vec![],
+    }];
+    let request = Request { id: "box".into(), bundle: "/bundle".into(), ..Request::default() };
+    Given { host, request }
+}
+
+fn minimal() -> Value {
+    json!({
+        "ociVersion": "1.3.0",
+        "root": {"path": "rootfs"},
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/sh"], "cwd": "/"},
+        "linux": {"namespaces": [{"type": "mount"}]}
+    })
+}
+
+/// Plans the minimal config and the same with `fragment`, and compares what the fragment changes:
+/// `+` a step it adds, `-` one that it takes away, each below the step that comes before.
+fn check(fragment: &str, expect: Expect) {
+    check_from("{}", |_| {}, fragment, expect);
+}
+
+/// What `fragment` and another host or request change together.
+fn check_on(change: impl Fn(&mut Given), fragment: &str, expect: Expect) {
+    let mut changed = given();
+    change(&mut changed);
+    compare("{}", &given(), fragment, &changed, expect);
+}
+
+/// The same for what `fragment` changes in a config that has `base` already.
+fn check_from(base: &str, change: impl Fn(&mut Given), fragment: &str, expect: Expect) {
+    let mut given = given();
+    change(&mut given);
+    compare(base, &given, fragment, &given, expect);
+}
+
+fn compare(base: &str, first: &Given, fragment: &str, second: &Given, expect: Expect) {
+    let mut config = minimal();
+    merge(&mut config, serde_json::from_str(base).expect("base is JSON"));
+    let before = lines(&planned(&config, first)).expect("the base can be planned");
+    merge(&mut config, serde_json::from_str(fragment).unwrap_or_else(|error| panic!("{fragment}: {error}")));
+    match lines(&planned(&config, second)) {
+        Ok(after) => expect.assert_eq(&difference(&before, &after)),
+        Err(error) => expect.assert_eq(&format!("{error}\n")),
+    }
+}
+
+type Planned = Result<(Plan, Vec<Finding>), String>;
+
+/// As the library does it: read, compile the filter, plan.
+fn planned(config: &Value, given: &Given) -> Planned {
+    let read = Config::parse(config.to_string().as_bytes()).map_err(|error| error.to_string())?;
+    let mut warnings = read.warnings;
+    let profile = read.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let filter = profile.map(|profile| seccomp::compile(profile, &mut warnings)).transpose();
+    let filter = filter.map_err(|found| crate::Error::invalid(found).to_string())?;
+    let plan = create(&read.spec, &given.host, &given.request, filter.as_ref());
+    plan.map(|plan| (plan, warnings)).map_err(|error| error.to_string())
+}
+
+/// The plan by which the process of `config` joins its container.
+fn planned_exec(config: &Value, given: &Given) -> Plan {
+    let read = Config::parse(config.to_string().as_bytes()).expect("the config is valid");
+    let process = read.spec.process().clone().expect("it has a process");
+    exec(&read.spec, &process, &given.host, &given.request, None).expect("it can be planned")
+}
+
+/// Objects are merged, anything else is replaced.
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+fn lines(planned: &Planned) -> Result<Vec<String>, String> {
+    let (plan, warnings) = planned.as_ref().map_err(String::clone)?;
+    let mut lines: Vec<String> = plan.steps().iter().map(|(step, at)| line(at, &brief(step))).collect();
+    for (at, (what, origin)) in plan.handed.iter().enumerate().skip(2) {
+        if *what != Handed::Listener {
+            lines.push(line(origin, &format!("Fd({at}) is {what:?}")));
+        }
+    }
+    if let Some(maps) = &plan.new_user_namespace {
+        lines.push(format!("new user namespace: {maps:?}"));
+    }
+    lines.extend(plan.id_maps.iter().map(|maps| format!("id map: {maps:?}")));
+    lines.extend(warnings.iter().chain(&plan.warnings).map(|warning| format!("warning: {warning}")));
+    Ok(lines)
+}
+
+fn line(origin: &str, text: &str) -> String {
+    if origin.is_empty() { text.to_string() } else { format!("{origin}: {text}") }
+}
+
+/// A step with its flags by name, and without those that are zero. The listener's number depends
+/// on what else is handed over, and is left out.
+fn brief(step: &Step<super::Text>) -> String {
+    let text = match step {
+        Step::AwaitStart { .. } => "AwaitStart".to_string(),
+        // Its program is another for each architecture, and is the seccomp module's to test.
+        Step::SetSeccomp { flags, notify, .. } => {
+            format!("SetSeccomp {{ flags: {flags}, notify: {notify} }}")
+        }
+        Step::SetPropagation { .. } => named(format!("{step:?}"), "propagation: ", PROPAGATION),
+        Step::Clone { .. } => named(format!("{step:?}"), "flags: ", NAMESPACES),
+        _ => format!("{step:?}"),
+    };
+    let mut text = named(text, "namespaces: ", NAMESPACES);
+    for key in [" propagation: ", "rec_set: ", "rec_clear: ", "clear: ", " set: ", ", flags: "] {
+        let names = if key == " propagation: " { PROPAGATION } else { ATTRIBUTES };
+        if !matches!(step, Step::Clone { .. } | Step::SetSeccomp { .. }) {
+            text = named(text, key, names);
+        }
+    }
+    for nothing in [
+        "rec_set: 0",
+        "rec_clear: 0",
+        " set: 0",
+        "clear: 0",
+        "propagation: 0",
+        "flags: 0",
+        "recursive: false",
+        "copy_up: false",
+        "strict: false",
+        "recursive_map: false",
+        "notify: false",
+    ] {
+        let bare = nothing.trim_start();
+        for form in [format!(" {bare},"), format!(", {bare} }}"), format!("{{ {bare} }}")] {
+            let kept = match &form[..1] {
+                "," => " }",
+                "{" => "{}",
+                _ => "",
+            };
+            text = text.replace(&form, kept);
+        }
+    }
+    text.replace(" attrs: Attrs {},", "").replace(", attrs: Attrs {}", "")
+}
+
+const NAMESPACES: &[(u64, &str)] = &[
+    (0x2_0000, "mount"),
+    (0x200_0000, "cgroup"),
+    (0x400_0000, "uts"),
+    (0x800_0000, "ipc"),
+    (0x1000_0000, "user"),
+    (0x2000_0000, "pid"),
+    (0x4000_0000, "network"),
+    (0x80, "time"),
+];
+const PROPAGATION: &[(u64, &str)] = &[
+    (1 << 14, "rec"),
+    (1 << 17, "unbindable"),
+    (1 << 18, "private"),
+    (1 << 19, "slave"),
+    (1 << 20, "shared"),
+];
+const ATTRIBUTES: &[(u64, &str)] = &[
+    (1, "ro"),
+    (2, "nosuid"),
+    (4, "nodev"),
+    (8, "noexec"),
+    (0x70, "atimes"),
+    (0x10, "noatime"),
+    (0x20, "strictatime"),
+    (0x80, "nodiratime"),
+    (0x20_0000, "nosymfollow"),
+];
+
+/// Replaces the number behind each `key` by the names of its bits.
+fn named(text: String, key: &str, names: &[(u64, &str)]) -> String {
+    let mut parts = text.split(key);
+    let mut result = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        let mut number: u64 = part[..digits].parse().unwrap_or(0);
+        let mut found = Vec::new();
+        for (bits, name) in names {
+            if number & bits == *bits {
+                found.push(*name);
+                number &= !bits;
+            }
+        }
+        let shown =
+            if found.is_empty() || number != 0 { part[..digits].to_string() } else { found.join("+") };
+        result += &format!("{key}{shown}{}", &part[digits..]);
+    }
+    result
+}
+
+/// The longest common subsequence stays out; each run of changes says which step it follows.
+fn difference(before: &[String], after: &[String]) -> String {
+    let (rows, columns) = (before.len(), after.len());
+    let mut longest = vec![vec![0usize; columns + 1]; rows + 1];
+    for row in (0..rows).rev() {
+        for column in (0..columns).rev() {
+            longest[row][column] = match before[row] == after[column] {
+                true => longest[row + 1][column + 1] + 1,
+                false => longest[row + 1][column].max(longest[row][column + 1]),
+            };
+        }
+    }
+    let (mut row, mut column, mut text, mut said) = (0, 0, String::new(), false);
+    let mut last = "the beginning";
+    while row < rows || column < columns {
+        if row < rows && column < columns && before[row] == after[column] {
+            last = after[column].split(" { ").next().unwrap_or_default();
+            (row, column, said) = (row + 1, column + 1, false);
+            continue;
+        }
+        if !said {
+            text += &format!("after {last}\n");
+            said = true;
+        }
+        if row < rows && (column == columns || longest[row + 1][column] >= longest[row][column + 1]) {
+            text += &format!("- {}\n", before[row]);
+            row += 1;
+        } else {
+            text += &format!("+ {}\n", after[column]);
+            column += 1;
+        }
+    }
+    text
+}

@@ -1,0 +1,124 @@
+//! The `cgroup` mount: by version of the host, with and without a cgroup namespace.
+
+use super::{Given, check_on};
+use crate::host::CgroupMount;
+use expect_test::expect;
+
+const MOUNT: &str = r#"[{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "ro"]}]"#;
+
+fn with(namespaces: &str) -> String {
+    format!(r#"{{"mounts": {MOUNT}, "linux": {{"namespaces": [{{"type": "mount"}}{namespaces}]}}}}"#)
+}
+
+/// A hybrid host with two controllers in one hierarchy.
+fn v1(given: &mut Given) {
+    let mount = |name: &str, v2, options: &[&str], links: &[&str]| CgroupMount {
+        name: name.into(),
+        v2,
+        options: options.iter().map(|text| text.to_string()).collect(),
+        host_path: format!("/sys/fs/cgroup/{name}/box").into(),
+        links: links.iter().map(|text| text.to_string()).collect(),
+    };
+    given.host.cgroup_v2 = false;
+    given.host.cgroup_mounts = vec![
+        mount("cpu,cpuacct", false, &["cpu", "cpuacct"], &["cpu", "cpuacct"]),
+        mount("systemd", false, &["none", "name=systemd"], &[]),
+        mount("unified", true, &[], &[]),
+    ];
+}
+
+#[test]
+fn v2_in_a_cgroup_namespace_is_a_new_mount() {
+    check_on(
+        |_| {},
+        &with(r#", {"type": "cgroup"}"#),
+        expect![[r#"
+            after JoinSessionKeyring
+            + linux.namespaces: Unshare { namespaces: cgroup }
+            + mounts[0]: Mount { fstype: "cgroup2", options: "source cgroup", target: "/sys/fs/cgroup", flags: ro+nosuid }
+        "#]],
+    );
+}
+
+#[test]
+fn v2_without_a_cgroup_namespace_is_the_containers_own_directory() {
+    check_on(
+        |_| {},
+        &with(""),
+        expect![[r#"
+            after linux.rootfsPropagation: SetPropagation
+            + mounts[0]: OpenTree { source: Source(0), host_path: "/sys/fs/cgroup/box", attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
+            after JoinSessionKeyring
+            + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup" }
+        "#]],
+    );
+}
+
+#[test]
+fn v1_in_a_cgroup_namespace_waits_until_it_is_in_its_cgroups() {
+    check_on(
+        v1,
+        &with(r#", {"type": "cgroup"}"#),
+        expect![[r#"
+            after JoinSessionKeyring
+            + linux.cgroupsPath: Sync { point: Attached }
+            + linux.namespaces: Unshare { namespaces: cgroup }
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
+            + mounts[0]: Mount { fstype: "cgroup", options: "source cgroup cpu  cpuacct ", target: "/sys/fs/cgroup/cpu,cpuacct", flags: ro+nosuid }
+            + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpu" }
+            + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpuacct" }
+            + mounts[0]: Mount { fstype: "cgroup", options: "source cgroup none  name systemd", target: "/sys/fs/cgroup/systemd", flags: ro+nosuid }
+            + mounts[0]: Mount { fstype: "cgroup2", options: "source cgroup", target: "/sys/fs/cgroup/unified", flags: ro+nosuid }
+            + mounts[0]: SetAttributes { target: "/sys/fs/cgroup", attrs: Attrs { set: ro } }
+        "#]],
+    );
+}
+
+#[test]
+fn v1_without_a_cgroup_namespace_is_one_directory_of_each_hierarchy() {
+    check_on(
+        v1,
+        &with(""),
+        expect![[r#"
+            after linux.rootfsPropagation: SetPropagation
+            + mounts[0]: OpenTree { source: Source(0), host_path: "/sys/fs/cgroup/cpu,cpuacct/box", attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
+            + mounts[0]: OpenTree { source: Source(1), host_path: "/sys/fs/cgroup/systemd/box", attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
+            + mounts[0]: OpenTree { source: Source(2), host_path: "/sys/fs/cgroup/unified/box", attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
+            after JoinSessionKeyring
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
+            + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup/cpu,cpuacct" }
+            + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpu" }
+            + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpuacct" }
+            + mounts[0]: MoveMount { source: Source(1), target: "/sys/fs/cgroup/systemd" }
+            + mounts[0]: MoveMount { source: Source(2), target: "/sys/fs/cgroup/unified" }
+            + mounts[0]: SetAttributes { target: "/sys/fs/cgroup", attrs: Attrs { set: ro } }
+        "#]],
+    );
+}
+
+#[test]
+fn a_joined_cgroup_namespace_is_entered_like_any_other() {
+    check_on(
+        v1,
+        r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "cgroup", "path": "/proc/9/ns/cgroup"}]}}"#,
+        expect![[r#"
+            after ResetSignals
+            + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: cgroup }
+            after process.args[0]: Exec
+            + linux.namespaces[1]: Fd(2) is Namespace("/proc/9/ns/cgroup")
+        "#]],
+    );
+}
+
+#[test]
+fn a_host_without_any_hierarchy_has_an_empty_mount() {
+    check_on(
+        |given| given.host.cgroup_mounts.clear(),
+        &with(""),
+        expect![[r#"
+            after JoinSessionKeyring
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
+            + mounts[0]: SetAttributes { target: "/sys/fs/cgroup", attrs: Attrs { set: ro } }
+        "#]],
+    );
+}

@@ -1,0 +1,284 @@
+//! Namespaces: which are made, which are joined, and what has to happen before and after.
+
+use super::{check, check_from, check_on};
+use expect_test::expect;
+
+const USER: &str = r#"{"linux": {
+    "namespaces": [{"type": "mount"}, {"type": "user"}],
+    "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}],
+    "gidMappings": [{"containerID": 0, "hostID": 2000, "size": 10}]
+}}"#;
+
+#[test]
+fn new_namespaces_are_made_by_one_clone() {
+    check(
+        r#"{"linux": {"namespaces": [
+            {"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc"}, {"type": "network"}
+        ]}}"#,
+        expect![[r#"
+            after root.path: AttachRootfs
+            - linux.namespaces: Clone {}
+            + linux.namespaces: Clone { flags: uts+ipc+pid+network }
+        "#]],
+    );
+}
+
+#[test]
+fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
+    check(
+        USER,
+        expect![[r#"
+            after linux.rootfsPropagation: SetPropagation
+            - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
+            - linux.namespaces: Clone {}
+            + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
+            + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
+            + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
+            + linux.devices: OpenDevice { source: Source(3), host_path: "/dev/random", mode: 8630, major: 1, minor: 8 }
+            + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
+            + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
+            + root.path: AttachRootfsInScratch { host_path: "/bundle/rootfs", propagation: slave }
+            + linux.devices: ParkSource { source: Source(0) }
+            + linux.devices: ParkSource { source: Source(1) }
+            + linux.devices: ParkSource { source: Source(2) }
+            + linux.devices: ParkSource { source: Source(3) }
+            + linux.devices: ParkSource { source: Source(4) }
+            + linux.devices: ParkSource { source: Source(5) }
+            + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: user }
+            + linux.namespaces: Clone { flags: mount }
+            + linux.uidMappings: SetGroups { groups: "" }
+            + linux.uidMappings: SetIds { uid: 0, gid: 0 }
+            + linux.devices: FetchSource { source: Source(0) }
+            + linux.devices: FetchSource { source: Source(1) }
+            + linux.devices: FetchSource { source: Source(2) }
+            + linux.devices: FetchSource { source: Source(3) }
+            + linux.devices: FetchSource { source: Source(4) }
+            + linux.devices: FetchSource { source: Source(5) }
+            + root.path: UnlockRoot
+            after JoinSessionKeyring
+            - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/random", mode: 8630, major: 1, minor: 8, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/urandom", mode: 8630, major: 1, minor: 9, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/tty", mode: 8630, major: 5, minor: 0, uid: 0, gid: 0 }
+            + linux.devices: MoveMount { source: Source(0), target: "/dev/null" }
+            + linux.devices: MoveMount { source: Source(1), target: "/dev/zero" }
+            + linux.devices: MoveMount { source: Source(2), target: "/dev/full" }
+            + linux.devices: MoveMount { source: Source(3), target: "/dev/random" }
+            + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom" }
+            + linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
+            after process.args[0]: Exec
+            + linux.namespaces[1]: Fd(2) is UserNamespace
+            + new user namespace: IdMaps { uids: [[0, 1000, 10]], gids: [[0, 2000, 10]] }
+        "#]],
+    );
+}
+
+#[test]
+fn a_user_namespace_given_by_path_is_joined_like_a_new_one() {
+    check_from(
+        USER,
+        |_| {},
+        r#"{"linux": {
+            "namespaces": [{"type": "mount"}, {"type": "user", "path": "/proc/7/ns/user"}],
+            "uidMappings": [], "gidMappings": []
+        }}"#,
+        expect![[r#"
+            after linux.namespaces[1]: Fd(2) is UserNamespace
+            - new user namespace: IdMaps { uids: [[0, 1000, 10]], gids: [[0, 2000, 10]] }
+        "#]],
+    );
+}
+
+#[test]
+fn without_root_the_user_namespace_comes_first_and_needs_no_scratch() {
+    check_from(
+        USER,
+        |given| given.host.uid = 1000,
+        r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}, {"type": "pid"}]}}"#,
+        expect![[r#"
+            after root.path: AttachRootfs
+            - linux.namespaces: Clone {}
+            + linux.namespaces: Clone { flags: pid }
+        "#]],
+    );
+    check_on(
+        |given| given.host.uid = 1000,
+        &USER.replace(r#""mount"}"#, r#""mount"}, {"type": "pid"}"#),
+        expect![[r#"
+            after ResetSignals
+            + linux.namespaces[2]: Setns { fd: Fd(2), namespaces: user }
+            after linux.rootfsPropagation: SetPropagation
+            + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
+            + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
+            + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
+            + linux.devices: OpenDevice { source: Source(3), host_path: "/dev/random", mode: 8630, major: 1, minor: 8 }
+            + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
+            + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
+            after root.path: AttachRootfs
+            - linux.namespaces: Clone {}
+            + linux.namespaces: Clone { flags: pid }
+            + linux.uidMappings: SetIds { uid: 0, gid: 0 }
+            after JoinSessionKeyring
+            - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/random", mode: 8630, major: 1, minor: 8, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/urandom", mode: 8630, major: 1, minor: 9, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/tty", mode: 8630, major: 5, minor: 0, uid: 0, gid: 0 }
+            + linux.devices: MoveMount { source: Source(0), target: "/dev/null" }
+            + linux.devices: MoveMount { source: Source(1), target: "/dev/zero" }
+            + linux.devices: MoveMount { source: Source(2), target: "/dev/full" }
+            + linux.devices: MoveMount { source: Source(3), target: "/dev/random" }
+            + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom" }
+            + linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
+            after process.user.uid: FindHome
+            - process.user.additionalGids: SetGroups { groups: "" }
+            after process.args[0]: Exec
+            + linux.namespaces[2]: Fd(2) is UserNamespace
+            + new user namespace: IdMaps { uids: [[0, 1000, 10]], gids: [[0, 2000, 10]] }
+        "#]],
+    );
+}
+
+#[test]
+fn namespaces_given_by_path_are_joined_before_any_mount() {
+    check(
+        r#"{"linux": {"namespaces": [
+            {"type": "network", "path": "/run/netns/x"}, {"type": "mount"}, {"type": "ipc", "path": "/proc/9/ns/ipc"}
+        ]}}"#,
+        expect![[r#"
+            after ResetSignals
+            + linux.namespaces[0]: Setns { fd: Fd(2), namespaces: network }
+            + linux.namespaces[2]: Setns { fd: Fd(3), namespaces: ipc }
+            after process.args[0]: Exec
+            + linux.namespaces[0]: Fd(2) is Namespace("/run/netns/x")
+            + linux.namespaces[2]: Fd(3) is Namespace("/proc/9/ns/ipc")
+        "#]],
+    );
+}
+
+#[test]
+fn a_pid_namespace_given_by_path_is_joined_last_because_it_is_the_childs() {
+    check(
+        r#"{"linux": {"namespaces": [{"type": "pid", "path": "/proc/9/ns/pid"}, {"type": "mount"}]}}"#,
+        expect![[r#"
+            after root.path: AttachRootfs
+            + linux.namespaces[0]: Setns { fd: Fd(2), namespaces: pid }
+            after process.args[0]: Exec
+            + linux.namespaces[0]: Fd(2) is Namespace("/proc/9/ns/pid")
+        "#]],
+    );
+}
+
+#[test]
+fn without_root_others_are_joined_from_inside_the_user_namespace() {
+    check_from(
+        USER,
+        |given| given.host.uid = 1000,
+        r#"{"linux": {"namespaces": [
+            {"type": "mount"}, {"type": "user"}, {"type": "network", "path": "/run/netns/x"}
+        ]}}"#,
+        expect![[r#"
+            after root.path: AttachRootfs
+            + linux.namespaces[2]: Setns { fd: Fd(3), namespaces: network }
+            after linux.namespaces[1]: Fd(2) is UserNamespace
+            + linux.namespaces[2]: Fd(3) is Namespace("/run/netns/x")
+        "#]],
+    );
+}
+
+#[test]
+fn root_joins_what_the_host_owns_before_it_enters_the_user_namespace() {
+    check_from(
+        USER,
+        |_| {},
+        r#"{"linux": {"namespaces": [
+            {"type": "mount"}, {"type": "user"}, {"type": "network", "path": "/run/netns/x"}
+        ]}}"#,
+        expect![[r#"
+            after ResetSignals
+            + linux.namespaces[2]: Setns { fd: Fd(3), namespaces: network }
+            after linux.namespaces[1]: Fd(2) is UserNamespace
+            + linux.namespaces[2]: Fd(3) is Namespace("/run/netns/x")
+        "#]],
+    );
+}
+
+#[test]
+fn clock_offsets_are_written_between_the_time_namespace_and_its_first_process() {
+    check(
+        r#"{"linux": {
+            "namespaces": [{"type": "mount"}, {"type": "time"}],
+            "timeOffsets": {"monotonic": {"secs": -5, "nanosecs": 7}, "boottime": {"secs": 9}}
+        }}"#,
+        expect![[r#"
+            after root.path: AttachRootfs
+            + linux.namespaces: Unshare { namespaces: time }
+            + linux.timeOffsets: WriteProcess { path: "timens_offsets", value: "(28 bytes)" }
+        "#]],
+    );
+}
+
+#[test]
+fn a_time_namespace_without_offsets_has_those_of_the_host() {
+    check(
+        r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "time"}]}}"#,
+        expect![[r#"
+            after root.path: AttachRootfs
+            + linux.namespaces: Unshare { namespaces: time }
+        "#]],
+    );
+}
+
+#[test]
+fn a_time_namespace_given_by_path_is_joined() {
+    check(
+        r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "time", "path": "/proc/9/ns/time"}]}}"#,
+        expect![[r#"
+            after ResetSignals
+            + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: time }
+            after process.args[0]: Exec
+            + linux.namespaces[1]: Fd(2) is Namespace("/proc/9/ns/time")
+        "#]],
+    );
+}
+
+#[test]
+fn a_container_needs_a_mount_namespace_of_its_own() {
+    check(
+        r#"{"linux": {"namespaces": [{"type": "pid"}]}}"#,
+        expect![[r#"
+            a container without a mount namespace of its own, at linux.namespaces; hint: add {"type": "mount"}: its mounts would become the host's
+        "#]],
+    );
+    check(
+        r#"{"linux": {"namespaces": [{"type": "mount", "path": "/proc/9/ns/mnt"}]}}"#,
+        expect![[r#"
+            joining a mount namespace when a container is created, at linux.namespaces[0].path; hint: leave the path out: a new container mounts its own root
+        "#]],
+    );
+}
+
+#[test]
+fn names_and_sysctls_are_set_in_the_entered_root_before_the_masks() {
+    check(
+        r#"{"hostname": "h", "domainname": "d", "linux": {
+            "namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network"}],
+            "sysctl": {"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/forwarding": "0"},
+            "readonlyPaths": ["/proc/sys"]
+        }}"#,
+        expect![[r#"
+            after root.path: AttachRootfs
+            - linux.namespaces: Clone {}
+            + linux.namespaces: Clone { flags: uts+network }
+            after root.path: PivotRoot
+            + hostname: SetHostname { name: "h" }
+            + domainname: SetDomainname { name: "d" }
+            + linux.sysctl[net.ipv4.ip_forward]: WriteSysctl { path: "sys/net/ipv4/ip_forward", value: "1" }
+            + linux.sysctl[net/ipv4/conf/eth0.1/forwarding]: WriteSysctl { path: "sys/net/ipv4/conf/eth0.1/forwarding", value: "0" }
+            + linux.readonlyPaths[0]: ReadonlyPath { path: "/proc/sys" }
+        "#]],
+    );
+}

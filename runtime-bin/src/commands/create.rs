@@ -1,0 +1,119 @@
+//! `create`: "MUST generate an error if the ID is not unique … the container's environment MUST be
+//! created according to the configuration … the user-specified program MUST NOT be run at this
+//! time" (runtime.md, "Create"). Also what `run` shares with it: reading the configuration.
+
+use crate::cli::{Flag, Parsed, Verb};
+use crate::failure::Failure;
+use crate::global::Global;
+use crate::launch::{self, CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
+use libruntime::{Config, Container, Create};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+pub const BUNDLE: Flag =
+    Flag::value("bundle", "DIR", "the bundle (default: the current directory)").short("b");
+pub const CONFIG: Flag =
+    Flag::value("config", "FILE", "a configuration to use in place of the bundle's").short("f");
+pub const NO_PIVOT: Flag =
+    Flag::switch("no-pivot", "move the root instead of pivot_root, for a root in a ramdisk");
+pub const NO_NEW_KEYRING: Flag = Flag::switch("no-new-keyring", "keep the caller's session keyring");
+
+pub const VERB: Verb = Verb {
+    name: "create",
+    about: "create a container; start runs its program",
+    arguments: "<container-id>",
+    count: (1, 1),
+    trailing: false,
+    text: "The bundle is a directory with config.json and the root filesystem that it names.\n\
+           The id is 1 to 1024 letters, digits, '_', '+', '-' or '.'; it is unique below --root.",
+    flags: &[BUNDLE, CONFIG, CONSOLE_SOCKET, PIDFD_SOCKET, PID_FILE, NO_PIVOT, NO_NEW_KEYRING, PRESERVE_FDS],
+};
+
+pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
+    let spec = Configured::read(global, args)?;
+    let console = launch::console_socket(args, spec.terminal, true)?;
+    let container = spec.create(global, args, console.as_ref().map(AsFd::as_fd))?;
+    match announce(args, &container) {
+        Ok(()) => Ok(0),
+        Err(failure) => undo(container, failure),
+    }
+}
+
+/// Tells the caller which process it is.
+pub fn announce(args: &Parsed, container: &Container) -> Result<(), Failure> {
+    let socket = launch::pidfd_socket(args)?;
+    launch::send_pidfd(socket.as_ref(), container.pidfd()?.as_fd())?;
+    launch::write_pid_file(args, container.pid().unwrap_or(0))
+}
+
+/// Removes a container that cannot be used after all.
+pub fn undo(container: Container, failure: Failure) -> Result<u8, Failure> {
+    match container.delete(true) {
+        Ok(()) => Err(failure),
+        Err(error) => {
+            let message = format!("{}; the container could not be removed either: {error}", failure.message);
+            Err(Failure { message, ..failure })
+        }
+    }
+}
+
+/// The configuration, and what the command needs to know of it.
+pub struct Configured {
+    pub spec: libruntime::Spec,
+    warnings: Vec<libruntime::Finding>,
+    pub terminal: bool,
+}
+
+impl Configured {
+    pub fn read(global: &Global, args: &Parsed) -> Result<Self, Failure> {
+        let Config { mut spec, warnings } = match args.get("config").filter(|file| !file.is_empty()) {
+            None => Config::load(bundle(args))?,
+            Some(file) => {
+                let bytes =
+                    std::fs::read(file).map_err(|error| Failure::os(format_args!("open {file}"), error))?;
+                Config::parse(&bytes)?
+            }
+        };
+        if global.inherited.listen_fds > 0 {
+            activate(&mut spec, global.inherited.listen_fds);
+        }
+        let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+        Ok(Self { spec, warnings, terminal })
+    }
+
+    pub fn create(
+        self,
+        global: &Global,
+        args: &Parsed,
+        console: Option<BorrowedFd>,
+    ) -> Result<Container, Failure> {
+        if global.systemd_cgroup {
+            return Err(Failure::new("--systemd-cgroup is not supported yet; use cgroups without systemd"));
+        }
+        let preserved = global.inherited.preserve_fds.as_ref().map_err(Failure::clone)?;
+        let container = libruntime::create(&Create {
+            spec: Some(self.spec),
+            console_socket: console,
+            preserve_fds: global.inherited.listen_fds + preserved,
+            no_pivot: args.is_set(NO_PIVOT.name),
+            no_new_keyring: args.is_set(NO_NEW_KEYRING.name),
+            ..Create::new(&global.root, args.positional(0), bundle(args))
+        })?;
+        let new = container.warnings().iter().filter(|warning| !self.warnings.contains(warning));
+        global.warn_of(self.warnings.iter().chain(new));
+        Ok(container)
+    }
+}
+
+pub fn bundle(args: &Parsed) -> &Path {
+    Path::new(args.get(BUNDLE.name).filter(|dir| !dir.is_empty()).unwrap_or("."))
+}
+
+/// Passes socket activation on (sd_listen_fds(3)). In its own pid namespace the program is pid 1.
+fn activate(spec: &mut libruntime::Spec, count: u32) {
+    let Some(process) = spec.process_mut().as_mut() else { return };
+    let mut env = process.env().clone().unwrap_or_default();
+    env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
+    env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_string()]);
+    process.set_env(Some(env));
+}

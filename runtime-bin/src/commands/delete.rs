@@ -1,0 +1,26 @@
+//! `delete`: "MUST delete the resources that were created during the create step" (runtime.md,
+//! "Delete").
+
+use crate::cli::{Flag, Parsed, Verb};
+use crate::failure::Failure;
+use crate::global::Global;
+use libruntime::{Container, ErrorKind};
+
+pub const VERB: Verb = Verb {
+    name: "delete",
+    about: "remove a container that is stopped",
+    arguments: "<container-id>",
+    count: (1, 1),
+    trailing: false,
+    text: "",
+    flags: &[Flag::switch("force", "kill it first; one that does not exist is no error").short("f")],
+};
+
+pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
+    let force = args.is_set("force");
+    match Container::load(&global.root, args.positional(0)) {
+        Err(error) if force && error.kind() == ErrorKind::NotFound => {}
+        container => container?.delete(force)?,
+    }
+    Ok(0)
+}

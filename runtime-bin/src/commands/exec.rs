@@ -1,0 +1,233 @@
+//! `exec`: another process in a container, like its own but for what the flags or a process
+//! object say. Not in the spec.
+
+use crate::cli::{Flag, Parsed, Verb};
+use crate::failure::Failure;
+use crate::foreground::{attend, exit_code};
+use crate::global::Global;
+use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
+use crate::signals::Signals;
+use crate::terminal::Terminal;
+use libruntime::{Container, Exec, Executed};
+use serde_json::{Value, json};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+pub const VERB: Verb = Verb {
+    name: "exec",
+    about: "run another process in a container",
+    arguments: "<container-id> <command> [arguments]",
+    count: (1, usize::MAX),
+    trailing: true,
+    text: "What no flag says is as in the container's own process. With --process no command is given.\n\
+           Exits with the process's exit code, with 128 and the number of the signal that ended it,\n\
+           or with 255 if it could not be started.",
+    flags: &[
+        CONSOLE_SOCKET,
+        PIDFD_SOCKET,
+        Flag::value("cwd", "DIR", "the working directory"),
+        Flag::value("env", "NAME[=VALUE]", "set a variable; without a value to that of the caller")
+            .short("e"),
+        Flag::switch("tty", "give it a terminal").short("t"),
+        Flag::value("user", "UID[:GID]", "the ids to run as").short("u"),
+        Flag::value("additional-gids", "GID", "one more group").short("g"),
+        Flag::value("process", "FILE", "a process object, as in config.json").short("p"),
+        DETACH,
+        PID_FILE,
+        Flag::value("process-label", "LABEL", "the SELinux label"),
+        Flag::value("apparmor", "PROFILE", "the AppArmor profile"),
+        Flag::switch("no-new-privs", "forbid new privileges"),
+        Flag::value("cap", "CAPABILITY", "one more capability").short("c"),
+        PRESERVE_FDS,
+        Flag::value("cgroup", "[CONTROLLER:]PATH", "a cgroup below that of the container"),
+        Flag::switch("ignore-paused", "also in a paused container; it runs when that is resumed"),
+    ],
+};
+
+pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
+    // Callers tell "not started" from the process's own exit codes.
+    exec(global, args).map_err(|failure| failure.with_code(255))
+}
+
+fn exec(global: &Global, args: &Parsed) -> Result<u8, Failure> {
+    let detach = args.is_set(DETACH.name);
+    let container = global.load(args)?;
+    let process = process(global, args, &container)?;
+    let wants_terminal = process.terminal().unwrap_or(false);
+    let given = launch::console_socket(args, wants_terminal, detach)?;
+    let pidfd_socket = launch::pidfd_socket(args)?;
+    let signals = if detach { None } else { Some(Signals::block()?) };
+    let (ours, theirs) = UnixStream::pair().map_err(|error| Failure::os("socketpair", error))?;
+    let relayed = wants_terminal && !detach;
+    let options = Exec {
+        console_socket: given.as_ref().or(relayed.then_some(&theirs)).map(AsFd::as_fd),
+        preserve_fds: *global.inherited.preserve_fds.as_ref().map_err(Failure::clone)?,
+        cgroup: args.all("cgroup").flat_map(cgroup).collect(),
+        ignore_paused: args.is_set("ignore-paused"),
+        ..Exec::new(process)
+    };
+    let started = container.exec(&options)?;
+    let announced = launch::send_pidfd(pidfd_socket.as_ref(), started.pidfd())
+        .and_then(|()| launch::write_pid_file(args, started.pid()));
+    if let Err(failure) = announced {
+        let _ = started.kill(nix::libc::SIGKILL);
+        return Err(failure);
+    }
+    match signals {
+        None => Ok(0),
+        Some(signals) => follow(&started, &signals, relayed.then_some(&ours)),
+    }
+}
+
+fn follow(started: &Executed, signals: &Signals, console: Option<&UnixStream>) -> Result<u8, Failure> {
+    let master = console.map(|socket| libruntime::receive_terminal(socket.as_fd())).transpose()?;
+    let terminal = master.map(Terminal::attach).transpose()?;
+    attend(started.pid(), started.pidfd(), signals, terminal, &|signal| drop(started.kill(signal)))?;
+    Ok(exit_code(started.wait()?))
+}
+
+/// `[CONTROLLER[,CONTROLLER]:]PATH`.
+fn cgroup(text: &str) -> Vec<(Option<String>, PathBuf)> {
+    match text.split_once(':') {
+        None => vec![(None, text.into())],
+        Some((names, path)) => names.split(',').map(|name| (Some(name.to_string()), path.into())).collect(),
+    }
+}
+
+fn process(global: &Global, args: &Parsed, container: &Container) -> Result<libruntime::Process, Failure> {
+    let bytes = match args.get("process").filter(|file| !file.is_empty()) {
+        Some(file) => std::fs::read(file).map_err(|error| Failure::os(format_args!("open {file}"), error))?,
+        None if args.rest.len() < 2 => {
+            return Err(Failure::usage("exec needs a command, or a process object with --process"));
+        }
+        None => {
+            let own = serde_json::to_value(container.process()?);
+            let mut process = own.map_err(|error| Failure::new(format!("encode JSON: {error}")))?;
+            change(&mut process, args)?;
+            process.to_string().into_bytes()
+        }
+    };
+    let (process, warnings) = libruntime::parse_process(&bytes)?;
+    global.warn_of(&warnings);
+    Ok(process)
+}
+
+/// Changes the container's own process to what the flags say.
+fn change(process: &mut Value, args: &Parsed) -> Result<(), Failure> {
+    process["args"] = json!(args.rest[1..]);
+    process["terminal"] = args.is_set("tty").into();
+    for (flag, property) in
+        [("cwd", "cwd"), ("process-label", "selinuxLabel"), ("apparmor", "apparmorProfile")]
+    {
+        if let Some(value) = args.get(flag).filter(|value| !value.is_empty()) {
+            process[property] = value.into();
+        }
+    }
+    if let Some(value) = args.get("no-new-privs") {
+        process["noNewPrivileges"] = (value == "true").into();
+    }
+    if let Some(user) = args.get("user").filter(|user| !user.is_empty()) {
+        let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
+        process["user"]["uid"] = id(uid, "--user")?.into();
+        if let Some(gid) = gid {
+            process["user"]["gid"] = id(gid, "--user")?.into();
+        }
+    }
+    for gid in args.all("additional-gids") {
+        push(&mut process["user"]["additionalGids"], id(gid, "--additional-gids")?.into());
+    }
+    for variable in args.all("env") {
+        set_variable(process, variable)?;
+    }
+    args.all("cap").try_for_each(|name| add_capability(process, name))
+}
+
+/// An id in digits and nothing else: text that is read as some other id has been a hole (runc's
+/// and crun's CVE-2016-3697 and CVE-2026-30892). The last id means "unchanged" to the kernel.
+fn id(text: &str, flag: &str) -> Result<u32, Failure> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let id = text.parse().ok().filter(|id| digits && *id != u32::MAX);
+    id.ok_or_else(|| {
+        Failure::usage(format!("{flag} takes ids as numbers from 0 to 4294967294, not {text:?}"))
+    })
+}
+
+fn push(list: &mut Value, value: Value) {
+    match list {
+        Value::Array(values) if values.contains(&value) => {}
+        Value::Array(values) => values.push(value),
+        _ => *list = json!([value]),
+    }
+}
+
+fn set_variable(process: &mut Value, variable: &str) -> Result<(), Failure> {
+    let (name, value) = match variable.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_string())),
+        None => (variable, std::env::var(variable).ok()),
+    };
+    if name.is_empty() {
+        return Err(Failure::usage("--env needs the name of a variable"));
+    }
+    let Some(value) = value else { return Ok(()) };
+    // Programs disagree on which of two counts.
+    if let Some(env) = process["env"].as_array_mut() {
+        env.retain(|entry| {
+            entry.as_str().and_then(|entry| entry.split_once('=')).is_none_or(|(n, _)| n != name)
+        });
+    }
+    push(&mut process["env"], format!("{name}={value}").into());
+    Ok(())
+}
+
+/// Adds a capability. The inheritable set is never made larger (runc's CVE-2022-29162), and the
+/// ambient one only holds what is inheritable too (capabilities(7)).
+fn add_capability(process: &mut Value, name: &str) -> Result<(), Failure> {
+    let upper = name.to_ascii_uppercase();
+    let name = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    let known = libruntime::features();
+    let known = known.pointer("/linux/capabilities").and_then(Value::as_array);
+    if !known.is_some_and(|known| known.contains(&name.as_str().into())) {
+        return Err(Failure::usage(format!("unknown capability {name:?}")));
+    }
+    let sets = &mut process["capabilities"];
+    for set in ["bounding", "effective", "permitted"] {
+        push(&mut sets[set], name.as_str().into());
+    }
+    if sets["inheritable"].as_array().is_some_and(|set| set.contains(&name.as_str().into())) {
+        push(&mut sets["ambient"], name.as_str().into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_digits_only() {
+        assert_eq!(id("1000", "").ok(), Some(1000));
+        for text in ["", "-1", "+1", "0x1", "1abc", "4294967295", "4294967296", " 1", "root"] {
+            assert!(id(text, "").is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_capability_does_not_become_inheritable() {
+        let mut process = json!({ "capabilities": { "inheritable": ["CAP_KILL"] } });
+        add_capability(&mut process, "NET_RAW").ok().unwrap();
+        add_capability(&mut process, "CAP_KILL").ok().unwrap();
+        let both = json!(["CAP_NET_RAW", "CAP_KILL"]);
+        let expected = json!({ "bounding": both, "effective": both, "permitted": both,
+            "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL"] });
+        assert_eq!(process["capabilities"], expected);
+        assert!(add_capability(&mut process, "CAP_NOTHING").is_err());
+    }
+
+    #[test]
+    fn a_variable_replaces_the_one_of_its_name() {
+        let mut process = json!({ "env": ["A=1", "B=2"] });
+        set_variable(&mut process, "A=3=4").ok().unwrap();
+        assert_eq!(process["env"], json!(["B=2", "A=3=4"]));
+    }
+}

@@ -1,0 +1,44 @@
+//! `explain`: what `create` would do with a bundle, step by step, each with the place in
+//! `config.json` that asks for it. Changes nothing and needs no privileges. Ours alone.
+
+use super::create::{BUNDLE, CONFIG, Configured, bundle};
+use crate::cli::{Flag, Parsed, Verb};
+use crate::failure::Failure;
+use crate::global::Global;
+use crate::output;
+use libruntime::Create;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+pub const VERB: Verb = Verb {
+    name: "explain",
+    about: "show what create would do, and why, without doing it",
+    arguments: "[container-id]",
+    count: (0, 1),
+    trailing: false,
+    text: "",
+    flags: &[BUNDLE, CONFIG, Flag::value("format", "FORMAT", "text or json (default: text)").short("o")],
+};
+
+pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
+    let json = match args.get("format") {
+        None | Some("text" | "") => false,
+        Some("json") => true,
+        Some(other) => return Err(Failure::usage(format!("--format is text or json, not {other:?}"))),
+    };
+    let configured = Configured::read(global, args)?;
+    let id = if args.rest.is_empty() { "container" } else { args.positional(0) };
+    // Stands for the socket that create would be given.
+    let (console, _other) = UnixStream::pair().map_err(|error| Failure::os("socketpair", error))?;
+    let options = Create {
+        console_socket: configured.terminal.then(|| console.as_fd()),
+        spec: Some(configured.spec),
+        ..Create::new(&global.root, id, bundle(args))
+    };
+    let explanation = libruntime::explain(&options)?;
+    if json {
+        output::print_json(&explanation.to_json(), "  ")
+    } else {
+        output::print(&explanation.to_text())
+    }
+}

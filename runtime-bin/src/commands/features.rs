@@ -1,0 +1,19 @@
+//! `features`: what this build can do, as the spec's features structure (features.md).
+
+use crate::cli::Verb;
+use crate::failure::Failure;
+use crate::output;
+
+pub const VERB: Verb = Verb {
+    name: "features",
+    about: "print what this runtime can do, as JSON",
+    arguments: "",
+    count: (0, 0),
+    trailing: false,
+    text: "",
+    flags: &[],
+};
+
+pub fn run() -> Result<u8, Failure> {
+    output::print_json(&libruntime::features(), "    ")
+}

@@ -1,0 +1,26 @@
+//! `kill`: "MUST send the specified signal to the container process … if the container is neither
+//! created nor running MUST generate an error" (runtime.md, "Kill").
+
+use crate::cli::{Flag, Parsed, Verb};
+use crate::failure::Failure;
+use crate::global::Global;
+use crate::signals;
+
+pub const VERB: Verb = Verb {
+    name: "kill",
+    about: "send a signal to a container's program (default: TERM)",
+    arguments: "<container-id> [signal]",
+    count: (1, 2),
+    trailing: false,
+    text: "A signal is a name with or without SIG, such as TERM, SIGKILL or RTMIN+1, or a number.",
+    flags: &[Flag::switch("all", "send it to all processes of the container").short("a")],
+};
+
+pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
+    let signal = match args.positional(1) {
+        "" => signals::parse("TERM")?,
+        text => signals::parse(text)?,
+    };
+    global.load(args)?.kill(signal, args.is_set("all"))?;
+    Ok(0)
+}

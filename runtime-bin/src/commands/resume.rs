@@ -1,0 +1,20 @@
+//! `resume`: lets a paused container go on. Not in the spec.
+
+use crate::cli::{Parsed, Verb};
+use crate::failure::Failure;
+use crate::global::Global;
+
+pub const VERB: Verb = Verb {
+    name: "resume",
+    about: "let a paused container go on",
+    arguments: "<container-id>",
+    count: (1, 1),
+    trailing: false,
+    text: "",
+    flags: &[],
+};
+
+pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
+    global.load(args)?.resume()?;
+    Ok(0)
+}

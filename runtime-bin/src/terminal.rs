@@ -1,0 +1,133 @@
+//! A terminal in the foreground: what is typed at ours goes to the container's, what that prints
+//! comes back, and the sizes stay the same. Ours passes every key on meanwhile (raw mode).
+
+use crate::failure::Failure;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::PollFlags;
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::{read, write};
+use std::io::{IsTerminal, stderr, stdin, stdout};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The end of what is typed, on a terminal in its usual mode (termios(3), VEOF).
+const END_OF_INPUT: u8 = 4;
+
+pub struct Terminal {
+    master: OwnedFd,
+    /// Typed, but not yet taken.
+    pending: Vec<u8>,
+    input_open: bool,
+    saved: Option<Termios>,
+}
+
+impl Terminal {
+    /// Takes over our terminal, if we have one.
+    pub fn attach(master: OwnedFd) -> Result<Self, Failure> {
+        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| Failure::os("fcntl", errno))?;
+        let terminal = Self {
+            master,
+            pending: Vec::new(),
+            input_open: true,
+            saved: stdin().is_terminal().then(raw).transpose()?,
+        };
+        terminal.resize();
+        Ok(terminal)
+    }
+
+    /// Gives the container's terminal the size of ours.
+    pub fn resize(&self) {
+        let own = [stdout().is_terminal(), stdin().is_terminal(), stderr().is_terminal()];
+        let size = match own {
+            [true, ..] => libruntime::terminal_size(stdout().as_fd()),
+            [_, true, _] => libruntime::terminal_size(stdin().as_fd()),
+            [_, _, true] => libruntime::terminal_size(stderr().as_fd()),
+            _ => return,
+        };
+        if let Ok(size) = size {
+            // The container has perhaps ended just now.
+            let _ = libruntime::set_terminal_size(self.master.as_fd(), size);
+        }
+    }
+
+    pub fn master(&self) -> BorrowedFd<'_> {
+        self.master.as_fd()
+    }
+
+    /// What to wait for: on our input, and on the master.
+    pub fn interest(&self) -> (PollFlags, PollFlags) {
+        let wanted = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
+        (
+            wanted(self.input_open && self.pending.is_empty(), PollFlags::POLLIN),
+            PollFlags::POLLIN | wanted(!self.pending.is_empty(), PollFlags::POLLOUT),
+        )
+    }
+
+    /// Takes what was typed; the master may not take it all at once.
+    pub fn take_input(&mut self) {
+        let mut bytes = [0; 4096];
+        match read(stdin(), &mut bytes) {
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Ok(length) if length > 0 => self.pending.extend(&bytes[..length]),
+            _ => {
+                self.input_open = false;
+                self.pending.push(END_OF_INPUT);
+            }
+        }
+        self.pass_input();
+    }
+
+    pub fn pass_input(&mut self) {
+        while !self.pending.is_empty() {
+            match write(&self.master, &self.pending) {
+                Ok(length) => drop(self.pending.drain(..length)),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                // Nobody reads any more.
+                Err(_) => self.pending.clear(),
+            }
+        }
+    }
+
+    /// Passes on what has been printed; false when nothing more can come.
+    pub fn pass_output(&self) -> bool {
+        let mut bytes = [0; 4096];
+        loop {
+            match read(&self.master, &mut bytes) {
+                Ok(0) => return false,
+                Ok(length) => write_all(&bytes[..length]),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return true,
+                // EIO: nobody has the terminal open.
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(saved) = &self.saved {
+            let _ = tcsetattr(stdin(), SetArg::TCSADRAIN, saved);
+        }
+    }
+}
+
+fn raw() -> Result<Termios, Failure> {
+    let saved = tcgetattr(stdin()).map_err(|errno| Failure::os("tcgetattr", errno))?;
+    let mut mode = saved.clone();
+    cfmakeraw(&mut mode);
+    tcsetattr(stdin(), SetArg::TCSADRAIN, &mode).map_err(|errno| Failure::os("tcsetattr", errno))?;
+    Ok(saved)
+}
+
+/// A reader of ours that has gone away must not stop the container.
+fn write_all(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match write(stdout(), bytes) {
+            Ok(length) => bytes = &bytes[length..],
+            Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
