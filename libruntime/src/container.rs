@@ -352,7 +352,7 @@ impl Container {
         if self.status() == Status::Stopped {
             return Err(self.wrong_state("update", Status::Stopped, "running"));
         }
-        self.state.cgroup.apply(resources)
+        self.state.cgroup.update(resources)
     }
 
     /// What its cgroup has counted.

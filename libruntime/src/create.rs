@@ -39,6 +39,8 @@ pub struct Create<'a> {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Have systemd make the cgroup, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
+    pub systemd_cgroup: bool,
 }
 
 impl<'a> Create<'a> {
@@ -54,6 +56,7 @@ impl<'a> Create<'a> {
             preserve_fds: 0,
             no_pivot: false,
             no_new_keyring: false,
+            systemd_cgroup: false,
         }
     }
 
@@ -65,6 +68,7 @@ impl<'a> Create<'a> {
             console_socket: self.console_socket.is_some(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
+            systemd_cgroup: self.systemd_cgroup,
         }
     }
 }
@@ -105,7 +109,13 @@ pub(crate) fn prepare_spec(spec: Spec, request: Request) -> Result<Prepared> {
     let filter = filter.transpose()?;
     let layout = Layout::probe()?;
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = Cgroup::plan(&layout, path, &request.id)?;
+    let cgroup = if request.systemd_cgroup {
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        let annotations = spec.annotations().clone().unwrap_or_default();
+        Cgroup::plan_systemd(&layout, path, &request.id, resources, &annotations)?
+    } else {
+        Cgroup::plan(&layout, path, &request.id)?
+    };
     let host = Host::probe(&spec, &layout, &cgroup)?;
     let mut plan = plan::create::create(&spec, &host, &request, filter.as_ref())?;
     warnings.append(&mut plan.warnings);
@@ -162,10 +172,10 @@ pub fn create(options: &Create) -> Result<Container> {
     made.cgroup = Some(cgroup.clone());
     state.cgroup = cgroup.clone();
     let mut warnings = prepared.warnings.clone();
-    if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
-        warnings.extend(cgroup.apply(resources)?);
+    let systemd = cgroup.needs_process();
+    if !systemd {
+        warnings.extend(limit(spec, &cgroup)?);
     }
-    delegate(spec, &cgroup)?;
     let listener = listen(&directory.path)?;
     let born_in = cgroup.open_dir()?;
     let given = Given { listener: Some(listener.as_fd()), console: options.console_socket, pidfd: None };
@@ -179,14 +189,20 @@ pub fn create(options: &Create) -> Result<Container> {
     loop {
         match stage.next()? {
             Event::Pid => {
-                if born_in.is_none() {
+                if born_in.is_none() && !systemd {
                     cgroup.attach(stage.pid())?;
                 }
                 state.init = Some(ProcessId::of(stage.pid())?);
                 state.resctrl = resctrl::join(spec, &request.id, stage.pid())?;
                 made.resctrl = state.resctrl.clone();
             }
-            Event::At(SyncPoint::Attached) => stage.answer()?,
+            Event::At(SyncPoint::Attached) => {
+                if systemd {
+                    cgroup.attach(stage.pid())?;
+                    warnings.extend(limit(spec, &cgroup)?);
+                }
+                stage.answer()?;
+            }
             Event::At(SyncPoint::Created) => {
                 let container = Container::new(directory.clone(), state.clone());
                 made.after = poststop(spec, &container);
@@ -205,6 +221,14 @@ pub fn create(options: &Create) -> Result<Container> {
     container.child = stage.into_init();
     container.warnings = warnings;
     Ok(container)
+}
+
+/// Every container has limits on devices, if no others.
+fn limit(spec: &Spec, cgroup: &Cgroup) -> Result<Vec<Finding>> {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+    let warnings = cgroup.apply(&resources.unwrap_or_default())?;
+    delegate(spec, cgroup)?;
+    Ok(warnings)
 }
 
 fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State> {

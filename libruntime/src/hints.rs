@@ -7,7 +7,7 @@ use onggi_stage::Step;
 
 /// The error for `step`, which failed in the system call `call`.
 pub(crate) fn render(step: &Step<Text>, origin: &str, call: &str, errno: Errno) -> Error {
-    if let Step::Exec { args, paths, .. } = step {
+    if let Step::Exec { args, paths, .. } | Step::FindProgram { args, paths } = step {
         return program(args, paths, origin, errno);
     }
     let object = object(step);

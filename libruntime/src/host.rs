@@ -39,12 +39,15 @@ pub struct Host {
     pub uid: u32,
     /// Those that the caller may use.
     pub capabilities: u64,
+    /// The process is born in its cgroup, and needs not be attached.
     pub cgroup_v2: bool,
     pub cgroup_mounts: Vec<CgroupMount>,
     pub lsms: BTreeSet<Lsm>,
     pub apparmor_has_own_attributes: bool,
     /// The caller sets up interfaces in the container's network namespace.
     pub network_requested: bool,
+    /// The cgroup does not exist before a process is put into it (the systemd driver).
+    pub attach_first: bool,
     owned_by_joined_user: Vec<Ns>,
 }
 
@@ -57,6 +60,7 @@ impl Host {
             uid: nix::unistd::geteuid().as_raw(),
             capabilities,
             cgroup_v2: layout.is_v2(),
+            attach_first: cgroup.needs_process(),
             ..Self::default()
         };
         let has_cgroup_mount = |kind: &Option<String>| matches!(kind.as_deref(), Some("cgroup" | "cgroup2"));

@@ -95,17 +95,17 @@ impl Container {
         let init = self.open_init()?;
         let has_profile = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
         let filter = if has_profile { Some(self.directory.read_filter()?) } else { None };
-        let plan = self.plan_exec(&spec, options, filter.as_ref())?;
         let mut cgroup = self.state.cgroup.clone();
         for (controller, path) in &options.cgroup {
             cgroup = cgroup.below(controller.as_deref(), path)?;
         }
+        let born_in = cgroup.open_dir()?;
+        let plan = self.plan_exec(&spec, options, filter.as_ref(), born_in.is_some())?;
         let given = || Given { listener: None, console: options.console_socket, pidfd: Some(init.as_fd()) };
         let launch = |cgroup: Option<BorrowedFd>| {
             let (stdio, preserve_fds) = (options.stdio, options.preserve_fds);
             Stage::launch(&plan, &Launch { stdio, preserve_fds, cgroup, given: given() })
         };
-        let born_in = cgroup.open_dir()?;
         let mut stage = match launch(born_in.as_ref().map(AsFd::as_fd)) {
             Err(error) if options.cgroup.is_empty() && is_busy(&error) => {
                 cgroup = self.cgroup_of_init()?;
@@ -138,9 +138,16 @@ impl Container {
         Ok(Executed { child })
     }
 
-    fn plan_exec(&self, spec: &Spec, options: &Exec, filter: Option<&seccomp::Filter>) -> Result<plan::Plan> {
+    fn plan_exec(
+        &self,
+        spec: &Spec,
+        options: &Exec,
+        filter: Option<&seccomp::Filter>,
+        born_in_cgroup: bool,
+    ) -> Result<plan::Plan> {
         let layout = Layout::probe()?;
-        let host = Host::probe(spec, &layout, &self.state.cgroup)?;
+        let mut host = Host::probe(spec, &layout, &self.state.cgroup)?;
+        host.cgroup_v2 = born_in_cgroup;
         let request = Request {
             id: self.id().to_string(),
             bundle: self.state.bundle.clone(),

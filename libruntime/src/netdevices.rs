@@ -10,8 +10,8 @@ mod netlink;
 mod subnet;
 
 use crate::error::{Error, Result};
-use netlink::{Address, Link, Netlink, Outcome, link_message};
 use crate::parent::Child;
+use netlink::{Address, Link, Netlink, Outcome, link_message};
 use netlink_packet_route::link::LinkAttribute;
 use nix::errno::Errno;
 use oci_spec::runtime::Spec;

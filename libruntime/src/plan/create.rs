@@ -20,6 +20,8 @@ pub struct Request {
     pub console_socket: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
+    #[serde(default)]
+    pub systemd_cgroup: bool,
 }
 
 /// The namespaces of a configuration, sorted by how they are entered.
@@ -112,6 +114,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
 
     // --- stage1: in the caller's namespaces ---------------------------------------------------
     plan.push("", Step::ResetSignals);
+    if host.attach_first {
+        // systemd makes the cgroup when it gets the process, and all below needs it.
+        plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
+    }
     // Inside a user namespace this file can no longer be opened for writing.
     process::oom_score(&mut plan, process);
     process::raise_rlimits(&mut plan, process, host);
@@ -159,7 +165,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     if namespaces.is_new(Ns::Cgroup) {
         // The cgroup namespace begins where the process is now; with cgroup v2 it was born there.
-        if !host.cgroup_v2() {
+        if !host.cgroup_v2() && !host.attach_first {
             plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
         }
         plan.push("linux.namespaces", Step::Unshare { namespaces: Ns::Cgroup as u32 });
@@ -190,6 +196,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         in_user_namespace: namespaces.user.is_some(),
     };
     process::identity(&mut plan, process, &work, filter)?;
+    process::find_program(&mut plan, process, &work)?;
     plan.push("", Step::Sync { point: SyncPoint::Ready });
     let listener = plan.hand("", Handed::Listener);
     plan.push("", Step::AwaitStart { listener });

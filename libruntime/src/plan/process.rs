@@ -277,15 +277,26 @@ pub(super) fn execute(
             plan.push("process.capabilities", Step::SetCapabilities { sets, also: 0 });
         }
     }
-    let args = process.args().as_deref().unwrap_or_default();
-    let program =
-        args.first().ok_or_else(|| Error::unsupported("a process without args").at("process.args"))?;
-    let mut texts = Text::default();
-    args.iter().for_each(|arg| texts.push(arg));
+    let (paths, args) = program(process, work)?;
     let mut env = Text::default();
     work.env.iter().filter(|entry| *entry != "HOME=").for_each(|entry| env.push(entry));
-    let paths = candidates(program, &work.env);
-    plan.push("process.args[0]", Step::Exec { paths, args: texts, env: Secret(env) });
+    plan.push("process.args[0]", Step::Exec { paths, args, env: Secret(env) });
+    Ok(())
+}
+
+/// Where the program may be, and its arguments.
+fn program(process: &Process, work: &Work) -> Result<(Text, Text)> {
+    let args = process.args().as_deref().unwrap_or_default();
+    let name = args.first().ok_or_else(|| Error::unsupported("a process without args").at("process.args"))?;
+    let mut texts = Text::default();
+    args.iter().for_each(|arg| texts.push(arg));
+    Ok((candidates(name, &work.env), texts))
+}
+
+/// Engines want to hear of a missing program when they create a container, not when they start it.
+pub(super) fn find_program(plan: &mut Plan, process: &Process, work: &Work) -> Result<()> {
+    let (paths, args) = program(process, work)?;
+    plan.push("process.args[0]", Step::FindProgram { paths, args });
     Ok(())
 }
 

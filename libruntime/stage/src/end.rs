@@ -107,6 +107,26 @@ fn addresses(list: &[u8], more: &[u8]) -> Done<usize> {
     Ok(start)
 }
 
+/// Looks for the program as [`exec`] will. What it finds may change until then; then exec says so.
+pub fn find_program(paths: &[u8]) -> Done {
+    let mut worst = ENOENT;
+    for text in texts(paths) {
+        const MAY_EXECUTE: usize = 1;
+        let (at, address) = (AT_FDCWD as usize, path(text)?);
+        match call(Sysno::faccessat2, [at, address, MAY_EXECUTE, k::AT_EACCESS as usize]) {
+            Ok(_) if !opens_as_directory(text) => return Ok(()),
+            Ok(_) | Err(Failed { errno: EACCES, .. }) => worst = EACCES,
+            Err(Failed { errno: ENOENT | ENOTDIR, .. }) => {}
+            Err(failed) => return Err(failed),
+        }
+    }
+    Err(Failed { call: Sysno::faccessat2, errno: worst })
+}
+
+fn opens_as_directory(text: &[u8]) -> bool {
+    openat(AT_FDCWD, text, k::O_PATH | k::O_DIRECTORY).map(close).is_ok()
+}
+
 /// Tries one path after the other as execvp(3) does: a file that may not be executed is
 /// remembered, and is the error if no other is found.
 pub fn exec(state: &State, paths: &[u8], args: &[u8], env: &[u8]) -> Done {

@@ -284,6 +284,11 @@ pub enum Step<T> {
     Sync {
         point: SyncPoint,
     },
+    /// Fails as [`Step::Exec`] would if none of `paths` can be executed, while the container is still created.
+    FindProgram {
+        paths: T,
+        args: T,
+    },
     /// Waits for `start`; from here on failures go to whoever started the container.
     AwaitStart {
         listener: Fd,

@@ -151,6 +151,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         NoNewPrivileges => identity::no_new_privileges(),
         SetSeccomp { program, flags, notify } => end::set_seccomp(state, program, flags, notify),
         Sync { point } => end::sync(state, point),
+        FindProgram { paths, .. } => end::find_program(paths),
         AwaitStart { listener } => end::await_start(state, state.fd(listener)),
         CloseFds { preserve } => end::close_fds(state, preserve),
         Exec { paths, args, ref env } => end::exec(state, paths, args, env.0),

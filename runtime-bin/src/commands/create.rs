@@ -87,9 +87,6 @@ impl Configured {
         args: &Parsed,
         console: Option<BorrowedFd>,
     ) -> Result<Container, Failure> {
-        if global.systemd_cgroup {
-            return Err(Failure::new("--systemd-cgroup is not supported yet; use cgroups without systemd"));
-        }
         let preserved = global.inherited.preserve_fds.as_ref().map_err(Failure::clone)?;
         let container = libruntime::create(&Create {
             spec: Some(self.spec),
@@ -97,6 +94,7 @@ impl Configured {
             preserve_fds: global.inherited.listen_fds + preserved,
             no_pivot: args.is_set(NO_PIVOT.name),
             no_new_keyring: args.is_set(NO_NEW_KEYRING.name),
+            systemd_cgroup: global.systemd_cgroup,
             ..Create::new(&global.root, args.positional(0), bundle(args))
         })?;
         let new = container.warnings().iter().filter(|warning| !self.warnings.contains(warning));
