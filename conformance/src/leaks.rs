@@ -2,6 +2,7 @@
 //! directory and the host's devices. `Before::look` remembers, `left_behind` compares, `sweep` removes.
 //! Every case is checked, so that each of them is a test for leaks too.
 
+use crate::host::Host;
 use crate::process;
 use crate::test::Test;
 use nix::sys::signal::{Signal, kill};
@@ -66,7 +67,12 @@ pub fn sweep(test: &Test) {
             let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
         }
     }
-    for cgroup in test.host.cgroups(&test.cgroup) {
+    end_cgroups(&test.host, &test.cgroup);
+}
+
+/// Ends what is in the cgroups of that name and removes them, with those below.
+pub fn end_cgroups(host: &Host, name: &str) {
+    for cgroup in host.cgroups(name) {
         for _ in 0..20 {
             remove_cgroups(&cgroup);
             if !cgroup.exists() {
@@ -94,6 +100,14 @@ fn remove_cgroups(dir: &Path) {
     // A frozen group ends no process.
     let _ = fs::write(dir.join("freezer.state"), "THAWED");
     let _ = fs::write(dir.join("cgroup.freeze"), "0");
+    // All of them are the suite's: nobody else puts a process into a cgroup of this name.
+    for pid in fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines() {
+        if let Ok(pid) = pid.parse::<i32>()
+            && pid > 1
+        {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
     let _ = fs::remove_dir(dir);
 }
 

@@ -18,6 +18,12 @@ use std::time::{Duration, Instant};
 /// How long one call of a runtime may take.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+/// By how much all limits are longer: CONFORMANCE_SLOW, for emulated and overloaded machines.
+pub fn slowness() -> u32 {
+    let value = std::env::var("CONFORMANCE_SLOW").ok();
+    value.and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
+}
+
 struct Ended {
     codes: Mutex<HashMap<i32, i32>>,
     changed: Condvar,
@@ -156,7 +162,7 @@ pub fn run(command: &mut Command, dir: &std::path::Path) -> Outcome<Output> {
 
 impl Started {
     pub fn finish(mut self, limit: Duration) -> Outcome<Output> {
-        let Some(code) = wait(self.pid, limit) else {
+        let Some(code) = wait(self.pid, limit * slowness()) else {
             let _ = kill(Pid::from_raw(-self.pid), Signal::SIGKILL);
             let text = format!("{} {}", contents(&mut self.stdout), contents(&mut self.stderr));
             return fail(format!("{}: not finished after {} s: {}", self.call, limit.as_secs(), text.trim()));
@@ -190,7 +196,7 @@ fn describe(command: &Command) -> String {
 
 /// Polls until something holds.
 pub fn until(what: &str, mut holds: impl FnMut() -> Outcome<bool>) -> Outcome {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(10) * slowness();
     while Instant::now() < end {
         if holds()? {
             return Ok(());

@@ -2,12 +2,12 @@
 //! subreaper with its own mount namespace, bounds the case by its time, sweeps and says how it ended;
 //! the outer one bounds the inner one. main.rs calls `all`, and `inside` for `--case`.
 
-use crate::bundle;
 use crate::case::{Case, Outcome, Stop};
 use crate::cases;
 use crate::host::Host;
 use crate::leaks::{self, Before};
 use crate::test::{Runtime, Test};
+use crate::{bundle, process};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -132,7 +132,7 @@ fn started(case: &Case, candidate: &Candidate, scratch: &Path, dir: &Path) -> Ou
         .process_group(0)
         .spawn()?;
     // The inner process stops the case by itself and then needs time to sweep.
-    let end = Instant::now() + Duration::from_secs(case.seconds + 45);
+    let end = Instant::now() + Duration::from_secs(case.seconds + 45) * process::slowness();
     while child.try_wait()?.is_none() {
         if Instant::now() > end {
             let _ = kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGKILL);
@@ -225,7 +225,7 @@ fn within_time(case: &Case, test: &'static Test) -> Outcome {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(test)));
         let _ = sender.send(result.unwrap_or_else(|_| Err(Stop::Fail("the case itself panicked".into()))));
     });
-    match receiver.recv_timeout(Duration::from_secs(case.seconds)) {
+    match receiver.recv_timeout(Duration::from_secs(case.seconds) * process::slowness()) {
         Ok(result) => result,
         Err(_) => Err(Stop::Fail(format!("not finished after {} s", case.seconds))),
     }
@@ -307,9 +307,7 @@ pub fn prepare() -> Outcome<PathBuf> {
 
 /// Removes it again.
 pub fn finish(scratch: &Path) {
-    for cgroup in Host::look().cgroups(&cgroup_parent(scratch)) {
-        let _ = fs::remove_dir(cgroup);
-    }
+    leaks::end_cgroups(&Host::look(), &cgroup_parent(scratch));
     if std::env::var_os("CONFORMANCE_KEEP").is_none() {
         let _ = fs::remove_dir_all(scratch);
     }

@@ -5,7 +5,7 @@ use crate::create::prepare_spec;
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::parent::{self, Child};
 use crate::state::{Directory, State};
-use crate::{hooks, join, notify, resctrl, sys};
+use crate::{hooks, notify, resctrl, sys};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
@@ -203,13 +203,13 @@ impl Container {
         let all = spec.hooks().as_ref();
         if let Some(inside) = all.and_then(|all| all.start_container().as_deref()) {
             let (init, state) = (self.open_init()?, self.hook_state(Status::Created));
-            join::run_hooks(inside, "hooks.startContainer", &spec, init.as_fd(), &state)
+            hooks::run_all(inside, "hooks.startContainer", &state, Some((&spec, init.as_fd())))
                 .inspect_err(|_| self.end_init())?;
         }
         parent::answer(connection.as_fd())?;
         self.await_program(connection.as_fd())?;
         if let Some(after) = all.and_then(|all| all.poststart().as_deref()) {
-            hooks::run_all(after, "hooks.poststart", &self.hook_state(Status::Running))
+            hooks::run_all(after, "hooks.poststart", &self.hook_state(Status::Running), None)
                 .inspect_err(|_| self.end_init())?;
         }
         Ok(())
@@ -281,8 +281,9 @@ impl Container {
     }
 
     /// Removes a container (runtime.md, "Delete") that is stopped or was only created; with
-    /// `force` one in any state.
-    pub fn delete(mut self, force: bool) -> Result<()> {
+    /// `force` one in any state. Returns what poststop hooks failed with, to be logged: the
+    /// container is gone all the same.
+    pub fn delete(mut self, force: bool) -> Result<Vec<Error>> {
         let status = self.status();
         if !force && !matches!(status, Status::Stopped | Status::Created) {
             let error = self.wrong_state("delete", status, "stopped");
@@ -301,13 +302,12 @@ impl Container {
         }
         resctrl::remove(&self.state.resctrl);
         self.child = None;
-        // The container is gone whatever these do; the spec has their failures logged (runtime.md).
         let spec = self.spec().ok();
         let after = spec.as_ref().and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
-        let ran =
-            hooks::run_all(after.unwrap_or_default(), "hooks.poststop", &self.hook_state(Status::Stopped));
+        let state = self.hook_state(Status::Stopped);
+        let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &state);
         self.directory.remove()?;
-        ran
+        Ok(failed)
     }
 
     /// A child of ours is reaped; another's is only waited for.

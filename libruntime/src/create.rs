@@ -11,7 +11,7 @@ use crate::plan::Plan;
 use crate::plan::create::Request;
 use crate::seccomp::{self, Filter};
 use crate::state::{Directory, ProcessId, State};
-use crate::{hooks, join, netdevices, plan, resctrl};
+use crate::{hooks, netdevices, plan, resctrl};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Hooks, Spec};
@@ -144,7 +144,7 @@ impl Drop for Made {
         }
         resctrl::remove(&self.resctrl);
         if let Some((hooks, state)) = &self.after {
-            let _ = hooks::run_all(hooks, "hooks.poststop", state);
+            hooks::run_each(hooks, "hooks.poststop", state);
         }
         let _ = self.directory.remove();
     }
@@ -309,10 +309,10 @@ fn before_pivot(spec: &Spec, container: &Container, stage: &Stage) -> Result<()>
     let state = container.hook_state(Status::Creating);
     #[allow(deprecated)] // engines still use prestart
     let prestart = all.prestart();
-    hooks::run_all(prestart.as_deref().unwrap_or_default(), "hooks.prestart", &state)?;
-    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state)?;
+    hooks::run_all(prestart.as_deref().unwrap_or_default(), "hooks.prestart", &state, None)?;
+    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, None)?;
     let inside = all.create_container().as_deref().unwrap_or_default();
-    join::run_hooks(inside, "hooks.createContainer", spec, init.pidfd.as_fd(), &state)
+    hooks::run_all(inside, "hooks.createContainer", &state, Some((spec, init.pidfd.as_fd())))
 }
 
 fn create_runtime(hooks: &Hooks) -> &[oci_spec::runtime::Hook] {

@@ -1,76 +1,93 @@
 //! `hooks`: programs that run at points of a container's life, with its state on their input.
 //!
-//! Those of the runtime's namespaces are started like any program. Those of the container's
-//! (createContainer, startContainer) are started by the stage, which joins it: see [`crate::parent`].
+//! All of them are started by the stage: nothing of the caller's stays open in them, their signals
+//! are reset, and those of the container's namespaces (createContainer, startContainer) join it.
 
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::parent::{Child, Event, Given, Launch, Stage};
+use crate::{plan, sys};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use oci_spec::runtime::Hook;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use oci_spec::runtime::{Hook, Spec};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use sys::Exit;
 
 /// How much of a hook's messages an error carries.
 const LONGEST_MESSAGE: u64 = 4096;
 
-/// Runs hooks in the runtime's namespaces, one after the other; the first that fails ends it.
-/// `place` is the list, such as `hooks.poststop`.
-pub(crate) fn run_all(hooks: &[Hook], place: &str, state: &[u8]) -> Result<()> {
-    hooks.iter().enumerate().try_for_each(|(at, hook)| run(hook, &format!("{place}[{at}]"), state))
+/// The container that a hook joins: its configuration and its init.
+pub(crate) type Inside<'a> = Option<(&'a Spec, BorrowedFd<'a>)>;
+
+/// Runs hooks one after the other; the first that fails ends it. `place` is the list, such as
+/// `hooks.createRuntime`.
+pub(crate) fn run_all(hooks: &[Hook], place: &str, state: &[u8], inside: Inside) -> Result<()> {
+    let mut all = hooks.iter().enumerate();
+    all.try_for_each(|(at, hook)| run(hook, &format!("{place}[{at}]"), state, inside))
 }
 
-/// The time that a hook may take.
-pub(crate) fn timeout(hook: &Hook) -> Option<Duration> {
-    hook.timeout().map(|seconds| Duration::from_secs(seconds.max(0) as u64))
+/// Runs every hook, whatever happens to the others, and returns what failed.
+pub(crate) fn run_each(hooks: &[Hook], place: &str, state: &[u8]) -> Vec<Error> {
+    let all = hooks.iter().enumerate();
+    all.filter_map(|(at, hook)| run(hook, &format!("{place}[{at}]"), state, None).err()).collect()
 }
 
-fn run(hook: &Hook, place: &str, state: &[u8]) -> Result<()> {
-    let path = hook.path();
-    let mut command = Command::new(path);
-    if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
-        command.arg0(name).args(rest);
-    }
-    command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command.envs(hook.env().iter().flatten().filter_map(|entry| entry.split_once('=')));
-    let failed = |error| Error::io(format!("execve {}", path.display()), error).at(format!("{place}.path"));
-    let mut child = command.spawn().map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook need not read its input.
-        let _ = stdin.write_all(state);
-    }
-    let messages = child.stderr.take();
-    let pidfd = sys::pidfd_open(child.id() as i32).map_err(|errno| Error::os("pidfd_open", errno))?;
-    let ended = wait_in_time(pidfd.as_fd(), timeout(hook), place, path.display().to_string());
-    let status = child.wait().map_err(|error| Error::io("wait", error))?;
-    ended?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(said(messages.map(OwnedFd::from), format!("hook {} failed: {status}", path.display())).at(place))
+fn run(hook: &Hook, place: &str, state: &[u8], inside: Inside) -> Result<()> {
+    let plan = plan::exec::hook(hook, place, inside.map(|(spec, _)| spec));
+    let failed = |errno| Error::os("pipe", errno).at(place.to_string());
+    let (stdin, feed) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let (messages, stderr) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let null = File::options().write(true).open("/dev/null");
+    let null = null.map_err(|error| Error::io("open /dev/null", error))?;
+    let launch = Launch {
+        stdio: [stdin.as_fd(), null.as_fd(), stderr.as_fd()],
+        preserve_fds: 0,
+        cgroup: None,
+        given: Given { pidfd: inside.map(|(_, pidfd)| pidfd), ..Given::default() },
+    };
+    let mut stage = Stage::launch(&plan, &launch)?;
+    drop((stdin, stderr));
+    // The state of a container is smaller than a pipe; a hook need not read it.
+    let _ = File::from(feed).write_all(state);
+    while !matches!(stage.next()?, Event::End) {}
+    let not_started = || Error::external("the hook was not started").at(place.to_string());
+    end(hook, place, &stage.into_init().ok_or_else(not_started)?, messages)
+}
+
+fn end(hook: &Hook, place: &str, child: &Child, messages: OwnedFd) -> Result<()> {
+    let name = hook.path().display().to_string();
+    let limit = hook.timeout().map(|seconds| Duration::from_secs(seconds.max(0) as u64));
+    let in_time = wait_in_time(child, limit, place, &name);
+    let ended = sys::wait_pidfd(child.pidfd.as_fd(), true).map_err(|errno| Error::os("waitid", errno))?;
+    in_time?;
+    let how = match ended {
+        Some(Exit::Code(0)) => return Ok(()),
+        Some(Exit::Code(code)) => format!("exit code {code}"),
+        Some(Exit::Signal(signal)) => format!("killed by signal {signal}"),
+        None => "it is gone".to_string(),
+    };
+    Err(said(messages, format!("hook {name} failed: {how}")).at(place.to_string()))
 }
 
 /// An error with what the hook wrote. Not waited for: a process of the hook may still hold the pipe.
-pub(crate) fn said(messages: Option<OwnedFd>, what: String) -> Error {
-    let mut text = String::new();
-    if let Some(fd) = messages {
-        let flags = nix::fcntl::OFlag::O_NONBLOCK;
-        let _ = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(flags));
-        let mut bytes = Vec::new();
-        let _ = std::fs::File::from(fd).take(LONGEST_MESSAGE).read_to_end(&mut bytes);
-        text = String::from_utf8_lossy(&bytes).trim().to_string();
-    }
+fn said(messages: OwnedFd, what: String) -> Error {
+    let _ = fcntl(&messages, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+    let mut bytes = Vec::new();
+    let _ = File::from(messages).take(LONGEST_MESSAGE).read_to_end(&mut bytes);
+    let text = String::from_utf8_lossy(&bytes).trim().to_string();
     Error::external(if text.is_empty() { what } else { format!("{what}: {text}") })
 }
 
 /// Waits for the end of a process, and kills one that takes too long.
-pub(crate) fn wait_in_time(
-    pidfd: BorrowedFd,
+fn wait_in_time(
+    child: &Child,
     limit: Option<Duration>,
     place: &str,
-    name: String,
+    name: &str,
 ) -> Result<()> {
     let begin = Instant::now();
     loop {
@@ -80,9 +97,10 @@ pub(crate) fn wait_in_time(
             None => PollTimeout::NONE,
             Some(milliseconds) => PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX),
         };
-        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], timeout) {
+        match poll(&mut [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(0) if left.is_some_and(|left| left.is_zero()) || limit.is_some() => {
-                let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
+                // It leads a session, so that what it has started goes with it.
+                let _ = killpg(Pid::from_raw(child.pid), Signal::SIGKILL);
                 let seconds = limit.unwrap_or_default().as_secs();
                 return Err(Error::external(format!(
                     "hook {name} took longer than {seconds} s and was killed"

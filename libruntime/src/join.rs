@@ -1,4 +1,4 @@
-//! Processes that join a container: `exec`, and the hooks that run inside.
+//! Processes that join a container: `exec`.
 
 use crate::cgroup::{Cgroup, Layout};
 use crate::container::{Container, Exit, Status};
@@ -7,14 +7,11 @@ use crate::host::Host;
 use crate::parent::{Child, Event, Given, Launch, Stage};
 use crate::plan::create::Request;
 use crate::seccomp;
-use crate::{hooks, notify, plan, sys};
+use crate::{notify, plan, sys};
 use nix::errno::Errno;
-use oci_spec::runtime::{Hook, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 use onggi_stage::SyncPoint;
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// What [`Container::exec`] runs, and how.
 pub struct Exec<'a> {
@@ -170,57 +167,4 @@ impl Container {
 
 fn is_busy(error: &Error) -> bool {
     [Errno::EBUSY, Errno::EOPNOTSUPP].iter().any(|errno| error.errno() == Some(*errno as i32))
-}
-
-/// Runs hooks in the namespaces of the process behind `pidfd`, in order; the first that fails ends it.
-pub(crate) fn run_hooks(
-    hooks: &[Hook],
-    place: &str,
-    spec: &Spec,
-    pidfd: BorrowedFd,
-    state: &[u8],
-) -> Result<()> {
-    hooks
-        .iter()
-        .enumerate()
-        .try_for_each(|(at, hook)| run_hook(hook, &format!("{place}[{at}]"), spec, pidfd, state))
-}
-
-fn run_hook(hook: &Hook, place: &str, spec: &Spec, pidfd: BorrowedFd, state: &[u8]) -> Result<()> {
-    let plan = plan::exec::hook(hook, place, spec);
-    let failed = |errno| Error::os("pipe", errno).at(place.to_string());
-    let flags = nix::fcntl::OFlag::O_CLOEXEC;
-    let (stdin, feed) = nix::unistd::pipe2(flags).map_err(failed)?;
-    let (messages, stderr) = nix::unistd::pipe2(flags).map_err(failed)?;
-    let null = File::options().write(true).open(Path::new("/dev/null"));
-    let null = null.map_err(|error| Error::io("open /dev/null", error))?;
-    let launch = Launch {
-        stdio: [stdin.as_fd(), null.as_fd(), stderr.as_fd()],
-        preserve_fds: 0,
-        cgroup: None,
-        given: Given { pidfd: Some(pidfd), ..Given::default() },
-    };
-    let mut stage = Stage::launch(&plan, &launch)?;
-    drop((stdin, stderr));
-    // The state of a container is smaller than a pipe; a hook need not read it.
-    let _ = File::from(feed).write_all(state);
-    while !matches!(stage.next()?, Event::End) {}
-    let child =
-        stage.into_init().ok_or_else(|| Error::external("the hook was not started").at(place.to_string()))?;
-    end_hook(hook, place, &child, messages)
-}
-
-fn end_hook(hook: &Hook, place: &str, child: &Child, messages: OwnedFd) -> Result<()> {
-    let name = hook.path().display().to_string();
-    let in_time = hooks::wait_in_time(child.pidfd.as_fd(), hooks::timeout(hook), place, name.clone());
-    let ended = sys::wait_pidfd(child.pidfd.as_fd(), true).map_err(|errno| Error::os("waitid", errno))?;
-    in_time?;
-    match ended {
-        Some(Exit::Code(0)) => Ok(()),
-        Some(Exit::Code(code)) => {
-            Err(hooks::said(Some(messages), format!("hook {name} failed: exit code {code}"))
-                .at(place.to_string()))
-        }
-        _ => Err(hooks::said(Some(messages), format!("hook {name} was killed")).at(place.to_string())),
-    }
 }

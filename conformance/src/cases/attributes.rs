@@ -173,6 +173,11 @@ fn a_program_without_no_new_privs_can_gain_ids(t: &Test) -> Outcome {
 }
 
 fn scheduling(t: &Test, scheduler: Value) -> Outcome<Value> {
+    let policy = scheduler["policy"].as_str().unwrap_or_default();
+    let realtime = ["SCHED_FIFO", "SCHED_RR"].contains(&policy);
+    if realtime && t.host.cgroup("cpu", "cpu.rt_runtime_us").exists() {
+        return crate::case::skip("a new cgroup has no real-time budget on this kernel (RT_GROUP_SCHED)");
+    }
     let mut config = t.config();
     config.set("process.scheduler", scheduler);
     if t.host.root {

@@ -116,7 +116,7 @@ fn states(t: &Test) -> Outcome<(Container, Vec<Value>)> {
     let c = t.container(&config)?;
     c.run()?.ok()?;
     let text = logged(t);
-    let documents: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
+    let documents: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
     let documents = documents?;
     same("states", documents.len(), KINDS.len())?;
     Ok((c, documents))

@@ -1,6 +1,7 @@
 //! The verbs and the states that they lead to: create, start, state, kill, delete, run, list, ps.
 //! More of the command line is in cli.rs, errors of the configuration in bad_input.rs.
 
+use crate::case::Need::Root;
 use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::process;
 use crate::test::{Test, pause};
@@ -16,7 +17,7 @@ pub const CASES: &[Case] = &[
     case!(start_after_the_end_is_refused),
     case!(start_of_a_missing_executable_fails_and_names_it),
     case!(run_gives_the_exit_code_of_the_program),
-    case!(run_gives_128_and_the_signal),
+    case!(run_gives_128_and_the_signal, [Root]),
     case!(run_passes_stdin_stdout_and_stderr_through),
     case!(run_of_a_missing_executable_fails_and_leaves_nothing),
     case!(run_deletes_the_container_at_the_end),
@@ -31,14 +32,14 @@ pub const CASES: &[Case] = &[
     case!(kill_of_a_stopped_container_is_refused),
     case!(kill_of_a_created_container_ends_it),
     case!(kill_with_an_unknown_signal_is_refused),
-    case!(kill_all_ends_every_process),
+    case!(kill_all_ends_every_process, [Root]),
     case!(delete_of_a_running_container_is_refused),
     case!(delete_force_ends_a_running_container),
     case!(delete_force_of_a_created_container_works),
     case!(delete_force_of_nothing_succeeds),
     case!(delete_frees_the_id),
     case!(list_shows_containers_and_their_states),
-    case!(ps_shows_the_processes),
+    case!(ps_shows_the_processes, [Root]),
 ];
 
 fn create_does_not_run_the_program(t: &Test) -> Outcome {

@@ -123,11 +123,11 @@ fn masked_files_are_empty(t: &Test) -> Outcome {
 
 fn masked_directories_are_empty_and_cannot_be_written(t: &Test) -> Outcome {
     let mut config = t.config();
-    config.set("linux.maskedPaths", json!(["/etc", "/proc/sys"]));
+    config.set("linux.maskedPaths", json!(["/etc", "/proc/irq"]));
     same(
         "files",
-        t.script(&config, "ls -a /etc /proc/sys | tr '\\n' ' '")?.as_str(),
-        "/etc: . ..  /proc/sys: . ..",
+        t.script(&config, "ls -a /etc /proc/irq | tr '\\n' ' '")?.as_str(),
+        "/etc: . ..  /proc/irq: . ..",
     )?;
     let probe = t.probe(&config, &["--write", "/etc"])?;
     check!(probe["write"]["/etc"] != "ok", "writable");
@@ -163,7 +163,7 @@ fn readonly_paths_are_read_only(t: &Test) -> Outcome {
         &["--write", "/etc", "--write", "/proc/sys/kernel/domainname", "--read", "/etc/passwd"],
     )?;
     same("directory", probe["write"]["/etc"].as_str(), Some("EROFS"))?;
-    same("below /proc", probe["write"]["/proc/sys/kernel/domainname"].as_str(), Some("EROFS"))?;
+    check!(probe["write"]["/proc/sys/kernel/domainname"] != "ok", "below /proc: {}", probe["write"]);
     same("reading", probe["read"]["/etc/passwd"].as_str(), Some("ok"))
 }
 

@@ -6,7 +6,9 @@ mod bad_input;
 mod cgroups;
 mod cli;
 mod exec;
+mod extras;
 mod hooks;
+mod idmap;
 mod lifecycle;
 mod linux;
 mod mount_options;
@@ -15,8 +17,10 @@ mod mounts;
 mod namespaces;
 mod process;
 mod repetition;
+mod rootless;
 mod seccomp;
 mod security;
+mod security_dev;
 mod terminal;
 
 use crate::case::Case;
@@ -28,7 +32,9 @@ pub fn all() -> Vec<Case> {
         cgroups::CASES,
         cli::CASES,
         exec::CASES,
+        extras::CASES,
         hooks::CASES,
+        idmap::CASES,
         lifecycle::CASES,
         linux::CASES,
         mount_options::CASES,
@@ -37,8 +43,10 @@ pub fn all() -> Vec<Case> {
         namespaces::CASES,
         process::CASES,
         repetition::CASES,
+        rootless::CASES,
         seccomp::CASES,
         security::CASES,
+        security_dev::CASES,
         terminal::CASES,
     ]
     .concat()

@@ -37,7 +37,7 @@ pub const CASES: &[Case] = &[
     case!(tmpfs_option_that_nobody_knows_is_refused),
     case!(bind_ro),
     case!(bind_ro_with_nosuid_nodev_noexec),
-    case!(bind_noatime),
+    case!(bind_noatime, [Root]),
     case!(bind_nosymfollow, [Kernel(5, 10)]),
     case!(bind_keeps_the_flags_of_its_source, [Root]),
     case!(bind_does_not_take_submounts, [Root]),

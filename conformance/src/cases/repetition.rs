@@ -74,8 +74,12 @@ fn a_hundred_execs_leave_nothing(t: &Test) -> Outcome {
     let c = t.detached(&t.sleeper())?;
     let pid = c.pid()?;
     let fds = |pid: i32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |dir| dir.flatten().count());
-    let open = fds(pid);
     c.exec(&["/bin/true"])?.ok()?;
+    // `run` may return before the set-up has become the program.
+    crate::process::until("the program runs", || {
+        Ok(fs::read_link(format!("/proc/{pid}/exe"))?.ends_with("bin/sleep") || fds(pid) <= 3)
+    })?;
+    let open = fds(pid);
     let before = counts();
     for n in 0..100 {
         c.exec(&["/bin/sh", "-c", &format!("exit {}", n % 7)])?.exits(n % 7)?;

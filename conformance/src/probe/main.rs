@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 
 fn main() {
@@ -25,6 +25,7 @@ fn main() {
         "agent" => agent(&rest),
         "console" => console(&rest),
         "hold" => hold(),
+        "notify" => notify(&rest),
         "chase" => chase(&rest),
         _ => report(&rest),
     };
@@ -353,6 +354,15 @@ fn console(rest: &[&str]) -> String {
         }
     }
     out.finish()
+}
+
+/// `notify TEXT`: sends it to $NOTIFY_SOCKET (sd_notify(3)), and gives the reader a moment.
+fn notify(rest: &[&str]) -> String {
+    let path = std::env::var("NOTIFY_SOCKET").unwrap_or_default();
+    let text = rest.first().copied().unwrap_or_default();
+    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(text.as_bytes(), path));
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    format!("{{\"sent\":{}}}", quote(&outcome(sent)))
 }
 
 /// `hold`: reports, then stays until it is killed.

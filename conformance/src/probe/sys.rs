@@ -49,8 +49,9 @@ mod nr {
     pub const CLOCK_GETTIME: i64 = 113;
 }
 
+/// c_long is 64 bits on the targets that have numbers above.
 fn answer(value: c_long) -> Result<i64> {
-    if value == -1 { Err(Error::last_os_error()) } else { Ok(value as i64) }
+    if value == -1 { Err(Error::last_os_error()) } else { Ok(value) }
 }
 
 /// Any system call with numbers as arguments, for `probe syscall`: the kernel refuses pointers that are not.

@@ -137,6 +137,7 @@ impl State {
         let better = match wrong {
             // oci-spec derives this name from its own and gets another one.
             Value::String(flag) if flag == "SCHED_FLAG_DL_OVERRUN" => json!("SCHED_FLAG_D_L_OVERRUN"),
+            Value::String(flag) if flag == "SCHED_FLAG_RESET_ON_FORK" => json!("SCHED_RESET_ON_FORK"),
             // The schema allows blanks, and an empty list.
             Value::String(list) if at.starts_with("process.execCPUAffinity.") => {
                 match list.replace(' ', "") {

@@ -50,6 +50,7 @@ pub(crate) struct Link {
     /// `bridge`, `veth`; empty for hardware.
     pub kind: String,
     pub alias: String,
+    pub mac: Vec<u8>,
     /// The bridge that it is a port of.
     pub controller: Option<u32>,
 }
@@ -169,6 +170,11 @@ impl Netlink {
     /// Changes what the message names.
     pub fn set_link(&mut self, message: LinkMessage) -> Outcome<()> {
         self.request(Message::SetLink(message), 0)
+    }
+
+    /// The same for what only its kind understands.
+    pub fn change_link(&mut self, message: LinkMessage) -> Outcome<()> {
+        self.request(Message::NewLink(message), 0)
     }
 
     pub fn bring_up(&mut self, index: u32) -> Outcome<()> {
@@ -331,6 +337,7 @@ fn link_of(body: &[u8]) -> Link {
         match kind {
             libc::IFLA_IFNAME => link.name = text(value),
             libc::IFLA_IFALIAS => link.alias = text(value),
+            libc::IFLA_ADDRESS => link.mac = value.to_vec(),
             libc::IFLA_MASTER => link.controller = number(value),
             libc::IFLA_LINKINFO => {
                 let info = attributes(value, 0).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);

@@ -189,6 +189,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if console {
         plan.push("process.terminal", Step::UseConsole);
     }
+    if process.scheduler().is_some() && !host.cgroup_v2() && !host.attach_first {
+        // A v1 cgroup without a budget for it takes no process that is realtime already.
+        plan.push("process.scheduler", Step::Sync { point: SyncPoint::Attached });
+    }
     process::scheduling(&mut plan, process, &linux)?;
     let work = process::Work {
         env: process::environment(process, &[]),

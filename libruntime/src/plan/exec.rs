@@ -65,20 +65,25 @@ pub fn exec(
     Ok(plan)
 }
 
-/// The plan that runs a hook in the container's namespaces, before its root is entered or after.
-pub(crate) fn hook(hook: &Hook, place: &str, spec: &Spec) -> Plan {
+/// The plan that runs a hook: in the caller's namespaces, or in those of the container of `inside`,
+/// before its root is entered or after.
+pub(crate) fn hook(hook: &Hook, place: &str, inside: Option<&Spec>) -> Plan {
     let mut plan = Plan::new();
     let place = place.to_string();
-    let linux = spec.linux().clone().unwrap_or_default();
+    let linux = inside.and_then(|spec| spec.linux().clone()).unwrap_or_default();
     let listed = || linux.namespaces().iter().flatten();
     let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u32);
     plan.push("", Step::ResetSignals);
-    let fd = plan.hand("", Handed::Pidfd);
-    plan.push(place.clone(), Step::Setns { fd, namespaces });
+    if inside.is_some() {
+        let fd = plan.hand("", Handed::Pidfd);
+        plan.push(place.clone(), Step::Setns { fd, namespaces });
+    }
     plan.push(place.clone(), Step::Clone { flags: 0 });
-    if listed().any(|namespace| namespace.typ() == Ns::User) {
+    if inside.is_some() && listed().any(|namespace| namespace.typ() == Ns::User) {
         plan.push(place.clone(), Step::SetIds { uid: 0, gid: 0 });
     }
+    // A session of its own, so that all it starts can be ended with it.
+    plan.push(place.clone(), Step::SetSid);
     plan.push(place.clone(), Step::SetUmask { mask: 0o022 });
     plan.push(place.clone(), Step::CloseFds { preserve: 0 });
     let (mut args, mut env) = (Text::default(), Text::default());

@@ -102,7 +102,12 @@ impl Mounts {
         } else {
             // A link here would put the container's own view of the kernel where an image wants it.
             let strict = matches!(fstype, "proc" | "sysfs");
-            let (flags, attrs) = new_mount_attributes(&options.attrs);
+            let (mut flags, mut attrs) = new_mount_attributes(&options.attrs);
+            if options.copy_up {
+                // Read-only only once everything is in it.
+                attrs.set = flags & libc::MOUNT_ATTR_RDONLY;
+                flags &= !libc::MOUNT_ATTR_RDONLY;
+            }
             let label = site.label.filter(|_| !matches!(fstype, "proc" | "sysfs"));
             let (copy_up, options) = (options.copy_up, filesystem_options(mount, &options, label));
             let fstype = Text::of(fstype);

@@ -108,10 +108,10 @@ fn calls(
     let mut calls = Vec::with_capacity(syscall.names().len());
     for (index, name) in syscall.names().iter().enumerate() {
         let place = || format!("{PLACE}.syscalls[{entry}].names[{index}]");
-        if notifies && name == "write" {
-            // The process that loads the filter reports to its parent with write(2), before anybody can
-            // listen.
-            let message = "SCMP_ACT_NOTIFY cannot be used for write: the container would never start";
+        if notifies && name == "sendmsg" {
+            // The process that loads the filter hands its listener over with sendmsg(2), before anybody
+            // can listen.
+            let message = "SCMP_ACT_NOTIFY cannot be used for sendmsg: the container would never start";
             findings.push(Finding::new(place(), message));
         }
         match tables::find(name) {

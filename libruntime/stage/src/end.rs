@@ -6,17 +6,20 @@ use crate::state::State;
 use linux_raw_sys::general as k;
 use onggi_stage::{Report, SyncPoint};
 
-/// The child is a sibling, so that the library can wait for it; it goes on with the plan.
+/// The child is a sibling, so that the library can wait for it; it goes on with the plan, and we end.
 pub fn clone(state: &State, flags: u64) -> Done {
     // SAFETY: the structure is plain integers, for which zeros are a value.
     let mut args: k::clone_args = unsafe { core::mem::zeroed() };
     args.flags = flags | u64::from(k::CLONE_PARENT);
     let pid = call(Sysno::clone3, [&raw const args as usize, size_of::<k::clone_args>()])?;
     if pid != 0 {
-        let told = state.report(Report::Pid(pid as i32));
-        exit(i32::from(told.is_err()));
+        exit(0);
     }
-    Ok(())
+    // The child tells itself, so that this is heard before anything else it says.
+    let mut digits = [0u8; 12];
+    let length = crate::identity::own_pid(state.procfs(), &mut digits)?;
+    let pid = digits.iter().take(length).fold(0, |sum, digit| sum * 10 + i32::from(digit - b'0'));
+    state.report(Report::Pid(pid))
 }
 
 pub fn sync(state: &State, point: SyncPoint) -> Done {

@@ -21,7 +21,7 @@ pub fn reset_signals() -> Done {
 }
 
 /// This process' own number in the procfs that was handed over, whatever pid namespace we are in.
-fn own_pid(procfs: i32, into: &mut [u8; 12]) -> Done<usize> {
+pub fn own_pid(procfs: i32, into: &mut [u8; 12]) -> Done<usize> {
     Ok(readlinkat(procfs, b"self\0", into)?.len())
 }
 

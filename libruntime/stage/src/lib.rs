@@ -135,7 +135,7 @@ pub enum Step<T> {
     FetchSource {
         source: Source,
     },
-    /// clone3(2) with `CLONE_PARENT`. The child goes on with the next step; the parent reports the pid and ends.
+    /// clone3(2) with `CLONE_PARENT`. The child reports its pid and goes on with the next step; the parent ends.
     Clone {
         flags: u64,
     },

@@ -103,10 +103,10 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         OpenRoot { path } => nodes::open_root(state, path),
         Mount { fstype, options, target, flags, attrs, copy_up, strict } => {
             let mount = mounts::filesystem(fstype, options, flags)?;
-            mounts::set_attributes(mount, attrs)?;
             if copy_up {
                 copy_up::copy_up(state.root, target, mount)?;
             }
+            mounts::set_attributes(mount, attrs)?;
             mounts::attach(state.root, mount, target, strict)?;
             close(mount);
             Ok(())

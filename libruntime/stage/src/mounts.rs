@@ -194,9 +194,13 @@ pub fn set_attributes_at(root: i32, target: &[u8], attrs: Attrs) -> Done {
 
 /// Enters the container's root. The old root comes to lie over it for a moment and is taken off.
 pub fn pivot_root(root: i32) -> Done {
+    let old = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
     fchdir(root)?;
     let here = path(b".\0")?;
     call(Sysno::pivot_root, [here, here])?;
+    // Where the old root is shared, taking it off would unmount the host's filesystems as well.
+    mount_setattr(old, true, 0, 0, u64::from(k::MS_SLAVE), -1)?;
+    close(old);
     call(Sysno::umount2, [here, k::MNT_DETACH as usize])?;
     let root = path(b"/\0")?;
     call(Sysno::chdir, [root]).map(drop)

@@ -49,7 +49,7 @@ pub fn announce(args: &Parsed, container: &Container) -> Result<(), Failure> {
 /// Removes a container that cannot be used after all.
 pub fn undo(container: Container, failure: Failure) -> Result<u8, Failure> {
     match container.delete(true) {
-        Ok(()) => Err(failure),
+        Ok(_) => Err(failure),
         Err(error) => {
             let message = format!("{}; the container could not be removed either: {error}", failure.message);
             Err(Failure { message, ..failure })

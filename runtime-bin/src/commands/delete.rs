@@ -20,7 +20,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let force = args.is_set("force");
     match Container::load(&global.root, args.positional(0)) {
         Err(error) if force && error.kind() == ErrorKind::NotFound => {}
-        container => container?.delete(force)?,
+        container => container?.delete(force)?.iter().for_each(|error| global.warn(&error.to_string())),
     }
     Ok(0)
 }

@@ -17,10 +17,7 @@ pub const VERB: Verb = Verb {
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
-    let signal = match args.positional(1) {
-        "" => signals::parse("TERM")?,
-        text => signals::parse(text)?,
-    };
+    let signal = signals::parse(args.rest.get(1).map_or("TERM", String::as_str))?;
     global.load(args)?.kill(signal, args.is_set("all"))?;
     Ok(0)
 }

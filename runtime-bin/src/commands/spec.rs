@@ -3,9 +3,6 @@
 use super::create::{BUNDLE, bundle};
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
-use crate::output;
-use libruntime::Config;
-use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 
@@ -19,11 +16,32 @@ pub const VERB: Verb = Verb {
     flags: &[BUNDLE, Flag::switch("rootless", "for a user without privileges")],
 };
 
-const TEMPLATE: &[u8] = include_bytes!("spec.json");
+const TEMPLATE: &str = include_str!("spec.json");
+
+/// What a user may not do by themselves, or cannot with only one id, and what is done instead.
+/// Text for text, so that the properties stay in the order that people like to read.
+const ROOTLESS: &[(&str, &str)] = &[
+    // The group tty is not mapped.
+    (",\n\t\t\t\t\"gid=5\"", ""),
+    // A new sysfs needs a network namespace of one's own.
+    (
+        "\"type\": \"sysfs\",\n\t\t\t\"source\": \"sysfs\",\n\t\t\t\"options\": [",
+        "\"type\": \"none\",\n\t\t\t\"source\": \"/sys\",\n\t\t\t\"options\": [\n\t\t\t\t\"rbind\",",
+    ),
+    ("\"type\": \"network\"", "\"type\": \"user\""),
+    (
+        "\"resources\": {\n\t\t\t\"devices\": [\n\t\t\t\t{\n\t\t\t\t\t\"allow\": false,\n\
+         \t\t\t\t\t\"access\": \"rwm\"\n\t\t\t\t}\n\t\t\t]\n\t\t},",
+        "\"uidMappings\": [\n\t\t\t{\n\t\t\t\t\"containerID\": 0,\n\
+         \t\t\t\t\"hostID\": UID,\n\t\t\t\t\"size\": 1\n\t\t\t}\n\t\t],\n\
+         \t\t\"gidMappings\": [\n\t\t\t{\n\t\t\t\t\"containerID\": 0,\n\
+         \t\t\t\t\"hostID\": GID,\n\t\t\t\t\"size\": 1\n\t\t\t}\n\t\t],",
+    ),
+];
 
 pub fn run(args: &Parsed) -> Result<u8, Failure> {
     let path = bundle(args).join("config.json");
-    let text = text(args.is_set("rootless"))?;
+    let text = text(args.is_set("rootless"));
     let shown = path.display();
     match OpenOptions::new().write(true).create_new(true).open(&path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -36,52 +54,33 @@ pub fn run(args: &Parsed) -> Result<u8, Failure> {
     }
 }
 
-fn text(rootless: bool) -> Result<String, Failure> {
-    let read = |error| Failure::new(format!("encode JSON: {error}"));
-    let mut template: Value = serde_json::from_slice(TEMPLATE).map_err(read)?;
-    if rootless {
-        make_rootless(&mut template);
+fn text(rootless: bool) -> String {
+    if !rootless {
+        return TEMPLATE.to_string();
     }
-    // Through its type, whose properties have an order that people like to read.
-    let config = Config::parse(template.to_string().as_bytes())?;
-    Ok(output::to_json(&config.spec, "\t")? + "\n")
-}
-
-/// What a user may not do by themselves, or cannot without more than one id, is left out.
-fn make_rootless(spec: &mut Value) {
-    let ids = [nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()];
-    for (mapping, id) in ["uidMappings", "gidMappings"].into_iter().zip(ids) {
-        spec["linux"][mapping] = json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
-    }
-    if let Some(linux) = spec["linux"].as_object_mut() {
-        linux.remove("resources");
-    }
-    if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
-        namespaces.retain(|namespace| namespace["type"] != "network");
-        namespaces.push(json!({ "type": "user" }));
-    }
-    for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
-        if let Some(options) = mount["options"].as_array_mut() {
-            // The group tty is not mapped.
-            options.retain(|option| option != "gid=5");
-        }
-        if mount["destination"] == "/sys" {
-            // A new sysfs needs a network namespace of one's own.
-            *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys",
-                "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
-        }
-    }
+    let changed =
+        ROOTLESS.iter().fold(TEMPLATE.to_string(), |text, (usual, instead)| text.replace(usual, instead));
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    changed.replace("UID", &uid.to_string()).replace("GID", &gid.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libruntime::Config;
 
     #[test]
-    fn the_template_is_read_back_as_it_was_written() {
-        let written: Value = serde_json::from_str(&text(false).ok().unwrap()).unwrap();
-        assert_eq!(written, serde_json::from_slice::<Value>(TEMPLATE).unwrap());
-        let rootless = text(true).ok().unwrap();
-        assert!(!rootless.contains("gid=5") && rootless.contains("\"user\""));
+    fn both_are_configurations_without_a_warning() {
+        for rootless in [false, true] {
+            let config = Config::parse(text(rootless).as_bytes()).unwrap();
+            assert_eq!(config.warnings, [], "rootless: {rootless}");
+        }
+    }
+
+    #[test]
+    fn what_is_replaced_is_there_once() {
+        for (usual, _) in ROOTLESS {
+            assert_eq!(TEMPLATE.matches(usual).count(), 1, "{usual}");
+        }
     }
 }

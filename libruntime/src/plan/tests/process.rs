@@ -214,6 +214,9 @@ fn a_program_without_a_slash_is_looked_for_in_the_path_of_its_environment() {
     exec(
         r#""PATH=/bin::/b/""#,
         expect![[r#"
+            after process.capabilities: SetCapabilities
+            - process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
+            + process.args[0]: FindProgram { paths: "/bin/sh ./sh /b//sh", args: "sh -c" }
             after CloseFds
             - process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
             + process.args[0]: Exec { paths: "/bin/sh ./sh /b//sh", args: "sh -c", env: (not shown) }
@@ -222,6 +225,9 @@ fn a_program_without_a_slash_is_looked_for_in_the_path_of_its_environment() {
     exec(
         "",
         expect![[r#"
+            after process.capabilities: SetCapabilities
+            - process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
+            + process.args[0]: FindProgram { paths: "/usr/local/sbin/sh /usr/local/bin/sh /usr/sbin/sh /usr/bin/sh /sbin/sh /bin/sh", args: "sh -c" }
             after CloseFds
             - process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
             + process.args[0]: Exec { paths: "/usr/local/sbin/sh /usr/local/bin/sh /usr/sbin/sh /usr/bin/sh /sbin/sh /bin/sh", args: "sh -c", env: (not shown) }

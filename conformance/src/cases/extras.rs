@@ -1,0 +1,173 @@
+//! Things between the container and the rest of the host: network devices that are handed over, security
+//! modules that are or are not there, readiness that is passed on, descriptors of the process.
+
+use crate::case::Need::{Kernel, Root};
+use crate::case::{Case, Outcome, case, check, contains, same, skip};
+use crate::process;
+use crate::test::Test;
+use serde_json::json;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+pub const CASES: &[Case] = &[
+    case!(network_device_is_moved, [Root]),
+    case!(network_device_is_moved_and_renamed, [Root]),
+    case!(network_device_that_is_missing_is_refused, [Root]),
+    case!(network_device_with_the_hosts_network_is_refused, [Root]),
+    case!(network_device_with_a_bad_name_is_refused, [Root]),
+    case!(apparmor_profile_without_apparmor_is_refused),
+    case!(apparmor_profile_that_is_not_loaded_is_refused, [Root]),
+    case!(selinux_label_without_selinux_is_refused),
+    case!(mount_label_without_selinux_is_refused),
+    case!(readiness_is_passed_on_to_the_callers_socket, [Root]),
+    case!(pidfd_socket_gets_the_process, [Kernel(5, 4)]),
+];
+
+/// A pair of interfaces in the case's own network namespace.
+fn veth(t: &Test, name: &str) -> Outcome {
+    let mut command = Command::new("ip");
+    command.args(["link", "add", name, "type", "veth", "peer", "name", "peer-of-it"]);
+    if !std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .any(|dir| dir.join("ip").exists())
+    {
+        return skip("needs the program ip");
+    }
+    let output = process::run(&mut command, &t.dir)?;
+    if output.code == 0 { Ok(()) } else { skip(format!("no veth: {}", output.text())) }
+}
+
+fn interfaces() -> Outcome<Vec<String>> {
+    let text = fs::read_to_string("/proc/self/net/dev")?;
+    Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect())
+}
+
+const NAMES: &str = "grep : /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort | tr '\\n' ' '";
+
+fn network_device_is_moved(t: &Test) -> Outcome {
+    veth(t, "given0")?;
+    let mut config = t.config();
+    config.set("linux.netDevices", json!({ "given0": {} }));
+    contains("interfaces of the container", &t.script(&config, NAMES)?, "given0")?;
+    check!(!interfaces()?.contains(&"given0".to_owned()), "it is still outside");
+    Ok(())
+}
+
+fn network_device_is_moved_and_renamed(t: &Test) -> Outcome {
+    veth(t, "given1")?;
+    let mut config = t.config();
+    config.set("linux.netDevices", json!({ "given1": { "name": "eth7" } }));
+    let names = t.script(&config, NAMES)?;
+    contains("interfaces of the container", &names, "eth7")?;
+    check!(!names.contains("given1"), "the old name is there too: {names}");
+    Ok(())
+}
+
+fn network_device_that_is_missing_is_refused(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.set("linux.netDevices", json!({ "no-such-if": {} }));
+    t.run(&config)?.refused()?;
+    Ok(())
+}
+
+fn network_device_with_the_hosts_network_is_refused(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.no_namespace("network").set("linux.netDevices", json!({ "lo": { "name": "lo2" } }));
+    t.run(&config)?.refused()?;
+    Ok(())
+}
+
+fn network_device_with_a_bad_name_is_refused(t: &Test) -> Outcome {
+    for name in ["a/b", "..", "name-of-more-than-15", "a b"] {
+        let mut config = t.config();
+        config.set("linux.netDevices", json!({ "lo": { "name": name } }));
+        t.run(&config)?.refused()?;
+    }
+    Ok(())
+}
+
+fn has_apparmor() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
+}
+
+fn apparmor_profile_without_apparmor_is_refused(t: &Test) -> Outcome {
+    if has_apparmor() {
+        return skip("has AppArmor");
+    }
+    let mut config = t.config();
+    config.set("process.apparmorProfile", "conformance-profile");
+    t.run(&config)?.refused()?;
+    Ok(())
+}
+
+fn apparmor_profile_that_is_not_loaded_is_refused(t: &Test) -> Outcome {
+    if !has_apparmor() {
+        return skip("needs AppArmor");
+    }
+    let mut config = t.config();
+    config.set("process.apparmorProfile", "conformance-no-such-profile");
+    t.run(&config)?.refused()?;
+    config.set("process.apparmorProfile", "unconfined");
+    t.run(&config)?.ok()?;
+    Ok(())
+}
+
+fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+fn selinux_label_without_selinux_is_refused(t: &Test) -> Outcome {
+    if has_selinux() {
+        return skip("has SELinux");
+    }
+    let mut config = t.config();
+    config.set("process.selinuxLabel", "system_u:system_r:container_t:s0:c1,c2");
+    t.run(&config)?.refused()?;
+    Ok(())
+}
+
+fn mount_label_without_selinux_is_refused(t: &Test) -> Outcome {
+    if has_selinux() {
+        return skip("has SELinux");
+    }
+    let mut config = t.config();
+    config.set("linux.mountLabel", "system_u:object_r:container_file_t:s0:c1,c2");
+    t.run(&config)?.refused()?;
+    Ok(())
+}
+
+fn readiness_is_passed_on_to_the_callers_socket(t: &Test) -> Outcome {
+    let path = t.dir.join("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut config = t.config();
+    config.args(&["/probe", "notify", "READY=1"]);
+    let c = t.container(&config)?;
+    let mut command = c.bundle_command("run", &["--detach"]);
+    command.env("NOTIFY_SOCKET", &path);
+    process::run(&mut command, &t.dir)?.ok()?;
+    let mut buffer = [0; 4096];
+    let length = match socket.recv(&mut buffer) {
+        Ok(length) => length,
+        Err(error) => return crate::case::fail(format!("no datagram came: {error}")),
+    };
+    contains("datagram", &String::from_utf8_lossy(&buffer[..length]), "READY=1")
+}
+
+fn pidfd_socket_gets_the_process(t: &Test) -> Outcome {
+    let help = t.runtime.call(&["create", "--help"])?.text();
+    let whole = process::run(t.runtime.command().args(["create", "--help"]), &t.dir)?.stdout;
+    if !help.contains("pidfd-socket") && !whole.contains("pidfd-socket") {
+        return skip("has no --pidfd-socket");
+    }
+    let c = t.container(&t.sleeper())?;
+    let socket = t.dir.join("pidfd");
+    let listener = t.listen("console", &socket, &[])?;
+    c.create_with(&["--pidfd-socket", &socket.display().to_string()])?.ok()?;
+    // The probe takes any descriptor; reading a pidfd fails at once.
+    let seen = listener.finish(process::LIMIT)?.ok()?.json()?;
+    same("descriptors", seen["descriptors"].as_i64(), Some(1))?;
+    contains("what it is", &seen["path"].to_string(), "pidfd")
+}

@@ -1,0 +1,206 @@
+//! Holes about /dev: an image whose /dev, /dev/null, /dev/console or /dev/ptmx leads elsewhere. The rest
+//! of what broke the peers is in security.rs; the rule is the same: refuse or contain.
+
+use crate::bundle::link;
+use crate::case::Need::Root;
+use crate::case::{Case, Outcome, case, check, same};
+use crate::process;
+use crate::test::{Container, Test};
+use serde_json::json;
+use std::fs;
+
+pub const CASES: &[Case] = &[
+    case!(cve_2025_31133_null_is_a_symlink, [Root]),
+    case!(cve_2025_31133_null_is_a_file, [Root]),
+    case!(cve_2025_52565_console_is_a_symlink, [Root]),
+    case!(cve_2025_52565_pts_from_a_volume, [Root]),
+    case!(cve_2026_41579_dev_is_an_absolute_symlink),
+    case!(cve_2026_41579_dev_is_a_relative_symlink),
+    case!(cve_2026_41579_dev_pts_is_a_symlink),
+    case!(cve_2026_47766_dev_symlink_with_read_only_root),
+    case!(cve_2026_88264_console_without_dev_mount, [Root]),
+    case!(cve_2026_88265_null_reopened_for_stdio, [Root]),
+    case!(ptmx_is_a_symlink_out),
+    case!(device_node_over_a_symlink, [Root]),
+];
+
+fn canary(t: &Test) -> String {
+    t.canary().display().to_string()
+}
+
+/// A configuration without /dev mount: the directory of the image is what there is.
+fn without_dev(t: &Test) -> crate::bundle::Config {
+    let mut config = t.config();
+    for place in ["/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"] {
+        config.no_mount(place);
+    }
+    config
+}
+
+/// Masks with a /dev/null of the image: a masked file must be neither readable nor writable.
+fn masked_with(t: &Test, prepare: impl Fn(&Container) -> Outcome) -> Outcome {
+    let mut config = without_dev(t);
+    config.set("linux.maskedPaths", json!(["/secret", "/proc/version"]));
+    config.args(&[
+        "/bin/sh",
+        "-c",
+        "cat /secret /proc/version 2>/dev/null; echo x >> /secret; stat -L -c %F /secret",
+    ]);
+    let c = t.container(&config)?;
+    fs::write(c.path("/secret"), "the secret")?;
+    prepare(&c)?;
+    let output = c.run()?;
+    check!(!output.stdout.contains("the secret"), "read: {}", output.text());
+    check!(!output.stdout.contains("Linux version"), "read: {}", output.text());
+    check!(!output.stdout.contains("from the link"), "the link's target is there: {}", output.text());
+    Ok(())
+}
+
+fn cve_2025_31133_null_is_a_symlink(t: &Test) -> Outcome {
+    let canary = format!("{}/file", canary(t));
+    for target in ["/proc/sys/kernel/core_pattern", "/etc/link-target", &canary] {
+        masked_with(t, |c| {
+            fs::write(c.path("/etc/link-target"), "from the link")?;
+            link(&c.path("/dev/null"), target)?;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn cve_2025_31133_null_is_a_file(t: &Test) -> Outcome {
+    masked_with(t, |c| Ok(fs::write(c.path("/dev/null"), "from the link")?))
+}
+
+/// Creates and starts a container with a terminal; what came out of it. An error is fine.
+fn with_terminal(
+    t: &Test,
+    config: &mut crate::bundle::Config,
+    prepare: impl Fn(&Container) -> Outcome,
+) -> Outcome<String> {
+    config.set("process.terminal", true);
+    let c = t.container(config)?;
+    prepare(&c)?;
+    let socket = t.dir.join(format!("tty-{}", c.id));
+    let listener = t.listen("console", &socket, &[])?;
+    let created = c.create_with(&["--console-socket", &socket.display().to_string()])?;
+    let started = if created.code == 0 { c.start()?.code } else { 1 };
+    if started != 0 {
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(listener.pid),
+            nix::sys::signal::Signal::SIGKILL,
+        );
+        let _ = c.delete_force()?;
+        return Ok(String::new());
+    }
+    let seen = listener.finish(process::LIMIT)?.ok()?.json()?;
+    Ok(seen["output"].as_str().unwrap_or_default().to_owned())
+}
+
+fn cve_2025_52565_console_is_a_symlink(t: &Test) -> Outcome {
+    for target in ["/proc/sys/kernel/core_pattern", "/etc/passwd", &format!("{}/file", canary(t))] {
+        let mut config = without_dev(t);
+        config.shell("echo to-the-console > /dev/console; cat /etc/passwd | head -1; cat /proc/sys/kernel/core_pattern");
+        let output = with_terminal(t, &mut config, |c| Ok(link(&c.path("/dev/console"), target)?))?;
+        check!(!output.contains("to-the-console\r\nto-the-console"), "written through the link: {output}");
+    }
+    Ok(())
+}
+
+fn cve_2025_52565_pts_from_a_volume(t: &Test) -> Outcome {
+    let volume = t.folder("volume")?;
+    for n in 0..10 {
+        link(&volume.join(n.to_string()), "/proc/sys/kernel/core_pattern")?;
+    }
+    let mut config = t.config();
+    config.no_mount("/dev/pts").bind(&volume, "/dev/pts", &[]);
+    config.shell("stat -L -c '%t %F' /dev/console; echo x > /dev/console && echo end");
+    let output = with_terminal(t, &mut config, |_| Ok(()))?;
+    // An empty output is a refusal. A console that is none of a pty is the hole.
+    check!(output.is_empty() || output.contains("88 character special"), "the console is: {output}");
+    Ok(())
+}
+
+/// With /dev of the image as a link, whatever is made there must not be made outside.
+fn dev_is(t: &Test, name: &str, target: &str, change: impl Fn(&mut crate::bundle::Config)) -> Outcome {
+    for keep_dev_mount in [true, false] {
+        let mut config = if keep_dev_mount { t.config() } else { without_dev(t) };
+        change(&mut config);
+        let c = t.container(&config)?;
+        link(&c.path(name), target)?;
+        let output = c.run()?;
+        check!(output.code == 0 || !output.stderr.trim().is_empty(), "no message: {}", output.text());
+        let files = fs::read_dir(t.canary())?.count();
+        same("entries of the directory of the host", files, 3)?;
+    }
+    Ok(())
+}
+
+fn cve_2026_41579_dev_is_an_absolute_symlink(t: &Test) -> Outcome {
+    dev_is(t, "/dev", &canary(t), |_| ())
+}
+
+fn cve_2026_41579_dev_is_a_relative_symlink(t: &Test) -> Outcome {
+    dev_is(t, "/dev", "../../canary", |_| ())
+}
+
+fn cve_2026_41579_dev_pts_is_a_symlink(t: &Test) -> Outcome {
+    dev_is(t, "/dev/pts", &canary(t), |_| ())
+}
+
+fn cve_2026_47766_dev_symlink_with_read_only_root(t: &Test) -> Outcome {
+    dev_is(t, "/dev", &canary(t), |config| {
+        config.set("root.readonly", true);
+    })
+}
+
+fn cve_2026_88264_console_without_dev_mount(t: &Test) -> Outcome {
+    for readonly in [false, true] {
+        let mut config = without_dev(t);
+        config.set("root.readonly", readonly).shell("echo written > /dev/console; cat /x");
+        let output = with_terminal(t, &mut config, |c| {
+            fs::write(c.path("/x"), "the file\n")?;
+            Ok(link(&c.path("/dev/console"), "/x")?)
+        })?;
+        check!(!output.contains("written\r\nwritten"), "the console redirected to the file: {output}");
+    }
+    Ok(())
+}
+
+fn cve_2026_88265_null_reopened_for_stdio(t: &Test) -> Outcome {
+    let volume = t.folder("volume")?;
+    fs::write(volume.join("file"), "of the host")?;
+    let mut config = without_dev(t);
+    config.bind(&volume, "/data", &[]).set("process.user", json!({ "uid": 1000, "gid": 1000 }));
+    config.shell("stat -L -c '%t:%T' /proc/self/fd/0; echo overwritten");
+    let c = t.container(&config)?;
+    link(&c.path("/dev/null"), "/data/file")?;
+    let null = fs::File::options().read(true).write(true).open("/dev/null")?;
+    let mut command = c.bundle_command("run", &[]);
+    let output = process::start(command.stdin(null), &t.dir)?.finish(process::LIMIT)?;
+    let meta = fs::metadata(volume.join("file"))?;
+    same("owner of the file", std::os::unix::fs::MetadataExt::uid(&meta), 0)?;
+    same("the file", fs::read_to_string(volume.join("file"))?.as_str(), "of the host")?;
+    check!(
+        output.code != 0 || output.stdout.contains("overwritten"),
+        "the output went elsewhere: {}",
+        output.text()
+    );
+    Ok(())
+}
+
+fn ptmx_is_a_symlink_out(t: &Test) -> Outcome {
+    dev_is(t, "/dev/ptmx", &format!("{}/ptmx", canary(t)), |_| ())
+}
+
+fn device_node_over_a_symlink(t: &Test) -> Outcome {
+    let mut config = without_dev(t);
+    let target = format!("{}/made", canary(t));
+    config.push("linux.devices", json!({ "path": "/srv/node", "type": "c", "major": 1, "minor": 3 }));
+    let c = t.container(&config)?;
+    fs::create_dir_all(c.path("/srv"))?;
+    link(&c.path("/srv/node"), &target)?;
+    c.run()?;
+    check!(fs::symlink_metadata(&target).is_err(), "a device was made on the host");
+    Ok(())
+}

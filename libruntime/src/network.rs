@@ -1,0 +1,262 @@
+//! A network for a container: for each one that is asked for, a veth pair between a bridge of the
+//! host and an interface in the container, with addresses, routes, published ports and limits.
+//! Nothing is asked for by default, and then nothing is touched.
+//!
+//! `wanted` decides what there is to be, without asking the kernel. `set_up` does it, `tear_down`
+//! undoes it and needs no more than the id: names are derived from it, and `network.json` in the
+//! container's directory is written before anything is made.
+//!
+//! | file | what |
+//! |---|---|
+//! | `request.rs` | annotations and command line to [`Network`], with every problem |
+//! | `claims.rs` | who has which address, port and bridge: a locked directory of the store |
+//! | `bridge.rs` | bridges and their subnets |
+//! | `attach.rs` | veth pairs, addresses, routes |
+//! | `firewall.rs` | isolation, masquerading and published ports, by `nft` |
+//! | `bandwidth.rs` | limits, by traffic control |
+//! | `rootless.rs` | one network by slirp4netns, where there are no privileges |
+//! | `netlink.rs` | the kernel's side of all of it |
+
+mod attach;
+mod bandwidth;
+mod bridge;
+mod claims;
+mod firewall;
+pub(crate) mod netlink;
+mod request;
+mod rootless;
+pub(crate) mod subnet;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use request::wanted;
+pub use request::{ANNOTATION, Address, Network, Protocol, Publish, Route};
+pub use subnet::Subnet;
+
+use crate::error::{Error, Result};
+use claims::Claims;
+use netlink::Netlink;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+/// What a container has of one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    pub network: Network,
+    /// The host's end of the veth pair.
+    pub host: String,
+    /// Where traffic of the container waits, if that is limited.
+    pub queue: Option<String>,
+    pub mac: String,
+    /// The container's, with the prefix of their subnets.
+    pub addresses: Vec<Subnet>,
+    pub gateways: Vec<IpAddr>,
+}
+
+/// What a container has of all its networks, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    pub networks: Vec<Attachment>,
+}
+
+impl Attached {
+    /// For `state`: an object for each interface.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let interface = |one: &Attachment| {
+            let publish = one.network.publish.iter().map(Publish::to_string).collect::<Vec<_>>();
+            serde_json::json!({
+                "name": one.network.name,
+                "bridge": one.network.bridge,
+                "hostInterface": one.host,
+                "mac": one.mac,
+                "addresses": one.addresses,
+                "gateways": one.gateways,
+                "publish": publish,
+            })
+        };
+        self.networks.iter().map(interface).collect::<Vec<_>>().into()
+    }
+}
+
+/// Connects a network namespace. The container's directory `store/id` exists.
+///
+/// # Errors
+/// One that names the annotation; nothing is left behind.
+pub(crate) fn set_up(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<Attached> {
+    if networks.is_empty() {
+        return Ok(Attached::default());
+    }
+    let connect = if nix::unistd::geteuid().is_root() { connect } else { rootless::connect };
+    connect(store, id, networks, netns).map_err(|error| {
+        // The failure is what the caller has to hear of; `delete --force` tries again.
+        let _ = tear_down(store, id);
+        match error.errno() {
+            Some(code) if code == Errno::EPERM as i32 => {
+                error.with_hint("it takes CAP_NET_ADMIN in the network namespace of the runtime")
+            }
+            _ => error,
+        }
+    })
+}
+
+fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<Attached> {
+    let first = |network: &Network| planned(store, id, network);
+    let mut attached = Attached { networks: networks.iter().map(first).collect() };
+    // From here on a crash leaves a trace that `tear_down` follows.
+    write_record(store, id, &attached)?;
+    let mut host = Netlink::here()?;
+    let claims = Claims::lock(store)?;
+    let mut bridges = Vec::new();
+    for one in &mut attached.networks {
+        let at = |error: Error| error.at(&one.network.at);
+        let bridge = bridge::plan(&mut host, &claims, id, &one.network, &one.host, &bridges).map_err(at)?;
+        bridge::give_addresses(&claims, id, one, &bridge).map_err(|error| error.at(&one.network.at))?;
+        claims.take_ports(id, &one.network).map_err(|error| error.at(&one.network.at))?;
+        bridges.push(bridge);
+    }
+    write_record(store, id, &attached)?;
+    let planned = || attached.networks.iter().map(|one| &one.network).zip(&bridges);
+    firewall::add(
+        &claims,
+        &attached,
+        planned().filter(|(_, bridge)| bridge.unknown).map(|(network, _)| network),
+    )
+    .map_err(|error| error.at(&networks[0].at))?;
+    let make = |(network, bridge): (&Network, &bridge::Bridge)| {
+        bridge::make(&mut host, &claims, network, bridge).map_err(|error| error.at(&network.at))
+    };
+    let indices = planned().map(make).collect::<Result<Vec<u32>>>()?;
+    // Another container may begin; what follows is ours alone.
+    drop(claims);
+    for (one, bridge) in attached.networks.iter().zip(indices) {
+        let done = attach::link(&mut host, id, one, bridge, netns);
+        done.and_then(|()| bandwidth::limit(&mut host, one)).map_err(|error| error.at(&one.network.at))?;
+    }
+    attach::configure(&attached, netns)?;
+    Ok(attached)
+}
+
+/// What is known of an attachment before anything is asked.
+fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
+    let key = hash(&[store.as_os_str().as_encoded_bytes(), id.as_bytes(), network.name.as_bytes()]);
+    let name = |prefix: &str| format!("{prefix}{:012x}", key & 0xffff_ffff_ffff);
+    Attachment {
+        host: name("ogv"),
+        queue: network.egress.map(|_| name("ogi")),
+        mac: network.mac.clone().unwrap_or_else(|| mac(key)),
+        network: network.clone(),
+        addresses: Vec::new(),
+        gateways: Vec::new(),
+    }
+}
+
+/// Removes what [`set_up`] has made for a container, all or a part of it, and nothing else.
+pub(crate) fn tear_down(store: &Path, id: &str) -> Result<()> {
+    let Some(attached) = read_record(store, id)? else { return Ok(()) };
+    // Interfaces of the host have names; what rootless.rs makes has none.
+    if attached.networks.iter().all(|one| one.host.is_empty()) {
+        rootless::disconnect(&store.join(id))?;
+    } else {
+        disconnect(store, id, &attached)?;
+    }
+    match fs::remove_file(record(store, id)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("unlink {}", record(store, id).display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn disconnect(store: &Path, id: &str, attached: &Attached) -> Result<()> {
+    let mut host = Netlink::here()?;
+    for one in &attached.networks {
+        for name in [Some(&one.host), one.queue.as_ref()].into_iter().flatten() {
+            host.remove_link(name).map_err(|errno| Error::os(format!("remove interface {name}"), errno))?;
+        }
+    }
+    let claims = Claims::lock(store)?;
+    let mut gone = Vec::new();
+    for one in &attached.networks {
+        let name = one.network.bridge.as_str();
+        if claims.release(name, id)? == 0 && bridge::remove(&mut host, &claims, name)? {
+            gone.push(name);
+        }
+    }
+    if claims.is_empty()? {
+        firewall::remove(&claims)?
+    } else {
+        firewall::forget(&claims, attached, &gone)?
+    }
+    // Last: another container may have them when the firewall has forgotten them.
+    claims.release_ports(id)
+}
+
+fn record(store: &Path, id: &str) -> PathBuf {
+    store.join(id).join("network.json")
+}
+
+fn write_record(store: &Path, id: &str, attached: &Attached) -> Result<()> {
+    let (path, aside) = (record(store, id), store.join(id).join(".network.json"));
+    let failed = |error| Error::io(format!("write {}", path.display()), error);
+    let bytes = serde_json::to_vec(attached)
+        .map_err(|error| Error::external(format!("cannot encode network.json: {error}")))?;
+    fs::write(&aside, bytes).map_err(failed)?;
+    fs::rename(&aside, &path).map_err(failed)
+}
+
+/// What is recorded of a container's network; `None` when it has none of ours.
+pub(crate) fn read_record(store: &Path, id: &str) -> Result<Option<Attached>> {
+    let path = record(store, id);
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| Error::io(format!("open {}", path.display()), error))?,
+    };
+    let damaged = |error| Error::external(format!("{} is damaged: {error}", path.display()));
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+}
+
+/// FNV-1a and a final mix: the same on every machine and in every release, which names rely on.
+fn hash(parts: &[&[u8]]) -> u64 {
+    let mut value = 0xcbf2_9ce4_8422_2325u64;
+    for part in parts {
+        for byte in part.iter().chain(&[0xff]) {
+            value = (value ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    value ^= value >> 32;
+    value = value.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    value ^ value >> 32
+}
+
+/// A locally administered unicast address.
+fn mac(key: u64) -> String {
+    let [_, _, _, a, b, c, d, e] = key.to_be_bytes();
+    format!("02:{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}")
+}
+
+/// The bytes of an address that `request.rs` has checked or [`mac`] has made.
+fn mac_bytes(text: &str) -> Vec<u8> {
+    text.split(':').filter_map(|part| u8::from_str_radix(part, 16).ok()).collect()
+}
+
+/// Writes a setting of the network namespace that the calling thread is in. Kernels without IPv6
+/// lack some of them, and then nothing needs them.
+fn set_sysctl(name: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/{name}");
+    match fs::read_to_string(&path) {
+        Ok(now) if now.trim() == value => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        _ => {}
+    }
+    fs::write(&path, value).map_err(|error| match error.raw_os_error() {
+        Some(code) if Errno::from_raw(code) == Errno::EROFS => Error::io(format!("write {path}"), error)
+            .with_hint("the runtime itself runs in a container whose /proc/sys is read-only"),
+        _ => Error::io(format!("write {path}"), error),
+    })
+}

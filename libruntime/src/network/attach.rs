@@ -1,0 +1,128 @@
+//! The veth pair of one container and network, and what is inside of the container: addresses,
+//! routes, loopback. The pair is made in one request, with both ends where they belong.
+
+use super::netlink::{Netlink, Outcome, inside, link_message};
+use super::subnet::Subnet;
+use super::{Attached, Attachment, mac_bytes, set_sysctl};
+use crate::error::{Error, Result};
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
+use nix::errno::Errno;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Makes the pair: one end is a port of the bridge, the other is in the container.
+pub(super) fn link(
+    host: &mut Netlink,
+    id: &str,
+    one: &Attachment,
+    bridge: u32,
+    netns: BorrowedFd,
+) -> Result<()> {
+    let failed =
+        |errno| Error::os(format!("create the veth pair {} and {}", one.host, one.network.name), errno);
+    match host.new_link(pair(one, bridge, netns)) {
+        // The name is derived from our id alone: somebody before us was killed.
+        Err(Errno::EEXIST) => {
+            host.remove_link(&one.host).map_err(failed)?;
+            host.new_link(pair(one, bridge, netns)).map_err(failed)?;
+        }
+        other => other.map_err(failed)?,
+    }
+    let link = host.link(&one.host).map_err(failed)?.ok_or_else(|| failed(Errno::ENODEV))?;
+    let mut message = link_message(link.index);
+    // For people who look at the host; an id may be longer than an alias can be.
+    let alias: String = format!("onggi container {id}").chars().take(250).collect();
+    message.attributes.push(LinkAttribute::IfAlias(alias));
+    if !one.network.publish.is_empty() {
+        // Where bridges filter by IP rules (br_netfilter), a container that asks its own published
+        // port is answered within the bridge, through the port that it asked by.
+        let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
+        let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(hairpin)];
+        message.attributes.push(LinkAttribute::LinkInfo(info));
+    }
+    host.change_link(message).map_err(failed)
+}
+
+fn pair(one: &Attachment, bridge: u32, netns: BorrowedFd) -> LinkMessage {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(one.network.name.clone()),
+        LinkAttribute::Address(mac_bytes(&one.mac)),
+        LinkAttribute::NetNsFd(netns.as_raw_fd()),
+    ];
+    let mut message = LinkMessage::default();
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes = vec![LinkAttribute::IfName(one.host.clone()), LinkAttribute::Controller(bridge)];
+    for side in [&mut peer, &mut message] {
+        side.attributes.extend(one.network.mtu.map(LinkAttribute::Mtu));
+    }
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    message
+}
+
+/// Everything inside of the container, from a thread that is there.
+pub(super) fn configure(attached: &Attached, netns: BorrowedFd) -> Result<()> {
+    inside(netns, || {
+        let mut netlink = Netlink::here()?;
+        let loopback = netlink.link("lo").and_then(|link| match link {
+            Some(link) => netlink.bring_up(link.index),
+            None => Err(Errno::ENODEV),
+        });
+        loopback.map_err(|errno| Error::os("bring lo up in the container", errno))?;
+        let mut has_default = [false; 2];
+        for one in &attached.networks {
+            interface(&mut netlink, one, &mut has_default).map_err(|error| error.at(&one.network.at))?;
+        }
+        Ok(())
+    })
+}
+
+fn interface(netlink: &mut Netlink, one: &Attachment, has_default: &mut [bool; 2]) -> Result<()> {
+    let name = &one.network.name;
+    let failed = |what: String| move |errno| Error::os(what, errno);
+    let find =
+        |netlink: &mut Netlink| -> Outcome<u32> { Ok(netlink.link(name)?.ok_or(Errno::ENODEV)?.index) };
+    let index = find(netlink).map_err(failed(format!("look in the container for {name}")))?;
+    if one.addresses.iter().any(|address| address.ip().is_ipv6()) {
+        // Another container on the bridge must not become its router by saying so.
+        set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    }
+    for address in &one.addresses {
+        netlink.add_address(index, *address).map_err(failed(format!("give {name} the address {address}")))?;
+    }
+    netlink.bring_up(index).map_err(failed(format!("bring {name} up in the container")))?;
+    for route in &one.network.routes {
+        let of_family = |gateway: &&IpAddr| gateway.is_ipv4() == route.to.ip().is_ipv4();
+        let via = route.via.or_else(|| one.gateways.iter().find(of_family).copied());
+        let said = via.map(|via| format!(" via {via}")).unwrap_or_default();
+        netlink
+            .add_route(index, route.to, via)
+            .map_err(failed(format!("add the route {}{said} in the container", route.to)))?;
+    }
+    if one.network.internal || !one.network.default_route {
+        return Ok(());
+    }
+    for gateway in &one.gateways {
+        let has = &mut has_default[usize::from(gateway.is_ipv6())];
+        if !std::mem::replace(has, true) {
+            netlink
+                .add_route(index, everything(*gateway), Some(*gateway))
+                .map_err(failed(format!("add the default route via {gateway} in the container")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Every address of the family.
+fn everything(like: IpAddr) -> Subnet {
+    let unspecified: IpAddr =
+        if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    Subnet::new(unspecified, 0).unwrap_or(Subnet::host(unspecified))
+}

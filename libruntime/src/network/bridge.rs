@@ -1,0 +1,329 @@
+//! Bridges: made when missing, removed when the last claim on them is gone and they are ours.
+//! A bridge says whose it is in its alias, and what its subnets are in its addresses, so the
+//! kernel's own state is the only one and cannot go out of step.
+
+use super::claims::Claims;
+use super::netlink::{Link, Netlink, link_message};
+use super::request::{Address, Network};
+use super::subnet::Subnet;
+use super::{Attachment, firewall, hash, mac, mac_bytes, set_sysctl};
+use crate::error::{Error, ErrorKind, Result};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// IPv4 subnets are taken from here, 4,096 addresses each.
+const POOL: Subnet4 = (Ipv4Addr::new(10, 208, 0, 0), 12);
+const POOL_PREFIX: u8 = 20;
+type Subnet4 = (Ipv4Addr, u8);
+
+/// What the alias of a bridge begins with that some store's containers have made.
+const ALIAS: &str = "onggi bridge of ";
+
+/// A bridge as it is to be.
+pub(super) struct Bridge {
+    name: String,
+    /// Its own addresses, which are the containers' gateways.
+    pub subnets: [Option<Subnet>; 2],
+    /// Those of them that it has not yet.
+    missing: Vec<Subnet>,
+    /// Whether the firewall has to be told of it.
+    pub unknown: bool,
+}
+
+/// The hardware address of bridges that containers of this store have made. It tells whose they
+/// are, and whether they are internal, because unlike an alias it is there from the first moment.
+fn own_mac(claims: &Claims, name: &str, internal: bool) -> Vec<u8> {
+    let key = hash(&[claims.store().as_os_str().as_encoded_bytes(), name.as_bytes()]);
+    let mut bytes = mac_bytes(&mac(key));
+    // Another bit of those that are for local use.
+    bytes[0] |= u8::from(internal) << 2;
+    bytes
+}
+
+fn is_ours(link: &Link, claims: &Claims) -> bool {
+    link.kind == "bridge"
+        && [false, true].iter().any(|internal| link.mac == own_mac(claims, &link.name, *internal))
+}
+
+/// Decides how the bridge of a network is to be, and claims it under the name `port`. `before` are
+/// those of the container's other networks, which may not be there yet.
+pub(super) fn plan(
+    host: &mut Netlink,
+    claims: &Claims,
+    id: &str,
+    network: &Network,
+    port: &str,
+    before: &[Bridge],
+) -> Result<Bridge> {
+    let name = &network.bridge;
+    let failed = |errno| Error::os(format!("look for bridge {name}"), errno);
+    let found = host.link(name).map_err(failed)?;
+    if let Some(link) = &found {
+        check_link(link, claims, network)?;
+    }
+    let ours = found.as_ref().is_none_or(|link| is_ours(link, claims));
+    let addresses = host.addresses().map_err(failed)?;
+    let mut used = host.destinations().map_err(|errno| Error::os("list routes", errno))?;
+    used.extend(addresses.iter().map(|address| address.subnet));
+    used.extend(before.iter().flat_map(|bridge| bridge.subnets).flatten());
+    let has = |v4: bool| {
+        let planned = before.iter().filter(|bridge| bridge.name == *name);
+        let planned = planned.flat_map(|bridge| bridge.subnets).flatten();
+        let own = addresses.iter().filter(|address| {
+            address.global && found.as_ref().is_some_and(|link| link.index == address.index)
+        });
+        let mut all = own.map(|address| address.subnet).chain(planned);
+        all.find(|subnet| subnet.ip().is_ipv4() == v4)
+    };
+    let mut bridge = Bridge { name: name.clone(), subnets: [None; 2], missing: Vec::new(), unknown: true };
+    for (subnet, v4) in bridge.subnets.iter_mut().zip([true, false]) {
+        let (wish, asked, gateway) = network.of_family(v4);
+        *subnet = match has(v4) {
+            _ if *wish == Address::None => None,
+            Some(has) => Some(check_subnet(name, has, asked, gateway)?),
+            None if ours => {
+                let new = choose(&used, claims, name, v4, asked, gateway)?;
+                bridge.missing.push(new);
+                Some(new)
+            }
+            None => Some(foreign(name, v4, asked, gateway)?),
+        };
+    }
+    claims.take(name, port, id)?.map_err(|who| {
+        Error::new(ErrorKind::AlreadyExists, format!("interface {port} is taken by container {who}"))
+    })?;
+    bridge.unknown = !ours || found.is_none() || !firewall::is_present()?;
+    Ok(bridge)
+}
+
+/// Makes it so, and returns its index. The firewall knows it: a bridge of ours that is there has
+/// its rules, whenever we are killed.
+pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridge: &Bridge) -> Result<u32> {
+    let name = &bridge.name;
+    let link = host.link(name).map_err(|errno| Error::os(format!("look for bridge {name}"), errno))?;
+    let index = match &link {
+        Some(link) => link.index,
+        None => create(host, claims, name, network.internal)?,
+    };
+    if !bridge.missing.is_empty() {
+        // A container must not become the host's router by saying so.
+        set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    }
+    for address in &bridge.missing {
+        host.add_address(index, *address)
+            .map_err(|errno| Error::os(format!("give bridge {name} the address {address}"), errno))?;
+    }
+    if link.is_none_or(|link| !link.up) {
+        host.bring_up(index).map_err(|errno| Error::os(format!("bring bridge {name} up"), errno))?;
+    }
+    if !network.internal {
+        set_sysctl("ipv4/ip_forward", "1")?;
+        if network.address6 != Address::None {
+            set_sysctl("ipv6/conf/all/forwarding", "1")?;
+        }
+    }
+    if !network.publish.is_empty() && network.address != Address::None {
+        // From 127.0.0.1 to a container; firewall.rs keeps the other direction shut.
+        set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
+    }
+    Ok(index)
+}
+
+fn check_link(link: &Link, claims: &Claims, network: &Network) -> Result<()> {
+    let name = &link.name;
+    if link.kind != "bridge" {
+        let kind = if link.kind.is_empty() { "a device" } else { &link.kind };
+        return Err(Error::new(ErrorKind::InvalidConfig, format!("{name} is no bridge, it is {kind}"))
+            .with_hint("name another bridge; one that is missing is made"));
+    }
+    if link.alias.starts_with(ALIAS) && !is_ours(link, claims) {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("bridge {name} belongs to another store: {}", link.alias),
+        )
+        .with_hint("stores do not know of each other's addresses; name another bridge"));
+    }
+    if is_ours(link, claims) && link.mac != own_mac(claims, name, network.internal) {
+        let (is, asked) = if network.internal { ("is not", "is") } else { ("is", "is not") };
+        return Err(invalid(format!("bridge {name} {is} internal, and the network {asked}")));
+    }
+    Ok(())
+}
+
+/// Whether what is asked for is what a bridge has.
+fn check_subnet(name: &str, has: Subnet, asked: Option<Subnet>, gateway: Option<IpAddr>) -> Result<Subnet> {
+    let network = |subnet: Subnet| (subnet.network(), subnet.length());
+    if asked.is_some_and(|asked| network(asked) != network(has)) {
+        let asked = asked.map(|asked| asked.to_string()).unwrap_or_default();
+        return Err(invalid(format!("bridge {name} has {has}, which is not of the subnet {asked}")));
+    }
+    match gateway {
+        Some(gateway) if !has.contains(gateway) => {
+            Err(invalid(format!("the gateway {gateway} is outside of {has} of bridge {name}")))
+        }
+        _ => Ok(has),
+    }
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message)
+}
+
+/// Of a bridge that others have made, nothing is changed.
+fn foreign(name: &str, v4: bool, asked: Option<Subnet>, gateway: Option<IpAddr>) -> Result<Subnet> {
+    let family = if v4 { "IPv4" } else { "IPv6" };
+    match (asked, gateway) {
+        (Some(asked), Some(gateway)) => Ok(asked.with(gateway)),
+        _ => Err(invalid(format!("bridge {name} has no {family} address"))
+            .with_hint("it was made by somebody else: give it one, or name both subnet and gateway")),
+    }
+}
+
+/// The address of a new bridge, in a subnet that the host has no other use for.
+fn choose(
+    used: &[Subnet],
+    claims: &Claims,
+    name: &str,
+    v4: bool,
+    asked: Option<Subnet>,
+    gateway: Option<IpAddr>,
+) -> Result<Subnet> {
+    let free = |subnet: &Subnet| !used.iter().any(|other| other.overlaps(*subnet));
+    let subnet = match asked {
+        Some(asked) => {
+            let other = used.iter().find(|other| other.overlaps(asked));
+            if let Some(other) = other {
+                return Err(invalid(format!("the subnet {asked} overlaps {other}, which the host uses"))
+                    .with_hint("see `ip route` and `ip address`"));
+            }
+            asked
+        }
+        None => {
+            let mut all = (0..256u32).filter_map(|number| candidate(claims, name, v4, number));
+            all.find(free).ok_or_else(|| {
+                Error::new(ErrorKind::Unsupported, format!("no subnet is free for bridge {name}"))
+                    .with_hint("name one: subnet=10.1.2.0/24")
+            })?
+        }
+    };
+    Ok(subnet.with(gateway.unwrap_or_else(|| subnet.at(1))))
+}
+
+fn candidate(claims: &Claims, name: &str, v4: bool, number: u32) -> Option<Subnet> {
+    if v4 {
+        let (first, length) = POOL;
+        let at = (number < 1 << (POOL_PREFIX - length))
+            .then(|| first.to_bits() + (number << (32 - POOL_PREFIX)))?;
+        return Subnet::new(Ipv4Addr::from_bits(at).into(), POOL_PREFIX);
+    }
+    // Unique local addresses: 40 bits that nobody else has (RFC 4193).
+    let store = claims.store().as_os_str().as_encoded_bytes();
+    let key = u128::from(hash(&[store, name.as_bytes(), &number.to_be_bytes()]) & 0xff_ffff_ffff);
+    Subnet::new(Ipv6Addr::from_bits(0xfd << 120 | key << 80).into(), 64)
+}
+
+fn create(host: &mut Netlink, claims: &Claims, name: &str, internal: bool) -> Result<u32> {
+    let failed = |errno| Error::os(format!("create bridge {name}"), errno);
+    let mut message = link_message(0);
+    // Of itself a bridge takes its address from its ports, so it would change under everybody.
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_string()),
+        LinkAttribute::Address(own_mac(claims, name, internal)),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+    ];
+    host.new_link(message).map_err(failed)?;
+    let link = host.link(name).map_err(failed)?;
+    let index = link.map(|link| link.index).ok_or_else(|| failed(nix::errno::Errno::ENODEV))?;
+    let mut message = link_message(index);
+    // For people and other stores; the kernel does not take it with a new link.
+    let alias: String = format!("{ALIAS}{}", claims.store().display()).chars().take(250).collect();
+    message.attributes.push(LinkAttribute::IfAlias(alias));
+    host.set_link(message).map_err(failed)?;
+    Ok(index)
+}
+
+/// Claims the container's addresses.
+pub(super) fn give_addresses(claims: &Claims, id: &str, one: &mut Attachment, bridge: &Bridge) -> Result<()> {
+    let network = &one.network;
+    for (subnet, v4) in bridge.subnets.into_iter().zip([true, false]) {
+        let Some(subnet) = subnet else { continue };
+        let (wish, _, gateway) = network.of_family(v4);
+        let gateway = gateway.unwrap_or(subnet.ip());
+        let address = match wish {
+            Address::None => continue,
+            Address::Auto => allocate(claims, id, &one.host, &network.bridge, subnet, gateway)?,
+            Address::Static(address) => {
+                fixed(claims, id, &network.bridge, subnet, gateway, *address)?;
+                *address
+            }
+        };
+        one.addresses.push(subnet.with(address));
+        one.gateways.push(gateway);
+    }
+    Ok(())
+}
+
+fn fixed(claims: &Claims, id: &str, bridge: &str, subnet: Subnet, gateway: IpAddr, ip: IpAddr) -> Result<()> {
+    let range = format!("{}/{}", subnet.network(), subnet.length());
+    if !subnet.is_usable(ip) {
+        return Err(invalid(format!(
+            "the address {ip} is no host's in the subnet {range} of bridge {bridge}"
+        )));
+    }
+    if ip == subnet.ip() || ip == gateway {
+        return Err(invalid(format!("the address {ip} is the gateway's of bridge {bridge}")));
+    }
+    claims.take(bridge, &ip.to_string(), id)?.map_err(|who| {
+        Error::new(ErrorKind::AlreadyExists, format!("the address {ip} is taken by container {who}"))
+            .with_hint("choose another address, or `auto`")
+    })
+}
+
+/// The first that is free behind a place which depends on the container: a container that comes
+/// again gets its address again, and one that has just become free is not the next one's.
+fn allocate(
+    claims: &Claims,
+    id: &str,
+    host: &str,
+    bridge: &str,
+    subnet: Subnet,
+    gateway: IpAddr,
+) -> Result<IpAddr> {
+    let last = subnet.last();
+    let begin = u128::from(hash(&[id.as_bytes(), host.as_bytes()])) % last.max(1);
+    for again in [false, true] {
+        let taken: HashSet<String> = claims.names(bridge)?.into_iter().collect();
+        // One more than are taken, the bridge's own, the gateway's and both ends: one is free.
+        let enough = (taken.len() as u128 + 5).min(last + 1);
+        for number in 0..enough {
+            let ip = subnet.at((begin + number) % last.saturating_add(1).max(1));
+            let free = subnet.is_usable(ip) && ip != gateway && ip != subnet.ip();
+            if free && !taken.contains(&ip.to_string()) && claims.take(bridge, &ip.to_string(), id)?.is_ok() {
+                return Ok(ip);
+            }
+        }
+        if !again {
+            claims.release_dead(bridge)?;
+        }
+    }
+    let range = format!("{}/{}", subnet.network(), subnet.length());
+    Err(Error::new(ErrorKind::AlreadyExists, format!("every address of {range} of bridge {bridge} is taken"))
+        .with_hint("delete containers, or use a bridge with a larger subnet"))
+}
+
+/// Removes a bridge that nothing is left on; says whether the firewall is to forget it.
+pub(super) fn remove(host: &mut Netlink, claims: &Claims, name: &str) -> Result<bool> {
+    let failed = |errno| Error::os(format!("remove bridge {name}"), errno);
+    match host.link(name).map_err(failed)? {
+        Some(link) if is_ours(&link, claims) => {
+            // Something else may have been connected to it by hand.
+            if !host.ports(link.index).map_err(failed)?.is_empty() {
+                return Ok(false);
+            }
+            host.remove_link(name).map_err(failed)?;
+            Ok(true)
+        }
+        _ => Ok(true),
+    }
+}

@@ -1,0 +1,456 @@
+//! What is asked for: `key=value` pairs, in annotations and on the command line alike.
+//!
+//! The annotation `org.onggi.network.NAME` asks for an interface NAME in the container:
+//! `bridge=web,address=auto,publish=8080:80`. Keys, of which `route` and `publish` may be repeated:
+//!
+//! | key | value |
+//! |---|---|
+//! | `name` | the interface in the container (command line only; else eth0, eth1, …) |
+//! | `bridge` | made when missing; `onggi0` if not named |
+//! | `address`, `address6` | `auto`, `none` or an address; `auto` and `none` if not named |
+//! | `subnet`, `subnet6` | of the bridge; a free one if not named |
+//! | `gateway`, `gateway6` | the bridge's own address; the subnet's first if not named |
+//! | `route` | `10.0.0.0/8` or `10.0.0.0/8@10.1.2.3`, by the gateway if no other is named |
+//! | `default` | `no`: no default route (the first network has one) |
+//! | `internal` | `yes`: nothing but the bridge can be reached, and no port published |
+//! | `mtu`, `mac` | of the interface |
+//! | `publish` | `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp\|udp\|sctp]`, an IPv6 address in brackets |
+//! | `ingress`, `egress` | limit to and from the container: `100mbit`, `1gbit` |
+//!
+//! Pure: whether it can be had is found when it is done.
+
+use super::subnet::Subnet;
+use crate::error::{Error, Finding, Result};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// What annotations that ask for a network begin with.
+pub const ANNOTATION: &str = "org.onggi.network.";
+
+const DEFAULT_BRIDGE: &str = "onggi0";
+
+/// How an interface gets its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Address {
+    #[default]
+    None,
+    /// A free one of the bridge's subnet.
+    Auto,
+    Static(IpAddr),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub to: Subnet,
+    /// The network's gateway if not named.
+    pub via: Option<IpAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+/// Ports of the host that lead to as many of the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// Every address of the host if not named.
+    pub address: Option<IpAddr>,
+    pub first: u16,
+    pub last: u16,
+    /// The first one in the container.
+    pub container: u16,
+    pub protocol: Protocol,
+}
+
+/// One network that a container is to be in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Where it was asked for, for errors.
+    pub at: String,
+    /// Of the interface in the container; empty: the next of eth0, eth1, ….
+    pub name: String,
+    pub bridge: String,
+    pub address: Address,
+    pub address6: Address,
+    pub subnet: Option<Subnet>,
+    pub subnet6: Option<Subnet>,
+    pub gateway: Option<IpAddr>,
+    pub gateway6: Option<IpAddr>,
+    pub routes: Vec<Route>,
+    /// The first network that may has the default route of each family.
+    pub default_route: bool,
+    pub internal: bool,
+    pub mtu: Option<u32>,
+    pub mac: Option<String>,
+    pub publish: Vec<Publish>,
+    /// Bits per second to the container.
+    pub ingress: Option<u64>,
+    /// Bits per second from the container.
+    pub egress: Option<u64>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            at: "network".to_string(),
+            name: String::new(),
+            bridge: DEFAULT_BRIDGE.to_string(),
+            address: Address::Auto,
+            address6: Address::None,
+            subnet: None,
+            subnet6: None,
+            gateway: None,
+            gateway6: None,
+            routes: Vec::new(),
+            default_route: true,
+            internal: false,
+            mtu: None,
+            mac: None,
+            publish: Vec::new(),
+            ingress: None,
+            egress: None,
+        }
+    }
+}
+
+impl Network {
+    /// From `key=value` pairs with commas between them; `at` is where they come from.
+    ///
+    /// # Errors
+    /// One with every problem.
+    pub fn parse(text: &str, at: &str) -> Result<Self> {
+        let mut network = Self { at: at.to_string(), ..Self::default() };
+        let mut findings = Vec::new();
+        let mut seen = Vec::new();
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if seen.contains(&key) && !matches!(key, "route" | "publish") {
+                findings.push(Finding::new(at, format!("{key} is there twice")));
+            }
+            seen.push(key);
+            if let Err(message) = network.set(key, value) {
+                findings.push(Finding::new(at, format!("{key}: {message}")));
+            }
+        }
+        network.check(&mut findings);
+        if findings.is_empty() { Ok(network) } else { Err(Error::invalid(findings)) }
+    }
+
+    /// Adds a published port, as the value of `publish` has it.
+    pub fn add_publish(&mut self, text: &str) -> Result<()> {
+        let refused = |message| Error::invalid(vec![Finding::new(&self.at, message)]);
+        self.publish.push(text.parse().map_err(refused)?);
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> std::result::Result<(), String> {
+        match key {
+            "name" => self.name = value.to_string(),
+            "bridge" => self.bridge = value.to_string(),
+            "address" => self.address = address(value)?,
+            "address6" => self.address6 = address(value)?,
+            "subnet" => self.subnet = Some(value.parse()?),
+            "subnet6" => self.subnet6 = Some(value.parse()?),
+            "gateway" => self.gateway = Some(ip(value)?),
+            "gateway6" => self.gateway6 = Some(ip(value)?),
+            "route" => self.routes.push(route(value)?),
+            "default" => self.default_route = flag(value)?,
+            "internal" => self.internal = flag(value)?,
+            "mtu" => self.mtu = Some(mtu(value)?),
+            "mac" => self.mac = Some(mac(value)?),
+            "publish" => self.publish.push(value.parse()?),
+            "ingress" => self.ingress = Some(rate(value)?),
+            "egress" => self.egress = Some(rate(value)?),
+            _ => return Err("unknown key".to_string()),
+        }
+        Ok(())
+    }
+
+    /// What does not depend on other networks.
+    fn check(&self, findings: &mut Vec<Finding>) {
+        let mut refuse = |message: String| findings.push(Finding::new(&self.at, message));
+        for name in [&self.name, &self.bridge] {
+            if let Err(message) = interface_name(name)
+                && !(name.is_empty() && std::ptr::eq(name, &self.name))
+            {
+                refuse(message);
+            }
+        }
+        for v4 in [true, false] {
+            let (wish, subnet, gateway) = self.of_family(v4);
+            let (key, kind) = if v4 { ("", "IPv4") } else { ("6", "IPv6") };
+            let fixed = if let Address::Static(ip) = wish { Some(*ip) } else { None };
+            let all =
+                [("address", fixed), ("subnet", subnet.map(|subnet| subnet.ip())), ("gateway", gateway)];
+            for (name, ip) in all.iter().filter_map(|(name, ip)| Some((name, (*ip)?))) {
+                if ip.is_ipv4() != v4 {
+                    refuse(format!("{name}{key}: {ip} is no {kind} address"));
+                }
+                if let Some(subnet) = subnet.filter(|subnet| *name != "subnet" && !subnet.is_usable(ip)) {
+                    refuse(format!("{name}{key}: {ip} is no host's address in {subnet}"));
+                }
+            }
+            if fixed.is_some() && fixed == gateway {
+                refuse(format!("address{key}: it is the gateway's"));
+            }
+        }
+        if self.address == Address::None && self.address6 == Address::None && !self.publish.is_empty() {
+            refuse("publish: the interface has no address".to_string());
+        }
+        if self.internal && !self.publish.is_empty() {
+            refuse("publish: the network is internal".to_string());
+        }
+        for publish in &self.publish {
+            let wish = |ip: IpAddr| self.of_family(ip.is_ipv4()).0;
+            if publish.address.is_some_and(|ip| *wish(ip) == Address::None) {
+                refuse(format!("publish: {publish}: the interface has no address of that family"));
+            }
+        }
+    }
+
+    /// How the address is had, the subnet and the gateway, of IPv4 or of IPv6.
+    pub(super) fn of_family(&self, v4: bool) -> (&Address, Option<Subnet>, Option<IpAddr>) {
+        if v4 {
+            (&self.address, self.subnet, self.gateway)
+        } else {
+            (&self.address6, self.subnet6, self.gateway6)
+        }
+    }
+}
+
+/// The networks that annotations and the caller ask for, each with the name of its interface.
+///
+/// # Errors
+/// One with every problem of them all.
+pub(crate) fn wanted(spec: &Spec, typed: &[Network]) -> Result<Vec<Network>> {
+    let mut findings = Vec::new();
+    let mut networks = Vec::new();
+    let mut annotations: Vec<_> = spec.annotations().iter().flatten().collect();
+    annotations.sort_unstable();
+    for (key, value) in annotations {
+        let Some(name) = key.strip_prefix(ANNOTATION) else { continue };
+        match Network::parse(value, &format!("annotations[{key}]")) {
+            Ok(network) if !network.name.is_empty() => {
+                findings.push(Finding::new(&network.at, "name: the annotation's own name has it"));
+            }
+            Ok(network) => networks.push(Network { name: name.to_string(), ..network }),
+            Err(error) => findings.extend_from_slice(error.findings()),
+        }
+    }
+    networks.extend_from_slice(typed);
+    for at in 0..networks.len() {
+        if networks[at].name.is_empty() {
+            let free = |name: &String| networks.iter().all(|network| network.name != *name);
+            let name = (0..).map(|number| format!("eth{number}")).find(free);
+            networks[at].name = name.unwrap_or_default();
+        }
+    }
+    check_together(&networks, &mut findings);
+    if let Some(network) = networks.first()
+        && !has_new_namespace(spec)
+    {
+        let message = "needs a network namespace of its own: linux.namespaces, without a path";
+        findings.push(Finding::new(&network.at, message));
+    }
+    if findings.is_empty() { Ok(networks) } else { Err(Error::invalid(findings)) }
+}
+
+fn has_new_namespace(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let mut all = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+    all.any(|one| one.typ() == LinuxNamespaceType::Network && one.path().is_none())
+}
+
+fn check_together(networks: &[Network], findings: &mut Vec<Finding>) {
+    for (at, network) in networks.iter().enumerate() {
+        network.check(findings);
+        for other in &networks[..at] {
+            if other.name == network.name {
+                let message = format!("the interface {} is there twice", network.name);
+                findings.push(Finding::new(&network.at, message));
+            }
+            for v4 in [true, false] {
+                let (Some(a), Some(b)) = (network.of_family(v4).1, other.of_family(v4).1) else { continue };
+                let same = (a.network(), a.length()) == (b.network(), b.length());
+                if a.overlaps(b) && !(same && network.bridge == other.bridge) {
+                    findings.push(Finding::new(
+                        &network.at,
+                        format!("the subnet {a} overlaps {b} of {}", other.at),
+                    ));
+                }
+            }
+        }
+    }
+    // A network that was parsed has been checked before.
+    findings.dedup();
+}
+
+impl Publish {
+    /// Addresses and ports of the host: both families when no address is named.
+    pub(super) fn bindings(self, network: &Network) -> impl Iterator<Item = (IpAddr, u16)> {
+        let any = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+        let has = |ip: &IpAddr| *network.of_family(ip.is_ipv4()).0 != Address::None;
+        let addresses = match self.address {
+            Some(address) => vec![address],
+            None => any.into_iter().filter(has).collect(),
+        };
+        addresses.into_iter().flat_map(move |ip| (self.first..=self.last).map(move |port| (ip, port)))
+    }
+
+    /// The container's port for one of the host's.
+    pub(super) fn inside(self, port: u16) -> u16 {
+        self.container + (port - self.first)
+    }
+}
+
+impl FromStr for Publish {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let bad = || format!("{text:?} is not [ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp|udp|sctp]");
+        let (ports, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            _ => return Err(bad()),
+        };
+        let (rest, inside) = ports.rsplit_once(':').ok_or_else(bad)?;
+        let (address, host) = match rest.rsplit_once(':') {
+            Some((address, host)) => (Some(address), host),
+            None => (None, rest),
+        };
+        let address = address.map(|text| {
+            let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+            bare.unwrap_or(text).parse::<IpAddr>().map_err(|_| bad())
+        });
+        let address = address.transpose()?.filter(|address| !address.is_unspecified());
+        let (first, last) = range(host).ok_or_else(bad)?;
+        let (container, end) = range(inside).ok_or_else(bad)?;
+        if last - first != end - container {
+            return Err(format!("{text:?} has more ports on one side than on the other"));
+        }
+        Ok(Self { address, first, last, container, protocol })
+    }
+}
+
+impl fmt::Display for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.address {
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+            Some(ip) => write!(f, "{ip}:")?,
+            None => {}
+        }
+        let (first, last, inside) = (self.first, self.last, self.container);
+        match last - first {
+            0 => write!(f, "{first}:{inside}/{}", self.protocol),
+            more => write!(f, "{first}-{last}:{inside}-{}/{}", inside + more, self.protocol),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first > 0 && first <= last).then_some((first, last))
+}
+
+fn ip(text: &str) -> std::result::Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IP address"))
+}
+
+fn address(text: &str) -> std::result::Result<Address, String> {
+    match text {
+        "auto" => Ok(Address::Auto),
+        "none" => Ok(Address::None),
+        _ => ip(text).map(Address::Static).map_err(|message| format!("{message}, `auto` or `none`")),
+    }
+}
+
+fn route(text: &str) -> std::result::Result<Route, String> {
+    let (to, via) = text.split_once('@').map_or((text, None), |(to, via)| (to, Some(via)));
+    let (to, via) = (to.parse::<Subnet>()?, via.map(ip).transpose()?);
+    if to.ip() != to.network() {
+        return Err(format!("{to} has bits behind its prefix"));
+    }
+    match via {
+        Some(via) if via.is_ipv4() != to.ip().is_ipv4() => Err(format!("{to} and {via} are of two families")),
+        _ => Ok(Route { to, via }),
+    }
+}
+
+fn flag(text: &str) -> std::result::Result<bool, String> {
+    match text {
+        "yes" | "true" | "" => Ok(true),
+        "no" | "false" => Ok(false),
+        _ => Err(format!("{text:?} is neither yes nor no")),
+    }
+}
+
+fn mtu(text: &str) -> std::result::Result<u32, String> {
+    let mtu = text.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
+    mtu.ok_or_else(|| format!("{text:?} is not a number from 68 to 65535"))
+}
+
+fn mac(text: &str) -> std::result::Result<String, String> {
+    let bytes: Option<Vec<u8>> =
+        text.split(':').map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2)).collect();
+    match bytes.as_deref() {
+        Some([first, _, _, _, _, _]) if first & 1 == 0 => Ok(text.to_ascii_lowercase()),
+        _ => Err(format!("{text:?} is not the address of one interface, such as 02:00:00:00:00:01")),
+    }
+}
+
+/// Bits per second, as tc(8) writes them.
+fn rate(text: &str) -> std::result::Result<u64, String> {
+    let bad = || format!("{text:?} is not a rate such as 100mbit");
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit: u64 = match unit {
+        "" | "bit" => 1,
+        "kbit" => 1000,
+        "mbit" => 1_000_000,
+        "gbit" => 1_000_000_000,
+        _ => return Err(bad()),
+    };
+    let rate = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(bad)?;
+    // The kernel counts bytes; below this a packet would wait for seconds.
+    if rate < 8000 { Err(format!("{text:?} is less than 8kbit")) } else { Ok(rate) }
+}
+
+/// The kernel's dev_valid_name(), without what has a meaning to those who read names.
+fn interface_name(name: &str) -> std::result::Result<(), String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.is_empty()
+        || name.len() > 15
+        || matches!(name, "." | ".." | "lo" | "all" | "default")
+        || !name.chars().all(good)
+    {
+        return Err(format!(
+            "{name:?} cannot name an interface: 1 to 15 letters, digits, '_', '-' and '.', not lo, all, default"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

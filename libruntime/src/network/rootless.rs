@@ -1,0 +1,183 @@
+//! A network without root: slirp4netns translates for one interface of a namespace that the
+//! caller's own user namespace owns. It is a process; it ends with `delete`.
+//!
+//! It is found again by its socket in the container's directory, whose other end the kernel names,
+//! so there is no pid to be written down, and none to be lost by a kill -9.
+
+use super::request::{Address, Network, Protocol, Publish};
+use super::{Attached, Attachment, Subnet, mac, write_record};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys;
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+const SOCKET: &str = "slirp4netns.sock";
+const LOG: &str = "slirp4netns.log";
+
+pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<Attached> {
+    let [network] = networks else {
+        return Err(Error::unsupported("without root a container has one network, not several")
+            .at(&networks[1].at)
+            .with_hint("bridges take root"));
+    };
+    check(network).map_err(|error| error.at(&network.at))?;
+    let subnet = network.subnet.or(Subnet::new(Ipv4Addr::new(10, 0, 2, 0).into(), 24));
+    let subnet = subnet.ok_or_else(|| Error::unsupported("no subnet"))?;
+    let attached = Attached {
+        networks: vec![Attachment {
+            host: String::new(),
+            queue: None,
+            mac: network.mac.clone().unwrap_or_else(|| mac(super::hash(&[id.as_bytes()]))),
+            network: network.clone(),
+            // slirp4netns(1): guest and gateway have these numbers in every subnet.
+            addresses: vec![subnet.with(subnet.at(100))],
+            gateways: vec![subnet.at(2)],
+        }],
+    };
+    write_record(store, id, &attached)?;
+    let one = &attached.networks[0];
+    start(&store.join(id), one, subnet, netns).map_err(|error| error.at(&network.at))?;
+    for publish in &network.publish {
+        forward(&store.join(id), one, *publish).map_err(|error| error.at(&network.at))?;
+    }
+    Ok(attached)
+}
+
+/// What slirp4netns cannot do is an error, not left out.
+fn check(network: &Network) -> Result<()> {
+    let default = Network::default();
+    let not = [
+        ("bridge", network.bridge != default.bridge),
+        ("address", network.address != Address::Auto),
+        ("address6", network.address6 != Address::None),
+        ("subnet6", network.subnet6.is_some()),
+        ("gateway", network.gateway.is_some() || network.gateway6.is_some()),
+        ("route", !network.routes.is_empty()),
+        ("default", !network.default_route),
+        ("internal", network.internal),
+        ("ingress", network.ingress.is_some()),
+        ("egress", network.egress.is_some()),
+        ("publish", network.publish.iter().any(cannot_publish)),
+    ];
+    match not.iter().find(|(_, asked)| *asked) {
+        Some((key, _)) => Err(Error::unsupported(format!("{key}: not without root")).with_hint(
+            "without root slirp4netns translates: subnet, mtu, mac and publish (IPv4, tcp and udp)",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn cannot_publish(publish: &Publish) -> bool {
+    publish.protocol == Protocol::Sctp || publish.address.is_some_and(|ip| ip.is_ipv6())
+}
+
+/// Runs it, and waits until the interface is there.
+fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) -> Result<()> {
+    let failed = |what: &str| {
+        let call = format!("{what} for slirp4netns");
+        move |error| Error::io(call, error)
+    };
+    let owner = sys::owner_of_namespace(netns)
+        .map_err(|errno| Error::os("look for the owner of the network namespace", errno))?;
+    let opened = File::open(directory).map_err(failed("open the container's directory"))?;
+    let log = File::create(directory.join(LOG)).map_err(failed("create a log"))?;
+    let (mut ready, theirs) = std::io::pipe().map_err(failed("make a pipe"))?;
+    // Paths through our descriptors: sockets' paths are short, and namespaces may have none.
+    let ours = |fd: i32| format!("/proc/{}/fd/{fd}", std::process::id());
+    let mut command = Command::new("slirp4netns");
+    command
+        .args(["--configure", "--disable-host-loopback", "--ready-fd=0", "--netns-type=path"])
+        .arg(format!("--mtu={}", one.network.mtu.unwrap_or(65520)))
+        .arg(format!("--cidr={}/{}", subnet.network(), subnet.length()))
+        .arg(format!("--macaddress={}", one.mac))
+        .arg(format!("--api-socket={}/{SOCKET}", ours(opened.as_raw_fd())))
+        .arg(format!("--userns-path={}", ours(owner.as_raw_fd())))
+        .arg(ours(netns.as_raw_fd()))
+        .arg(&one.network.name)
+        .stdin(theirs)
+        .stdout(Stdio::null())
+        .stderr(log)
+        // A terminal's interrupt is for the container.
+        .process_group(0);
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::unsupported("a network without root takes slirp4netns, which is not there")
+                .with_hint("install slirp4netns, or run as root")
+        }
+        _ => Error::io("execute slirp4netns", error),
+    })?;
+    // Our copy of the writing end, so that its death is an end of file.
+    drop(command);
+    let mut said = [0];
+    match ready.read(&mut said).map_err(failed("wait"))? {
+        0 => Err(died(directory, &mut child)),
+        _ => Ok(()),
+    }
+}
+
+fn died(directory: &Path, child: &mut Child) -> Error {
+    let _ = child.wait();
+    let log = fs::read_to_string(directory.join(LOG)).unwrap_or_default();
+    let why = log.lines().next().unwrap_or("it ended without a word");
+    let error = Error::external(format!("slirp4netns failed: {why}"));
+    if why.contains("tun") {
+        error.with_hint("everybody has to be allowed to open /dev/net/tun")
+    } else {
+        error
+    }
+}
+
+/// Its socket takes one request for each connection.
+fn dial(directory: &Path) -> std::io::Result<UnixStream> {
+    let opened = File::open(directory)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd()))
+}
+
+fn forward(directory: &Path, one: &Attachment, publish: Publish) -> Result<()> {
+    let address = publish.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let failed = |error| Error::io(format!("publish {publish} by slirp4netns"), error);
+    for port in publish.first..=publish.last {
+        let request = serde_json::json!({ "execute": "add_hostfwd", "arguments": {
+            "proto": publish.protocol, "host_addr": address, "host_port": port,
+            "guest_addr": one.addresses[0].ip(), "guest_port": publish.inside(port) } });
+        let mut stream = dial(directory).map_err(failed)?;
+        stream.write_all(request.to_string().as_bytes()).map_err(failed)?;
+        stream.shutdown(Shutdown::Write).map_err(failed)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(failed)?;
+        if answer.contains("\"error\"") {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("port {address}:{port}/{} cannot be published: {}", publish.protocol, answer.trim()),
+            )
+            .with_hint("a process of the host may have it, or it is below 1024"));
+        }
+    }
+    Ok(())
+}
+
+/// Ends what serves a container; what is gone is fine.
+pub(super) fn disconnect(directory: &Path) -> Result<()> {
+    let Ok(stream) = dial(directory) else { return Ok(()) };
+    let failed = |errno| Error::os("end slirp4netns", errno);
+    let peer = getsockopt(&stream, PeerCredentials).map_err(failed)?;
+    let process = match sys::pidfd_open(peer.pid()) {
+        Err(Errno::ESRCH) => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    // It still listens, so the pid was not somebody else's when we took hold of it.
+    if dial(directory).is_ok() {
+        sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL).map_err(failed)?;
+        // Where it is our own child, it must not stay a zombie.
+        let _ = sys::wait_pidfd(process.as_fd(), true);
+    }
+    Ok(())
+}

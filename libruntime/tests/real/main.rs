@@ -1,0 +1,15 @@
+//! The invariants with real containers. Each test needs root and busybox, and says so where it is
+//! skipped. They take turns: what they watch (descriptors, children, mounts) is the process's.
+//!
+//! Where to look next: `bundle.rs` makes bundles, `world.rs` takes the picture before and after,
+//! `roles.rs` are programs that a test starts because it has to kill them or trace them.
+
+mod bundle;
+mod caller;
+mod errors;
+mod leaks;
+mod paths;
+mod roles;
+mod sealed;
+mod verbs;
+mod world;
