@@ -70,6 +70,7 @@ impl Container {
         match directory.read_state() {
             Ok(state) => Ok(Self::new(directory, state)),
             Err(error) if error.errno() == Some(Errno::ENOENT as i32) => {
+                Directory::sweep(store, id);
                 Err(Error::new(ErrorKind::NotFound, format!("container {id} does not exist")))
             }
             Err(error) => Err(error),
@@ -295,6 +296,9 @@ impl Container {
         if let Ok(pidfd) = self.open_init() {
             let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             self.await_end(pidfd.as_fd())?;
+        } else if let Some(child) = &self.child {
+            // It has ended by itself, and only we can reap it.
+            let _ = sys::wait_pidfd(child.pidfd.as_fd(), true);
         }
         if self.state.cgroup.exists() {
             self.state.cgroup.kill_all(libc::SIGKILL)?;

@@ -157,78 +157,93 @@ impl Drop for Made {
 /// One that names the place in `config.json`, the call and its errno; nothing is left behind.
 pub fn create(options: &Create) -> Result<Container> {
     let prepared = prepare(options)?;
-    let Prepared { spec, plan, filter, request, .. } = &prepared;
-    let mut cgroup = prepared.cgroup.clone();
-    let directory = Directory::create(options.store, options.id)?;
-    let mut made =
-        Made { directory: directory.clone(), cgroup: None, resctrl: Vec::new(), after: None, kept: false };
-    let mut state = first_state(spec, request, &cgroup)?;
-    directory.write_state(&state)?;
-    directory.write_spec(spec)?;
-    if let Some(filter) = filter {
-        directory.write_filter(filter)?;
+    let state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
+    let directory = Directory::create(options.store, &state)?;
+    let made = Made { directory, cgroup: None, resctrl: Vec::new(), after: None, kept: false };
+    Creation { prepared: &prepared, state, made, warnings: prepared.warnings.clone() }.run(options)
+}
+
+/// A creation under way.
+struct Creation<'a> {
+    prepared: &'a Prepared,
+    state: State,
+    made: Made,
+    warnings: Vec<Finding>,
+}
+
+impl Creation<'_> {
+    fn run(mut self, options: &Create) -> Result<Container> {
+        let Prepared { spec, plan, filter, .. } = self.prepared;
+        let directory = self.made.directory.clone();
+        directory.write_spec(spec)?;
+        if let Some(filter) = filter {
+            directory.write_filter(filter)?;
+        }
+        self.state.cgroup.create()?;
+        self.made.cgroup = Some(self.state.cgroup.clone());
+        // systemd makes the cgroup only when it gets a process.
+        let attach_first = self.state.cgroup.needs_process();
+        if !attach_first {
+            self.limit()?;
+        }
+        let listener = listen(&directory.path)?;
+        let born_in = self.state.cgroup.open_dir()?;
+        let launch = Launch {
+            stdio: options.stdio,
+            preserve_fds: options.preserve_fds,
+            cgroup: born_in.as_ref().map(AsFd::as_fd),
+            given: Given { listener: Some(listener.as_fd()), console: options.console_socket, pidfd: None },
+        };
+        let mut stage = Stage::launch(plan, &launch)?;
+        while !self.answer(&mut stage, attach_first, born_in.is_some())? {}
+        // From here on a crash of ours leaves a container that is whole.
+        directory.write_state(&self.state)?;
+        stage.answer()?;
+        self.made.kept = true;
+        let mut container = Container::new(directory, self.state);
+        container.child = stage.into_init();
+        container.warnings = self.warnings;
+        Ok(container)
     }
-    cgroup.create()?;
-    made.cgroup = Some(cgroup.clone());
-    state.cgroup = cgroup.clone();
-    let mut warnings = prepared.warnings.clone();
-    let systemd = cgroup.needs_process();
-    if !systemd {
-        warnings.extend(limit(spec, &cgroup)?);
-    }
-    let listener = listen(&directory.path)?;
-    let born_in = cgroup.open_dir()?;
-    let given = Given { listener: Some(listener.as_fd()), console: options.console_socket, pidfd: None };
-    let launch = Launch {
-        stdio: options.stdio,
-        preserve_fds: options.preserve_fds,
-        cgroup: born_in.as_ref().map(AsFd::as_fd),
-        given,
-    };
-    let mut stage = Stage::launch(plan, &launch)?;
-    loop {
+
+    /// Does what the stage waits for next; whether that is the end.
+    fn answer(&mut self, stage: &mut Stage, attach_first: bool, born_in: bool) -> Result<bool> {
+        let spec = &self.prepared.spec;
         match stage.next()? {
             Event::Pid => {
-                if born_in.is_none() && !systemd {
-                    cgroup.attach(stage.pid())?;
+                if !born_in && !attach_first {
+                    self.state.cgroup.attach(stage.pid())?;
                 }
-                state.init = Some(ProcessId::of(stage.pid())?);
-                state.resctrl = resctrl::join(spec, &request.id, stage.pid())?;
-                made.resctrl = state.resctrl.clone();
+                self.state.init = Some(ProcessId::of(stage.pid())?);
+                self.state.resctrl = resctrl::join(spec, &self.state.id, stage.pid())?;
+                self.made.resctrl = self.state.resctrl.clone();
             }
             Event::At(SyncPoint::Attached) => {
-                if systemd {
-                    cgroup.attach(stage.pid())?;
-                    warnings.extend(limit(spec, &cgroup)?);
+                if attach_first {
+                    self.state.cgroup.attach(stage.pid())?;
+                    self.limit()?;
                 }
                 stage.answer()?;
             }
             Event::At(SyncPoint::Created) => {
-                let container = Container::new(directory.clone(), state.clone());
-                made.after = poststop(spec, &container);
-                before_pivot(spec, &container, &stage)?;
+                let container = Container::new(self.made.directory.clone(), self.state.clone());
+                self.made.after = poststop(spec, &container);
+                before_pivot(spec, &container, stage)?;
                 stage.answer()?;
             }
-            Event::At(SyncPoint::Ready) => break,
+            Event::At(SyncPoint::Ready) => return Ok(true),
             Event::Listener(_) | Event::End => return Err(stage.died()),
         }
+        Ok(false)
     }
-    // From here on a crash of ours leaves a container that is whole.
-    directory.write_state(&state)?;
-    stage.answer()?;
-    made.kept = true;
-    let mut container = Container::new(directory, state);
-    container.child = stage.into_init();
-    container.warnings = warnings;
-    Ok(container)
-}
 
-/// Every container has limits on devices, if no others.
-fn limit(spec: &Spec, cgroup: &Cgroup) -> Result<Vec<Finding>> {
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
-    let warnings = cgroup.apply(&resources.unwrap_or_default())?;
-    delegate(spec, cgroup)?;
-    Ok(warnings)
+    /// Every container has limits on devices, if no others.
+    fn limit(&mut self) -> Result<()> {
+        let linux = self.prepared.spec.linux().as_ref();
+        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        self.warnings.extend(self.state.cgroup.apply(&resources)?);
+        delegate(&self.prepared.spec, &self.state.cgroup)
+    }
 }
 
 fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State> {

@@ -83,12 +83,7 @@ fn said(messages: OwnedFd, what: String) -> Error {
 }
 
 /// Waits for the end of a process, and kills one that takes too long.
-fn wait_in_time(
-    child: &Child,
-    limit: Option<Duration>,
-    place: &str,
-    name: &str,
-) -> Result<()> {
+fn wait_in_time(child: &Child, limit: Option<Duration>, place: &str, name: &str) -> Result<()> {
     let begin = Instant::now();
     loop {
         let left = limit.map(|limit| limit.saturating_sub(begin.elapsed()));

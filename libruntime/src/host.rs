@@ -48,7 +48,9 @@ pub struct Host {
     pub network_requested: bool,
     /// The cgroup does not exist before a process is put into it (the systemd driver).
     pub attach_first: bool,
-    owned_by_joined_user: Vec<Ns>,
+    pub owned_by_joined_user: Vec<Ns>,
+    /// The caller's soft and hard limits, by resource; none where no limit is asked for.
+    pub rlimits: Vec<(u64, u64)>,
 }
 
 impl Host {
@@ -77,7 +79,17 @@ impl Host {
             host.probe_selinux();
         }
         host.probe_owners(spec);
+        if process.is_some_and(|process| process.rlimits().is_some()) {
+            host.probe_rlimits()?;
+        }
         Ok(host)
+    }
+
+    pub fn probe_rlimits(&mut self) -> Result<()> {
+        let all = (0..libc::RLIMIT_NLIMITS as u32).map(sys::rlimit);
+        self.rlimits =
+            all.collect::<std::result::Result<_, _>>().map_err(|errno| Error::os("prlimit64", errno))?;
+        Ok(())
     }
 
     fn probe_apparmor(&mut self) {
@@ -130,7 +142,7 @@ impl Host {
 
     /// The caller's own soft and hard limit.
     pub fn rlimit(&self, resource: u32) -> Option<(u64, u64)> {
-        sys::rlimit(resource).ok()
+        self.rlimits.get(resource as usize).copied()
     }
 }
 

@@ -145,6 +145,9 @@ impl Container {
         let layout = Layout::probe()?;
         let mut host = Host::probe(spec, &layout, &self.state.cgroup)?;
         host.cgroup_v2 = born_in_cgroup;
+        if options.process.rlimits().is_some() {
+            host.probe_rlimits()?;
+        }
         let request = Request {
             id: self.id().to_string(),
             bundle: self.state.bundle.clone(),

@@ -81,27 +81,53 @@ impl Directory {
         Ok(Self { path: store.join(id) })
     }
 
-    /// Makes it, and is the only one to do so.
-    pub fn create(store: &Path, id: &str) -> Result<Self> {
+    /// Makes it, and is the only one to do so. It appears with its state in it: whatever kills us,
+    /// a container that has a directory can be loaded, and so be deleted.
+    pub fn create(store: &Path, state: &State) -> Result<Self> {
+        let id = &state.id;
         let directory = Self::of(store, id)?;
-        let failed = |path: &Path| {
-            let call = format!("mkdir {}", path.display());
+        let aside = Self { path: store.join(format!(".{id}.{}", std::process::id())) };
+        let failed = |what: &str, path: &Path| {
+            let call = format!("{what} {}", path.display());
             move |error: std::io::Error| Error::io(call, error)
         };
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
-        match builder.create(&directory.path) {
+        match builder.create(&aside.path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                DirBuilder::new().recursive(true).mode(0o700).create(store).map_err(failed(store))?;
-                builder.create(&directory.path).map_err(failed(&directory.path))?;
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(store)
+                    .map_err(failed("mkdir", store))?;
+                builder.create(&aside.path).map_err(failed("mkdir", &aside.path))?;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::new(ErrorKind::AlreadyExists, format!("container {id} already exists"))
-                    .with_hint("choose another id, or delete it first"));
-            }
-            other => other.map_err(failed(&directory.path))?,
+            // Of an earlier process with our pid, or of another thread of ours with the same id.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(in_use(id)),
+            other => other.map_err(failed("mkdir", &aside.path))?,
         }
-        Ok(directory)
+        let made = aside.write_state(state).and_then(|()| match fs::rename(&aside.path, &directory.path) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
+                Err(in_use(id))
+            }
+            other => other.map_err(failed("rename", &directory.path)),
+        });
+        if made.is_err() {
+            let _ = aside.remove();
+        }
+        made.map(|()| directory)
+    }
+
+    /// Removes what a process that is no more has left of its attempt to create `id`.
+    pub fn sweep(store: &Path, id: &str) {
+        let prefix = format!(".{id}.");
+        for entry in fs::read_dir(store).into_iter().flatten().flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let creator = name.strip_prefix(&prefix).and_then(|pid| pid.parse::<i32>().ok());
+            if creator.is_some_and(|pid| stat(pid).is_none()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -165,6 +191,11 @@ impl Directory {
             _ => Ok(()),
         }
     }
+}
+
+fn in_use(id: &str) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("container {id} already exists"))
+        .with_hint("choose another id, or delete it first")
 }
 
 /// Now, as RFC 3339 with nanoseconds, in UTC.

@@ -305,10 +305,11 @@ fn needs_library_before_pivot(spec: &Spec, host: &Host) -> bool {
 }
 
 fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux) {
-    if let Some(name) = spec.hostname() {
+    // Engines write an empty name where they mean none.
+    if let Some(name) = spec.hostname().as_ref().filter(|name| !name.is_empty()) {
         plan.push("hostname", Step::SetHostname { name: Text::data(name.as_bytes()) });
     }
-    if let Some(name) = spec.domainname() {
+    if let Some(name) = spec.domainname().as_ref().filter(|name| !name.is_empty()) {
         plan.push("domainname", Step::SetDomainname { name: Text::data(name.as_bytes()) });
     }
     let mut sysctls: Vec<_> = linux.sysctl().iter().flatten().collect();

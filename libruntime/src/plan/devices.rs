@@ -30,6 +30,9 @@ const DEFAULT: &[(&str, u32, u32)] = &[
     ("/dev/tty", 5, 0),
 ];
 
+/// Where the default devices come from.
+const DEFAULT_ORIGIN: &str = "linux.devices";
+
 /// Links that programs expect beside them.
 const LINKS: &[(&str, &str)] = &[
     ("/proc/self/fd", "/dev/fd"),
@@ -43,7 +46,7 @@ const LINKS: &[(&str, &str)] = &[
 pub(super) fn wanted(linux: &Linux) -> Vec<Device> {
     let configured: Vec<Device> = linux.devices().iter().flatten().enumerate().map(configured).collect();
     let default = DEFAULT.iter().map(|(path, major, minor)| Device {
-        origin: "linux.devices".into(),
+        origin: DEFAULT_ORIGIN.into(),
         path: path.into(),
         mode: libc::S_IFCHR | 0o666,
         major: *major,
@@ -80,7 +83,11 @@ pub(super) fn make(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
             Some(source) => {
                 plan.push(origin, Step::MoveMount { source, target: Text::path(&path), strict: false })
             }
-            None if mounts.host_dev => {}
+            None if mounts.host_dev && path.starts_with("/dev") => {
+                if origin != DEFAULT_ORIGIN {
+                    plan.warn(origin, "not made: /dev is a directory of the host");
+                }
+            }
             None => {
                 let path = Text::path(&path);
                 plan.push(origin, Step::MakeNode { path, mode, major, minor, uid, gid });

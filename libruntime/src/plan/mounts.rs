@@ -69,6 +69,10 @@ impl Mounts {
                 let source = site.plan.new_source();
                 let host_path = Text::path(&device.path);
                 let (mode, major, minor) = (device.mode, device.major, device.minor);
+                if (device.uid, device.gid) != (0, 0) {
+                    let message = "in a user namespace the node is the host's, and keeps its owner and mode";
+                    site.plan.warn(device.origin.clone(), message);
+                }
                 site.plan
                     .push(device.origin.clone(), Step::OpenDevice { source, host_path, mode, major, minor });
                 mounts.opened.push((device.origin, source));
