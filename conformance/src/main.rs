@@ -29,7 +29,8 @@ usage: RUNTIME=NAME|PATH[,…] conformance [OPTION…] [FILTER…]
   --list       prints the cases and what they need
   --jobs N     runs N cases at a time (default 2)
   --quiet      prints no table, only failures and totals
-CONFORMANCE_KEEP=1 keeps the scratch directory, which is made in $TMPDIR or /tmp.
+CONFORMANCE_KEEP=1 keeps the scratch directory, which is made in $TMPDIR or /tmp
+(/var/tmp where /tmp is nosuid or nodev).
 CONFORMANCE_SLOW=N makes all time limits N times as long.";
 
 #[derive(Default)]

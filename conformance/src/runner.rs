@@ -36,10 +36,7 @@ impl Candidate {
         if word.contains('/') {
             places.push(PathBuf::from(word));
         } else {
-            if let Ok(this) = std::env::current_exe() {
-                let target = this.ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default();
-                places.extend(["release", "debug"].map(|kind| target.join(kind).join(word)));
-            }
+            places.extend(built(word));
             let path = std::env::var_os("PATH").unwrap_or_default();
             places.extend(std::env::split_paths(&path).map(|dir| dir.join(word)));
             places.push(Path::new("/usr/sbin").join(word));
@@ -55,6 +52,22 @@ impl Candidate {
         let name = words.first().copied().unwrap_or(word).to_owned();
         Ok(Self { program, name, version: version.copied().unwrap_or("?").to_owned() })
     }
+}
+
+/// What this workspace has built under that name, the newest first: for the host or for musl.
+fn built(name: &str) -> Vec<PathBuf> {
+    let this = std::env::current_exe().unwrap_or_default();
+    let mut found = Vec::new();
+    for target in this.ancestors().skip(2).take(2) {
+        let musl = target.join(format!("{}-unknown-linux-musl", std::env::consts::ARCH));
+        for dir in [target.to_path_buf(), musl] {
+            found.extend(["release", "debug"].map(|kind| dir.join(kind).join(name)));
+        }
+    }
+    let age = |path: &PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    found.retain(|path| age(path).is_some());
+    found.sort_by_key(|path| std::cmp::Reverse(age(path)));
+    found
 }
 
 /// How a case ended with one runtime.
@@ -295,9 +308,17 @@ pub fn cgroup_parent(scratch: &Path) -> String {
     format!("/{}", scratch.file_name().map(|name| name.to_string_lossy()).unwrap_or_default())
 }
 
+/// /tmp, unless it is mounted so that devices and set-user-ID programs of a container do not work there.
+fn ordinary_directory() -> PathBuf {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    let restricted =
+        statvfs("/tmp").is_ok_and(|fs| fs.flags().intersects(FsFlags::ST_NODEV | FsFlags::ST_NOSUID));
+    PathBuf::from(if restricted { "/var/tmp" } else { "/tmp" })
+}
+
 /// Makes what all cases share: the scratch directory and the root file system to link from.
 pub fn prepare() -> Outcome<PathBuf> {
-    let parent = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    let parent = std::env::var_os("TMPDIR").map_or_else(ordinary_directory, PathBuf::from);
     let scratch = parent.join(format!("conformance-{}", std::process::id()));
     bundle::make_dir(&scratch)?;
     let scratch = fs::canonicalize(scratch)?;

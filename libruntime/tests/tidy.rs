@@ -220,6 +220,7 @@ const BOTH: &[&str] = &[
     "src/join.rs",
     "src/container.rs",
     "src/hints.rs",
+    "src/hooks.rs",
     "src/userns.rs",
     "src/network",
 ];

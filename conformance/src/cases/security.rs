@@ -111,8 +111,7 @@ fn cve_2019_5736_interpreter_is_proc_self_exe(t: &Test) -> Outcome {
     executable(&c.path("/script"), "#!/proc/self/exe\n")?;
     let output = c.run()?;
     check!(!output.stdout.contains("version"), "the runtime's binary ran inside: {}", output.text());
-    let before = fs::metadata(&t.runtime.program)?.permissions().mode();
-    same("its mode", fs::metadata(&t.runtime.program)?.permissions().mode(), before)
+    Ok(())
 }
 
 fn cve_2019_5736_program_is_proc_self_exe(t: &Test) -> Outcome {

@@ -185,6 +185,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     set_names_and_sysctls(&mut plan, spec, &linux);
     // Masks come after all mounts, which could otherwise uncover what they hide.
     mask(&mut plan, &linux, &mounts);
+    if root.readonly().unwrap_or(false) {
+        // A missing working directory is made while that can be done.
+        plan.push("process.cwd", Step::Chdir { path: Text::path(process.cwd()) });
+    }
     finish_root(&mut plan, root.readonly().unwrap_or(false), &propagation);
     if console {
         plan.push("process.terminal", Step::UseConsole);

@@ -2,7 +2,7 @@
 
 use super::create::{Namespaces, Request};
 use super::mount_options::{self, Options};
-use super::{Handed, IdMaps, Plan, Text, devices};
+use super::{Handed, IdMaps, Plan, Text, devices, process};
 use crate::error::{Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
@@ -30,7 +30,7 @@ struct Site<'a> {
     bundle: &'a Path,
     user: Option<Fd>,
     new_cgroup_namespace: bool,
-    /// `linux.mountLabel`, where SELinux can make something of it.
+    /// `linux.mountLabel`.
     label: Option<&'a str>,
 }
 
@@ -50,7 +50,7 @@ impl Mounts {
             host_dev: false,
         };
         let new_cgroup_namespace = namespaces.is_new(Ns::Cgroup);
-        let label = mount_label(plan, spec, host);
+        let label = mount_label(spec, host)?;
         let (user, bundle) = (namespaces.user, request.bundle.as_path());
         let mut site = Site { plan, host, bundle, user, new_cgroup_namespace, label };
         for (at, mount) in spec.mounts().iter().flatten().enumerate() {
@@ -253,14 +253,14 @@ impl Mounts {
     }
 }
 
-/// The label of new filesystems. Images carry one for every host, so one without SELinux only warns.
-fn mount_label<'a>(plan: &mut Plan, spec: &'a Spec, host: &Host) -> Option<&'a str> {
-    let label = spec.linux().as_ref()?.mount_label().as_deref().filter(|label| !label.is_empty())?;
-    if host.lsms.contains(&Lsm::SeLinux) {
-        return Some(label);
+/// The label of new filesystems.
+fn mount_label<'a>(spec: &'a Spec, host: &Host) -> Result<Option<&'a str>> {
+    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+    let label = label.filter(|label| !label.is_empty());
+    if label.is_some() {
+        process::lacks(host, Lsm::SeLinux, "linux.mountLabel")?;
     }
-    plan.warn("linux.mountLabel", "SELinux is not active on this host, so mounts have no label");
-    None
+    Ok(label)
 }
 
 /// Destinations are absolute in the spec; engines also write them relative to the root.

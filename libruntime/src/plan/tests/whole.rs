@@ -95,7 +95,6 @@ fn the_plan_of_a_config_like_dockers() {
             hooks: Sync { point: Created }
             root.path: PivotRoot
             hostname: SetHostname { name: "4f1d" }
-            domainname: SetDomainname { name: "" }
             linux.sysctl[net.ipv4.ip_unprivileged_port_start]: WriteSysctl { path: "sys/net/ipv4/ip_unprivileged_port_start", value: "0" }
             linux.readonlyPaths[0]: ReadonlyPath { path: "/proc/sys" }
             linux.maskedPaths[0]: MaskPath { path: "/proc/kcore", source: Source(2) }
