@@ -1,11 +1,11 @@
 //! A container that exists: what its state is, and the verbs on it.
 
 use crate::cgroup::{OomEvents, Stats};
-use crate::create::prepare_spec;
+use crate::create::{prepare_spec, take_off};
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::parent::{self, Child};
 use crate::state::{Directory, State};
-use crate::{hooks, notify, resctrl, sys};
+use crate::{hooks, network, notify, resctrl, sys};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
@@ -139,7 +139,7 @@ impl Container {
     pub fn state(&self) -> Value {
         let status = self.status();
         let pid = if status == Status::Stopped { 0 } else { self.state.init.map_or(0, |init| init.pid) };
-        json!({
+        let mut state = json!({
             "ociVersion": self.state.oci_version,
             "id": self.state.id,
             "pid": pid,
@@ -149,7 +149,18 @@ impl Container {
             "created": self.state.created,
             "annotations": self.state.annotations,
             "owner": user_name(self.state.owner),
-        })
+        });
+        if let Some(unit) = self.state.cgroup.systemd_unit() {
+            state["systemdUnit"] = unit.into();
+        }
+        if let Ok(Some(attached)) = network::read_record(self.store(), &self.state.id) {
+            state["networks"] = attached.to_json();
+        }
+        state
+    }
+
+    fn store(&self) -> &Path {
+        self.directory.path.parent().unwrap_or(Path::new("/"))
     }
 
     /// What hooks and seccomp agents get.
@@ -185,12 +196,14 @@ impl Container {
         if init.is_alive() { Ok(pidfd) } else { Err(not_running()) }
     }
 
-    /// Runs the program of a created container (runtime.md, "Start").
+    /// Runs the program of a created container (runtime.md, "Start"). Returns what poststart hooks
+    /// failed with, to be logged, where the configuration is of a version of the spec before 1.3;
+    /// since then such a failure is an error that ends the container.
     ///
     /// # Errors
     /// Also what the program's execution fails with. A container that somebody else has started
     /// meanwhile is [`ErrorKind::WrongState`].
-    pub fn start(&self) -> Result<()> {
+    pub fn start(&self) -> Result<Vec<Error>> {
         let status = self.status();
         if status != Status::Created {
             return Err(self.wrong_state("start", status, "created"));
@@ -209,11 +222,13 @@ impl Container {
         }
         parent::answer(connection.as_fd())?;
         self.await_program(connection.as_fd())?;
-        if let Some(after) = all.and_then(|all| all.poststart().as_deref()) {
-            hooks::run_all(after, "hooks.poststart", &self.hook_state(Status::Running), None)
-                .inspect_err(|_| self.end_init())?;
+        let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
+        let state = self.hook_state(Status::Running);
+        if poststart_may_fail(&self.state.oci_version) {
+            return Ok(hooks::run_each(after, "hooks.poststart", &state));
         }
-        Ok(())
+        hooks::run_all(after, "hooks.poststart", &state, None).inspect_err(|_| self.end_init())?;
+        Ok(Vec::new())
     }
 
     fn connect(&self) -> Result<OwnedFd> {
@@ -257,6 +272,12 @@ impl Container {
 
     /// Sends a signal to its init (runtime.md, "Kill"), or with `all` to each of its processes.
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        if all && self.state.cgroup.is_none() {
+            return Err(Error::unsupported(format!(
+                "container {} has no cgroup to find its processes in",
+                self.id()
+            )));
+        }
         if all {
             return self.state.cgroup.kill_all(signal);
         }
@@ -304,7 +325,11 @@ impl Container {
             self.state.cgroup.kill_all(libc::SIGKILL)?;
             self.state.cgroup.remove()?;
         }
+        network::tear_down(self.store(), &self.state.id)?;
         resctrl::remove(&self.state.resctrl);
+        if self.state.mounted_on_host {
+            take_off(&self.state.rootfs);
+        }
         self.child = None;
         let spec = self.spec().ok();
         let after = spec.as_ref().and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
@@ -387,6 +412,12 @@ impl Container {
         let ended = sys::wait_pidfd(child.pidfd.as_fd(), true).map_err(|errno| Error::os("waitid", errno))?;
         ended.ok_or_else(|| Error::external("waitid returned without an end"))
     }
+}
+
+/// Before 1.3 the spec had the failures of these hooks logged, and no more.
+fn poststart_may_fail(oci_version: &str) -> bool {
+    let mut numbers = oci_version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) < (Some(1), Some(3))
 }
 
 fn user_name(uid: u32) -> String {

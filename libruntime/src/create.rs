@@ -6,15 +6,17 @@ use crate::config::Config;
 use crate::container::{Container, Status};
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
+use crate::network::{self, Network};
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::plan::Plan;
 use crate::plan::create::Request;
 use crate::seccomp::{self, Filter};
 use crate::state::{Directory, ProcessId, State};
 use crate::{hooks, netdevices, plan, resctrl};
+use nix::mount::MntFlags;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{Hooks, Spec};
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
 use onggi_stage::SyncPoint;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -39,6 +41,8 @@ pub struct Create<'a> {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Networks to connect it to, beside those of its annotations.
+    pub networks: Vec<Network>,
     /// Have systemd make the cgroup, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
     pub systemd_cgroup: bool,
 }
@@ -57,6 +61,7 @@ impl<'a> Create<'a> {
             no_pivot: false,
             no_new_keyring: false,
             systemd_cgroup: false,
+            networks: Vec::new(),
         }
     }
 
@@ -69,6 +74,7 @@ impl<'a> Create<'a> {
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             systemd_cgroup: self.systemd_cgroup,
+            networks: self.networks.clone(),
         }
     }
 }
@@ -80,6 +86,7 @@ pub(crate) struct Prepared {
     pub filter: Option<Filter>,
     pub cgroup: Cgroup,
     pub request: Request,
+    pub networks: Vec<Network>,
     pub warnings: Vec<Finding>,
 }
 
@@ -116,17 +123,24 @@ pub(crate) fn prepare_spec(spec: Spec, request: Request) -> Result<Prepared> {
     } else {
         Cgroup::plan(&layout, path, &request.id)?
     };
-    let host = Host::probe(&spec, &layout, &cgroup)?;
+    let mut host = Host::probe(&spec, &layout, &cgroup)?;
+    let networks = network::wanted(&spec, &request.networks)?;
+    host.network_requested = !networks.is_empty();
     let mut plan = plan::create::create(&spec, &host, &request, filter.as_ref())?;
     warnings.append(&mut plan.warnings);
-    Ok(Prepared { spec, plan, filter, cgroup, request, warnings })
+    Ok(Prepared { spec, plan, filter, cgroup, request, networks, warnings })
 }
 
 /// What a failed creation leaves, until it is dropped.
 struct Made {
+    id: String,
     directory: Directory,
     cgroup: Option<Cgroup>,
     resctrl: Vec<PathBuf>,
+    /// The store in which networks of the container are recorded.
+    network: Option<PathBuf>,
+    /// The root that is mounted over itself in the host's mounts.
+    mounted: Option<PathBuf>,
     /// Hooks have run, so those after the end run as well.
     after: Option<(Vec<oci_spec::runtime::Hook>, Vec<u8>)>,
     kept: bool,
@@ -143,6 +157,12 @@ impl Drop for Made {
             let _ = cgroup.remove();
         }
         resctrl::remove(&self.resctrl);
+        if let Some(store) = &self.network {
+            let _ = network::tear_down(store, &self.id);
+        }
+        if let Some(rootfs) = &self.mounted {
+            take_off(rootfs);
+        }
         if let Some((hooks, state)) = &self.after {
             hooks::run_each(hooks, "hooks.poststop", state);
         }
@@ -159,7 +179,16 @@ pub fn create(options: &Create) -> Result<Container> {
     let prepared = prepare(options)?;
     let state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
     let directory = Directory::create(options.store, &state)?;
-    let made = Made { directory, cgroup: None, resctrl: Vec::new(), after: None, kept: false };
+    let made = Made {
+        id: options.id.into(),
+        directory,
+        cgroup: None,
+        resctrl: Vec::new(),
+        network: None,
+        mounted: None,
+        after: None,
+        kept: false,
+    };
     Creation { prepared: &prepared, state, made, warnings: prepared.warnings.clone() }.run(options)
 }
 
@@ -195,7 +224,7 @@ impl Creation<'_> {
             given: Given { listener: Some(listener.as_fd()), console: options.console_socket, pidfd: None },
         };
         let mut stage = Stage::launch(plan, &launch)?;
-        while !self.answer(&mut stage, attach_first, born_in.is_some())? {}
+        while !self.answer(options, &mut stage, attach_first, born_in.is_some())? {}
         // From here on a crash of ours leaves a container that is whole.
         directory.write_state(&self.state)?;
         stage.answer()?;
@@ -207,12 +236,21 @@ impl Creation<'_> {
     }
 
     /// Does what the stage waits for next; whether that is the end.
-    fn answer(&mut self, stage: &mut Stage, attach_first: bool, born_in: bool) -> Result<bool> {
+    fn answer(
+        &mut self,
+        options: &Create,
+        stage: &mut Stage,
+        attach_first: bool,
+        born_in: bool,
+    ) -> Result<bool> {
         let spec = &self.prepared.spec;
         match stage.next()? {
             Event::Pid => {
                 if !born_in && !attach_first {
                     self.state.cgroup.attach(stage.pid())?;
+                }
+                if self.state.mounted_on_host {
+                    self.made.mounted = Some(self.state.rootfs.clone());
                 }
                 self.state.init = Some(ProcessId::of(stage.pid())?);
                 self.state.resctrl = resctrl::join(spec, &self.state.id, stage.pid())?;
@@ -226,6 +264,7 @@ impl Creation<'_> {
                 stage.answer()?;
             }
             Event::At(SyncPoint::Created) => {
+                self.connect(options, stage.pid())?;
                 let container = Container::new(self.made.directory.clone(), self.state.clone());
                 self.made.after = poststop(spec, &container);
                 before_pivot(spec, &container, stage)?;
@@ -237,6 +276,17 @@ impl Creation<'_> {
         Ok(false)
     }
 
+    /// Gives the container its networks, while the stage mounts.
+    fn connect(&mut self, options: &Create, pid: i32) -> Result<()> {
+        if self.prepared.networks.is_empty() {
+            return Ok(());
+        }
+        let path = format!("/proc/{pid}/ns/net");
+        let netns = File::open(&path).map_err(|error| Error::io(format!("open {path}"), error))?;
+        self.made.network = Some(options.store.into());
+        network::set_up(options.store, options.id, &self.prepared.networks, netns.as_fd()).map(drop)
+    }
+
     /// Every container has limits on devices, if no others.
     fn limit(&mut self) -> Result<()> {
         let linux = self.prepared.spec.linux().as_ref();
@@ -244,6 +294,17 @@ impl Creation<'_> {
         self.warnings.extend(self.state.cgroup.apply(&resources)?);
         delegate(&self.prepared.spec, &self.state.cgroup)
     }
+}
+
+/// Takes a container's root off the host's mounts, with all that is mounted below it.
+pub(crate) fn take_off(rootfs: &Path) {
+    // It is not there any more when something else has taken it off.
+    let _ = nix::mount::umount2(rootfs, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+}
+
+fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|namespace| namespace.typ() == kind)
 }
 
 fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State> {
@@ -260,6 +321,7 @@ fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State>
         init: None,
         cgroup: cgroup.clone(),
         resctrl: Vec::new(),
+        mounted_on_host: !has_namespace(spec, LinuxNamespaceType::Mount),
         request: request.clone(),
     })
 }
@@ -324,7 +386,9 @@ fn before_pivot(spec: &Spec, container: &Container, stage: &Stage) -> Result<()>
     let state = container.hook_state(Status::Creating);
     #[allow(deprecated)] // engines still use prestart
     let prestart = all.prestart();
-    hooks::run_all(prestart.as_deref().unwrap_or_default(), "hooks.prestart", &state, None)?;
+    // Specs that had no other hook before the program gave them the state of a created container.
+    let created = container.hook_state(Status::Created);
+    hooks::run_all(prestart.as_deref().unwrap_or_default(), "hooks.prestart", &created, None)?;
     hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, None)?;
     let inside = all.create_container().as_deref().unwrap_or_default();
     hooks::run_all(inside, "hooks.createContainer", &state, Some((spec, init.pidfd.as_fd())))

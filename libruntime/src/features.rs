@@ -24,7 +24,7 @@ fn linux() -> Value {
     json!({
         "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         "capabilities": plan::known_capabilities(),
-        "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+        "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
         "seccomp": {
             "enabled": true,
             "actions": seccomp::known_actions(),
@@ -35,7 +35,7 @@ fn linux() -> Value {
         },
         "apparmor": { "enabled": true },
         "selinux": { "enabled": true },
-        "intelRdt": { "enabled": true, "schemata": true, "monitoring": false },
+        "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
         "memoryPolicy": {
             "modes": [
                 "MPOL_BIND",
@@ -49,7 +49,7 @@ fn linux() -> Value {
             "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
         },
         "mountExtensions": { "idmap": { "enabled": true } },
-        "netDevices": { "enabled": false },
+        "netDevices": { "enabled": true },
     })
 }
 

@@ -56,7 +56,7 @@ fn object(step: &Step<Text>) -> String {
     use Step::*;
     match step {
         WriteProcess { path, .. } | WriteSysctl { path, .. } => format!("/proc/{}", path.first()),
-        OpenTree { host_path, .. }
+        OpenSource { host_path, .. }
         | OpenIdmapped { host_path, .. }
         | OpenDevice { host_path, .. }
         | PrivateParent { host_path }
@@ -101,7 +101,7 @@ fn namespace_names(flags: u64) -> String {
 fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
     use Step::*;
     Some(match (step, call, errno) {
-        (OpenTree { .. } | OpenIdmapped { .. }, _, Errno::ENOENT) => {
+        (OpenSource { .. } | OpenIdmapped { .. }, _, Errno::ENOENT) => {
             "bind sources are not created; create it on the host"
         }
         (OpenIdmapped { .. }, "mount_setattr", Errno::EINVAL) => {

@@ -86,7 +86,9 @@ impl Host {
     }
 
     pub fn probe_rlimits(&mut self) -> Result<()> {
-        let all = (0..libc::RLIMIT_NLIMITS as u32).map(sys::rlimit);
+        // RLIMIT_CPU to RLIMIT_RTTIME: all that Linux has.
+        #[allow(clippy::unnecessary_cast)] // an int with musl
+        let all = (0..=libc::RLIMIT_RTTIME as u32).map(sys::rlimit);
         self.rlimits =
             all.collect::<std::result::Result<_, _>>().map_err(|errno| Error::os("prlimit64", errno))?;
         Ok(())

@@ -4,14 +4,9 @@
 //!
 //! One that cannot be moved is an error, and those that were moved before it come back.
 
-#[path = "network/netlink.rs"]
-mod netlink;
-#[path = "network/subnet.rs"]
-mod subnet;
-
 use crate::error::{Error, Result};
+use crate::network::netlink::{Address, Link, Netlink, Outcome, link_message};
 use crate::parent::Child;
-use netlink::{Address, Link, Netlink, Outcome, link_message};
 use netlink_packet_route::link::LinkAttribute;
 use nix::errno::Errno;
 use oci_spec::runtime::Spec;
@@ -127,4 +122,55 @@ fn settle(side: &mut Side, name: &str, addresses: &[Address], up: bool) -> Outco
         side.netlink.restore_address(link.index, address)?;
     }
     if up { side.netlink.bring_up(link.index) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::testing::{Namespace, in_new_host, ip};
+
+    #[test]
+    fn an_interface_moves_with_its_name_and_addresses() {
+        in_new_host(|| {
+            let container = Namespace::new();
+            ip("link add d0 type veth peer name d1");
+            ip("addr add 10.9.0.1/24 dev d0");
+            ip("addr add fd09::1/64 dev d0 nodad");
+            ip("link set d0 mtu 1400 address 02:00:00:00:00:09 up");
+            move_named(&[("d0", "data")], container.fd()).unwrap();
+            assert!(!ip("link").contains(" d0@"));
+            let inside = container.ip("addr show data");
+            for expected in ["mtu 1400", "02:00:00:00:00:09", "10.9.0.1/24", "fd09::1/64", "UP"] {
+                assert!(inside.contains(expected), "{expected} in {inside}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_taken_name_is_an_error_and_moves_nothing() {
+        in_new_host(|| {
+            let container = Namespace::new();
+            container.ip("link add taken type bridge");
+            ip("link add d0 type veth peer name d1");
+            ip("addr add 10.9.0.1/24 dev d0");
+            ip("link set d0 up");
+            let error = move_named(&[("d0", "fine"), ("d1", "taken")], container.fd()).unwrap_err();
+            assert_eq!(error.place(), Some("linux.netDevices[d1].name"));
+            assert!(error.to_string().contains("EEXIST"), "{error}");
+            // The first is back as it was.
+            let outside = ip("addr show d0");
+            assert!(outside.contains("10.9.0.1/24") && outside.contains("UP"), "{outside}");
+            assert!(ip("link").contains("d1@d0"));
+            assert!(!container.ip("link").contains("fine"));
+        });
+    }
+
+    #[test]
+    fn a_missing_interface_is_named() {
+        in_new_host(|| {
+            let error = move_named(&[("none0", "x")], Namespace::new().fd()).unwrap_err();
+            assert_eq!(error.place(), Some("linux.netDevices[none0]"));
+            assert_eq!(error.errno(), Some(Errno::ENODEV as i32));
+        });
+    }
 }

@@ -32,7 +32,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub(crate) use request::wanted;
-pub use request::{ANNOTATION, Address, Network, Protocol, Publish, Route};
+pub use request::{Address, Network, Protocol, Publish, Route};
 pub use subnet::Subnet;
 
 use crate::error::{Error, Result};

@@ -54,10 +54,6 @@ impl Text {
         self.0.push(0);
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The first text of a list, or the only one.
     pub fn first(&self) -> String {
         String::from_utf8_lossy(self.0.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
@@ -202,10 +198,11 @@ impl Plan {
         assert!(self.handed.len() <= MAX_FDS && usize::from(self.sources) <= MAX_SOURCES, "see the limits");
         let clone =
             position(&|s| matches!(s, Step::Clone { .. })).expect("the container's process is cloned");
-        if let Some(open) = last(&|s| matches!(s, Step::OpenTree { .. } | Step::OpenDevice { .. })) {
+        if let Some(open) = last(&|s| matches!(s, Step::OpenSource { .. } | Step::OpenDevice { .. })) {
             assert!(open < clone, "sources are opened in the caller's mount namespace");
         }
-        let pivot = position(&|s| matches!(s, Step::PivotRoot | Step::MoveRoot)).unwrap_or(clone);
+        let pivot =
+            position(&|s| matches!(s, Step::PivotRoot | Step::MoveRoot | Step::Chroot)).unwrap_or(clone);
         let mounted = last(&|s| matches!(s, Step::Mount { .. } | Step::MoveMount { .. })).unwrap_or(0);
         assert!(mounted <= pivot, "mounts are made before the root is entered");
         if let Some(mask) = position(&|s| matches!(s, Step::MaskPath { .. } | Step::ReadonlyPath { .. })) {

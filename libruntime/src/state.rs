@@ -64,6 +64,8 @@ pub(crate) struct State {
     pub cgroup: Cgroup,
     /// Resource control groups of our own, to be removed (`linux.intelRdt`).
     pub resctrl: Vec<PathBuf>,
+    /// Its mounts are the host's as well: those on `rootfs` are ours to take off.
+    pub mounted_on_host: bool,
     /// What it was asked to be, to explain a failure of its start.
     pub request: Request,
 }

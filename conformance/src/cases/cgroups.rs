@@ -93,7 +93,10 @@ fn the_process_is_in_the_configured_cgroup(t: &Test) -> Outcome {
 fn without_a_path_a_cgroup_is_made(t: &Test) -> Outcome {
     let mut config = t.sleeper();
     config.set("linux.cgroupsPath", false);
-    let c = t.detached(&config)?;
+    // The name of the cgroup will be made of the id, next to those of everybody else.
+    let mut c = t.container(&config)?;
+    c.id = format!("conformance-{}", std::process::id());
+    c.run_with(&["--detach"])?.ok()?;
     let text = fs::read_to_string(format!("/proc/{}/cgroup", c.pid()?))?;
     let own = fs::read_to_string("/proc/self/cgroup")?;
     let of = |text: &str| {

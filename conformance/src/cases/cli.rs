@@ -157,7 +157,7 @@ fn log_gets_the_error_as_json(t: &Test) -> Outcome {
     check!(output.code != 0, "succeeded");
     let text = fs::read_to_string(&log)?;
     // The shims and conmon read the last line of level error.
-    let lines: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
+    let lines: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
     let lines = lines?;
     let last = lines.iter().rev().find(|line| line["level"] == "error");
     check!(last.is_some_and(|line| line["msg"].as_str().is_some_and(|msg| !msg.is_empty())), "log: {text}");

@@ -4,6 +4,7 @@ use super::mounts::Mounts;
 use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
+use crate::network::Network;
 use crate::seccomp::Filter;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Spec};
 use onggi_stage::{Attrs, Fd, Step, SyncPoint};
@@ -22,6 +23,8 @@ pub struct Request {
     pub no_new_keyring: bool,
     #[serde(default)]
     pub systemd_cgroup: bool,
+    #[serde(default)]
+    pub networks: Vec<Network>,
 }
 
 /// The namespaces of a configuration, sorted by how they are entered.
@@ -42,15 +45,17 @@ impl<'a> Namespaces<'a> {
                 None => plan.new_user_namespace = Some(id_maps(spec)),
             }
         }
-        match found.position(Ns::Mount) {
-            Some((_, namespace)) if namespace.path().is_none() => Ok(found),
-            Some((at, _)) => Err(Error::unsupported("joining a mount namespace when a container is created")
-                .at(format!("{}.path", place(at)))
-                .with_hint("leave the path out: a new container mounts its own root")),
-            None => Err(Error::unsupported("a container without a mount namespace of its own")
+        if found.user.is_some() && !found.is_new(Ns::Mount) {
+            return Err(Error::unsupported("a user namespace without a new mount namespace")
                 .at("linux.namespaces")
-                .with_hint("add {\"type\": \"mount\"}: its mounts would become the host's")),
+                .with_hint("add {\"type\": \"mount\"}: in the user namespace nothing could be mounted"));
         }
+        Ok(found)
+    }
+
+    /// Whether mounts have to be parked below a scratch directory, to be cloned again inside.
+    pub fn needs_scratch(&self, host: &Host) -> bool {
+        self.user.is_some() && !host.rootless()
     }
 
     fn position(&self, wanted: Ns) -> Option<(usize, &'a LinuxNamespace)> {
@@ -59,10 +64,6 @@ impl<'a> Namespaces<'a> {
 
     pub fn is_new(&self, wanted: Ns) -> bool {
         self.position(wanted).is_some_and(|(_, namespace)| namespace.path().is_none())
-    }
-
-    fn has(&self, wanted: Ns) -> bool {
-        self.position(wanted).is_some()
     }
 
     /// The flags of those that clone3(2) makes; the others have an order of their own.
@@ -128,12 +129,15 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let outside =
         |namespace: &LinuxNamespace| !host.rootless() && !host.owned_by_joined_user(namespace.typ());
     join(&mut plan, &namespaces, outside);
-    plan.push("linux.namespaces", Step::Unshare { namespaces: Ns::Mount as u32 });
-    plan.push("linux.rootfsPropagation", Step::SetPropagation { propagation: propagation.namespace });
+    let own_mounts = namespaces.is_new(Ns::Mount);
+    if own_mounts {
+        plan.push("linux.namespaces", Step::Unshare { namespaces: Ns::Mount as u32 });
+        plan.push("linux.rootfsPropagation", Step::SetPropagation { propagation: propagation.namespace });
+    }
     // Sources are paths of the caller, so they are opened in its mounts, before any of ours.
     let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces)?;
-    let needs_scratch = namespaces.user.is_some() && !host.rootless();
-    attach_root(&mut plan, &rootfs, &propagation, needs_scratch);
+    let needs_scratch = namespaces.needs_scratch(host);
+    attach_root(&mut plan, &rootfs, &propagation, needs_scratch, own_mounts);
     if needs_scratch {
         mounts.park(&mut plan);
         enter_user_namespace(&mut plan, &namespaces);
@@ -153,7 +157,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     // --- stage2: the container's init -----------------------------------------------------------
     if namespaces.user.is_some() {
         become_root(&mut plan, host);
-        mounts.fetch(&mut plan);
+        mounts.fetch_devices(&mut plan);
     }
     if needs_scratch {
         plan.push("root.path", Step::UnlockRoot);
@@ -180,7 +184,12 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if needs_library_before_pivot(spec, host) {
         plan.push("hooks", Step::Sync { point: SyncPoint::Created });
     }
-    let pivot = if request.no_pivot { Step::MoveRoot } else { Step::PivotRoot };
+    let pivot = match (own_mounts, request.no_pivot) {
+        // The mounts are the host's too, below the bundle's root; `delete` takes them off.
+        (false, _) => Step::Chroot,
+        (true, true) => Step::MoveRoot,
+        (true, false) => Step::PivotRoot,
+    };
     plan.push("root.path", pivot);
     set_names_and_sysctls(&mut plan, spec, &linux);
     // Masks come after all mounts, which could otherwise uncover what they hide.
@@ -254,9 +263,9 @@ fn root_propagation(linux: &Linux) -> Propagation {
     }
 }
 
-fn attach_root(plan: &mut Plan, rootfs: &Path, propagation: &Propagation, scratch: bool) {
+fn attach_root(plan: &mut Plan, rootfs: &Path, propagation: &Propagation, scratch: bool, own_mounts: bool) {
     let host_path = Text::path(rootfs);
-    if propagation.shared {
+    if propagation.shared && own_mounts {
         plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path: host_path.clone() });
     }
     let propagation = propagation.setup;

@@ -5,7 +5,7 @@ use super::mount_options::{self, Options};
 use super::{Handed, IdMaps, Plan, Text, devices, process};
 use crate::error::{Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
-use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Mount, Spec};
 use onggi_stage::{Attrs, Fd, Source, Step};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,10 @@ pub(super) struct Mounts {
     /// Steps that attach them, in the order of the configuration.
     attach: Vec<(String, Step<Text>)>,
     opened: Vec<(String, Source)>,
+    /// Those of them that no mount of the configuration attaches: devices.
+    devices_opened: Vec<(String, Source)>,
+    /// They go below a scratch directory, and are cloned again from there.
+    scratch: bool,
     /// The host's null device, which masks files.
     pub null: Option<Source>,
     /// Device nodes that are the host's, because a user namespace may not make them.
@@ -45,6 +49,8 @@ impl Mounts {
         let mut mounts = Self {
             attach: Vec::new(),
             opened: Vec::new(),
+            devices_opened: Vec::new(),
+            scratch: namespaces.needs_scratch(host),
             null: None,
             devices: BTreeMap::new(),
             host_dev: false,
@@ -62,24 +68,27 @@ impl Mounts {
                 Some(mounts.open_device(site.plan, "linux.maskedPaths", Path::new("/dev/null"), (1, 3)));
         }
         if namespaces.user.is_some() && !mounts.host_dev {
-            for device in devices::wanted(&linux) {
-                if device.mode & libc::S_IFMT == libc::S_IFIFO {
-                    continue;
-                }
-                let source = site.plan.new_source();
-                let host_path = Text::path(&device.path);
-                let (mode, major, minor) = (device.mode, device.major, device.minor);
-                if (device.uid, device.gid) != (0, 0) {
-                    let message = "in a user namespace the node is the host's, and keeps its owner and mode";
-                    site.plan.warn(device.origin.clone(), message);
-                }
-                site.plan
-                    .push(device.origin.clone(), Step::OpenDevice { source, host_path, mode, major, minor });
-                mounts.opened.push((device.origin, source));
-                mounts.devices.insert(device.path, source);
-            }
+            mounts.open_devices(site.plan, &linux);
         }
         Ok(mounts)
+    }
+
+    fn open_devices(&mut self, plan: &mut Plan, linux: &Linux) {
+        for device in devices::wanted(linux) {
+            if device.mode & libc::S_IFMT == libc::S_IFIFO {
+                continue;
+            }
+            if (device.uid, device.gid) != (0, 0) {
+                let message = "in a user namespace the node is the host's, and keeps its owner and mode";
+                plan.warn(device.origin.clone(), message);
+            }
+            let source = plan.new_source();
+            let host_path = Text::path(&device.path);
+            let (mode, major, minor) = (device.mode, device.major, device.minor);
+            plan.push(device.origin.clone(), Step::OpenDevice { source, host_path, mode, major, minor });
+            self.devices_opened.push((device.origin, source));
+            self.devices.insert(device.path, source);
+        }
     }
 
     fn open_device(&mut self, plan: &mut Plan, origin: &str, path: &Path, device: (u32, u32)) -> Source {
@@ -88,8 +97,31 @@ impl Mounts {
         let step =
             Step::OpenDevice { source, host_path: Text::path(path), mode: libc::S_IFCHR, major, minor };
         plan.push(origin.to_string(), step);
-        self.opened.push((origin.into(), source));
+        self.devices_opened.push((origin.into(), source));
         source
+    }
+
+    /// A bind mount: cloned when it is attached, in the order of the configuration, unless it has
+    /// to be parked before.
+    fn bind(&mut self, plan: &mut Plan, origin: &str, host_path: Text, tree: (bool, Attrs), target: Text) {
+        let source = plan.new_source();
+        let (recursive, attrs) = tree;
+        plan.push(format!("{origin}.source"), Step::OpenSource { source, host_path });
+        let clone = Step::CloneSource { source, recursive, attrs };
+        if self.scratch {
+            plan.push(origin.to_string(), clone);
+        } else {
+            self.attach.push((origin.into(), clone));
+        }
+        self.attach_source(origin, source, target);
+    }
+
+    fn attach_source(&mut self, origin: &str, source: Source, target: Text) {
+        if self.scratch {
+            self.opened.push((origin.into(), source));
+            self.attach.push((origin.into(), Step::FetchSource { source }));
+        }
+        self.attach.push((origin.into(), Step::MoveMount { source, target, strict: false }));
     }
 
     fn plan_one(&mut self, site: &mut Site, origin: String, mount: &Mount) -> Result<()> {
@@ -132,20 +164,18 @@ impl Mounts {
         if absolute(mount.destination()) == Path::new("/dev") {
             self.host_dev = true;
         }
-        let source = site.plan.new_source();
         let (host_path, recursive) = (Text::path(&site.bundle.join(path)), options.recursive);
         let attrs = private_unless_asked(options.attrs);
-        let step = match idmap(site, &origin, mount, options)? {
-            None => Step::OpenTree { source, host_path, recursive, attrs },
-            Some(fd) => {
-                let recursive_map = options.recursive_idmap;
-                Step::OpenIdmapped { source, host_path, recursive, attrs, fd, recursive_map }
-            }
-        };
-        site.plan.push(format!("{origin}.source"), step);
-        self.opened.push((origin.clone(), source));
         let target = Text::path(&absolute(mount.destination()));
-        self.attach.push((origin, Step::MoveMount { source, target, strict: false }));
+        match idmap(site, &origin, mount, options)? {
+            None => self.bind(site.plan, &origin, host_path, (recursive, attrs), target),
+            Some(fd) => {
+                let (source, recursive_map) = (site.plan.new_source(), options.recursive_idmap);
+                let step = Step::OpenIdmapped { source, host_path, recursive, attrs, fd, recursive_map };
+                site.plan.push(format!("{origin}.source"), step);
+                self.attach_source(&origin, source, target);
+            }
+        }
         Ok(())
     }
 
@@ -219,25 +249,20 @@ impl Mounts {
             let step = Step::Mount { fstype, options, target, flags, attrs, copy_up: false, strict: false };
             self.attach.push((origin.into(), step));
         } else {
-            let source = site.plan.new_source();
             let host_path = Text::path(&what.host_path);
-            let attrs = private_unless_asked(attrs);
-            site.plan.push(origin.to_string(), Step::OpenTree { source, host_path, recursive: false, attrs });
-            self.opened.push((origin.into(), source));
-            self.attach.push((origin.into(), Step::MoveMount { source, target, strict: false }));
+            self.bind(site.plan, origin, host_path, (false, private_unless_asked(attrs)), target);
         }
     }
 
     /// For a mount namespace of another user namespace: see the stage's scratch directory.
     pub fn park(&self, plan: &mut Plan) {
-        for (origin, source) in &self.opened {
+        for (origin, source) in self.opened.iter().chain(&self.devices_opened) {
             plan.push(origin.clone(), Step::ParkSource { source: *source });
         }
     }
 
-    pub fn fetch(&self, plan: &mut Plan) {
-        let parked = plan.steps().iter().any(|(step, _)| matches!(step, Step::ParkSource { .. }));
-        for (origin, source) in self.opened.iter().filter(|_| parked) {
+    pub fn fetch_devices(&self, plan: &mut Plan) {
+        for (origin, source) in self.devices_opened.iter().filter(|_| self.scratch) {
             plan.push(origin.clone(), Step::FetchSource { source: *source });
         }
     }

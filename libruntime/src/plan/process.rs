@@ -50,6 +50,7 @@ pub(super) fn open_console(plan: &mut Plan, process: &Process, request: &Request
     Ok(())
 }
 
+#[allow(clippy::unnecessary_cast)] // the constants are of type int with musl
 fn resource(kind: PosixRlimitType) -> u32 {
     use PosixRlimitType::*;
     let number = match kind {

@@ -86,14 +86,18 @@ pub enum Step<T> {
     SetPropagation {
         propagation: u64,
     },
-    /// Clones the mount tree at a host path, detached, and sets its attributes.
-    OpenTree {
+    /// Opens a host path: what is mounted or renamed later does not change what it is.
+    OpenSource {
         source: Source,
         host_path: T,
+    },
+    /// Clones the mount tree of an opened source, detached, and sets its attributes.
+    CloneSource {
+        source: Source,
         recursive: bool,
         attrs: Attrs,
     },
-    /// The same through an id-mapped mount with the maps of the user namespace `fd`.
+    /// Both, through an id-mapped mount with the maps of the user namespace `fd`.
     OpenIdmapped {
         source: Source,
         host_path: T,
@@ -193,6 +197,8 @@ pub enum Step<T> {
     UseConsole,
     /// pivot_root(2) into the container's root; the old root goes.
     PivotRoot,
+    /// chroot(2), for a container without a mount namespace of its own.
+    Chroot,
     /// Moves the container's root over `/` and enters it with chroot(2), for a root that cannot be pivoted away.
     MoveRoot,
     /// Hides a path: a file behind `source` (a null device), a directory behind an empty filesystem.

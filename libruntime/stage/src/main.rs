@@ -76,8 +76,12 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         Setns { fd, namespaces } => identity::setns(state.fd(fd), namespaces),
         Unshare { namespaces } => identity::unshare(namespaces),
         SetPropagation { propagation } => mounts::set_propagation(propagation),
-        OpenTree { source, host_path, recursive, attrs } => {
-            let tree = mounts::open_tree_at(host_path, recursive, attrs)?;
+        OpenSource { source, host_path } => {
+            let fd = openat(AT_FDCWD, host_path, linux_raw_sys::general::O_PATH)?;
+            state.put_source(source, fd)
+        }
+        CloneSource { source, recursive, attrs } => {
+            let tree = mounts::clone_source(state.take_source(source)?, recursive, attrs)?;
             state.put_source(source, tree)
         }
         OpenIdmapped { source, host_path, recursive, attrs, fd, recursive_map } => {
@@ -128,6 +132,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         MountConsole => console::mount(state),
         UseConsole => console::use_it(state),
         PivotRoot => mounts::pivot_root(state.root),
+        Chroot => mounts::chroot(state.root),
         MoveRoot => mounts::move_root(state.root),
         MaskPath { path, source } => mounts::mask_path(state, path, source),
         ReadonlyPath { path } => mounts::readonly_path(state.root, path),

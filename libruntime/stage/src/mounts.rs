@@ -9,9 +9,10 @@ use onggi_stage::{Attrs, Source};
 /// The directory of the scratch filesystem that holds the container's root.
 const SCRATCH_ROOT: &[u8] = b"root\0";
 
-/// Clones the tree at a path of the caller's mount namespace.
-pub fn open_tree_at(host_path: &[u8], recursive: bool, attrs: Attrs) -> Done<i32> {
-    let tree = open_tree(AT_FDCWD, host_path, recursive)?;
+/// Clones the tree at what was opened, which is not needed any more.
+pub fn clone_source(opened: i32, recursive: bool, attrs: Attrs) -> Done<i32> {
+    let tree = open_tree(opened, b"\0", recursive)?;
+    close(opened);
     set_attributes(tree, attrs)?;
     Ok(tree)
 }
@@ -212,6 +213,10 @@ pub fn move_root(root: i32) -> Done {
     let slash = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
     move_mount(root, slash)?;
     close(slash);
+    chroot(root)
+}
+
+pub fn chroot(root: i32) -> Done {
     fchdir(root)?;
     call(Sysno::chroot, [path(b".\0")?])?;
     call(Sysno::chdir, [path(b"/\0")?]).map(drop)

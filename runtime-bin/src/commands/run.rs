@@ -42,7 +42,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let console = launch::console_socket(args, spec.terminal, detach)?;
     if detach {
         let container = spec.create(global, args, console.as_ref().map(AsFd::as_fd))?;
-        return match start(args, &container) {
+        return match start(global, args, &container) {
             Ok(()) => Ok(0),
             Err(failure) => undo(container, failure),
         };
@@ -55,7 +55,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let console = spec.terminal.then(|| theirs.as_fd());
     let container = spec.create(global, args, console)?;
     let terminal = console.is_some().then_some(&ours);
-    match follow(args, &container, &signals, terminal) {
+    match follow(global, args, &container, &signals, terminal) {
         Err(failure) => undo(container, failure),
         Ok(code) => {
             if !args.is_set("keep")
@@ -69,13 +69,15 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     }
 }
 
-fn start(args: &Parsed, container: &Container) -> Result<(), Failure> {
+fn start(global: &Global, args: &Parsed, container: &Container) -> Result<(), Failure> {
     announce(args, container)?;
-    Ok(container.start()?)
+    container.start()?.iter().for_each(|error| global.warn(&error.to_string()));
+    Ok(())
 }
 
 /// Starts it and stays with it to its end.
 fn follow(
+    global: &Global,
     args: &Parsed,
     container: &Container,
     signals: &Signals,
@@ -83,7 +85,7 @@ fn follow(
 ) -> Result<u8, Failure> {
     let (pid, pidfd) = (container.pid().unwrap_or(0), container.pidfd()?);
     let master = console.map(|socket| libruntime::receive_terminal(socket.as_fd())).transpose()?;
-    start(args, container)?;
+    start(global, args, container)?;
     let terminal = master.map(Terminal::attach).transpose()?;
     let forward = |signal| drop(container.kill(signal, false));
     attend(pid, pidfd.as_fd(), signals, terminal, &forward)?;

@@ -15,6 +15,6 @@ pub const VERB: Verb = Verb {
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
-    global.load(args)?.start()?;
+    global.load(args)?.start()?.iter().for_each(|error| global.warn(&error.to_string()));
     Ok(0)
 }

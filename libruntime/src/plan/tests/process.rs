@@ -286,7 +286,7 @@ fn a_label_is_refused_where_the_security_module_is_not_active() {
 #[test]
 fn a_profile_is_written_for_the_next_exec_before_privileges_go() {
     check_on(
-        |given| drop(given.host.lsms.insert(crate::host::Lsm::AppArmor)),
+        |given| given.host.lsms = [crate::host::Lsm::AppArmor].into(),
         r#"{"process": {"apparmorProfile": "p"}}"#,
         expect![[r#"
             after process.user.uid: FindHome
@@ -309,7 +309,7 @@ fn a_profile_is_written_for_the_next_exec_before_privileges_go() {
 #[test]
 fn a_selinux_label_is_that_of_the_keyring_too() {
     check_on(
-        |given| drop(given.host.lsms.insert(crate::host::Lsm::SeLinux)),
+        |given| given.host.lsms = [crate::host::Lsm::SeLinux].into(),
         r#"{"process": {"selinuxLabel": "a:b:c:s0"}}"#,
         expect![[r#"
             after SetSid

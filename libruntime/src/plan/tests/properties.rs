@@ -115,7 +115,7 @@ fn decided(config: &Value) -> Result<String, String> {
         hooks.and_then(|all| all.create_container().as_ref()),
         hooks.and_then(|all| all.start_container().as_ref()),
     ];
-    let inside = inside.into_iter().flatten().flatten().map(|hook| exec::hook(hook, "h", &spec));
+    let inside = inside.into_iter().flatten().flatten().map(|hook| exec::hook(hook, "h", Some(&spec)));
     let mut text = format!("{warnings:?} {:?}", filter.map(|filter| filter.notify));
     for plan in [plan, join].into_iter().chain(inside) {
         text += &format!("{:?} {:?} {:?}", plan.encode(&[]), plan.handed, plan.warnings);
@@ -162,8 +162,8 @@ fn changed(full: &Value, path: &str) -> Value {
     let mut config = full.clone();
     if let Some((_, place, value)) = others().iter().find(|(property, ..)| *property == path) {
         if value.is_null() {
-            let list = place.rsplitn(3, '/').nth(2).expect("a place in a list");
-            let at = place.rsplitn(3, '/').nth(1).and_then(|at| at.parse::<usize>().ok());
+            let list = place.rsplit('/').nth(2).expect("a place in a list");
+            let at = place.rsplit('/').nth(1).and_then(|at| at.parse::<usize>().ok());
             let list = config.pointer_mut(list).and_then(Value::as_array_mut).expect("a list");
             list.remove(at.expect("an index"));
         } else {
