@@ -112,20 +112,23 @@ const NO_VERB: Verb = Verb {
 };
 
 /// Reads the command line. An error comes with the global flags so far: it belongs into their log.
-pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Line, (Parsed, Failure)> {
+pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Line, Box<(Parsed, Failure)>> {
     let mut words = Vec::new();
     for word in args {
         match word.into_string() {
             Ok(word) => words.push(word),
             Err(word) => {
-                return Err((Parsed::default(), Failure::usage(format!("argument {word:?} is not UTF-8"))));
+                return Err(Box::new((
+                    Parsed::default(),
+                    Failure::usage(format!("argument {word:?} is not UTF-8")),
+                )));
             }
         }
     }
     let mut words = words.into_iter();
     let mut global = Parsed::default();
     if let Err(failure) = read(&mut words, GLOBAL, true, "", &mut global) {
-        return Err((global, failure));
+        return Err(Box::new((global, failure)));
     }
     let Some(name) = global.rest.first().cloned() else {
         return Ok(Line { global, verb: &NO_VERB, args: Parsed::default() });
@@ -139,14 +142,14 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Line, (Parsed, Fail
             .find(|verb| verb.name == name || (name == "h" && verb.name == "help"))
     };
     let Some(verb) = known() else {
-        return Err((global, Failure::usage(format!("unknown command {name:?}"))));
+        return Err(Box::new((global, Failure::usage(format!("unknown command {name:?}")))));
     };
     let mut args = Parsed::default();
     match read(&mut words, verb.flags, verb.trailing, verb.name, &mut args)
         .and_then(|()| check_count(verb, &args))
     {
         Ok(()) => Ok(Line { global, verb, args }),
-        Err(failure) => Err((global, failure)),
+        Err(failure) => Err(Box::new((global, failure))),
     }
 }
 

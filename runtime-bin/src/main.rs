@@ -26,7 +26,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let line = match cli::parse(std::env::args_os().skip(1)) {
         Ok(line) => line,
-        Err((flags, failure)) => return end(&Log::open(&flags).unwrap_or_default(), Err(failure)),
+        Err(wrong) => {
+            let (flags, failure) = *wrong;
+            return end(&Log::open(&flags).unwrap_or_default(), Err(failure));
+        }
     };
     // Asked before any descriptor of ours can take a number.
     let inherited = launch::Inherited::of(&line.args);

@@ -47,8 +47,9 @@ fn v2_without_a_cgroup_namespace_is_the_containers_own_directory() {
         &with(""),
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            + mounts[0]: OpenTree { source: Source(0), host_path: "/sys/fs/cgroup/box", attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
             after JoinSessionKeyring
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup" }
         "#]],
     );
@@ -81,15 +82,18 @@ fn v1_without_a_cgroup_namespace_is_one_directory_of_each_hierarchy() {
         &with(""),
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            + mounts[0]: OpenTree { source: Source(0), host_path: "/sys/fs/cgroup/cpu,cpuacct/box", attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
-            + mounts[0]: OpenTree { source: Source(1), host_path: "/sys/fs/cgroup/systemd/box", attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
-            + mounts[0]: OpenTree { source: Source(2), host_path: "/sys/fs/cgroup/unified/box", attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/cpu,cpuacct/box" }
+            + mounts[0].source: OpenSource { source: Source(1), host_path: "/sys/fs/cgroup/systemd/box" }
+            + mounts[0].source: OpenSource { source: Source(2), host_path: "/sys/fs/cgroup/unified/box" }
             after JoinSessionKeyring
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup/cpu,cpuacct" }
             + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpu" }
             + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpuacct" }
+            + mounts[0]: CloneSource { source: Source(1), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(1), target: "/sys/fs/cgroup/systemd" }
+            + mounts[0]: CloneSource { source: Source(2), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(2), target: "/sys/fs/cgroup/unified" }
             + mounts[0]: SetAttributes { target: "/sys/fs/cgroup", attrs: Attrs { set: ro } }
         "#]],

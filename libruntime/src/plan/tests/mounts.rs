@@ -150,9 +150,10 @@ fn a_bind_source_is_opened_first_and_attached_in_its_turn() {
         ]}"#,
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            + mounts[1].source: OpenTree { source: Source(0), host_path: "/bundle/data", recursive: true, attrs: Attrs { propagation: rec+private } }
+            + mounts[1].source: OpenSource { source: Source(0), host_path: "/bundle/data" }
             after JoinSessionKeyring
             + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t" }
+            + mounts[1]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[1]: MoveMount { source: Source(0), target: "/t/d" }
         "#]],
     );
@@ -164,8 +165,9 @@ fn the_type_bind_is_enough() {
         "",
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            + mounts[0].source: OpenTree { source: Source(0), host_path: "/srv", attrs: Attrs { propagation: rec+private } }
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
             after JoinSessionKeyring
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
     );
@@ -177,8 +179,9 @@ fn attributes_of_a_bind_mount_are_set_before_it_is_attached() {
         r#""ro", "nosuid", "exec", "noatime""#,
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            + mounts[0].source: OpenTree { source: Source(0), host_path: "/srv", attrs: Attrs { set: ro+nosuid+noatime, clear: noexec+atimes, propagation: rec+private } }
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
             after JoinSessionKeyring
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid+noatime, clear: noexec+atimes, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
     );
@@ -190,8 +193,9 @@ fn recursive_attributes_are_those_of_the_whole_tree() {
         r#""rbind", "rro", "rnosuid", "rdev", "rnoatime""#,
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            + mounts[0].source: OpenTree { source: Source(0), host_path: "/srv", recursive: true, attrs: Attrs { rec_set: ro+nosuid+noatime, rec_clear: nodev+atimes, propagation: rec+private } }
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
             after JoinSessionKeyring
+            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { rec_set: ro+nosuid+noatime, rec_clear: nodev+atimes, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
     );
@@ -228,8 +232,9 @@ fn what_only_a_filesystem_could_take_is_warned_about_on_a_bind_mount() {
         r#""mode=755", "size=1m""#,
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            + mounts[0].source: OpenTree { source: Source(0), host_path: "/srv", attrs: Attrs { propagation: rec+private } }
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
             after JoinSessionKeyring
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
             after process.args[0]: Exec
             + warning: mounts[0].options: a bind mount has no mode, size
@@ -293,13 +298,12 @@ fn an_idmap_without_maps_takes_those_of_the_container() {
             {"destination": "/d", "type": "bind", "source": "/srv", "options": ["idmap"]}
         ]}"#,
         expect![[r#"
-            after mounts[0].source: OpenTree
+            after mounts[0]: CloneSource
             + mounts[1].source: OpenIdmapped { source: Source(1), host_path: "/srv", attrs: Attrs { propagation: rec+private }, fd: Fd(2) }
             after mounts[0]: ParkSource
             + mounts[1]: ParkSource { source: Source(1) }
-            after mounts[0]: FetchSource
-            + mounts[1]: FetchSource { source: Source(1) }
             after mounts[0]: MoveMount
+            + mounts[1]: FetchSource { source: Source(1) }
             + mounts[1]: MoveMount { source: Source(1), target: "/d" }
         "#]],
     );
@@ -364,6 +368,7 @@ fn a_readonly_root_becomes_so_after_everything_is_in_it() {
             + root.path: AttachRootfs { host_path: "/srv/image", propagation: slave }
             after root.path: PivotRoot
             + linux.readonlyPaths[0]: ReadonlyPath { path: "/etc" }
+            + process.cwd: Chdir { path: "/" }
             + root.readonly: SetAttributes { target: "/", attrs: Attrs { set: ro } }
         "#]],
     );
@@ -449,7 +454,7 @@ fn nothing_is_made_in_a_dev_that_is_the_hosts() {
         r#"{"mounts": [{"destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"]}]}"#,
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            + mounts[0].source: OpenTree { source: Source(0), host_path: "/dev", recursive: true, attrs: Attrs { propagation: rec+private } }
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/dev" }
             after JoinSessionKeyring
             - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
@@ -462,6 +467,7 @@ fn nothing_is_made_in_a_dev_that_is_the_hosts() {
             - linux.devices: Symlink { content: "/proc/self/fd/1", path: "/dev/stdout" }
             - linux.devices: Symlink { content: "/proc/self/fd/2", path: "/dev/stderr" }
             - linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
+            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/dev" }
         "#]],
     );

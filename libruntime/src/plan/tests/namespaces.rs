@@ -250,13 +250,29 @@ fn a_container_needs_a_mount_namespace_of_its_own() {
     check(
         r#"{"linux": {"namespaces": [{"type": "pid"}]}}"#,
         expect![[r#"
-            a container without a mount namespace of its own, at linux.namespaces; hint: add {"type": "mount"}: its mounts would become the host's
+            after ResetSignals
+            - linux.namespaces: Unshare { namespaces: mount }
+            - linux.rootfsPropagation: SetPropagation { propagation: slave }
+            after root.path: AttachRootfs
+            - linux.namespaces: Clone {}
+            + linux.namespaces: Clone { flags: pid }
+            after linux.devices: Symlink
+            - root.path: PivotRoot
+            + root.path: Chroot
         "#]],
     );
     check(
         r#"{"linux": {"namespaces": [{"type": "mount", "path": "/proc/9/ns/mnt"}]}}"#,
         expect![[r#"
-            joining a mount namespace when a container is created, at linux.namespaces[0].path; hint: leave the path out: a new container mounts its own root
+            after ResetSignals
+            - linux.namespaces: Unshare { namespaces: mount }
+            - linux.rootfsPropagation: SetPropagation { propagation: slave }
+            + linux.namespaces[0]: Setns { fd: Fd(2), namespaces: mount }
+            after linux.devices: Symlink
+            - root.path: PivotRoot
+            + root.path: Chroot
+            after process.args[0]: Exec
+            + linux.namespaces[0]: Fd(2) is Namespace("/proc/9/ns/mnt")
         "#]],
     );
 }

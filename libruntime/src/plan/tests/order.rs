@@ -76,8 +76,8 @@ const ALWAYS: &str = "
     ResetSignals < WriteProcess
     WriteProcess < Clone
     Unshare 0x20000 < SetPropagation
-    SetPropagation < OpenTree
-    OpenTree < PrivateParent
+    SetPropagation < OpenSource
+    OpenSource < PrivateParent
     Setns 0x20000000 < Clone
     Unshare 0x80 < Setns 0x20000000
     Clone < OpenRoot

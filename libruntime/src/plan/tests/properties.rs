@@ -162,7 +162,7 @@ fn changed(full: &Value, path: &str) -> Value {
     let mut config = full.clone();
     if let Some((_, place, value)) = others().iter().find(|(property, ..)| *property == path) {
         if value.is_null() {
-            let list = place.rsplit('/').nth(2).expect("a place in a list");
+            let list = place.rsplitn(3, '/').nth(2).expect("a place in a list");
             let at = place.rsplit('/').nth(1).and_then(|at| at.parse::<usize>().ok());
             let list = config.pointer_mut(list).and_then(Value::as_array_mut).expect("a list");
             list.remove(at.expect("an index"));

@@ -64,8 +64,8 @@ fn the_plan_of_a_config_like_dockers() {
             process.oomScoreAdj: WriteProcess { path: "oom_score_adj", value: "0" }
             linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
-            mounts[4].source: OpenTree { source: Source(0), host_path: "/var/lib/docker/hosts", recursive: true, attrs: Attrs { propagation: rec+private } }
-            mounts[5].source: OpenTree { source: Source(1), host_path: "/srv/data", recursive: true, attrs: Attrs { set: ro, propagation: rec+slave } }
+            mounts[4].source: OpenSource { source: Source(0), host_path: "/var/lib/docker/hosts" }
+            mounts[5].source: OpenSource { source: Source(1), host_path: "/srv/data" }
             linux.maskedPaths: OpenDevice { source: Source(2), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             root.path: AttachRootfs { host_path: "/var/lib/docker/overlay2/1/merged", propagation: slave }
             linux.namespaces: Clone { flags: uts+ipc+pid+network }
@@ -77,7 +77,9 @@ fn the_plan_of_a_config_like_dockers() {
             mounts[1]: Mount { fstype: "tmpfs", options: "source tmpfs mode 755 size 65536k", target: "/dev", flags: nosuid+strictatime }
             mounts[2]: Mount { fstype: "devpts", options: "source devpts newinstance  ptmxmode 0666 mode 0620 gid 5", target: "/dev/pts", flags: nosuid+noexec }
             mounts[3]: Mount { fstype: "cgroup2", options: "source cgroup", target: "/sys/fs/cgroup", flags: ro+nosuid+nodev+noexec }
+            mounts[4]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             mounts[4]: MoveMount { source: Source(0), target: "/etc/hosts" }
+            mounts[5]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { set: ro, propagation: rec+slave } }
             mounts[5]: MoveMount { source: Source(1), target: "/data" }
             linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
@@ -133,7 +135,7 @@ fn the_plan_of_a_rootless_config() {
             linux.namespaces[4]: Setns { fd: Fd(2), namespaces: user }
             linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
-            mounts[2].source: OpenTree { source: Source(0), host_path: "/sys", recursive: true, attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
+            mounts[2].source: OpenSource { source: Source(0), host_path: "/sys" }
             linux.maskedPaths: OpenDevice { source: Source(1), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             linux.devices: OpenDevice { source: Source(2), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             linux.devices: OpenDevice { source: Source(3), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
@@ -150,6 +152,7 @@ fn the_plan_of_a_rootless_config() {
             JoinSessionKeyring { name: "_ses.box", label: "" }
             mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: nosuid, strict: true }
             mounts[1]: Mount { fstype: "tmpfs", options: "source tmpfs mode 755", target: "/dev", flags: nosuid }
+            mounts[2]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             mounts[2]: MoveMount { source: Source(0), target: "/sys" }
             linux.devices: MoveMount { source: Source(2), target: "/dev/null" }
             linux.devices: MoveMount { source: Source(3), target: "/dev/zero" }
