@@ -68,7 +68,7 @@ fn code_of_line(line: &str, inside: &mut Option<String>) -> String {
             let raw = before.trim_end_matches('#').ends_with('r');
             *inside = Some(if raw { format!("\"{}", "#".repeat(hashes)) } else { "\"".into() });
         } else if from.starts_with('\'') {
-            let length = if rest.starts_with('\\') { rest[1..].find('\'').map(|end| end + 2) } else { None };
+            let length = rest.strip_prefix('\\').and_then(|rest| rest.find('\'').map(|end| end + 2));
             let plain = rest.char_indices().nth(1).filter(|(_, c)| *c == '\'').map(|(end, _)| end + 1);
             rest = &rest[length.or(plain).unwrap_or(0)..];
         }

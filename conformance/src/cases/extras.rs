@@ -21,7 +21,6 @@ pub const CASES: &[Case] = &[
     case!(apparmor_profile_without_apparmor_is_refused),
     case!(apparmor_profile_that_is_not_loaded_is_refused, [Root]),
     case!(selinux_label_without_selinux_is_refused),
-    case!(mount_label_without_selinux_is_refused),
     case!(readiness_is_passed_on_to_the_callers_socket, [Root]),
     case!(pidfd_socket_gets_the_process, [Kernel(5, 4)]),
 ];
@@ -124,16 +123,6 @@ fn selinux_label_without_selinux_is_refused(t: &Test) -> Outcome {
     }
     let mut config = t.config();
     config.set("process.selinuxLabel", "system_u:system_r:container_t:s0:c1,c2");
-    t.run(&config)?.refused()?;
-    Ok(())
-}
-
-fn mount_label_without_selinux_is_refused(t: &Test) -> Outcome {
-    if has_selinux() {
-        return skip("has SELinux");
-    }
-    let mut config = t.config();
-    config.set("linux.mountLabel", "system_u:object_r:container_file_t:s0:c1,c2");
     t.run(&config)?.refused()?;
     Ok(())
 }

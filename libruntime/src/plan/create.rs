@@ -157,12 +157,12 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     // --- stage2: the container's init -----------------------------------------------------------
     if namespaces.user.is_some() {
         become_root(&mut plan, host);
-        mounts.fetch_devices(&mut plan);
     }
     if needs_scratch {
         plan.push("root.path", Step::UnlockRoot);
     }
     plan.push("root.path", Step::OpenRoot { path: Text::of(".") });
+    mounts.fetch_devices(&mut plan);
     plan.push("", Step::SetSid);
     if !request.no_new_keyring {
         process::keyring(&mut plan, process, &format!("_ses.{}", request.id));

@@ -2,7 +2,7 @@
 
 use super::create::{Namespaces, Request};
 use super::mount_options::{self, Options};
-use super::{Handed, IdMaps, Plan, Text, devices, process};
+use super::{Handed, IdMaps, Plan, Text, devices};
 use crate::error::{Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Mount, Spec};
@@ -56,7 +56,7 @@ impl Mounts {
             host_dev: false,
         };
         let new_cgroup_namespace = namespaces.is_new(Ns::Cgroup);
-        let label = mount_label(spec, host)?;
+        let label = mount_label(plan, spec, host);
         let (user, bundle) = (namespaces.user, request.bundle.as_path());
         let mut site = Site { plan, host, bundle, user, new_cgroup_namespace, label };
         for (at, mount) in spec.mounts().iter().flatten().enumerate() {
@@ -79,7 +79,10 @@ impl Mounts {
                 continue;
             }
             if (device.uid, device.gid) != (0, 0) {
-                let message = "in a user namespace the node is the host's, and keeps its owner and mode";
+                let (uid, gid) = (device.uid, device.gid);
+                let message = format!(
+                    "its owner stays the host's, not {uid}:{gid}: a user namespace has no nodes of its own"
+                );
                 plan.warn(device.origin.clone(), message);
             }
             let source = plan.new_source();
@@ -278,14 +281,14 @@ impl Mounts {
     }
 }
 
-/// The label of new filesystems.
-fn mount_label<'a>(spec: &'a Spec, host: &Host) -> Result<Option<&'a str>> {
-    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
-    let label = label.filter(|label| !label.is_empty());
-    if label.is_some() {
-        process::lacks(host, Lsm::SeLinux, "linux.mountLabel")?;
+/// The label of new filesystems. A host without SELinux has no labels that could be wrong.
+fn mount_label<'a>(plan: &mut Plan, spec: &'a Spec, host: &Host) -> Option<&'a str> {
+    let label = spec.linux().as_ref()?.mount_label().as_deref().filter(|label| !label.is_empty())?;
+    if host.lsms.contains(&Lsm::SeLinux) {
+        return Some(label);
     }
-    Ok(label)
+    plan.warn("linux.mountLabel", format!("SELinux is not active on this host: no mount gets {label}"));
+    None
 }
 
 /// Destinations are absolute in the spec; engines also write them relative to the root.

@@ -98,9 +98,9 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             mounts::attach_rootfs_in_scratch(host_path, propagation)
         }
         ParkSource { source } => mounts::park_source(state, source),
-        UnlockRoot => mounts::unlock_root(),
+        UnlockRoot => mounts::unlock_root(state),
         FetchSource { source } => {
-            let tree = mounts::fetch_source(source)?;
+            let tree = mounts::fetch_source(state.scratch, source)?;
             state.put_source(source, tree)
         }
         Clone { flags } => end::clone(state, flags),

@@ -109,8 +109,9 @@ pub fn attach_rootfs_in_scratch(host_path: &[u8], propagation: u64) -> Done {
     Ok(())
 }
 
-pub fn unlock_root() -> Done {
-    let locked = openat(AT_FDCWD, SCRATCH_ROOT, k::O_PATH | k::O_DIRECTORY)?;
+pub fn unlock_root(state: &mut State) -> Done {
+    state.scratch = openat(AT_FDCWD, b".\0", k::O_PATH | k::O_DIRECTORY)?;
+    let locked = openat(state.scratch, SCRATCH_ROOT, k::O_PATH | k::O_DIRECTORY)?;
     let tree = open_tree(locked, b"\0", true)?;
     move_mount(tree, locked)?;
     close(locked);
@@ -153,8 +154,8 @@ pub fn park_source(state: &mut State, source: Source) -> Done {
     Ok(())
 }
 
-pub fn fetch_source(source: Source) -> Done<i32> {
-    open_tree(AT_FDCWD, &parked_name(source), true)
+pub fn fetch_source(scratch: i32, source: Source) -> Done<i32> {
+    open_tree(scratch, &parked_name(source), true)
 }
 
 pub fn attach(root: i32, tree: i32, target: &[u8], strict: bool) -> Done {

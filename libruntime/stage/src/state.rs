@@ -12,6 +12,8 @@ pub struct State {
     pub channel: i32,
     /// The container's root.
     pub root: i32,
+    /// The scratch directory that holds parked sources.
+    pub scratch: i32,
     /// The first masks, which later ones are clones of.
     pub masked_file: Option<i32>,
     pub masked_directory: Option<i32>,
@@ -34,6 +36,7 @@ impl State {
         sources: [0; MAX_SOURCES],
         channel: 0,
         root: 0,
+        scratch: 0,
         masked_file: None,
         masked_directory: None,
         console: 0,

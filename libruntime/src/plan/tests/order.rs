@@ -94,7 +94,6 @@ const ALWAYS: &str = "
     PivotRoot < MaskPath
     MaskPath < SetAttributes
     SetAttributes < UseConsole
-    UseConsole < Chdir
     Chdir < DropBounding
     DropBounding < SetCapabilities
     SetCapabilities < NoNewPrivileges
@@ -124,7 +123,7 @@ fn the_order_holds_in_a_joined_user_namespace() {
          ParkSource < Setns 0x10000000
          Setns 0x10000000 < Unshare 0x80
          Clone < FetchSource
-         FetchSource < OpenRoot",
+         OpenRoot < FetchSource",
     );
 }
 

@@ -57,10 +57,10 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("ociVersion", "it is a part of the state", &["create.rs"]),
     ("annotations.*", "they are a part of the state", &["create.rs"]),
     ("linux.cgroupsPath", "the library makes the cgroup", &["create.rs"]),
-    ("hooks.prestart[]", "started by the library, like any program", &["hooks.rs"]),
-    ("hooks.createRuntime[]", "started by the library, like any program", &["hooks.rs"]),
-    ("hooks.poststart[]", "started by the library, like any program", &["hooks.rs"]),
-    ("hooks.poststop[]", "started by the library, like any program", &["hooks.rs"]),
+    ("hooks.prestart[].timeout", "the library waits for the hook", &["hooks.rs"]),
+    ("hooks.createRuntime[].timeout", "the library waits for the hook", &["hooks.rs"]),
+    ("hooks.poststart[].timeout", "the library waits for the hook", &["hooks.rs"]),
+    ("hooks.poststop[].timeout", "the library waits for the hook", &["hooks.rs"]),
     ("hooks.createContainer[].timeout", "the library waits for the hook", &["hooks.rs"]),
     ("hooks.startContainer[].timeout", "the library waits for the hook", &["hooks.rs"]),
     ("linux.netDevices", "the library moves interfaces", &["netdevices.rs"]),
@@ -111,9 +111,14 @@ fn decided(config: &Value) -> Result<String, String> {
     let process = spec.process().as_ref().ok_or("no process")?;
     let join = exec::exec(&spec, process, &given.host, &given.request, filter.as_ref()).map_err(said)?;
     let hooks = spec.hooks().as_ref();
+    #[allow(deprecated)] // engines still use prestart
     let inside = [
+        hooks.and_then(|all| all.prestart().as_ref()),
+        hooks.and_then(|all| all.create_runtime().as_ref()),
         hooks.and_then(|all| all.create_container().as_ref()),
         hooks.and_then(|all| all.start_container().as_ref()),
+        hooks.and_then(|all| all.poststart().as_ref()),
+        hooks.and_then(|all| all.poststop().as_ref()),
     ];
     let inside = inside.into_iter().flatten().flatten().map(|hook| exec::hook(hook, "h", Some(&spec)));
     let mut text = format!("{warnings:?} {:?}", filter.map(|filter| filter.notify));
