@@ -108,7 +108,8 @@ fn check_spec(spec: &Spec, found: &mut Found) {
         Some(root) => found.path(root.path(), "root.path"),
     }
     match spec.process() {
-        None => found.problem("process", "missing; there would be nothing to start"),
+        // It can be created; `start` needs one (config.md, "process").
+        None => {}
         Some(process) => process::check(process, found),
     }
     mounts::check(spec, found);

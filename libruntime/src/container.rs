@@ -209,6 +209,9 @@ impl Container {
             return Err(self.wrong_state("start", status, "created"));
         }
         let spec = self.spec()?;
+        if spec.process().is_none() {
+            return Err(Error::invalid(vec![Finding::new("process", "is required to start a container")]));
+        }
         let connection = self.connect()?;
         match parent::receive(connection.as_fd())? {
             (Some(Report::Executing), _) => {}

@@ -95,7 +95,7 @@ fn the_minimal_config_is_accepted() {
 #[test]
 fn a_check_that_expects_the_wrong_thing_fails() {
     for (change, expect) in
-        [("", "process: x"), ("process", ""), ("process", "root: missing"), ("process", "process: zz")]
+        [("", "root: x"), ("root", ""), ("root", "process: missing"), ("root", "root: zz")]
     {
         assert!(std::panic::catch_unwind(|| check(change, expect)).is_err(), "{change} / {expect}");
     }

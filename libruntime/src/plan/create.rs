@@ -6,7 +6,7 @@ use crate::error::{Error, Finding, Result};
 use crate::host::Host;
 use crate::network::Network;
 use crate::seccomp::Filter;
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
 use onggi_stage::{Attrs, Fd, Step, SyncPoint};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -107,7 +107,8 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let mut plan = Plan::new();
     let linux = spec.linux().clone().unwrap_or_default();
     let namespaces = Namespaces::of(spec, &mut plan)?;
-    let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    let nothing = nothing_to_start();
+    let process = spec.process().as_ref().unwrap_or(&nothing);
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     let rootfs = request.bundle.join(root.path());
     let propagation = root_propagation(&linux);
@@ -213,13 +214,22 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         in_user_namespace: namespaces.user.is_some(),
     };
     process::identity(&mut plan, process, &work, filter)?;
-    process::find_program(&mut plan, process, &work)?;
+    if spec.process().is_some() {
+        process::find_program(&mut plan, process, &work)?;
+    }
     plan.push("", Step::Sync { point: SyncPoint::Ready });
     let listener = plan.hand("", Handed::Listener);
     plan.push("", Step::AwaitStart { listener });
     process::execute(&mut plan, process, &work, filter, request.preserve_fds)?;
     plan.check();
     Ok(plan)
+}
+
+/// A container without a process can be created and is never started (config.md, "process").
+fn nothing_to_start() -> Process {
+    let mut process = Process::default();
+    process.set_capabilities(None).set_rlimits(None);
+    process
 }
 
 fn missing(property: &str) -> Error {

@@ -48,13 +48,14 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
             + linux.namespaces: Clone { flags: mount }
             + linux.uidMappings: SetGroups { groups: "" }
             + linux.uidMappings: SetIds { uid: 0, gid: 0 }
+            + root.path: UnlockRoot
+            after root.path: OpenRoot
             + linux.devices: FetchSource { source: Source(0) }
             + linux.devices: FetchSource { source: Source(1) }
             + linux.devices: FetchSource { source: Source(2) }
             + linux.devices: FetchSource { source: Source(3) }
             + linux.devices: FetchSource { source: Source(4) }
             + linux.devices: FetchSource { source: Source(5) }
-            + root.path: UnlockRoot
             after JoinSessionKeyring
             - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
