@@ -81,6 +81,7 @@ fn trace(mut command: Command) -> Vec<Call> {
             }
         })
     };
+    #[allow(clippy::zombie_processes)] // waitpid(2) below reaps it with all others that are traced
     let child = command.spawn().unwrap();
     let first = child.id() as i32;
     let mut status = 0;
