@@ -67,16 +67,20 @@ fn remove(config: &mut Value, path: &str) {
 }
 
 /// Problems, or the warnings of a config that is accepted.
+/// Sorted: whether serde_json keeps the order of a file is another crate's choice.
 fn findings(text: &str) -> Vec<String> {
-    match Config::parse(text.as_bytes()) {
+    let mut found: Vec<String> = match Config::parse(text.as_bytes()) {
         Ok(config) => config.warnings.iter().map(|finding| format!("warning {finding}")).collect(),
         Err(error) if error.findings().is_empty() => vec![error.to_string()],
         Err(error) => error.findings().iter().map(Finding::to_string).collect(),
-    }
+    };
+    found.sort();
+    found
 }
 
 fn compare(case: &str, found: &[String], expect: &str) {
-    let expect: Vec<&str> = expect.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut expect: Vec<&str> = expect.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    expect.sort_unstable();
     let all = found.len() == expect.len()
         && found.iter().zip(&expect).all(|(found, expect)| match expect.split_once(": ") {
             Some((place, part)) => {
