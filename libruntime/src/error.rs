@@ -200,12 +200,12 @@ mod tests {
 
     #[test]
     fn an_error_names_call_errno_place_and_hint() {
-        let error = Error::os("open_tree /srv/data", Errno::ENOENT)
+        let error = Error::os("openat /srv/data", Errno::ENOENT)
             .at("mounts[3].source")
             .with_hint("bind sources are not created; create it on the host");
         assert_eq!(
             error.to_string(),
-            "open_tree /srv/data: No such file or directory (ENOENT), at mounts[3].source; \
+            "openat /srv/data: No such file or directory (ENOENT), at mounts[3].source; \
              hint: bind sources are not created; create it on the host"
         );
         assert_eq!(error.to_json()["errno"], "ENOENT");

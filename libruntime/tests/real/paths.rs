@@ -179,7 +179,8 @@ fn broken(call: &Call, program: &str) -> Option<String> {
             // process has been in since pivot_root(2).
             libc::SYS_execve | libc::SYS_faccessat if path == program => {}
             libc::SYS_openat if path == program && call.args[2] & libc::O_PATH as u64 != 0 => {}
-            libc::SYS_chdir if path == "/" => {}
+            // The root of the process, which only the kernel moves.
+            libc::SYS_chdir | libc::SYS_openat if path == "/" => {}
             _ if path.starts_with('/') => return complain("an absolute path"),
             _ if !single => return complain("a path of several components"),
             _ => {}

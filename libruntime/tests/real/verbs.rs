@@ -24,6 +24,8 @@ fn a_reused_pid_is_never_signalled() {
     let container = bundle.create(&id).unwrap();
     container.kill(libc::SIGKILL, false).unwrap();
     container.wait().unwrap();
+    // Start times are counted in hundredths of a second.
+    std::thread::sleep(Duration::from_millis(30));
     let mut victim = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
     let path = bundle.store.join(&id).join("state.json");
     let mut state: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
