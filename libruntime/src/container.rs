@@ -256,7 +256,7 @@ impl Container {
             match parent::receive(connection)? {
                 (_, Some(listener)) => notify::send(&self.directory, self, listener)?,
                 (Some(Report::Failed { step, call, errno }), _) => {
-                    let prepared = prepare_spec(self.spec()?, self.state.request.clone())?;
+                    let prepared = prepare_spec(self.spec()?, self.state.request.clone(), &[])?;
                     return Err(parent::step_error(&prepared.plan, step, call, errno));
                 }
                 (None, _) => return Ok(()),

@@ -74,7 +74,7 @@ impl<'a> Create<'a> {
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             systemd_cgroup: self.systemd_cgroup,
-            networks: self.networks.clone(),
+            network_requested: !self.networks.is_empty(),
         }
     }
 }
@@ -103,12 +103,14 @@ fn prepare_for(options: &Create, console_socket: bool) -> Result<Prepared> {
         Some(spec) => Config::from_spec(spec.clone())?,
         None => Config::load(&bundle)?,
     };
-    let mut prepared = prepare_spec(config.spec, Request { console_socket, ..options.request(bundle) })?;
+    let mut prepared =
+        prepare_spec(config.spec, Request { console_socket, ..options.request(bundle) }, &options.networks)?;
     prepared.warnings.splice(0..0, config.warnings);
     Ok(prepared)
 }
 
-pub(crate) fn prepare_spec(spec: Spec, request: Request) -> Result<Prepared> {
+/// `typed` are the networks beside those of annotations.
+pub(crate) fn prepare_spec(spec: Spec, request: Request, typed: &[Network]) -> Result<Prepared> {
     let mut warnings = Vec::new();
     let linux = spec.linux().as_ref();
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
@@ -124,8 +126,8 @@ pub(crate) fn prepare_spec(spec: Spec, request: Request) -> Result<Prepared> {
         Cgroup::plan(&layout, path, &request.id)?
     };
     let mut host = Host::probe(&spec, &layout, &cgroup)?;
-    let networks = network::wanted(&spec, &request.networks)?;
-    host.network_requested = !networks.is_empty();
+    let networks = network::wanted(&spec, typed)?;
+    host.network_requested = request.network_requested || !networks.is_empty();
     let mut plan = plan::create::create(&spec, &host, &request, filter.as_ref())?;
     warnings.append(&mut plan.warnings);
     Ok(Prepared { spec, plan, filter, cgroup, request, networks, warnings })

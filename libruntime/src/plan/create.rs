@@ -4,7 +4,6 @@ use super::mounts::Mounts;
 use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
-use crate::network::Network;
 use crate::seccomp::Filter;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
 use onggi_stage::{Attrs, Fd, Step, SyncPoint};
@@ -23,8 +22,9 @@ pub struct Request {
     pub no_new_keyring: bool,
     #[serde(default)]
     pub systemd_cgroup: bool,
+    /// It is connected to networks beside those of its annotations.
     #[serde(default)]
-    pub networks: Vec<Network>,
+    pub network_requested: bool,
 }
 
 /// The namespaces of a configuration, sorted by how they are entered.
