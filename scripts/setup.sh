@@ -13,7 +13,7 @@ need() {
 build() {
   command -v cargo >/dev/null 2>&1 || { echo "install Rust first: cargo is missing" >&2; exit 1; }
   target="$(uname -m)-unknown-linux-musl"
-  if command -v rustup >/dev/null 2>&1; then rustup target add -q "$target" 2>/dev/null || rustup target add "$target"; fi
+  if command -v rustup >/dev/null 2>&1; then rustup --quiet target add "$target"; fi
   cargo build --release --quiet -p onggi --target "$target"
   ONGGI="${CARGO_TARGET_DIR:-$PWD/target}/$target/release/onggi"
   export ONGGI
