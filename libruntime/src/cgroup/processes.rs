@@ -5,7 +5,7 @@
 
 use super::{Cgroup, Hierarchy, files};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::bpf::{pidfd_open, pidfd_send_signal};
+use crate::sys::{pidfd_open, pidfd_send_signal};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -2,6 +2,7 @@
 
 use super::mounts::Mounts;
 use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
+use crate::config::sysctl::key_path;
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
 use crate::seccomp::Filter;
@@ -192,7 +193,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         (true, false) => Step::PivotRoot,
     };
     plan.push("root.path", pivot);
-    set_names_and_sysctls(&mut plan, spec, &linux);
+    set_names_and_sysctls(&mut plan, spec, &linux)?;
     // Masks come after all mounts, which could otherwise uncover what they hide.
     mask(&mut plan, &linux, &mounts);
     if root.readonly().unwrap_or(false) {
@@ -327,7 +328,7 @@ fn needs_library_before_pivot(spec: &Spec, host: &Host) -> bool {
     hooks || devices.is_some_and(|devices| !devices.is_empty()) || host.network_requested
 }
 
-fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux) {
+fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux) -> Result<()> {
     // Engines write an empty name where they mean none.
     if let Some(name) = spec.hostname().as_ref().filter(|name| !name.is_empty()) {
         plan.push("hostname", Step::SetHostname { name: Text::data(name.as_bytes()) });
@@ -338,27 +339,12 @@ fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux) {
     let mut sysctls: Vec<_> = linux.sysctl().iter().flatten().collect();
     sysctls.sort();
     for (key, value) in sysctls {
-        let path = Text::of(format!("sys/{}", sysctl_path(key)));
-        plan.push(
-            format!("linux.sysctl[{key}]"),
-            Step::WriteSysctl { path, value: Text::data(value.as_bytes()) },
-        );
+        let place = format!("linux.sysctl[{key}]");
+        let path = key_path(key).map_err(|problem| Error::invalid(vec![Finding::new(&place, problem)]))?;
+        let path = Text::of(format!("sys/{path}"));
+        plan.push(place, Step::WriteSysctl { path, value: Text::data(value.as_bytes()) });
     }
-}
-
-/// sysctl(8): with dots between the parts a slash stands for a dot in one, and the other way round.
-fn sysctl_path(key: &str) -> String {
-    match key.find(['.', '/']).map(|at| key.as_bytes()[at]) {
-        Some(b'.') => key
-            .chars()
-            .map(|c| match c {
-                '.' => '/',
-                '/' => '.',
-                c => c,
-            })
-            .collect(),
-        _ => key.into(),
-    }
+    Ok(())
 }
 
 fn mask(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {

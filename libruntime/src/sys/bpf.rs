@@ -155,25 +155,3 @@ pub fn attached_device_programs(cgroup: impl AsFd) -> Result<Vec<OwnedFd>, Errno
         .map(|&id| bpf(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, ..Default::default() }).map(own))
         .collect()
 }
-
-/// pidfd_open(2).
-pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
-    // SAFETY: two integers, no memory.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    Errno::result(result).map(|fd| own(fd as i32))
-}
-
-/// pidfd_send_signal(2) without a siginfo of our own.
-pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> Result<(), Errno> {
-    // SAFETY: a null siginfo asks the kernel to fill one in as kill(2) does; no memory is passed.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            std::ptr::null::<libc::c_void>(),
-            0,
-        )
-    };
-    Errno::result(result).map(drop)
-}
