@@ -39,6 +39,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// The file of a v1 cgroup that takes single threads.
+const TASKS: &str = "tasks";
+
 const AT_PATH: &str = "linux.cgroupsPath";
 /// How long a removal waits for processes that are still exiting.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -105,33 +108,60 @@ impl Cgroup {
         self.hierarchies.iter().all(Hierarchy::is_v2)
     }
 
-    /// Makes the directory in every hierarchy, with the controllers (v2) and the cpuset (v1) that
-    /// processes in it need. One that exists is taken when it is empty, as engines reuse theirs.
-    /// An error leaves nothing behind. With the systemd driver the first [`Cgroup::attach`] makes it.
-    pub fn create(&mut self) -> Result<()> {
+    /// Makes the directory in the v2 hierarchy, with its controllers; what exists is taken when it is
+    /// empty, as engines reuse theirs. `made` gets what is new. With the systemd driver the first
+    /// [`Cgroup::attach`] makes it.
+    pub fn create_v2(&mut self, made: &mut NewDirs) -> Result<()> {
         if self.unit.is_some() {
             return self.refuse_used_unit();
         }
-        let mut made = Made::default();
+        self.create_in(Hierarchy::is_v2, made)
+    }
+
+    /// The same in the v1 hierarchies, with the cpuset that processes in it need.
+    pub fn create_v1(&mut self, made: &mut NewDirs) -> Result<()> {
+        if self.unit.is_some() {
+            return Ok(());
+        }
+        self.create_in(|hierarchy| !hierarchy.is_v2(), made)
+    }
+
+    #[cfg(test)]
+    fn create_all(&mut self) -> Result<()> {
+        let mut made = NewDirs::default();
+        self.create_v2(&mut made)?;
+        self.create_v1(&mut made)?;
+        made.keep();
+        Ok(())
+    }
+
+    fn create_in(&mut self, wanted: impl Fn(&Hierarchy) -> bool, made: &mut NewDirs) -> Result<()> {
         let optional = self.optional && !Uid::effective().is_root();
-        let mut usable = Vec::with_capacity(self.hierarchies.len());
-        for hierarchy in &self.hierarchies {
-            // Beside v1 the v2 hierarchy has no controllers to enable: a directory, like the others.
-            let create = if self.is_v2() { v2::create } else { v1::create };
-            match create(hierarchy, &mut made) {
-                Ok(()) => usable.push(hierarchy.clone()),
-                Err(error) if optional && not_permitted(&error) => {}
+        // Beside v1 the v2 hierarchy has no controllers to enable: a directory, like the others.
+        let create = if self.is_v2() { v2::create } else { v1::create };
+        let mut refused = Vec::new();
+        for hierarchy in self.hierarchies.iter().filter(|hierarchy| wanted(hierarchy)) {
+            match create(hierarchy, made) {
+                Ok(()) => {}
+                Err(error) if optional && not_permitted(&error) => refused.push(hierarchy.clone()),
                 Err(error) => return Err(error),
             }
         }
+        let usable = |hierarchy: &Hierarchy| !refused.contains(hierarchy);
         // Only now is the directory ours: what existed before is checked once, not per hierarchy.
-        let existed = usable.iter().filter(|hierarchy| !made.dirs.contains(&hierarchy.dir));
-        for hierarchy in existed {
+        let existed = |hierarchy: &Hierarchy| !made.dirs.contains(&hierarchy.dir);
+        for hierarchy in self.hierarchies.iter().filter(|one| wanted(one) && usable(one) && existed(one)) {
             processes::refuse_used(hierarchy)?;
         }
-        made.dirs.clear();
-        self.hierarchies = usable;
+        self.hierarchies.retain(usable);
         Ok(())
+    }
+
+    /// Without its v1 hierarchies.
+    pub fn only_v2(&self) -> Self {
+        let mut cgroup = self.clone();
+        cgroup.hierarchies.retain(Hierarchy::is_v2);
+        cgroup
     }
 
     /// Puts a process in: one write for each hierarchy. With the systemd driver the first call after
@@ -155,19 +185,37 @@ impl Cgroup {
         Ok(())
     }
 
-    /// v2: the directory, to clone a process straight into (CLONE_INTO_CGROUP). On a v1 or hybrid
-    /// host, and for a systemd unit that is not started or not the whole host's, [`Cgroup::attach`]
-    /// is needed and this is `None`.
+    /// For a systemd unit that is not started or not the whole host's, [`Cgroup::attach`] is the only
+    /// way in. Otherwise a process is cloned into [`Cgroup::open_dir`] and joins [`Cgroup::tasks`].
+    pub fn is_attached_to(&self) -> bool {
+        self.unit.as_ref().is_some_and(|unit| !unit.can_be_cloned_into())
+    }
+
+    /// The directory in the v2 hierarchy, if there is one, to clone a process straight into
+    /// (CLONE_INTO_CGROUP).
     pub fn open_dir(&self) -> Result<Option<OwnedFd>> {
-        if self.unit.as_ref().is_some_and(|unit| !unit.can_be_cloned_into()) {
-            return Ok(None);
-        }
-        match self.hierarchies.as_slice() {
-            [only] if only.is_v2() => files::open(&only.dir, OFlag::O_PATH | OFlag::O_DIRECTORY)
-                .map(Some)
-                .map_err(|errno| files::failed("open", &only.dir, errno)),
-            _ => Ok(None),
-        }
+        let v2 = self.hierarchies.iter().find(|hierarchy| hierarchy.is_v2() && !self.is_attached_to());
+        let open = |hierarchy: &Hierarchy| {
+            files::open(&hierarchy.dir, OFlag::O_PATH | OFlag::O_DIRECTORY)
+                .map_err(|errno| files::failed("open", &hierarchy.dir, errno))
+        };
+        v2.map(open).transpose()
+    }
+
+    /// The files `tasks` of the v1 hierarchies. A process that writes "0" into one moves itself, and
+    /// only itself: unlike a write to `cgroup.procs`, for which the kernel stops all forks on the
+    /// host and waits for a grace period of RCU, which takes milliseconds.
+    pub fn tasks(&self) -> Vec<PathBuf> {
+        let v1 = self.hierarchies.iter().filter(|hierarchy| !hierarchy.is_v2() && !self.is_attached_to());
+        v1.map(|hierarchy| hierarchy.dir.join(TASKS)).collect()
+    }
+
+    /// Opens one of [`Cgroup::tasks`]. In place of one that turned out not to be the caller's to use
+    /// comes a file that takes the same write and does nothing.
+    pub(crate) fn open_tasks(&self, tasks: &Path) -> Result<OwnedFd> {
+        let usable = self.hierarchies.iter().any(|hierarchy| tasks.parent() == Some(&hierarchy.dir));
+        let path = if usable { tasks } else { Path::new("/dev/null") };
+        files::open(path, OFlag::O_WRONLY).map_err(|errno| files::failed("open", path, errno))
     }
 
     /// The cgroups that `pid` is in now, in the hierarchies of this container. An exec uses it where
@@ -216,12 +264,6 @@ impl Cgroup {
         self.hierarchies.is_empty()
     }
 
-    /// With the systemd driver, until the first process is attached: there is no directory yet, so
-    /// limits and owner can be set only after that.
-    pub fn needs_process(&self) -> bool {
-        self.unit.as_ref().is_some_and(systemd::Unit::is_planned) && !self.exists()
-    }
-
     fn is_empty(&self) -> bool {
         self.pids(true).is_ok_and(|pids| pids.is_empty())
     }
@@ -268,6 +310,19 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Ends the processes that are left, and removes it.
+    pub fn kill_and_remove(&self) -> Result<()> {
+        // Usually it is empty; then it can be removed at once.
+        let empty = self.unit.is_none()
+            && self.listing().is_none_or(|hierarchy| {
+                nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &hierarchy.dir, UnlinkatFlags::RemoveDir).is_ok()
+            });
+        if !empty && self.exists() {
+            self.kill_all(libc::SIGKILL)?;
+        }
+        self.remove()
+    }
+
     /// Removes the directory and those below it from every hierarchy. What is gone already is fine;
     /// processes that are still exiting are waited for, a little.
     pub fn remove(&self) -> Result<()> {
@@ -288,11 +343,16 @@ impl Cgroup {
 
 /// The directories that a creation has made so far; dropped, it removes them again.
 #[derive(Default)]
-struct Made {
+pub struct NewDirs {
     dirs: Vec<PathBuf>,
 }
 
-impl Made {
+impl NewDirs {
+    /// The creation is complete.
+    pub fn keep(&mut self) {
+        self.dirs.clear();
+    }
+
     /// mkdir(2); `false` when the directory is there already.
     fn mkdir(&mut self, dir: &Path) -> std::result::Result<bool, Errno> {
         match nix::unistd::mkdir(dir, Mode::from_bits_truncate(0o755)) {
@@ -306,7 +366,7 @@ impl Made {
     }
 }
 
-impl Drop for Made {
+impl Drop for NewDirs {
     fn drop(&mut self) {
         for dir in self.dirs.iter().rev() {
             // Best effort: an ancestor may have got another container's child meanwhile.

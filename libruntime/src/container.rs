@@ -12,6 +12,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use onggi_stage::Report;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::cell::OnceCell;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -54,11 +55,13 @@ pub struct Container {
     /// Its init, where this process has created it.
     pub(crate) child: Option<Child>,
     pub(crate) warnings: Vec<Finding>,
+    /// Read when it is first needed.
+    pub(crate) spec: OnceCell<Spec>,
 }
 
 impl Container {
     pub(crate) fn new(directory: Directory, state: State) -> Self {
-        Self { directory, state, child: None, warnings: Vec::new() }
+        Self { directory, state, child: None, warnings: Vec::new(), spec: OnceCell::new() }
     }
 
     /// The container `id` of a store.
@@ -178,8 +181,12 @@ impl Container {
         state.to_string().into_bytes()
     }
 
-    pub(crate) fn spec(&self) -> Result<Spec> {
-        self.directory.read_spec()
+    pub(crate) fn spec(&self) -> Result<&Spec> {
+        if let Some(spec) = self.spec.get() {
+            return Ok(spec);
+        }
+        let spec = self.directory.read_spec()?;
+        Ok(self.spec.get_or_init(|| spec))
     }
 
     pub(crate) fn wrong_state(&self, verb: &str, found: Status, wanted: &str) -> Error {
@@ -220,7 +227,7 @@ impl Container {
         let all = spec.hooks().as_ref();
         if let Some(inside) = all.and_then(|all| all.start_container().as_deref()) {
             let (init, state) = (self.open_init()?, self.hook_state(Status::Created));
-            hooks::run_all(inside, "hooks.startContainer", &state, Some((&spec, init.as_fd())))
+            hooks::run_all(inside, "hooks.startContainer", &state, Some((spec, init.as_fd())))
                 .inspect_err(|_| self.end_init())?;
         }
         parent::answer(connection.as_fd())?;
@@ -256,7 +263,7 @@ impl Container {
             match parent::receive(connection)? {
                 (_, Some(listener)) => notify::send(&self.directory, self, listener)?,
                 (Some(Report::Failed { step, call, errno }), _) => {
-                    let prepared = prepare_spec(self.spec()?, self.state.request.clone(), &[])?;
+                    let prepared = prepare_spec(self.spec()?.clone(), self.state.request.clone(), &[])?;
                     return Err(parent::step_error(&prepared.plan, step, call, errno));
                 }
                 (None, _) => return Ok(()),
@@ -324,10 +331,7 @@ impl Container {
             // It has ended by itself, and only we can reap it.
             let _ = sys::wait_pidfd(child.pidfd.as_fd(), true);
         }
-        if self.state.cgroup.exists() {
-            self.state.cgroup.kill_all(libc::SIGKILL)?;
-            self.state.cgroup.remove()?;
-        }
+        self.state.cgroup.kill_and_remove()?;
         network::tear_down(self.store(), &self.state.id)?;
         resctrl::remove(&self.state.resctrl);
         if self.state.mounted_on_host {
@@ -335,7 +339,7 @@ impl Container {
         }
         self.child = None;
         let spec = self.spec().ok();
-        let after = spec.as_ref().and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
+        let after = spec.and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
         let state = self.hook_state(Status::Stopped);
         let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &state);
         self.directory.remove()?;

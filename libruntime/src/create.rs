@@ -1,7 +1,7 @@
 //! `create`: a container from its bundle, up to the moment before its program runs.
 //! What has been made so far is undone when anything fails.
 
-use crate::cgroup::{Cgroup, Layout};
+use crate::cgroup::{Cgroup, Layout, NewDirs};
 use crate::config::Config;
 use crate::container::{Container, Status};
 use crate::error::{Error, Finding, Result};
@@ -138,6 +138,8 @@ struct Made {
     id: String,
     directory: Directory,
     cgroup: Option<Cgroup>,
+    /// Dropped after the cgroup has been emptied.
+    cgroup_dirs: NewDirs,
     resctrl: Vec<PathBuf>,
     /// The store in which networks of the container are recorded.
     network: Option<PathBuf>,
@@ -151,6 +153,7 @@ struct Made {
 impl Drop for Made {
     fn drop(&mut self) {
         if self.kept {
+            self.cgroup_dirs.keep();
             return;
         }
         // Best effort on the way out of an error, which is what the caller has to hear of.
@@ -180,18 +183,22 @@ impl Drop for Made {
 pub fn create(options: &Create) -> Result<Container> {
     let prepared = prepare(options)?;
     let state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
-    let directory = Directory::create(options.store, &state)?;
+    let directory = Directory::create(options.store, &state, &prepared.spec)?;
     let made = Made {
         id: options.id.into(),
         directory,
         cgroup: None,
+        cgroup_dirs: NewDirs::default(),
         resctrl: Vec::new(),
         network: None,
         mounted: None,
         after: None,
         kept: false,
     };
-    Creation { prepared: &prepared, state, made, warnings: prepared.warnings.clone() }.run(options)
+    let creation = Creation { prepared: &prepared, state, made, warnings: prepared.warnings.clone() };
+    let mut container = creation.run(options)?;
+    container.spec = prepared.spec.into();
+    Ok(container)
 }
 
 /// A creation under way.
@@ -206,16 +213,15 @@ impl Creation<'_> {
     fn run(mut self, options: &Create) -> Result<Container> {
         let Prepared { spec, plan, filter, .. } = self.prepared;
         let directory = self.made.directory.clone();
-        directory.write_spec(spec)?;
         if let Some(filter) = filter {
             directory.write_filter(filter)?;
         }
-        self.state.cgroup.create()?;
-        self.made.cgroup = Some(self.state.cgroup.clone());
-        // systemd makes the cgroup only when it gets a process.
-        let attach_first = self.state.cgroup.needs_process();
-        if !attach_first {
-            self.limit()?;
+        self.state.cgroup.create_v2(&mut self.made.cgroup_dirs)?;
+        self.made.cgroup = Some(self.state.cgroup.only_v2());
+        // What it is not born in is made while the stage starts, unless its first steps need it.
+        let first = self.state.cgroup.is_v2() || !has_namespace(spec, LinuxNamespaceType::Cgroup);
+        if first {
+            self.make_cgroup()?;
         }
         let listener = listen(&directory.path)?;
         let born_in = self.state.cgroup.open_dir()?;
@@ -223,12 +229,20 @@ impl Creation<'_> {
             stdio: options.stdio,
             preserve_fds: options.preserve_fds,
             cgroup: born_in.as_ref().map(AsFd::as_fd),
-            given: Given { listener: Some(listener.as_fd()), console: options.console_socket, pidfd: None },
+            given: Given {
+                listener: Some(listener.as_fd()),
+                console: options.console_socket,
+                pidfd: None,
+                cgroup: None,
+            },
         };
         let mut stage = Stage::launch(plan, &launch)?;
-        while !self.answer(options, &mut stage, attach_first, born_in.is_some())? {}
+        if !first {
+            self.make_cgroup()?;
+        }
+        while !self.answer(options, &mut stage)? {}
         // From here on a crash of ours leaves a container that is whole.
-        directory.write_state(&self.state)?;
+        directory.commit_state()?;
         stage.answer()?;
         self.made.kept = true;
         let mut container = Container::new(directory, self.state);
@@ -237,34 +251,34 @@ impl Creation<'_> {
         Ok(container)
     }
 
+    /// Makes what is left of the cgroup, and limits it.
+    fn make_cgroup(&mut self) -> Result<()> {
+        self.state.cgroup.create_v1(&mut self.made.cgroup_dirs)?;
+        self.made.cgroup = Some(self.state.cgroup.clone());
+        // systemd makes the cgroup only when it gets a process.
+        if self.state.cgroup.is_attached_to() { Ok(()) } else { self.limit() }
+    }
+
     /// Does what the stage waits for next; whether that is the end.
-    fn answer(
-        &mut self,
-        options: &Create,
-        stage: &mut Stage,
-        attach_first: bool,
-        born_in: bool,
-    ) -> Result<bool> {
+    fn answer(&mut self, options: &Create, stage: &mut Stage) -> Result<bool> {
         let spec = &self.prepared.spec;
         match stage.next()? {
             Event::Pid => {
-                if !born_in && !attach_first {
-                    self.state.cgroup.attach(stage.pid())?;
-                }
                 if self.state.mounted_on_host {
                     self.made.mounted = Some(self.state.rootfs.clone());
                 }
                 self.state.init = Some(ProcessId::of(stage.pid())?);
                 self.state.resctrl = resctrl::join(spec, &self.state.id, stage.pid())?;
                 self.made.resctrl = self.state.resctrl.clone();
+                // While the stage mounts; it counts once all is set up.
+                self.made.directory.prepare_state(&self.state)?;
             }
             Event::At(SyncPoint::Attached) => {
-                if attach_first {
-                    self.state.cgroup.attach(stage.pid())?;
-                    self.limit()?;
-                }
+                self.state.cgroup.attach(stage.pid())?;
+                self.limit()?;
                 stage.answer()?;
             }
+            Event::At(SyncPoint::Cgroups) => stage.give_cgroups(&self.state.cgroup)?,
             Event::At(SyncPoint::Created) => {
                 self.connect(options, stage.pid())?;
                 let container = Container::new(self.made.directory.clone(), self.state.clone());

@@ -70,6 +70,7 @@ fn object(step: &Step<Text>) -> String {
         | ReadonlyPath { path }
         | OpenRoot { path }
         | Chdir { path } => path.first(),
+        JoinCgroup { tasks, .. } => tasks.first(),
         SetHostname { name } | SetDomainname { name } => name.first(),
         Setns { namespaces, .. } | Unshare { namespaces } => namespace_names(u64::from(*namespaces)),
         Clone { flags } => namespace_names(*flags),
@@ -140,6 +141,7 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
         (SetRlimit { .. }, _, Errno::EPERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
         (WriteProcess { .. }, "write", Errno::EACCES) => "lowering the score needs CAP_SYS_RESOURCE",
         (WriteSysctl { .. }, "openat2", Errno::ENOENT) => "this kernel has no such sysctl in this namespace",
+        (JoinCgroup { .. }, _, Errno::EINVAL) => "a realtime process needs resources.cpu.realtimeRuntime",
         (SetSeccomp { .. }, _, Errno::EINVAL) => {
             "this kernel does not know one of the filter's flags or actions"
         }

@@ -39,14 +39,15 @@ pub struct Host {
     pub uid: u32,
     /// Those that the caller may use.
     pub capabilities: u64,
-    /// The process is born in its cgroup, and needs not be attached.
-    pub cgroup_v2: bool,
+    /// v1: the files `tasks` of the container's cgroups, through which the process joins them.
+    pub cgroup_tasks: Vec<PathBuf>,
     pub cgroup_mounts: Vec<CgroupMount>,
     pub lsms: BTreeSet<Lsm>,
     pub apparmor_has_own_attributes: bool,
     /// The caller sets up interfaces in the container's network namespace.
     pub network_requested: bool,
-    /// The cgroup does not exist before a process is put into it (the systemd driver).
+    /// The library puts the process into its cgroup before anything else is done: the cgroup does not
+    /// exist yet, or only systemd may do it.
     pub attach_first: bool,
     pub owned_by_joined_user: Vec<Ns>,
     /// The caller's soft and hard limits, by resource; none where no limit is asked for.
@@ -61,8 +62,8 @@ impl Host {
         let mut host = Self {
             uid: nix::unistd::geteuid().as_raw(),
             capabilities,
-            cgroup_v2: layout.is_v2(),
-            attach_first: cgroup.needs_process(),
+            attach_first: cgroup.is_attached_to(),
+            cgroup_tasks: cgroup.tasks(),
             ..Self::default()
         };
         let has_cgroup_mount = |kind: &Option<String>| matches!(kind.as_deref(), Some("cgroup" | "cgroup2"));
@@ -132,10 +133,6 @@ impl Host {
     /// Without root, a user namespace comes before everything that needs privileges.
     pub fn rootless(&self) -> bool {
         self.uid != 0
-    }
-
-    pub fn cgroup_v2(&self) -> bool {
-        self.cgroup_v2
     }
 
     pub fn owned_by_joined_user(&self, kind: Ns) -> bool {

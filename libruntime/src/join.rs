@@ -97,26 +97,24 @@ impl Container {
             cgroup = cgroup.below(controller.as_deref(), path)?;
         }
         let born_in = cgroup.open_dir()?;
-        let plan = self.plan_exec(&spec, options, filter.as_ref(), born_in.is_some())?;
-        let given = || Given { listener: None, console: options.console_socket, pidfd: Some(init.as_fd()) };
-        let launch = |cgroup: Option<BorrowedFd>| {
-            let (stdio, preserve_fds) = (options.stdio, options.preserve_fds);
-            Stage::launch(&plan, &Launch { stdio, preserve_fds, cgroup, given: given() })
+        let plan = self.plan_exec(&spec, options, filter.as_ref(), &cgroup)?;
+        let launch = |born_in: Option<BorrowedFd>| {
+            let (stdio, preserve_fds, console) =
+                (options.stdio, options.preserve_fds, options.console_socket);
+            let given = Given { listener: None, console, pidfd: Some(init.as_fd()), cgroup: Some(&cgroup) };
+            Stage::launch(&plan, &Launch { stdio, preserve_fds, cgroup: born_in, given })
         };
         let mut stage = match launch(born_in.as_ref().map(AsFd::as_fd)) {
             Err(error) if options.cgroup.is_empty() && is_busy(&error) => {
-                cgroup = self.cgroup_of_init()?;
-                launch(cgroup.open_dir()?.as_ref().map(AsFd::as_fd))?
+                launch(self.cgroup_of_init()?.open_dir()?.as_ref().map(AsFd::as_fd))?
             }
             other => other?,
         };
         loop {
             match stage.next()? {
-                Event::Pid | Event::At(SyncPoint::Created) => {}
+                Event::Pid | Event::At(SyncPoint::Created | SyncPoint::Cgroups) => {}
                 Event::At(SyncPoint::Attached) => {
-                    if born_in.is_none() {
-                        cgroup.attach(stage.pid())?;
-                    }
+                    cgroup.attach(stage.pid())?;
                     stage.answer()?;
                 }
                 Event::At(SyncPoint::Ready) => break,
@@ -140,11 +138,10 @@ impl Container {
         spec: &Spec,
         options: &Exec,
         filter: Option<&seccomp::Filter>,
-        born_in_cgroup: bool,
+        cgroup: &Cgroup,
     ) -> Result<plan::Plan> {
         let layout = Layout::probe()?;
-        let mut host = Host::probe(spec, &layout, &self.state.cgroup)?;
-        host.cgroup_v2 = born_in_cgroup;
+        let mut host = Host::probe(spec, &layout, cgroup)?;
         if options.process.rlimits().is_some() {
             host.probe_rlimits()?;
         }

@@ -5,20 +5,24 @@
 //! |---|---|
 //! | `Pid(n)` | keeps hold of process n, the one that goes on |
 //! | `At(Attached)` | has it in its cgroups, and answers |
+//! | `At(Cgroups)` | has made its v1 cgroups, and sends the files through which it joins them |
 //! | `At(Created)` | runs hooks, moves interfaces, and answers |
 //! | `At(Ready)` | records it, and answers; it waits for `start`, or executes |
 //! | a descriptor | passes the seccomp listener on to its agent |
 //! | `Failed` | renders the error and undoes everything |
 //! | end of file | the program was executed, or the stage is dead |
 
+use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Handed, Plan};
 use crate::{stage, sys, userns};
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::{
+    self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+};
 use onggi_stage::{REPORT_SIZE, Report, SyncPoint};
 use std::fs::File;
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -36,13 +40,14 @@ pub(crate) struct Given<'a> {
     pub listener: Option<BorrowedFd<'a>>,
     pub console: Option<BorrowedFd<'a>>,
     pub pidfd: Option<BorrowedFd<'a>>,
+    pub cgroup: Option<&'a Cgroup>,
 }
 
 /// How the stage is started.
 pub(crate) struct Launch<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     pub preserve_fds: u32,
-    /// cgroup v2: where it is born.
+    /// Where it is born in the v2 hierarchy.
     pub cgroup: Option<BorrowedFd<'a>>,
     pub given: Given<'a>,
 }
@@ -78,6 +83,7 @@ impl<'a> Stage<'a> {
         let procfs = private_procfs()?;
         let opened = open_handed(plan, launch, &theirs, &procfs)?;
         let fds: Vec<RawFd> = opened.iter().map(Opened::as_raw_fd).collect();
+        let keep: Vec<RawFd> = fds.iter().copied().filter(|fd| *fd >= 0).collect();
         let encoded = stage::sealed_plan(&plan.encode(&fds))?;
         let program = stage::sealed_program()?;
         let spawned = sys::spawn(&sys::Spawn {
@@ -85,7 +91,7 @@ impl<'a> Stage<'a> {
             plan: encoded.as_fd(),
             stdio: launch.stdio,
             preserve: launch.preserve_fds,
-            keep: &fds,
+            keep: &keep,
             cgroup: launch.cgroup,
         });
         let (pid, pidfd) = spawned.map_err(spawn_failed)?;
@@ -122,6 +128,7 @@ impl<'a> Stage<'a> {
             Some(Report::At(point)) => match point {
                 1 => Ok(Event::At(SyncPoint::Attached)),
                 2 => Ok(Event::At(SyncPoint::Created)),
+                4 => Ok(Event::At(SyncPoint::Cgroups)),
                 _ => Ok(Event::At(SyncPoint::Ready)),
             },
             Some(Report::Executing) => Ok(Event::End),
@@ -131,6 +138,20 @@ impl<'a> Stage<'a> {
     /// Lets the stage go on.
     pub fn answer(&self) -> Result<()> {
         answer(self.channel.as_fd())
+    }
+
+    /// The same, with the files through which it joins its cgroups, in the plan's order.
+    pub fn give_cgroups(&self, cgroup: &Cgroup) -> Result<()> {
+        let open = |(what, _): &(Handed, _)| match what {
+            Handed::CgroupTasks(tasks) => Some(cgroup.open_tasks(tasks)),
+            _ => None,
+        };
+        let files: Vec<OwnedFd> = self.plan.handed.iter().filter_map(open).collect::<Result<_>>()?;
+        let fds: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        let (bytes, rights) = ([IoSlice::new(&[1])], [ControlMessage::ScmRights(&fds)]);
+        socket::sendmsg::<()>(self.channel.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)
+            .map(drop)
+            .map_err(|errno| Error::os("sendmsg to the stage", errno))
     }
 
     fn failed(&self, step: u32, call: u32, errno: i32) -> Error {
@@ -251,6 +272,8 @@ fn private_procfs() -> Result<OwnedFd> {
 enum Opened<'a> {
     Owned(OwnedFd),
     Borrowed(BorrowedFd<'a>),
+    /// Not there yet.
+    Later,
 }
 
 impl AsRawFd for Opened<'_> {
@@ -258,6 +281,7 @@ impl AsRawFd for Opened<'_> {
         match self {
             Self::Owned(fd) => fd.as_raw_fd(),
             Self::Borrowed(fd) => fd.as_raw_fd(),
+            Self::Later => -1,
         }
     }
 }
@@ -280,6 +304,10 @@ fn open_handed<'a>(
             Handed::Pidfd => given(launch.given.pidfd, "pidfd"),
             Handed::Namespace(path) => open_namespace(path).map(Opened::Owned),
             Handed::UserNamespace => user_namespace(plan).map(Opened::Owned),
+            Handed::CgroupTasks(tasks) => match launch.given.cgroup {
+                Some(cgroup) => cgroup.open_tasks(tasks).map(Opened::Owned),
+                None => Ok(Opened::Later),
+            },
             Handed::IdMap(at) => userns::make(&plan.id_maps[*at]).map(Opened::Owned),
         };
         opened.map_err(|error: Error| if place.is_empty() { error } else { error.at(place.to_string()) })

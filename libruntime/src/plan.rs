@@ -17,7 +17,7 @@ mod process;
 mod tests;
 
 use crate::error::Finding;
-use onggi_stage::{Fd, Header, MAX_FDS, MAX_SOURCES, Source, Step};
+use onggi_stage::{Fd, Header, MAX_FDS, MAX_RECEIVED, MAX_SOURCES, Source, Step};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -114,6 +114,8 @@ pub enum Handed {
     IdMap(usize),
     /// The process whose namespaces are joined.
     Pidfd,
+    /// The file `tasks` of a cgroup, open for writing. When the cgroup is only made, it is sent later.
+    CgroupTasks(PathBuf),
 }
 
 /// Rows of an id map: inside, outside, count.
@@ -192,6 +194,8 @@ impl Plan {
             |wanted: &dyn Fn(&Step<Text>) -> bool| self.steps.iter().position(|(step, _)| wanted(step));
         let last =
             |wanted: &dyn Fn(&Step<Text>) -> bool| self.steps.iter().rposition(|(step, _)| wanted(step));
+        let tasks = self.handed.iter().filter(|(what, _)| matches!(what, Handed::CgroupTasks(_))).count();
+        assert!(tasks <= MAX_RECEIVED, "see the limits");
         let end = self.steps.len() - 1;
         assert!(matches!(self.steps[end].0, Step::Exec { .. }), "a plan ends with its program");
         assert_eq!(position(&|s| matches!(s, Step::Exec { .. })), Some(end), "one program, at the end");

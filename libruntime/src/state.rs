@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -42,11 +42,18 @@ impl ProcessId {
 
 /// State and start time from `/proc/PID/stat`, behind the name, which may hold anything.
 fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The kernel gives all of it in one read(2), which is a few hundred bytes.
+    let mut bytes = [0; 2048];
+    let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes[..length]);
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((state, fields.nth(18)?.parse().ok()?))
 }
+
+const STATE: &str = "state.json";
+const NEXT_STATE: &str = ".state.json";
+const SPEC: &str = "config.json";
 
 /// `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,7 +92,7 @@ impl Directory {
 
     /// Makes it, and is the only one to do so. It appears with its state in it: whatever kills us,
     /// a container that has a directory can be loaded, and so be deleted.
-    pub fn create(store: &Path, state: &State) -> Result<Self> {
+    pub fn create(store: &Path, state: &State, spec: &Spec) -> Result<Self> {
         let id = &state.id;
         let directory = Self::of(store, id)?;
         let aside = Self { path: store.join(format!(".{id}.{}", std::process::id())) };
@@ -108,7 +115,8 @@ impl Directory {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(in_use(id)),
             other => other.map_err(failed("mkdir", &aside.path))?,
         }
-        let made = aside.write_state(state).and_then(|()| match fs::rename(&aside.path, &directory.path) {
+        let written = aside.write_json(STATE, state).and_then(|()| aside.write_json(SPEC, spec));
+        let made = written.and_then(|()| match fs::rename(&aside.path, &directory.path) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
                 Err(in_use(id))
             }
@@ -132,24 +140,15 @@ impl Directory {
         }
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let (aside, path) = (self.path.join(format!(".{name}")), self.path.join(name));
-        let failed = |error| Error::io(format!("write {}", path.display()), error);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&aside)
-            .map_err(failed)?;
-        file.write_all(bytes).map_err(failed)?;
-        fs::rename(&aside, &path).map_err(failed)
-    }
-
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.path.join(name);
+        let failed = |error| Error::io(format!("write {}", path.display()), error);
         let bytes = serde_json::to_vec(value)
             .map_err(|error| Error::external(format!("cannot encode {name}: {error}")))?;
-        self.write(name, &bytes)
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(failed)?;
+        file.write_all(&bytes).map_err(failed)
     }
 
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
@@ -159,21 +158,23 @@ impl Directory {
             .map_err(|error| Error::external(format!("{} is damaged: {error}", path.display())))
     }
 
-    pub fn write_state(&self, state: &State) -> Result<()> {
-        self.write_json("state.json", state)
+    /// Writes a new state, which [`Directory::commit_state`] makes the one that is read.
+    pub fn prepare_state(&self, state: &State) -> Result<()> {
+        self.write_json(NEXT_STATE, state)
+    }
+
+    pub fn commit_state(&self) -> Result<()> {
+        let (next, path) = (self.path.join(NEXT_STATE), self.path.join(STATE));
+        fs::rename(&next, &path).map_err(|error| Error::io(format!("rename {}", path.display()), error))
     }
 
     pub fn read_state(&self) -> Result<State> {
-        self.read_json("state.json")
+        self.read_json(STATE)
     }
 
     /// What later verbs need of the configuration; the bundle may change meanwhile.
-    pub fn write_spec(&self, spec: &Spec) -> Result<()> {
-        self.write_json("config.json", spec)
-    }
-
     pub fn read_spec(&self) -> Result<Spec> {
-        self.read_json("config.json")
+        self.read_json(SPEC)
     }
 
     pub fn write_filter(&self, filter: &Filter) -> Result<()> {

@@ -113,7 +113,7 @@ impl Cgroup {
     }
 
     /// The hierarchy to ask for processes: v2 where there is one, for `cgroup.kill`.
-    fn listing(&self) -> Option<&Hierarchy> {
+    pub(super) fn listing(&self) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|h| h.is_v2()).or_else(|| self.hierarchies.first())
     }
 

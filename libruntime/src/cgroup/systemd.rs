@@ -111,9 +111,9 @@ impl Cgroup {
         unit.start(properties)?;
         for hierarchy in self.hierarchies.iter().filter(|hierarchy| !hierarchy.is_v2()) {
             // systemd makes its own hierarchy and those that it has a use for.
-            let mut made = super::Made::default();
+            let mut made = super::NewDirs::default();
             v1::create(hierarchy, &mut made)?;
-            made.dirs.clear();
+            made.keep();
         }
         let v2 = self.hierarchies.iter().find(|hierarchy| hierarchy.is_v2());
         match v2.filter(|hierarchy| !hierarchy.dir.is_dir()) {

@@ -118,13 +118,13 @@ fn live(name: &str, resources: &str) -> Option<Live> {
     let none = HashMap::new();
     let mut cgroup =
         Cgroup::plan_systemd(&layout, Some(Path::new(&path)), "id", Some(&resources), &none).unwrap();
-    cgroup.create().unwrap();
-    assert!(cgroup.needs_process() && cgroup.open_dir().unwrap().is_none());
+    cgroup.create_all().unwrap();
+    assert!(cgroup.is_attached_to() && cgroup.open_dir().unwrap().is_none());
     let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
     let pid = child.id() as i32;
     let live = Live(cgroup, vec![child]);
     live.0.attach(pid).unwrap();
-    assert!(!live.0.needs_process());
+    assert!(!live.0.is_attached_to() && live.0.exists());
     live.0.apply(&resources).unwrap();
     Some(live)
 }
@@ -160,7 +160,7 @@ fn a_scope_is_started_used_updated_and_stopped() {
     stored.attach(second.id() as i32).unwrap();
     live.1.push(second);
     assert_eq!(stored.pids(true).unwrap().len(), 2);
-    let used = Cgroup { unit: Some(unit.clone()), ..stored.clone() }.create().unwrap_err();
+    let used = Cgroup { unit: Some(unit.clone()), ..stored.clone() }.create_all().unwrap_err();
     assert_eq!(used.kind(), ErrorKind::WrongState);
     stored
         .update(

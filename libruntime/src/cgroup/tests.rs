@@ -81,7 +81,7 @@ impl Live {
         }
         let path = format!("/onggi-test-{}/{name}", std::process::id());
         let mut cgroup = Cgroup::plan(&Layout::probe().unwrap(), Some(Path::new(&path)), "id").unwrap();
-        cgroup.create().unwrap();
+        cgroup.create_all().unwrap();
         Some(Self { cgroup, children: Vec::new() })
     }
 
@@ -137,11 +137,11 @@ fn processes_are_put_in_listed_killed_and_the_directory_removed() {
     assert_eq!(live.cgroup.of_process(pid).unwrap(), live.cgroup);
     // A cgroup that the container has made for itself.
     let mut below = live.cgroup.below(None, Path::new("a/b")).unwrap();
-    below.create().unwrap();
+    below.create_all().unwrap();
     below.attach(pid).unwrap();
     assert!(live.cgroup.pids(false).unwrap().is_empty());
     assert_eq!(live.cgroup.pids(true).unwrap(), [pid]);
-    let error = live.cgroup.clone().create().unwrap_err().to_string();
+    let error = live.cgroup.clone().create_all().unwrap_err().to_string();
     assert!(error.contains("is in use: 1 processes"), "{error}");
     live.cgroup.kill_all(libc::SIGKILL).unwrap();
     live.children[0].wait().unwrap();
@@ -154,9 +154,9 @@ fn processes_are_put_in_listed_killed_and_the_directory_removed() {
 #[test]
 fn an_existing_empty_cgroup_is_taken_and_a_frozen_one_refused() {
     let Some(live) = Live::new("again") else { return };
-    live.cgroup.clone().create().unwrap();
+    live.cgroup.clone().create_all().unwrap();
     live.cgroup.freeze().unwrap();
-    let error = live.cgroup.clone().create().unwrap_err().to_string();
+    let error = live.cgroup.clone().create_all().unwrap_err().to_string();
     assert!(error.contains("is frozen"), "{error}");
     assert!(live.cgroup.exists(), "what it did not make it must not remove");
 }
@@ -170,7 +170,7 @@ fn a_failed_creation_leaves_nothing() {
     let mut broken = other.hierarchies[0].clone();
     broken.dir = dir;
     other.hierarchies.push(broken);
-    assert!(other.create().is_err());
+    assert!(other.create_all().is_err());
     for hierarchy in &live.cgroup.hierarchies {
         assert_eq!(files::children(&hierarchy.dir), Vec::<PathBuf>::new());
     }
@@ -339,7 +339,7 @@ fn an_unprivileged_caller_gets_what_it_may_use_and_hears_of_the_rest() {
     let layout = Layout::probe().unwrap();
     let name = format!("onggi-test-{}", std::process::id());
     let mut cgroup = Cgroup::plan(&layout, None, &name).unwrap();
-    cgroup.create().unwrap();
+    cgroup.create_all().unwrap();
     let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
     let pid = child.id() as i32;
     cgroup.attach(pid).unwrap();
@@ -356,7 +356,7 @@ fn an_unprivileged_caller_gets_what_it_may_use_and_hears_of_the_rest() {
     child.wait().unwrap();
     cgroup.remove().unwrap();
     let asked_for = format!("/{name}");
-    let error = Cgroup::plan(&layout, Some(Path::new(&asked_for)), &name).unwrap().create().unwrap_err();
+    let error = Cgroup::plan(&layout, Some(Path::new(&asked_for)), &name).unwrap().create_all().unwrap_err();
     assert_eq!(error.errno(), Some(libc::EACCES), "{error}");
     assert!(error.hint().unwrap().contains("delegated"));
 }
@@ -385,7 +385,7 @@ fn below_a_v2_cgroup_with_processes_limits_are_refused_by_name() {
     }
     live.spawn("exec sleep 1000");
     let mut below = live.cgroup.below(None, Path::new("x")).unwrap();
-    below.create().unwrap();
+    below.create_all().unwrap();
     let limit: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":67108864}}"#).unwrap();
     let error = below.apply(&limit).unwrap_err();
     assert_eq!((error.kind(), error.place()), (ErrorKind::Unsupported, Some("linux.resources.memory.limit")));

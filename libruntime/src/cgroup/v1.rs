@@ -4,7 +4,7 @@
 //! `Documentation/admin-guide/cgroup-v1`. `apply.rs` writes them; `v2.rs` is its sibling.
 
 use super::apply::{Missing, Op, Undo, Write};
-use super::{Hierarchy, Made, files};
+use super::{Hierarchy, NewDirs, files};
 use crate::error::{Error, Finding, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};
@@ -14,7 +14,7 @@ use std::path::Path;
 pub(super) const RACES: u32 = 10;
 
 /// Makes the directory, with its ancestors where they are missing.
-pub(super) fn create(hierarchy: &Hierarchy, made: &mut Made) -> Result<()> {
+pub(super) fn create(hierarchy: &Hierarchy, made: &mut NewDirs) -> Result<()> {
     let dir = &hierarchy.dir;
     let mut tries = 0;
     let new = loop {
@@ -36,7 +36,7 @@ pub(super) fn create(hierarchy: &Hierarchy, made: &mut Made) -> Result<()> {
     Ok(())
 }
 
-fn make_ancestors(hierarchy: &Hierarchy, made: &mut Made) -> std::result::Result<(), Errno> {
+fn make_ancestors(hierarchy: &Hierarchy, made: &mut NewDirs) -> std::result::Result<(), Errno> {
     let ancestors: Vec<&Path> =
         hierarchy.dir.ancestors().skip(1).take_while(|dir| *dir != hierarchy.mount).collect();
     ancestors.iter().rev().try_for_each(|dir| made.mkdir(dir).map(drop))

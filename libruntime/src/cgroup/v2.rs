@@ -7,7 +7,7 @@
 use super::apply::{Missing, Op, Undo, Value, Write};
 use super::processes::read_pids;
 use super::v1::{RACES, cpuset, huge_pages, mkdir_error, pids_max, rdma};
-use super::{Hierarchy, Made, files};
+use super::{Hierarchy, NewDirs, files};
 use crate::error::{Error, Finding, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
@@ -16,7 +16,7 @@ use std::path::Path;
 
 /// Makes the directory, enabling every controller that the mount's root has in each cgroup on the
 /// way down to it. One that cannot be enabled is missed only when a limit needs it.
-pub(super) fn create(hierarchy: &Hierarchy, made: &mut Made) -> Result<()> {
+pub(super) fn create(hierarchy: &Hierarchy, made: &mut NewDirs) -> Result<()> {
     let path = hierarchy.mount.join("cgroup.controllers");
     let controllers = files::read(&path).map_err(|errno| {
         files::failed("read", &path, errno).with_hint("is the cgroup filesystem hidden here?")

@@ -169,11 +169,9 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if !request.no_new_keyring {
         process::keyring(&mut plan, process, &format!("_ses.{}", request.id));
     }
+    process::join_cgroups(&mut plan, host, true);
     if namespaces.is_new(Ns::Cgroup) {
-        // The cgroup namespace begins where the process is now; with cgroup v2 it was born there.
-        if !host.cgroup_v2() && !host.attach_first {
-            plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
-        }
+        // It begins where the process is now.
         plan.push("linux.namespaces", Step::Unshare { namespaces: Ns::Cgroup as u32 });
     }
     mounts.attach(&mut plan);
@@ -203,10 +201,6 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     finish_root(&mut plan, root.readonly().unwrap_or(false), &propagation);
     if console {
         plan.push("process.terminal", Step::UseConsole);
-    }
-    if process.scheduler().is_some() && !host.cgroup_v2() && !host.attach_first {
-        // A v1 cgroup without a budget for it takes no process that is realtime already.
-        plan.push("process.scheduler", Step::Sync { point: SyncPoint::Attached });
     }
     process::scheduling(&mut plan, process, &linux)?;
     let work = process::Work {

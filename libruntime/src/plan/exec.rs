@@ -31,10 +31,10 @@ pub fn exec(
         plan.push("process.execCPUAffinity.initial", Step::SetAffinity { mask });
     }
     process::raise_rlimits(&mut plan, process, host);
-    // The cgroups of the caller decide where the process is born; on v1 it is moved first.
-    if !host.cgroup_v2() {
+    if host.attach_first {
         plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
     }
+    process::join_cgroups(&mut plan, host, false);
     let fd = plan.hand("", Handed::Pidfd);
     plan.push("linux.namespaces", Step::Setns { fd, namespaces });
     plan.push("root.path", Step::OpenRoot { path: Text::of("/") });

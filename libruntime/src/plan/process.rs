@@ -30,6 +30,22 @@ pub(super) fn oom_score(plan: &mut Plan, process: &Process) {
     }
 }
 
+/// The v1 cgroups. In v2's the process is born. A new container's are made while its process starts,
+/// and come `later`.
+pub(super) fn join_cgroups(plan: &mut Plan, host: &Host, later: bool) {
+    let place = "linux.cgroupsPath";
+    let mut files = Vec::new();
+    for tasks in &host.cgroup_tasks {
+        files.push((plan.hand(place, Handed::CgroupTasks(tasks.clone())), Text::path(tasks)));
+    }
+    if let (true, Some((first, _))) = (later, files.first()) {
+        plan.push(place, Step::ReceiveFds { first: *first, count: files.len() as u16 });
+    }
+    for (fd, tasks) in files {
+        plan.push(place, Step::JoinCgroup { fd, tasks });
+    }
+}
+
 pub(super) fn keyring(plan: &mut Plan, process: &Process, name: &str) {
     let label = process.selinux_label().as_deref().unwrap_or_default();
     let label = if label.is_empty() { Text::data([]) } else { Text::data(label.as_bytes()) };

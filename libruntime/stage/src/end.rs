@@ -4,7 +4,7 @@
 use crate::kernel::*;
 use crate::state::State;
 use linux_raw_sys::general as k;
-use onggi_stage::{Report, SyncPoint};
+use onggi_stage::{Fd, MAX_RECEIVED, Report, SyncPoint};
 
 /// The child is a sibling, so that the library can wait for it; it goes on with the plan, and we end.
 pub fn clone(state: &State, flags: u64) -> Done {
@@ -25,6 +25,36 @@ pub fn clone(state: &State, flags: u64) -> Done {
 pub fn sync(state: &State, point: SyncPoint) -> Done {
     state.report(Report::At(point as u32))?;
     state.wait()
+}
+
+/// One byte with descriptors beside it (unix(7), SCM_RIGHTS).
+pub fn receive_fds(state: &mut State, first: Fd, count: u16) -> Done {
+    const NOT_ALL: Failed = Failed { call: Sysno::recvmsg, errno: EPROTO };
+    const CLOEXEC: usize = 0x4000_0000;
+    const HEADER: usize = 16;
+    state.report(Report::At(SyncPoint::Cgroups as u32))?;
+    let mut word = [0u8; 1];
+    let vector = [word.as_mut_ptr() as usize, word.len()];
+    // struct cmsghdr and the descriptors; both architectures are 64-bit and little-endian.
+    let mut control = [0u64; HEADER / 8 + MAX_RECEIVED / 2];
+    // struct msghdr: name, its length, vector, count, control, its length, flags.
+    let (at, size) = (control.as_mut_ptr() as usize, size_of_val(&control));
+    let mut message = [0, 0, vector.as_ptr() as usize, 1, at, size, 0];
+    loop {
+        match call(Sysno::recvmsg, [state.channel as usize, message.as_mut_ptr() as usize, CLOEXEC]) {
+            Err(Failed { errno: EINTR, .. }) => {}
+            Ok(0) => return Err(NOT_ALL),
+            other => break other.map(drop)?,
+        }
+    }
+    let [length, _, fds @ ..] = control;
+    if length != (HEADER + 4 * usize::from(count)) as u64 {
+        return Err(NOT_ALL);
+    }
+    for (at, pair) in (0..count).zip(fds.iter().flat_map(|pair| [*pair, pair >> 32])) {
+        state.set_fd(Fd(first.0 + at), pair as i32);
+    }
+    Ok(())
 }
 
 /// Whoever starts the container connects, hears that it is the one, and says when to go on.

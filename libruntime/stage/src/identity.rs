@@ -36,6 +36,13 @@ pub fn write_process(procfs: i32, path: &[u8], value: &[u8]) -> Done {
     write_proc(procfs, &name, value)
 }
 
+/// "0" is whoever writes it.
+pub fn join_cgroup(tasks: i32) -> Done {
+    write(tasks, b"0")?;
+    close(tasks);
+    Ok(())
+}
+
 pub fn write_sysctl(procfs: i32, path: &[u8], value: &[u8]) -> Done {
     write_proc(procfs, path, value)
 }

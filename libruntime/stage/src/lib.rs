@@ -25,6 +25,9 @@ pub const MAX_SOURCES: usize = 4096;
 /// How many file descriptors a plan may hand over.
 pub const MAX_FDS: usize = 256;
 
+/// How many of them can be sent later.
+pub const MAX_RECEIVED: usize = 64;
+
 /// What stands before the steps in the encoded plan.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Header<T> {
@@ -212,6 +215,17 @@ pub enum Step<T> {
     },
 
     // --- identity and limits ----------------------------------------------------------------------
+    /// Waits until the library has made the cgroups and sends `count` descriptors, which `first` and
+    /// those after it are from then on.
+    ReceiveFds {
+        first: Fd,
+        count: u16,
+    },
+    /// Moves this process into the cgroup whose file `tasks` is open behind `fd`.
+    JoinCgroup {
+        fd: Fd,
+        tasks: T,
+    },
     SetHostname {
         name: T,
     },
@@ -332,6 +346,8 @@ pub enum SyncPoint {
     Created = 2,
     /// All is set up but what `start` does.
     Ready = 3,
+    /// The process wants the files through which it joins its cgroups.
+    Cgroups = 4,
 }
 
 /// What the stage says: one datagram of twelve bytes.

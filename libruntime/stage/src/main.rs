@@ -21,6 +21,7 @@ mod state;
 
 use kernel::*;
 use onggi_stage::{Header, Report, Step};
+use paths::Missing;
 use state::State;
 
 static mut STATE: State = State::EMPTY;
@@ -111,15 +112,10 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
                 copy_up::copy_up(state.root, target, mount)?;
             }
             mounts::set_attributes(mount, attrs)?;
-            mounts::attach(state.root, mount, target, strict)?;
-            close(mount);
-            Ok(())
+            mounts::attach(state.root, mount, Missing::Directory, target, strict)
         }
         MoveMount { source, target, strict } => {
-            let tree = state.take_source(source)?;
-            mounts::attach(state.root, tree, target, strict)?;
-            close(tree);
-            Ok(())
+            mounts::attach_source(state.root, state.take_source(source)?, target, strict)
         }
         SetAttributes { target, attrs } => mounts::set_attributes_at(state.root, target, attrs),
         MakeNode { path, mode, major, minor, uid, gid } => {
@@ -136,6 +132,8 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         MoveRoot => mounts::move_root(state.root),
         MaskPath { path, source } => mounts::mask_path(state, path, source),
         ReadonlyPath { path } => mounts::readonly_path(state.root, path),
+        ReceiveFds { first, count } => end::receive_fds(state, first, count),
+        JoinCgroup { fd, .. } => identity::join_cgroup(state.fd(fd)),
         SetHostname { name } => identity::set_hostname(name),
         SetDomainname { name } => identity::set_domainname(name),
         SetSid => identity::setsid(),

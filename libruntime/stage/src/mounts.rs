@@ -158,12 +158,18 @@ pub fn fetch_source(scratch: i32, source: Source) -> Done<i32> {
     open_tree(scratch, &parked_name(source), true)
 }
 
-pub fn attach(root: i32, tree: i32, target: &[u8], strict: bool) -> Done {
-    let missing = if is_directory(tree)? { Missing::Directory } else { Missing::File };
-    let place = paths::ensure(root, target, missing, strict)?;
+/// Attaches a tree, and lets go of it. Where `target` is missing it is made to be `like` its top.
+pub fn attach(root: i32, tree: i32, like: Missing, target: &[u8], strict: bool) -> Done {
+    let place = paths::ensure(root, target, like, strict)?;
     move_mount(tree, place)?;
     close(place);
+    close(tree);
     Ok(())
+}
+
+pub fn attach_source(root: i32, tree: i32, target: &[u8], strict: bool) -> Done {
+    let like = if is_directory(tree)? { Missing::Directory } else { Missing::File };
+    attach(root, tree, like, target, strict)
 }
 
 /// A new filesystem; `options` is a list of pairs, each text ending in NUL.

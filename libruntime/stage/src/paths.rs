@@ -60,20 +60,34 @@ impl Prefix {
 pub fn ensure(root: i32, path: &[u8], missing: Missing, strict: bool) -> Done<i32> {
     let opened = if strict { resolve_strictly(root, path) } else { resolve(root, path) };
     match opened {
-        Err(Failed { errno: ENOENT, .. }) => make(root, text(path), missing, 0),
+        Err(Failed { errno: ENOENT, .. }) => make_last(root, text(path), missing),
         other => other,
     }
+}
+
+/// Makes the last component, which is usually all that is missing, or all that are.
+fn make_last(root: i32, path: &[u8], missing: Missing) -> Done<i32> {
+    let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    if start < path.len()
+        && let Ok(parent) = Prefix::of([path, b"", b""])?.cut(start, |parent| resolve(root, parent))
+    {
+        let made = make_one(root, parent, path, (start, path.len()), missing, 0);
+        close(parent);
+        return made;
+    }
+    make(root, path, missing, 0)
 }
 
 /// The same for the directory that is to hold `path`; returns it and the last component with its NUL.
 pub fn ensure_parent(root: i32, path: &[u8]) -> Done<(i32, &[u8])> {
     let cut = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
     let (parent, name) = path.split_at(cut);
-    let parent = match parent {
-        [] => make(root, b".", Missing::Directory, 0)?,
-        _ => make(root, parent, Missing::Directory, 0)?,
+    let parent = if parent.is_empty() { b"." } else { parent };
+    let opened = match Prefix::of([parent, b"", b""])?.cut(parent.len(), |parent| resolve(root, parent)) {
+        Err(Failed { errno: ENOENT, .. }) => make(root, parent, Missing::Directory, 0)?,
+        other => other?,
     };
-    Ok((parent, name))
+    Ok((opened, name))
 }
 
 /// A path without its NUL.

@@ -55,6 +55,12 @@ impl State {
         self.handed.get(usize::from(fd.0)).copied().unwrap_or(-1)
     }
 
+    pub fn set_fd(&mut self, fd: Fd, number: i32) {
+        if let Some(slot) = self.handed.get_mut(usize::from(fd.0)) {
+            *slot = number;
+        }
+    }
+
     pub fn procfs(&self) -> i32 {
         self.handed[PROCFS]
     }

@@ -19,7 +19,7 @@ fn v1(given: &mut Given) {
         host_path: format!("/sys/fs/cgroup/{name}/box").into(),
         links: links.iter().map(|text| text.to_string()).collect(),
     };
-    given.host.cgroup_v2 = false;
+    given.host.cgroup_tasks = vec!["/sys/fs/cgroup/cpu,cpuacct/box/tasks".into()];
     given.host.cgroup_mounts = vec![
         mount("cpu,cpuacct", false, &["cpu", "cpuacct"], &["cpu", "cpuacct"]),
         mount("systemd", false, &["none", "name=systemd"], &[]),
@@ -62,7 +62,8 @@ fn v1_in_a_cgroup_namespace_waits_until_it_is_in_its_cgroups() {
         &with(r#", {"type": "cgroup"}"#),
         expect![[r#"
             after JoinSessionKeyring
-            + linux.cgroupsPath: Sync { point: Attached }
+            + linux.cgroupsPath: ReceiveFds { first: Fd(2), count: 1 }
+            + linux.cgroupsPath: JoinCgroup { fd: Fd(2), tasks: "/sys/fs/cgroup/cpu,cpuacct/box/tasks" }
             + linux.namespaces: Unshare { namespaces: cgroup }
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
             + mounts[0]: Mount { fstype: "cgroup", options: "source cgroup cpu  cpuacct ", target: "/sys/fs/cgroup/cpu,cpuacct", flags: ro+nosuid }
@@ -71,6 +72,8 @@ fn v1_in_a_cgroup_namespace_waits_until_it_is_in_its_cgroups() {
             + mounts[0]: Mount { fstype: "cgroup", options: "source cgroup none  name systemd", target: "/sys/fs/cgroup/systemd", flags: ro+nosuid }
             + mounts[0]: Mount { fstype: "cgroup2", options: "source cgroup", target: "/sys/fs/cgroup/unified", flags: ro+nosuid }
             + mounts[0]: SetAttributes { target: "/sys/fs/cgroup", attrs: Attrs { set: ro } }
+            after process.args[0]: Exec
+            + linux.cgroupsPath: Fd(2) is CgroupTasks("/sys/fs/cgroup/cpu,cpuacct/box/tasks")
         "#]],
     );
 }
@@ -86,6 +89,8 @@ fn v1_without_a_cgroup_namespace_is_one_directory_of_each_hierarchy() {
             + mounts[0].source: OpenSource { source: Source(1), host_path: "/sys/fs/cgroup/systemd/box" }
             + mounts[0].source: OpenSource { source: Source(2), host_path: "/sys/fs/cgroup/unified/box" }
             after JoinSessionKeyring
+            + linux.cgroupsPath: ReceiveFds { first: Fd(2), count: 1 }
+            + linux.cgroupsPath: JoinCgroup { fd: Fd(2), tasks: "/sys/fs/cgroup/cpu,cpuacct/box/tasks" }
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup/cpu,cpuacct" }
@@ -96,6 +101,8 @@ fn v1_without_a_cgroup_namespace_is_one_directory_of_each_hierarchy() {
             + mounts[0]: CloneSource { source: Source(2), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(2), target: "/sys/fs/cgroup/unified" }
             + mounts[0]: SetAttributes { target: "/sys/fs/cgroup", attrs: Attrs { set: ro } }
+            after process.args[0]: Exec
+            + linux.cgroupsPath: Fd(2) is CgroupTasks("/sys/fs/cgroup/cpu,cpuacct/box/tasks")
         "#]],
     );
 }
@@ -108,8 +115,12 @@ fn a_joined_cgroup_namespace_is_entered_like_any_other() {
         expect![[r#"
             after ResetSignals
             + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: cgroup }
+            after JoinSessionKeyring
+            + linux.cgroupsPath: ReceiveFds { first: Fd(3), count: 1 }
+            + linux.cgroupsPath: JoinCgroup { fd: Fd(3), tasks: "/sys/fs/cgroup/cpu,cpuacct/box/tasks" }
             after process.args[0]: Exec
             + linux.namespaces[1]: Fd(2) is Namespace("/proc/9/ns/cgroup")
+            + linux.cgroupsPath: Fd(3) is CgroupTasks("/sys/fs/cgroup/cpu,cpuacct/box/tasks")
         "#]],
     );
 }

@@ -51,7 +51,6 @@ fn names(change: impl Fn(&mut Given), user_namespace: bool) -> Vec<String> {
     change(&mut given);
     let (plan, _) = planned(&everything(user_namespace), &given).unwrap();
     let name = |step: &Step<_>| match step {
-        Step::Sync { point: SyncPoint::Attached } => "Attached".to_string(),
         Step::Sync { point: SyncPoint::Created } => "Created".to_string(),
         Step::Sync { point: SyncPoint::Ready } => "Ready".to_string(),
         Step::Unshare { namespaces } => format!("Unshare {namespaces:#x}"),
@@ -82,7 +81,8 @@ const ALWAYS: &str = "
     Unshare 0x80 < Setns 0x20000000
     Clone < OpenRoot
     OpenRoot < Mount
-    Attached < Unshare 0x2000000
+    ReceiveFds < JoinCgroup
+    JoinCgroup < Unshare 0x2000000
     Unshare 0x2000000 < Mount
     Mount < OpenConsole
     OpenConsole < MountConsole
@@ -106,14 +106,14 @@ const ALWAYS: &str = "
 
 #[test]
 fn the_order_holds_as_root_without_a_user_namespace() {
-    let names = names(|given| given.host.cgroup_v2 = false, false);
+    let names = names(|given| given.host.cgroup_tasks = vec!["/cg/tasks".into()], false);
     assert_order(&names, ALWAYS);
     assert_order(&names, "Setns 0x40000000 < Unshare 0x20000\n MoveMount < Created\n MakeNode < Created");
 }
 
 #[test]
 fn the_order_holds_in_a_joined_user_namespace() {
-    let names = names(|given| given.host.cgroup_v2 = false, true);
+    let names = names(|given| given.host.cgroup_tasks = vec!["/cg/tasks".into()], true);
     assert_order(&names, ALWAYS);
     assert_order(
         &names,
@@ -130,7 +130,7 @@ fn the_order_holds_in_a_joined_user_namespace() {
 #[test]
 fn the_order_holds_without_root() {
     let change = |given: &mut Given| {
-        given.host.cgroup_v2 = false;
+        given.host.cgroup_tasks = vec!["/cg/tasks".into()];
         given.host.uid = 1000;
     };
     let names = names(change, true);
@@ -147,5 +147,6 @@ fn the_order_holds_without_root() {
 
 #[test]
 fn cgroup_v2_needs_no_wait_before_its_namespace() {
-    assert!(!names(|_| {}, false).contains(&"Attached".to_string()));
+    let names = names(|_| {}, false);
+    assert!(!names.iter().any(|name| ["Attached", "ReceiveFds", "JoinCgroup"].contains(&name.as_str())));
 }
