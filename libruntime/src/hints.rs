@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::plan::Text;
 use nix::errno::Errno;
-use onggi_stage::Step;
+use onggi_stage::{NamespaceFlags, Step};
 
 /// The error for `step`, which failed in the system call `call`.
 pub(crate) fn render(step: &Step<Text>, origin: &str, call: &str, errno: Errno) -> Error {
@@ -72,8 +72,9 @@ fn object(step: &Step<Text>) -> String {
         | Chdir { path } => path.first(),
         JoinCgroup { tasks, .. } => tasks.first(),
         SetHostname { name } | SetDomainname { name } => name.first(),
-        Setns { namespaces, .. } | Unshare { namespaces } => namespace_names(u64::from(*namespaces)),
-        Clone { flags } => namespace_names(*flags),
+        Setns { namespaces, .. } | Unshare { namespaces } | Clone { namespaces } => {
+            namespace_names(*namespaces)
+        }
         SetRlimit { resource, soft, hard } => format!("resource {resource}, soft {soft}, hard {hard}"),
         SetIds { uid, gid } => format!("to user {uid} and group {gid}"),
         OpenConsole { .. } => "/dev/pts/ptmx".into(),
@@ -82,20 +83,8 @@ fn object(step: &Step<Text>) -> String {
     }
 }
 
-fn namespace_names(flags: u64) -> String {
-    const NAMES: &[(libc::c_int, &str)] = &[
-        (libc::CLONE_NEWNS, "mount"),
-        (libc::CLONE_NEWCGROUP, "cgroup"),
-        (libc::CLONE_NEWUTS, "uts"),
-        (libc::CLONE_NEWIPC, "ipc"),
-        (libc::CLONE_NEWUSER, "user"),
-        (libc::CLONE_NEWPID, "pid"),
-        (libc::CLONE_NEWNET, "network"),
-        (0x80, "time"),
-    ];
-    let named = NAMES.iter().filter(|(flag, _)| flags & *flag as u64 != 0).map(|(_, name)| *name);
-    let names: Vec<_> = named.collect();
-    if names.is_empty() { String::new() } else { format!("{} namespace", names.join("+")) }
+fn namespace_names(flags: NamespaceFlags) -> String {
+    if flags.0 == 0 { String::new() } else { format!("{flags:?} namespace") }
 }
 
 /// Only what is truly known.

@@ -7,7 +7,7 @@ use crate::error::{Error, Finding, Result};
 use crate::host::Host;
 use crate::seccomp::Filter;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
-use onggi_stage::{Attrs, Fd, Step, SyncPoint};
+use onggi_stage::{Attrs, Fd, NamespaceFlags, PropagationFlags, Step, SyncPoint};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -133,8 +133,11 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     join(&mut plan, &namespaces, outside);
     let own_mounts = namespaces.is_new(Ns::Mount);
     if own_mounts {
-        plan.push("linux.namespaces", Step::Unshare { namespaces: Ns::Mount as u32 });
-        plan.push("linux.rootfsPropagation", Step::SetPropagation { propagation: propagation.namespace });
+        plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Mount as u64) });
+        plan.push(
+            "linux.rootfsPropagation",
+            Step::SetPropagation { propagation: PropagationFlags(propagation.namespace) },
+        );
     }
     // Sources are paths of the caller, so they are opened in its mounts, before any of ours.
     let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces)?;
@@ -150,11 +153,14 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         && let Some(path) = pid.path()
     {
         let fd = plan.hand(place(at), Handed::Namespace(path.clone()));
-        plan.push(place(at), Step::Setns { fd, namespaces: Ns::Pid as u32 });
+        plan.push(place(at), Step::Setns { fd, namespaces: NamespaceFlags(Ns::Pid as u64) });
     }
     // The mount namespace is made again where it must belong to the user namespace.
     let mount_again = if needs_scratch { Ns::Mount as u64 } else { 0 };
-    plan.push("linux.namespaces", Step::Clone { flags: namespaces.cloned() | mount_again });
+    plan.push(
+        "linux.namespaces",
+        Step::Clone { namespaces: NamespaceFlags(namespaces.cloned() | mount_again) },
+    );
 
     // --- stage2: the container's init -----------------------------------------------------------
     if namespaces.user.is_some() {
@@ -172,7 +178,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     process::join_cgroups(&mut plan, host, true);
     if namespaces.is_new(Ns::Cgroup) {
         // It begins where the process is now.
-        plan.push("linux.namespaces", Step::Unshare { namespaces: Ns::Cgroup as u32 });
+        plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Cgroup as u64) });
     }
     mounts.attach(&mut plan);
     devices::make(&mut plan, &linux, &mounts);
@@ -233,14 +239,14 @@ fn missing(property: &str) -> Error {
 
 fn enter_user_namespace(plan: &mut Plan, namespaces: &Namespaces) {
     if let (Some(fd), Some((at, _))) = (namespaces.user, namespaces.position(Ns::User)) {
-        plan.push(place(at), Step::Setns { fd, namespaces: Ns::User as u32 });
+        plan.push(place(at), Step::Setns { fd, namespaces: NamespaceFlags(Ns::User as u64) });
     }
 }
 
 fn join(plan: &mut Plan, namespaces: &Namespaces, wanted: impl Fn(&LinuxNamespace) -> bool) {
     for (at, namespace, path) in namespaces.joined().filter(|(_, namespace, _)| wanted(namespace)) {
         let fd = plan.hand(place(at), Handed::Namespace(path.into()));
-        plan.push(place(at), Step::Setns { fd, namespaces: namespace.typ() as u32 });
+        plan.push(place(at), Step::Setns { fd, namespaces: NamespaceFlags(namespace.typ() as u64) });
     }
 }
 
@@ -273,7 +279,7 @@ fn attach_root(plan: &mut Plan, rootfs: &Path, propagation: &Propagation, scratc
     if propagation.shared && own_mounts {
         plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path: host_path.clone() });
     }
-    let propagation = propagation.setup;
+    let propagation = PropagationFlags(propagation.setup);
     plan.push(
         "root.path",
         if scratch {
@@ -289,7 +295,7 @@ fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {
         return;
     }
     // The offsets can be written until a process is in the namespace: it is for our child.
-    plan.push("linux.namespaces", Step::Unshare { namespaces: Ns::Time as u32 });
+    plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Time as u64) });
     let offsets = linux.time_offsets().iter().flatten();
     let mut lines: Vec<_> = offsets
         .map(|(clock, offset)| {

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::seccomp::Filter;
 use oci_spec::runtime::{Hook, LinuxNamespaceType as Ns, Process, Spec};
-use onggi_stage::{Secret, Step, SyncPoint};
+use onggi_stage::{NamespaceFlags, Secret, Step, SyncPoint};
 
 /// The plan that runs `process` in the container of `spec`, which runs as the process behind
 /// [`Handed::Pidfd`]. All is done outside its pid namespace, whose members could look at us.
@@ -21,7 +21,7 @@ pub fn exec(
     let linux = spec.linux().clone().unwrap_or_default();
     let listed = || linux.namespaces().iter().flatten();
     let in_user_namespace = listed().any(|namespace| namespace.typ() == Ns::User);
-    let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u32);
+    let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u64);
     let affinity = process.exec_cpu_affinity().as_ref();
 
     plan.push("", Step::ResetSignals);
@@ -36,12 +36,12 @@ pub fn exec(
     }
     process::join_cgroups(&mut plan, host, false);
     let fd = plan.hand("", Handed::Pidfd);
-    plan.push("linux.namespaces", Step::Setns { fd, namespaces });
+    plan.push("linux.namespaces", Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
     plan.push("root.path", Step::OpenRoot { path: Text::of("/") });
     if process.terminal().unwrap_or(false) {
         process::open_console(&mut plan, process, request)?;
     }
-    plan.push("linux.namespaces", Step::Clone { flags: 0 });
+    plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(0) });
     if in_user_namespace {
         plan.push("linux.uidMappings", Step::SetIds { uid: 0, gid: 0 });
     }
@@ -72,13 +72,13 @@ pub(crate) fn hook(hook: &Hook, place: &str, inside: Option<&Spec>) -> Plan {
     let place = place.to_string();
     let linux = inside.and_then(|spec| spec.linux().clone()).unwrap_or_default();
     let listed = || linux.namespaces().iter().flatten();
-    let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u32);
+    let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u64);
     plan.push("", Step::ResetSignals);
     if inside.is_some() {
         let fd = plan.hand("", Handed::Pidfd);
-        plan.push(place.clone(), Step::Setns { fd, namespaces });
+        plan.push(place.clone(), Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
     }
-    plan.push(place.clone(), Step::Clone { flags: 0 });
+    plan.push(place.clone(), Step::Clone { namespaces: NamespaceFlags(0) });
     if inside.is_some() && listed().any(|namespace| namespace.typ() == Ns::User) {
         plan.push(place.clone(), Step::SetIds { uid: 0, gid: 0 });
     }

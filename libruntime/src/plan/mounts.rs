@@ -6,7 +6,7 @@ use super::{Handed, IdMaps, Plan, Text, devices};
 use crate::error::{Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Mount, Spec};
-use onggi_stage::{Attrs, Fd, Source, Step};
+use onggi_stage::{Attrs, Fd, MountFlags, Source, Step};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -144,8 +144,8 @@ impl Mounts {
             let (mut flags, mut attrs) = new_mount_attributes(&options.attrs);
             if options.copy_up {
                 // Read-only only once everything is in it.
-                attrs.set = flags & libc::MOUNT_ATTR_RDONLY;
-                flags &= !libc::MOUNT_ATTR_RDONLY;
+                attrs.set = flags.0 & libc::MOUNT_ATTR_RDONLY;
+                flags.0 &= !libc::MOUNT_ATTR_RDONLY;
             }
             let label = site.label.filter(|_| !matches!(fstype, "proc" | "sysfs"));
             let (copy_up, options) = (options.copy_up, filesystem_options(mount, &options, label));
@@ -305,8 +305,8 @@ fn private_unless_asked(mut attrs: Attrs) -> Attrs {
 }
 
 /// A new mount is one alone, private, and has what fsmount(2) gives it.
-fn new_mount_attributes(attrs: &Attrs) -> (u64, Attrs) {
-    (attrs.set | attrs.rec_set, Attrs { propagation: attrs.propagation, ..Attrs::default() })
+fn new_mount_attributes(attrs: &Attrs) -> (MountFlags, Attrs) {
+    (MountFlags(attrs.set | attrs.rec_set), Attrs { propagation: attrs.propagation, ..Attrs::default() })
 }
 
 fn filesystem_options(mount: &Mount, options: &Options, label: Option<&str>) -> Text {

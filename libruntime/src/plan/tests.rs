@@ -135,8 +135,8 @@ fn line(origin: &str, text: &str) -> String {
     if origin.is_empty() { text.to_string() } else { format!("{origin}: {text}") }
 }
 
-/// A step with its flags by name, and without those that are zero. The listener's number depends
-/// on what else is handed over, and is left out.
+/// A step without what is usual. The listener's number depends on what else is handed over, and is
+/// left out.
 fn brief(step: &Step<super::Text>) -> String {
     let text = match step {
         Step::AwaitStart { .. } => "AwaitStart".to_string(),
@@ -144,91 +144,17 @@ fn brief(step: &Step<super::Text>) -> String {
         Step::SetSeccomp { flags, notify, .. } => {
             format!("SetSeccomp {{ flags: {flags}, notify: {notify} }}")
         }
-        Step::SetPropagation { .. } => named(format!("{step:?}"), "propagation: ", PROPAGATION),
-        Step::Clone { .. } => named(format!("{step:?}"), "flags: ", NAMESPACES),
         _ => format!("{step:?}"),
     };
-    let mut text = named(text, "namespaces: ", NAMESPACES);
-    for key in [" propagation: ", "rec_set: ", "rec_clear: ", "clear: ", " set: ", ", flags: "] {
-        let names = if key == " propagation: " { PROPAGATION } else { ATTRIBUTES };
-        if !matches!(step, Step::Clone { .. } | Step::SetSeccomp { .. }) {
-            text = named(text, key, names);
-        }
-    }
-    for nothing in [
-        "rec_set: 0",
-        "rec_clear: 0",
-        " set: 0",
-        "clear: 0",
-        "propagation: 0",
-        "flags: 0",
-        "recursive: false",
-        "copy_up: false",
-        "strict: false",
-        "recursive_map: false",
-        "notify: false",
-    ] {
-        let bare = nothing.trim_start();
-        for form in [format!(" {bare},"), format!(", {bare} }}"), format!("{{ {bare} }}")] {
-            let kept = match &form[..1] {
-                "," => " }",
-                "{" => "{}",
-                _ => "",
-            };
-            text = text.replace(&form, kept);
-        }
-    }
-    text.replace(" attrs: Attrs {},", "").replace(", attrs: Attrs {}", "")
-}
-
-const NAMESPACES: &[(u64, &str)] = &[
-    (0x2_0000, "mount"),
-    (0x200_0000, "cgroup"),
-    (0x400_0000, "uts"),
-    (0x800_0000, "ipc"),
-    (0x1000_0000, "user"),
-    (0x2000_0000, "pid"),
-    (0x4000_0000, "network"),
-    (0x80, "time"),
-];
-const PROPAGATION: &[(u64, &str)] = &[
-    (1 << 14, "rec"),
-    (1 << 17, "unbindable"),
-    (1 << 18, "private"),
-    (1 << 19, "slave"),
-    (1 << 20, "shared"),
-];
-const ATTRIBUTES: &[(u64, &str)] = &[
-    (1, "ro"),
-    (2, "nosuid"),
-    (4, "nodev"),
-    (8, "noexec"),
-    (0x70, "atimes"),
-    (0x10, "noatime"),
-    (0x20, "strictatime"),
-    (0x80, "nodiratime"),
-    (0x20_0000, "nosymfollow"),
-];
-
-/// Replaces the number behind each `key` by the names of its bits.
-fn named(text: String, key: &str, names: &[(u64, &str)]) -> String {
-    let mut parts = text.split(key);
-    let mut result = parts.next().unwrap_or_default().to_string();
-    for part in parts {
-        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-        let mut number: u64 = part[..digits].parse().unwrap_or(0);
-        let mut found = Vec::new();
-        for (bits, name) in names {
-            if number & bits == *bits {
-                found.push(*name);
-                number &= !bits;
-            }
-        }
-        let shown =
-            if found.is_empty() || number != 0 { part[..digits].to_string() } else { found.join("+") };
-        result += &format!("{key}{shown}{}", &part[digits..]);
-    }
-    result
+    let usual = [
+        ", attrs: unchanged",
+        ", recursive: false",
+        ", copy_up: false",
+        ", strict: false",
+        ", recursive_map: false",
+        ", notify: false",
+    ];
+    usual.iter().fold(text, |text, nothing| text.replace(nothing, ""))
 }
 
 /// The longest common subsequence stays out; each run of changes says which step it follows.

@@ -4,13 +4,13 @@
 use crate::kernel::*;
 use crate::state::State;
 use linux_raw_sys::general as k;
-use onggi_stage::{Fd, MAX_RECEIVED, Report, SyncPoint};
+use onggi_stage::{Fd, MAX_RECEIVED, NamespaceFlags, Report, SyncPoint};
 
 /// The child is a sibling, so that the library can wait for it; it goes on with the plan, and we end.
-pub fn clone(state: &State, flags: u64) -> Done {
+pub fn clone(state: &State, namespaces: NamespaceFlags) -> Done {
     // SAFETY: the structure is plain integers, for which zeros are a value.
     let mut args: k::clone_args = unsafe { core::mem::zeroed() };
-    args.flags = flags | u64::from(k::CLONE_PARENT);
+    args.flags = namespaces.0 | u64::from(k::CLONE_PARENT);
     let pid = call(Sysno::clone3, [&raw const args as usize, size_of::<k::clone_args>()])?;
     if pid != 0 {
         exit(0);

@@ -3,7 +3,7 @@
 use crate::kernel::*;
 use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
-use onggi_stage::Capabilities;
+use onggi_stage::{Capabilities, NamespaceFlags};
 
 /// `CLONE_CLEAR_SIGHAND` leaves ignored signals ignored (clone(2)), and a parent ignores SIGPIPE
 /// more often than not.
@@ -57,12 +57,12 @@ fn write_proc(procfs: i32, path: &[u8], value: &[u8]) -> Done {
     written
 }
 
-pub fn setns(fd: i32, namespaces: u32) -> Done {
-    call(Sysno::setns, [fd as usize, namespaces as usize]).map(drop)
+pub fn setns(fd: i32, namespaces: NamespaceFlags) -> Done {
+    call(Sysno::setns, [fd as usize, namespaces.0 as usize]).map(drop)
 }
 
-pub fn unshare(namespaces: u32) -> Done {
-    call(Sysno::unshare, [namespaces as usize]).map(drop)
+pub fn unshare(namespaces: NamespaceFlags) -> Done {
+    call(Sysno::unshare, [namespaces.0 as usize]).map(drop)
 }
 
 pub fn set_hostname(name: &[u8]) -> Done {

@@ -10,6 +10,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod bits;
+
+pub use bits::{MountFlags, NamespaceFlags, PropagationFlags};
 use serde::{Deserialize, Serialize};
 
 /// Which of the file descriptors that the library hands over; an index into [`Header::fds`].
@@ -36,7 +39,7 @@ pub struct Header<T> {
 }
 
 /// Changes to a mount's attributes, as mount_setattr(2) takes them; zeros change nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attrs {
     /// `MOUNT_ATTR_*` to set on the mount.
     pub set: u64,
@@ -79,15 +82,15 @@ pub enum Step<T> {
     /// setns(2); `namespaces` are `CLONE_NEW*`, several when `fd` is a pidfd.
     Setns {
         fd: Fd,
-        namespaces: u32,
+        namespaces: NamespaceFlags,
     },
     /// unshare(2).
     Unshare {
-        namespaces: u32,
+        namespaces: NamespaceFlags,
     },
     /// The propagation of every mount of this mount namespace.
     SetPropagation {
-        propagation: u64,
+        propagation: PropagationFlags,
     },
     /// Opens a host path: what is mounted or renamed later does not change what it is.
     OpenSource {
@@ -124,12 +127,12 @@ pub enum Step<T> {
     /// Clones the container's root, attaches it over itself and makes it the working directory.
     AttachRootfs {
         host_path: T,
-        propagation: u64,
+        propagation: PropagationFlags,
     },
     /// The same, but below a scratch directory that also takes parked sources.
     AttachRootfsInScratch {
         host_path: T,
-        propagation: u64,
+        propagation: PropagationFlags,
     },
     /// Attaches a source in the scratch directory.
     ParkSource {
@@ -144,7 +147,7 @@ pub enum Step<T> {
     },
     /// clone3(2) with `CLONE_PARENT`. The child reports its pid and goes on with the next step; the parent ends.
     Clone {
-        flags: u64,
+        namespaces: NamespaceFlags,
     },
 
     // --- the container's mounts ---------------------------------------------------------------
@@ -157,7 +160,7 @@ pub enum Step<T> {
         fstype: T,
         options: T,
         target: T,
-        flags: u64,
+        flags: MountFlags,
         attrs: Attrs,
         copy_up: bool,
         strict: bool,

@@ -76,7 +76,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         WriteSysctl { path, value } => identity::write_sysctl(state.procfs(), path, value),
         Setns { fd, namespaces } => identity::setns(state.fd(fd), namespaces),
         Unshare { namespaces } => identity::unshare(namespaces),
-        SetPropagation { propagation } => mounts::set_propagation(propagation),
+        SetPropagation { propagation } => mounts::set_propagation(propagation.0),
         OpenSource { source, host_path } => {
             let fd = openat(AT_FDCWD, host_path, linux_raw_sys::general::O_PATH)?;
             state.put_source(source, fd)
@@ -94,9 +94,9 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             state.put_source(source, tree)
         }
         PrivateParent { host_path } => mounts::private_parent(host_path),
-        AttachRootfs { host_path, propagation } => mounts::attach_rootfs(host_path, propagation),
+        AttachRootfs { host_path, propagation } => mounts::attach_rootfs(host_path, propagation.0),
         AttachRootfsInScratch { host_path, propagation } => {
-            mounts::attach_rootfs_in_scratch(host_path, propagation)
+            mounts::attach_rootfs_in_scratch(host_path, propagation.0)
         }
         ParkSource { source } => mounts::park_source(state, source),
         UnlockRoot => mounts::unlock_root(state),
@@ -104,10 +104,10 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             let tree = mounts::fetch_source(state.scratch, source)?;
             state.put_source(source, tree)
         }
-        Clone { flags } => end::clone(state, flags),
+        Clone { namespaces } => end::clone(state, namespaces),
         OpenRoot { path } => nodes::open_root(state, path),
         Mount { fstype, options, target, flags, attrs, copy_up, strict } => {
-            let mount = mounts::filesystem(fstype, options, flags)?;
+            let mount = mounts::filesystem(fstype, options, flags.0)?;
             if copy_up {
                 copy_up::copy_up(state.root, target, mount)?;
             }

@@ -51,7 +51,7 @@ fn access_times_of_a_new_filesystem() {
         r#""strictatime", "relatime""#,
         expect![[r#"
             after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t" }
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none }
         "#]],
     );
 }
@@ -62,7 +62,7 @@ fn options_of_the_superblock_go_to_the_filesystem() {
         r#""sync", "lazytime", "huge=never""#,
         expect![[r#"
             after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs sync  lazytime  huge never", target: "/t" }
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs sync  lazytime  huge never", target: "/t", flags: none }
         "#]],
     );
 }
@@ -73,7 +73,7 @@ fn options_that_mean_nothing_here_change_nothing() {
         r#""defaults", "silent", "loud", "iversion", "noiversion", "nofail""#,
         expect![[r#"
             after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t" }
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none }
         "#]],
     );
 }
@@ -84,7 +84,7 @@ fn the_opposites_of_attributes_clear_nothing_on_a_new_filesystem() {
         r#""ro", "nosuid", "nodev", "noexec", "nosymfollow", "rw", "suid", "dev", "exec", "symfollow""#,
         expect![[r#"
             after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t" }
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none }
         "#]],
     );
 }
@@ -106,7 +106,7 @@ fn a_new_filesystem_can_have_a_propagation() {
         r#""rshared""#,
         expect![[r#"
             after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", attrs: Attrs { propagation: rec+shared } }
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, attrs: Attrs { propagation: rec+shared } }
         "#]],
     );
 }
@@ -117,7 +117,7 @@ fn a_filesystem_without_a_source_is_called_none() {
         r#"{"mounts": [{"destination": "t", "type": "tmpfs"}]}"#,
         expect![[r#"
             after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source none", target: "/t" }
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source none", target: "/t", flags: none }
             after process.args[0]: Exec
             + warning: mounts[0].destination: "t" is relative, which is deprecated; it is read as relative to /
         "#]],
@@ -134,9 +134,9 @@ fn links_are_refused_where_procfs_and_sysfs_go() {
         ]}"#,
         expect![[r#"
             after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "proc", options: "source proc hidepid 2", target: "/proc", strict: true }
+            + mounts[0]: Mount { fstype: "proc", options: "source proc hidepid 2", target: "/proc", flags: none, strict: true }
             + mounts[1]: Mount { fstype: "sysfs", options: "source sysfs", target: "/sys", flags: ro, strict: true }
-            + mounts[2]: Mount { fstype: "mqueue", options: "source mqueue", target: "/dev/mqueue" }
+            + mounts[2]: Mount { fstype: "mqueue", options: "source mqueue", target: "/dev/mqueue", flags: none }
         "#]],
     );
 }
@@ -152,7 +152,7 @@ fn a_bind_source_is_opened_first_and_attached_in_its_turn() {
             after linux.rootfsPropagation: SetPropagation
             + mounts[1].source: OpenSource { source: Source(0), host_path: "/bundle/data" }
             after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t" }
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none }
             + mounts[1]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[1]: MoveMount { source: Source(0), target: "/t/d" }
         "#]],
@@ -251,7 +251,7 @@ fn a_remount_changes_what_is_there() {
         ]}"#,
         expect![[r#"
             after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t" }
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none }
             + mounts[1]: SetAttributes { target: "/t", attrs: Attrs { set: ro+nosuid } }
         "#]],
     );
@@ -383,7 +383,7 @@ fn masks_come_after_every_mount_and_share_the_hosts_null_device() {
             after linux.rootfsPropagation: SetPropagation
             + linux.maskedPaths: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", strict: true }
+            + mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: none, strict: true }
             after root.path: PivotRoot
             + linux.readonlyPaths[0]: ReadonlyPath { path: "/proc/sys" }
             + linux.maskedPaths[0]: MaskPath { path: "/proc/kcore", source: Source(0) }

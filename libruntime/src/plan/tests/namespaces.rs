@@ -17,8 +17,8 @@ fn new_namespaces_are_made_by_one_clone() {
         ]}}"#,
         expect![[r#"
             after root.path: AttachRootfs
-            - linux.namespaces: Clone {}
-            + linux.namespaces: Clone { flags: uts+ipc+pid+network }
+            - linux.namespaces: Clone { namespaces: none }
+            + linux.namespaces: Clone { namespaces: uts+ipc+pid+network }
         "#]],
     );
 }
@@ -30,7 +30,7 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
-            - linux.namespaces: Clone {}
+            - linux.namespaces: Clone { namespaces: none }
             + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
             + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
@@ -45,7 +45,7 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
             + linux.devices: ParkSource { source: Source(4) }
             + linux.devices: ParkSource { source: Source(5) }
             + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: user }
-            + linux.namespaces: Clone { flags: mount }
+            + linux.namespaces: Clone { namespaces: mount }
             + linux.uidMappings: SetGroups { groups: "" }
             + linux.uidMappings: SetIds { uid: 0, gid: 0 }
             + root.path: UnlockRoot
@@ -100,8 +100,8 @@ fn without_root_the_user_namespace_comes_first_and_needs_no_scratch() {
         r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}, {"type": "pid"}]}}"#,
         expect![[r#"
             after root.path: AttachRootfs
-            - linux.namespaces: Clone {}
-            + linux.namespaces: Clone { flags: pid }
+            - linux.namespaces: Clone { namespaces: none }
+            + linux.namespaces: Clone { namespaces: pid }
         "#]],
     );
     check_on(
@@ -118,8 +118,8 @@ fn without_root_the_user_namespace_comes_first_and_needs_no_scratch() {
             + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
             + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
             after root.path: AttachRootfs
-            - linux.namespaces: Clone {}
-            + linux.namespaces: Clone { flags: pid }
+            - linux.namespaces: Clone { namespaces: none }
+            + linux.namespaces: Clone { namespaces: pid }
             + linux.uidMappings: SetIds { uid: 0, gid: 0 }
             after JoinSessionKeyring
             - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
@@ -255,8 +255,8 @@ fn a_container_needs_a_mount_namespace_of_its_own() {
             - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             after root.path: AttachRootfs
-            - linux.namespaces: Clone {}
-            + linux.namespaces: Clone { flags: pid }
+            - linux.namespaces: Clone { namespaces: none }
+            + linux.namespaces: Clone { namespaces: pid }
             after linux.devices: Symlink
             - root.path: PivotRoot
             + root.path: Chroot
@@ -288,8 +288,8 @@ fn names_and_sysctls_are_set_in_the_entered_root_before_the_masks() {
         }}"#,
         expect![[r#"
             after root.path: AttachRootfs
-            - linux.namespaces: Clone {}
-            + linux.namespaces: Clone { flags: uts+network }
+            - linux.namespaces: Clone { namespaces: none }
+            + linux.namespaces: Clone { namespaces: uts+network }
             after root.path: PivotRoot
             + hostname: SetHostname { name: "h" }
             + domainname: SetDomainname { name: "d" }

@@ -53,8 +53,8 @@ fn names(change: impl Fn(&mut Given), user_namespace: bool) -> Vec<String> {
     let name = |step: &Step<_>| match step {
         Step::Sync { point: SyncPoint::Created } => "Created".to_string(),
         Step::Sync { point: SyncPoint::Ready } => "Ready".to_string(),
-        Step::Unshare { namespaces } => format!("Unshare {namespaces:#x}"),
-        Step::Setns { namespaces, .. } => format!("Setns {namespaces:#x}"),
+        Step::Unshare { namespaces } => format!("Unshare {namespaces:?}"),
+        Step::Setns { namespaces, .. } => format!("Setns {namespaces:?}"),
         other => format!("{other:?}").split([' ', '{']).next().unwrap_or_default().to_string(),
     };
     plan.steps().iter().map(|(step, _)| name(step)).collect()
@@ -74,16 +74,16 @@ fn assert_order(names: &[String], rules: &str) {
 const ALWAYS: &str = "
     ResetSignals < WriteProcess
     WriteProcess < Clone
-    Unshare 0x20000 < SetPropagation
+    Unshare mount < SetPropagation
     SetPropagation < OpenSource
     OpenSource < PrivateParent
-    Setns 0x20000000 < Clone
-    Unshare 0x80 < Setns 0x20000000
+    Setns pid < Clone
+    Unshare time < Setns pid
     Clone < OpenRoot
     OpenRoot < Mount
     ReceiveFds < JoinCgroup
-    JoinCgroup < Unshare 0x2000000
-    Unshare 0x2000000 < Mount
+    JoinCgroup < Unshare cgroup
+    Unshare cgroup < Mount
     Mount < OpenConsole
     OpenConsole < MountConsole
     MountConsole < Created
@@ -108,7 +108,7 @@ const ALWAYS: &str = "
 fn the_order_holds_as_root_without_a_user_namespace() {
     let names = names(|given| given.host.cgroup_tasks = vec!["/cg/tasks".into()], false);
     assert_order(&names, ALWAYS);
-    assert_order(&names, "Setns 0x40000000 < Unshare 0x20000\n MoveMount < Created\n MakeNode < Created");
+    assert_order(&names, "Setns network < Unshare mount\n MoveMount < Created\n MakeNode < Created");
 }
 
 #[test]
@@ -117,11 +117,11 @@ fn the_order_holds_in_a_joined_user_namespace() {
     assert_order(&names, ALWAYS);
     assert_order(
         &names,
-        "OpenDevice < Setns 0x10000000
-         Setns 0x40000000 < Unshare 0x20000
+        "OpenDevice < Setns user
+         Setns network < Unshare mount
          AttachRootfsInScratch < ParkSource
-         ParkSource < Setns 0x10000000
-         Setns 0x10000000 < Unshare 0x80
+         ParkSource < Setns user
+         Setns user < Unshare time
          Clone < FetchSource
          OpenRoot < FetchSource",
     );
@@ -137,10 +137,10 @@ fn the_order_holds_without_root() {
     assert_order(&names, ALWAYS);
     assert_order(
         &names,
-        "ResetSignals < Setns 0x10000000
-         Setns 0x10000000 < Unshare 0x20000
-         AttachRootfs < Setns 0x40000000
-         Setns 0x40000000 < Clone",
+        "ResetSignals < Setns user
+         Setns user < Unshare mount
+         AttachRootfs < Setns network
+         Setns network < Clone",
     );
     assert!(!names.contains(&"ParkSource".to_string()));
 }

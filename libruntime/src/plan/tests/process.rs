@@ -361,7 +361,7 @@ fn a_process_joins_all_namespaces_at_once_and_the_pid_namespace_last() {
             ResetSignals
             linux.namespaces: Setns { fd: Fd(2), namespaces: mount+pid }
             root.path: OpenRoot { path: "/" }
-            linux.namespaces: Clone {}
+            linux.namespaces: Clone { namespaces: none }
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
             process.user.umask: SetUmask { mask: 18 }
@@ -387,7 +387,7 @@ fn affinity_is_set_before_the_cgroup_and_after_it() {
             process.execCPUAffinity.initial: SetAffinity { mask: "(8 bytes)" }
             linux.namespaces: Setns { fd: Fd(2), namespaces: mount }
             root.path: OpenRoot { path: "/" }
-            linux.namespaces: Clone {}
+            linux.namespaces: Clone { namespaces: none }
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
             process.user.umask: SetUmask { mask: 18 }

@@ -19,7 +19,7 @@ fn the_plan_of_a_minimal_config() {
             linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
             root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
-            linux.namespaces: Clone {}
+            linux.namespaces: Clone { namespaces: none }
             root.path: OpenRoot { path: "." }
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
@@ -68,7 +68,7 @@ fn the_plan_of_a_config_like_dockers() {
             mounts[5].source: OpenSource { source: Source(1), host_path: "/srv/data" }
             linux.maskedPaths: OpenDevice { source: Source(2), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             root.path: AttachRootfs { host_path: "/var/lib/docker/overlay2/1/merged", propagation: slave }
-            linux.namespaces: Clone { flags: uts+ipc+pid+network }
+            linux.namespaces: Clone { namespaces: uts+ipc+pid+network }
             root.path: OpenRoot { path: "." }
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
@@ -145,7 +145,7 @@ fn the_plan_of_a_rootless_config() {
             linux.devices: OpenDevice { source: Source(7), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
             root.path: AttachRootfs { host_path: "/home/u/merged", propagation: slave }
             linux.namespaces[5]: Setns { fd: Fd(3), namespaces: network }
-            linux.namespaces: Clone { flags: uts+ipc+pid }
+            linux.namespaces: Clone { namespaces: uts+ipc+pid }
             linux.uidMappings: SetIds { uid: 0, gid: 0 }
             root.path: OpenRoot { path: "." }
             SetSid
