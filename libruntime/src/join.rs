@@ -97,7 +97,7 @@ impl Container {
             cgroup = cgroup.below(controller.as_deref(), path)?;
         }
         let born_in = cgroup.open_dir()?;
-        let plan = self.plan_exec(&spec, options, filter.as_ref(), &cgroup)?;
+        let plan = self.plan_exec(spec, options, filter.as_ref(), &cgroup)?;
         let launch = |born_in: Option<BorrowedFd>| {
             let (stdio, preserve_fds, console) =
                 (options.stdio, options.preserve_fds, options.console_socket);

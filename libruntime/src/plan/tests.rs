@@ -30,8 +30,7 @@ struct Given {
 
 /// Root with every capability on cgroup v2.
 fn given() -> Given {
-    let mut host = Host::default();
-    host.capabilities = (1 << 41) - 1;
+    let mut host = Host { capabilities: (1 << 41) - 1, ..Host::default() };
     host.cgroup_mounts = vec![CgroupMount {
         name: String::new(),
         v2: true,
