@@ -404,6 +404,7 @@ fn create_runtime(hooks: &Hooks) -> &[oci_spec::runtime::Hook] {
 pub struct Explanation {
     plan: Plan,
     cgroup: Cgroup,
+    networks: Vec<Network>,
     warnings: Vec<Finding>,
 }
 
@@ -413,9 +414,9 @@ pub struct Explanation {
 /// Those of [`create`] that can be known beforehand.
 pub fn explain(options: &Create) -> Result<Explanation> {
     // Whoever creates the container brings a socket for its terminal.
-    let Prepared { mut plan, cgroup, warnings, .. } = prepare_for(options, true)?;
+    let Prepared { mut plan, cgroup, networks, warnings, .. } = prepare_for(options, true)?;
     plan.warnings = warnings.clone();
-    Ok(Explanation { plan, cgroup, warnings })
+    Ok(Explanation { plan, cgroup, networks, warnings })
 }
 
 impl Explanation {
@@ -431,13 +432,18 @@ impl Explanation {
             let name = if controller.is_empty() { "v2" } else { &controller };
             text.push_str(&format!("cgroup {name} is {}\n", path.display()));
         }
+        for network in &self.networks {
+            text.push_str(&format!("network {network}, at {}\n", network.at));
+        }
         text
     }
 
-    /// For programs: `steps`, `handed`, `newUserNamespace`, `idMaps`, `cgroup` and `warnings`.
+    /// For programs: `steps`, `handed`, `newUserNamespace`, `idMaps`, `cgroup`, `networks` and
+    /// `warnings`.
     pub fn to_json(&self) -> serde_json::Value {
         let mut object = self.plan.to_json();
         object["cgroup"] = serde_json::json!(self.cgroup.paths());
+        object["networks"] = serde_json::json!(self.networks);
         object
     }
 }

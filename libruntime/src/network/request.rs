@@ -151,6 +151,22 @@ impl Network {
         Ok(())
     }
 
+    /// Limits both directions (`100mbit`), or those that are named (`ingress=1gbit,egress=100mbit`).
+    pub fn set_bandwidth(&mut self, text: &str) -> Result<()> {
+        let refused = |message| Error::invalid(vec![Finding::new(&self.at, message)]);
+        for part in text.split(',') {
+            let (ingress, egress) = match part.split_once('=') {
+                Some(("ingress", value)) => (Some(rate(value).map_err(refused)?), None),
+                Some(("egress", value)) => (None, Some(rate(value).map_err(refused)?)),
+                Some((key, _)) => return Err(refused(format!("{key}: neither ingress nor egress"))),
+                None => [rate(part).map_err(refused)?; 2].map(Some).into(),
+            };
+            self.ingress = ingress.or(self.ingress);
+            self.egress = egress.or(self.egress);
+        }
+        Ok(())
+    }
+
     fn set(&mut self, key: &str, value: &str) -> std::result::Result<(), String> {
         match key {
             "name" => self.name = value.to_string(),
@@ -291,6 +307,24 @@ fn check_together(networks: &[Network], findings: &mut Vec<Finding>) {
     }
     // A network that was parsed has been checked before.
     findings.dedup();
+}
+
+/// What there is to be, for `explain`.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} by bridge {}", self.name, self.bridge)?;
+        for (wish, kind) in [(self.address, "IPv4"), (self.address6, "IPv6")] {
+            match wish {
+                Address::None => {}
+                Address::Auto => write!(f, ", a free {kind} address")?,
+                Address::Static(ip) => write!(f, ", {ip}")?,
+            }
+        }
+        self.publish.iter().try_for_each(|publish| write!(f, ", port {publish}"))?;
+        let limits = [(self.ingress, "to"), (self.egress, "from")];
+        let mut limits = limits.iter().filter_map(|(rate, way)| Some(((*rate)?, way)));
+        limits.try_for_each(|(rate, way)| write!(f, ", {rate} bit/s {way} the container"))
+    }
 }
 
 impl Publish {
