@@ -191,13 +191,16 @@ pub fn create(options: &Create) -> Result<Container> {
         after: None,
         kept: false,
     };
-    Creation { prepared: &prepared, state, made, warnings: prepared.warnings.clone() }.run(options)
+    let warnings = prepared.warnings.clone();
+    Creation { prepared: &prepared, state, connecting: None, made, warnings }.run(options)
 }
 
 /// A creation under way.
 struct Creation<'a> {
     prepared: &'a Prepared,
     state: State,
+    /// Ends before what has been made is undone.
+    connecting: Option<network::Connecting>,
     made: Made,
     warnings: Vec<Finding>,
 }
@@ -217,6 +220,11 @@ impl Creation<'_> {
         if !attach_first {
             self.limit()?;
         }
+        if !self.prepared.networks.is_empty() {
+            self.made.network = Some(options.store.into());
+            self.connecting =
+                Some(network::Connecting::begin(options.store, options.id, &self.prepared.networks)?);
+        }
         let listener = listen(&directory.path)?;
         let born_in = self.state.cgroup.open_dir()?;
         let launch = Launch {
@@ -226,7 +234,7 @@ impl Creation<'_> {
             given: Given { listener: Some(listener.as_fd()), console: options.console_socket, pidfd: None },
         };
         let mut stage = Stage::launch(plan, &launch)?;
-        while !self.answer(options, &mut stage, attach_first, born_in.is_some())? {}
+        while !self.answer(&mut stage, attach_first, born_in.is_some())? {}
         // From here on a crash of ours leaves a container that is whole.
         directory.write_state(&self.state)?;
         stage.answer()?;
@@ -238,16 +246,16 @@ impl Creation<'_> {
     }
 
     /// Does what the stage waits for next; whether that is the end.
-    fn answer(
-        &mut self,
-        options: &Create,
-        stage: &mut Stage,
-        attach_first: bool,
-        born_in: bool,
-    ) -> Result<bool> {
+    fn answer(&mut self, stage: &mut Stage, attach_first: bool, born_in: bool) -> Result<bool> {
         let spec = &self.prepared.spec;
         match stage.next()? {
             Event::Pid => {
+                // A stage that is gone by now says why next.
+                if let Some(connecting) = &mut self.connecting
+                    && let Ok(netns) = File::open(format!("/proc/{}/ns/net", stage.pid()))
+                {
+                    connecting.enter(netns.into());
+                }
                 if !born_in && !attach_first {
                     self.state.cgroup.attach(stage.pid())?;
                 }
@@ -266,7 +274,7 @@ impl Creation<'_> {
                 stage.answer()?;
             }
             Event::At(SyncPoint::Created) => {
-                self.connect(options, stage.pid())?;
+                self.connecting.take().map_or(Ok(()), network::Connecting::finish)?;
                 let container = Container::new(self.made.directory.clone(), self.state.clone());
                 self.made.after = poststop(spec, &container);
                 before_pivot(spec, &container, stage)?;
@@ -276,17 +284,6 @@ impl Creation<'_> {
             Event::Listener(_) | Event::End => return Err(stage.died()),
         }
         Ok(false)
-    }
-
-    /// Gives the container its networks, while the stage mounts.
-    fn connect(&mut self, options: &Create, pid: i32) -> Result<()> {
-        if self.prepared.networks.is_empty() {
-            return Ok(());
-        }
-        let path = format!("/proc/{pid}/ns/net");
-        let netns = File::open(&path).map_err(|error| Error::io(format!("open {path}"), error))?;
-        self.made.network = Some(options.store.into());
-        network::set_up(options.store, options.id, &self.prepared.networks, netns.as_fd()).map(drop)
     }
 
     /// Every container has limits on devices, if no others.

@@ -1,7 +1,7 @@
 //! The veth pair of one container and network, and what is inside of the container: addresses,
 //! routes, loopback. The pair is made in one request, with both ends where they belong.
 
-use super::netlink::{Netlink, Outcome, inside, link_message};
+use super::netlink::{Netlink, link_message};
 use super::subnet::Subnet;
 use super::{Attached, Attachment, mac_bytes, set_sysctl};
 use crate::error::{Error, Result};
@@ -10,6 +10,7 @@ use netlink_packet_route::link::{
     LinkInfo, LinkMessage,
 };
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -31,8 +32,8 @@ pub(super) fn link(
         }
         other => other.map_err(failed)?,
     }
-    let link = host.link(&one.host).map_err(failed)?.ok_or_else(|| failed(Errno::ENODEV))?;
-    let mut message = link_message(link.index);
+    let mut message = link_message(0);
+    message.attributes.push(LinkAttribute::IfName(one.host.clone()));
     // For people who look at the host; an id may be longer than an alias can be.
     let alias: String = format!("onggi container {id}").chars().take(250).collect();
     message.attributes.push(LinkAttribute::IfAlias(alias));
@@ -67,29 +68,23 @@ fn pair(one: &Attachment, bridge: u32, netns: BorrowedFd) -> LinkMessage {
     message
 }
 
-/// Everything inside of the container, from a thread that is there.
-pub(super) fn configure(attached: &Attached, netns: BorrowedFd) -> Result<()> {
-    inside(netns, || {
-        let mut netlink = Netlink::here()?;
-        let loopback = netlink.link("lo").and_then(|link| match link {
-            Some(link) => netlink.bring_up(link.index),
-            None => Err(Errno::ENODEV),
-        });
-        loopback.map_err(|errno| Error::os("bring lo up in the container", errno))?;
-        let mut has_default = [false; 2];
-        for one in &attached.networks {
-            interface(&mut netlink, one, &mut has_default).map_err(|error| error.at(&one.network.at))?;
-        }
-        Ok(())
-    })
+/// Everything inside of the container, where the calling thread is.
+pub(super) fn configure(attached: &Attached) -> Result<()> {
+    /// What the kernel gives the loopback interface of every namespace.
+    const LOOPBACK: u32 = 1;
+    let mut netlink = Netlink::here()?;
+    netlink.bring_up(LOOPBACK).map_err(|errno| Error::os("bring lo up in the container", errno))?;
+    let mut has_default = [false; 2];
+    for one in &attached.networks {
+        interface(&mut netlink, one, &mut has_default).map_err(|error| error.at(&one.network.at))?;
+    }
+    Ok(())
 }
 
 fn interface(netlink: &mut Netlink, one: &Attachment, has_default: &mut [bool; 2]) -> Result<()> {
     let name = &one.network.name;
     let failed = |what: String| move |errno| Error::os(what, errno);
-    let find =
-        |netlink: &mut Netlink| -> Outcome<u32> { Ok(netlink.link(name)?.ok_or(Errno::ENODEV)?.index) };
-    let index = find(netlink).map_err(failed(format!("look in the container for {name}")))?;
+    let index = if_nametoindex(name.as_str()).map_err(failed(format!("look in the container for {name}")))?;
     if one.addresses.iter().any(|address| address.ip().is_ipv6()) {
         // Another container on the bridge must not become its router by saying so.
         set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;

@@ -318,7 +318,7 @@ pub(super) fn remove(host: &mut Netlink, claims: &Claims, name: &str) -> Result<
     match host.link(name).map_err(failed)? {
         Some(link) if is_ours(&link, claims) => {
             // Something else may have been connected to it by hand.
-            if !host.ports(link.index).map_err(failed)?.is_empty() {
+            if !host.ports(link.index).map_err(failed)?.iter().all(Link::is_dying) {
                 return Ok(false);
             }
             host.remove_link(name).map_err(failed)?;

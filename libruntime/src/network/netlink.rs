@@ -53,6 +53,17 @@ pub(crate) struct Link {
     pub mac: Vec<u8>,
     /// The bridge that it is a port of.
     pub controller: Option<u32>,
+    /// The number that our namespace has for that of the other end of a veth pair.
+    pub other_end: Option<i32>,
+}
+
+impl Link {
+    /// Its other end is in a namespace that has ended: the kernel removes both, in its own time.
+    /// To remove it ourselves would be to wait for that, and for several RCU grace periods.
+    pub fn is_dying(&self) -> bool {
+        // NETNSA_NSID_NOT_ASSIGNED (linux/net_namespace.h): one that is alive is given a number.
+        self.kind == "veth" && self.other_end == Some(-1)
+    }
 }
 
 /// An address of an interface.
@@ -339,6 +350,7 @@ fn link_of(body: &[u8]) -> Link {
             libc::IFLA_IFALIAS => link.alias = text(value),
             libc::IFLA_ADDRESS => link.mac = value.to_vec(),
             libc::IFLA_MASTER => link.controller = number(value),
+            libc::IFLA_LINK_NETNSID => link.other_end = number(value).map(|number| number as i32),
             libc::IFLA_LINKINFO => {
                 let info = attributes(value, 0).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
                 link.kind = info.map(|(_, value)| text(value)).unwrap_or_default();

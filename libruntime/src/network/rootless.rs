@@ -22,7 +22,7 @@ use std::process::{Child, Command, Stdio};
 const SOCKET: &str = "slirp4netns.sock";
 const LOG: &str = "slirp4netns.log";
 
-pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<Attached> {
+pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<()> {
     let [network] = networks else {
         return Err(Error::unsupported("without root a container has one network, not several")
             .at(&networks[1].at)
@@ -48,7 +48,7 @@ pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: Borro
     for publish in &network.publish {
         forward(&store.join(id), one, *publish).map_err(|error| error.at(&network.at))?;
     }
-    Ok(attached)
+    Ok(())
 }
 
 /// What slirp4netns cannot do is an error, not left out.
