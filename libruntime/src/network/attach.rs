@@ -1,18 +1,19 @@
 //! The veth pair of one container and network, and what is inside of the container: addresses,
 //! routes, loopback. The pair is made in one request, with both ends where they belong.
 
-use super::netlink::{Netlink, link_message};
+use super::netlink::{Netlink, Outcome, link_message};
 use super::subnet::Subnet;
 use super::{Attached, Attachment, mac_bytes, set_sysctl};
 use crate::error::{Error, Result};
+use crate::sys::interfaces;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Makes the pair: one end is a port of the bridge, the other is in the container.
 pub(super) fn link(
@@ -69,50 +70,79 @@ fn pair(one: &Attachment, bridge: u32, netns: BorrowedFd) -> LinkMessage {
 }
 
 /// Everything inside of the container, where the calling thread is.
+///
+/// Not by netlink: the kernel frees a closed socket of that kind an RCU grace period later, which
+/// would keep the namespace of a container that ends at once, and us from seeing that it dies.
 pub(super) fn configure(attached: &Attached) -> Result<()> {
-    /// What the kernel gives the loopback interface of every namespace.
-    const LOOPBACK: u32 = 1;
-    let mut netlink = Netlink::here()?;
-    netlink.bring_up(LOOPBACK).map_err(|errno| Error::os("bring lo up in the container", errno))?;
+    let inside = Inside { v4: datagrams(AddressFamily::Inet)?, v6: datagrams(AddressFamily::Inet6).ok() };
+    interfaces::bring_interface_up(inside.v4.as_fd(), "lo")
+        .map_err(|errno| Error::os("bring lo up in the container", errno))?;
     let mut has_default = [false; 2];
     for one in &attached.networks {
-        interface(&mut netlink, one, &mut has_default).map_err(|error| error.at(&one.network.at))?;
+        inside.interface(one, &mut has_default).map_err(|error| error.at(&one.network.at))?;
     }
     Ok(())
 }
 
-fn interface(netlink: &mut Netlink, one: &Attachment, has_default: &mut [bool; 2]) -> Result<()> {
-    let name = &one.network.name;
-    let failed = |what: String| move |errno| Error::os(what, errno);
-    let index = if_nametoindex(name.as_str()).map_err(failed(format!("look in the container for {name}")))?;
-    if one.addresses.iter().any(|address| address.ip().is_ipv6()) {
-        // Another container on the bridge must not become its router by saying so.
-        set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+fn datagrams(family: AddressFamily) -> Result<OwnedFd> {
+    socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|errno| Error::os("socket in the container's network namespace", errno))
+}
+
+/// Sockets of the container's namespace.
+struct Inside {
+    v4: OwnedFd,
+    /// Not on kernels without IPv6.
+    v6: Option<OwnedFd>,
+}
+
+impl Inside {
+    fn of_family(&self, ip: IpAddr) -> Outcome<BorrowedFd<'_>> {
+        let socket = if ip.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
+        socket.map(AsFd::as_fd).ok_or(Errno::EAFNOSUPPORT)
     }
-    for address in &one.addresses {
-        netlink.add_address(index, *address).map_err(failed(format!("give {name} the address {address}")))?;
-    }
-    netlink.bring_up(index).map_err(failed(format!("bring {name} up in the container")))?;
-    for route in &one.network.routes {
-        let of_family = |gateway: &&IpAddr| gateway.is_ipv4() == route.to.ip().is_ipv4();
-        let via = route.via.or_else(|| one.gateways.iter().find(of_family).copied());
-        let said = via.map(|via| format!(" via {via}")).unwrap_or_default();
-        netlink
-            .add_route(index, route.to, via)
-            .map_err(failed(format!("add the route {}{said} in the container", route.to)))?;
-    }
-    if one.network.internal || !one.network.default_route {
-        return Ok(());
-    }
-    for gateway in &one.gateways {
-        let has = &mut has_default[usize::from(gateway.is_ipv6())];
-        if !std::mem::replace(has, true) {
-            netlink
-                .add_route(index, everything(*gateway), Some(*gateway))
-                .map_err(failed(format!("add the default route via {gateway} in the container")))?;
+
+    fn interface(&self, one: &Attachment, has_default: &mut [bool; 2]) -> Result<()> {
+        let name = one.network.name.as_str();
+        let failed = |what: String| move |errno| Error::os(what, errno);
+        let index = interfaces::interface_index(self.v4.as_fd(), name)
+            .map_err(failed(format!("look in the container for {name}")))?;
+        if one.addresses.iter().any(|address| address.ip().is_ipv6()) {
+            // Another container on the bridge must not become its router by saying so, and the
+            // address would be unusable for a second while it is looked for; we hand them out.
+            set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+            set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
         }
+        for address in &one.addresses {
+            let socket = self.of_family(address.ip());
+            socket
+                .and_then(|fd| interfaces::add_address(fd, (name, index), address.ip(), address.length()))
+                .map_err(failed(format!("give {name} the address {address}")))?;
+        }
+        interfaces::bring_interface_up(self.v4.as_fd(), name)
+            .map_err(failed(format!("bring {name} up in the container")))?;
+        let route = |to: Subnet, via: Option<IpAddr>| {
+            let fd = self.of_family(to.ip())?;
+            interfaces::add_route(fd, (name, index), (to.network(), to.length()), via)
+        };
+        for wanted in &one.network.routes {
+            let of_family = |gateway: &&IpAddr| gateway.is_ipv4() == wanted.to.ip().is_ipv4();
+            let via = wanted.via.or_else(|| one.gateways.iter().find(of_family).copied());
+            let said = via.map(|via| format!(" via {via}")).unwrap_or_default();
+            route(wanted.to, via)
+                .map_err(failed(format!("add the route {}{said} in the container", wanted.to)))?;
+        }
+        let gateways =
+            if one.network.internal || !one.network.default_route { &[] } else { &one.gateways[..] };
+        for gateway in gateways {
+            let has = &mut has_default[usize::from(gateway.is_ipv6())];
+            if !std::mem::replace(has, true) {
+                route(everything(*gateway), Some(*gateway))
+                    .map_err(failed(format!("add the default route via {gateway} in the container")))?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Every address of the family.

@@ -12,9 +12,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use netlink_packet_route::tc::TcMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use nix::errno::Errno;
@@ -239,28 +237,6 @@ impl Netlink {
             Err(Errno::EEXIST) => Ok(()),
             other => other.map(drop),
         }
-    }
-
-    /// `via` none: the destination is on the link.
-    pub fn add_route(&mut self, index: u32, to: Subnet, via: Option<IpAddr>) -> Outcome<()> {
-        let mut message = RouteMessage::default();
-        message.header = RouteHeader {
-            address_family: family(to.ip()),
-            destination_prefix_length: to.length(),
-            table: RouteHeader::RT_TABLE_MAIN,
-            protocol: RouteProtocol::Static,
-            scope: if via.is_some() || to.ip().is_ipv6() { RouteScope::Universe } else { RouteScope::Link },
-            kind: RouteType::Unicast,
-            ..RouteHeader::default()
-        };
-        if to.length() > 0 {
-            message.attributes.push(RouteAttribute::Destination(to.network().into()));
-        }
-        message.attributes.push(RouteAttribute::Oif(index));
-        if let Some(via) = via {
-            message.attributes.push(RouteAttribute::Gateway(via.into()));
-        }
-        self.request(Message::NewRoute(message), NEW)
     }
 
     /// Destinations of all unicast routes of the main table.
