@@ -47,6 +47,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What a container has of one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,10 +243,10 @@ pub(crate) fn tear_down(store: &Path, id: &str) -> Result<()> {
 fn disconnect(store: &Path, id: &str, attached: &Attached) -> Result<()> {
     let mut host = Netlink::here()?;
     for one in &attached.networks {
-        for name in [Some(&one.host), one.queue.as_ref()].into_iter().flatten() {
-            let gone = host.link(name).map(|link| link.is_none_or(|link| link.is_dying()));
-            let gone = gone.and_then(|gone| if gone { Ok(()) } else { host.remove_link(name) });
-            gone.map_err(|errno| Error::os(format!("remove interface {name}"), errno))?;
+        let done = attach::unlink(&mut host, &one.host, is_young(store, id));
+        done.map_err(|errno| Error::os(format!("remove interface {}", one.host), errno))?;
+        if let Some(queue) = &one.queue {
+            host.remove_link(queue).map_err(|errno| Error::os(format!("remove interface {queue}"), errno))?;
         }
     }
     let claims = Claims::lock(store)?;
@@ -263,6 +264,13 @@ fn disconnect(store: &Path, id: &str, attached: &Attached) -> Result<()> {
     }
     // Last: another container may have them when the firewall has forgotten them.
     claims.release_ports(id)
+}
+
+/// Whether a container was connected a moment ago.
+fn is_young(store: &Path, id: &str) -> bool {
+    let changed = fs::metadata(record(store, id)).and_then(|record| record.modified());
+    let age = changed.ok().and_then(|changed| changed.elapsed().ok());
+    age.is_some_and(|age| age < Duration::from_millis(500))
 }
 
 fn record(store: &Path, id: &str) -> PathBuf {

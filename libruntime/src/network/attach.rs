@@ -48,6 +48,29 @@ pub(super) fn link(
     host.change_link(message).map_err(failed)
 }
 
+/// Removes a pair, whose container has ended.
+///
+/// To remove it here takes several RCU grace periods, 10 to 30 ms. The kernel does it by itself when
+/// the container's namespace goes: one that is going already is left to it. So is a `young` one,
+/// whose end the kernel puts off for such a period after it was made; what is left for that long is
+/// down, no port of a bridge, and has no address.
+pub(super) fn unlink(host: &mut Netlink, name: &str, young: bool) -> Outcome<()> {
+    match host.link(name)? {
+        None => Ok(()),
+        Some(link) if link.is_dying() => Ok(()),
+        Some(link) if young => {
+            let mut message = link_message(link.index);
+            message.header.change_mask = LinkFlags::Up;
+            message.attributes.push(LinkAttribute::Controller(0));
+            match host.set_link(message) {
+                Err(Errno::ENODEV) => Ok(()),
+                other => other,
+            }
+        }
+        Some(_) => host.remove_link(name),
+    }
+}
+
 fn pair(one: &Attachment, bridge: u32, netns: BorrowedFd) -> LinkMessage {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
