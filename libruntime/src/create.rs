@@ -75,6 +75,8 @@ impl<'a> Create<'a> {
             no_new_keyring: self.no_new_keyring,
             systemd_cgroup: self.systemd_cgroup,
             network_requested: !self.networks.is_empty(),
+            directory: std::path::absolute(self.store).unwrap_or(self.store.into()).join(self.id),
+            network_files: Vec::new(),
         }
     }
 }
@@ -110,7 +112,7 @@ fn prepare_for(options: &Create, console_socket: bool) -> Result<Prepared> {
 }
 
 /// `typed` are the networks beside those of annotations.
-pub(crate) fn prepare_spec(spec: Spec, request: Request, typed: &[Network]) -> Result<Prepared> {
+pub(crate) fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) -> Result<Prepared> {
     let mut warnings = Vec::new();
     let linux = spec.linux().as_ref();
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
@@ -127,6 +129,9 @@ pub(crate) fn prepare_spec(spec: Spec, request: Request, typed: &[Network]) -> R
     };
     let mut host = Host::probe(&spec, &layout, &cgroup)?;
     let networks = network::wanted(&spec, typed)?;
+    if request.network_files.is_empty() {
+        request.network_files = network::files(&spec, &networks, &request.directory)?;
+    }
     host.network_requested = request.network_requested || !networks.is_empty();
     let mut plan = plan::create::create(&spec, &host, &request, filter.as_ref())?;
     warnings.append(&mut plan.warnings);

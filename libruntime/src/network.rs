@@ -13,6 +13,7 @@
 //! | `bridge.rs` | bridges and their subnets |
 //! | `attach.rs` | veth pairs, addresses, routes |
 //! | `firewall.rs` | isolation, masquerading and published ports, by `nft` |
+//! | `names.rs` | hosts and resolv.conf |
 //! | `bandwidth.rs` | limits, by traffic control |
 //! | `rootless.rs` | one network by slirp4netns, where there are no privileges |
 //! | `netlink.rs` | the kernel's side of all of it |
@@ -22,6 +23,7 @@ mod bandwidth;
 mod bridge;
 mod claims;
 mod firewall;
+mod names;
 pub(crate) mod netlink;
 mod request;
 mod rootless;
@@ -31,6 +33,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use names::Dns;
+pub(crate) use names::files;
 pub(crate) use request::wanted;
 pub use request::{Address, Network, Protocol, Publish, Route};
 pub use subnet::Subnet;
@@ -101,6 +105,8 @@ impl Connecting {
     /// The container's directory `store/id` exists.
     pub fn begin(store: &Path, id: &str, networks: &[Network]) -> Result<Self> {
         let (sender, netns) = mpsc::channel();
+        // Now, because the stage is about to mount them.
+        names::create(&store.join(id), networks)?;
         let (store, id, networks) = (store.to_path_buf(), id.to_string(), networks.to_vec());
         let mut connecting = Self { store: store.clone(), id: id.clone(), netns: Some(sender), thread: None };
         let work = move || {
@@ -185,6 +191,7 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
         bridges.push(bridge);
     }
     write_record(store, id, &attached)?;
+    names::join(&claims, id, &attached)?;
     let planned = || attached.networks.iter().map(|one| &one.network).zip(&bridges);
     let unknown = planned().filter(|(_, bridge)| bridge.unknown).map(|(network, _)| network);
     firewall::add(&claims, &attached, unknown).map_err(|error| error.at(&networks[0].at))?;
@@ -209,12 +216,15 @@ impl Prepared {
     }
 }
 
+/// What the names of the host's ends begin with.
+const HOST_END: &str = "ogv";
+
 /// What is known of an attachment before anything is asked.
 fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
     let key = hash(&[store.as_os_str().as_encoded_bytes(), id.as_bytes(), network.name.as_bytes()]);
     let name = |prefix: &str| format!("{prefix}{:012x}", key & 0xffff_ffff_ffff);
     Attachment {
-        host: name("ogv"),
+        host: name(HOST_END),
         queue: network.egress.map(|_| name("ogi")),
         mac: network.mac.clone().unwrap_or_else(|| mac(key)),
         network: network.clone(),
@@ -250,6 +260,7 @@ fn disconnect(store: &Path, id: &str, attached: &Attached) -> Result<()> {
         }
     }
     let claims = Claims::lock(store)?;
+    names::leave(&claims, id, attached)?;
     let mut gone = Vec::new();
     for one in &attached.networks {
         let name = one.network.bridge.as_str();

@@ -1,7 +1,7 @@
 //! What is asked for: `key=value` pairs, in annotations and on the command line alike.
 //!
 //! The annotation `org.onggi.network.NAME` asks for an interface NAME in the container:
-//! `bridge=web,address=auto,publish=8080:80`. Keys, of which `route` and `publish` may be repeated:
+//! `bridge=web,address=auto,publish=8080:80`. Keys, of which `route`, `publish`, `alias`, `dns` and `search` may be repeated:
 //!
 //! | key | value |
 //! |---|---|
@@ -15,10 +15,14 @@
 //! | `internal` | `yes`: nothing but the bridge can be reached, and no port published |
 //! | `mtu`, `mac` | of the interface |
 //! | `publish` | `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp\|udp\|sctp]`, an IPv6 address in brackets |
+//! | `hosts` | `yes`: /etc/hosts has the names of the bridge's containers: id, hostname, aliases |
+//! | `alias` | one more name of the container |
+//! | `dns`, `search` | lines of /etc/resolv.conf; `dns=host` is what the host asks |
 //! | `ingress`, `egress` | limit to and from the container: `100mbit`, `1gbit` |
 //!
 //! Pure: whether it can be had is found when it is done.
 
+use super::names::Dns;
 use super::subnet::Subnet;
 use crate::error::{Error, Finding, Result};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -91,6 +95,12 @@ pub struct Network {
     pub mtu: Option<u32>,
     pub mac: Option<String>,
     pub publish: Vec<Publish>,
+    /// `/etc/hosts` of the container is ours, with the names of the bridge's containers.
+    pub hosts: bool,
+    /// Names of the container beside its id; its hostname comes first.
+    pub aliases: Vec<String>,
+    pub dns: Vec<Dns>,
+    pub search: Vec<String>,
     /// Bits per second to the container.
     pub ingress: Option<u64>,
     /// Bits per second from the container.
@@ -115,6 +125,10 @@ impl Default for Network {
             mtu: None,
             mac: None,
             publish: Vec::new(),
+            hosts: false,
+            aliases: Vec::new(),
+            dns: Vec::new(),
+            search: Vec::new(),
             ingress: None,
             egress: None,
         }
@@ -132,7 +146,7 @@ impl Network {
         let mut seen = Vec::new();
         for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if seen.contains(&key) && !matches!(key, "route" | "publish") {
+            if seen.contains(&key) && !matches!(key, "route" | "publish" | "alias" | "dns" | "search") {
                 findings.push(Finding::new(at, format!("{key} is there twice")));
             }
             seen.push(key);
@@ -183,6 +197,11 @@ impl Network {
             "mtu" => self.mtu = Some(mtu(value)?),
             "mac" => self.mac = Some(mac(value)?),
             "publish" => self.publish.push(value.parse()?),
+            "hosts" => self.hosts = flag(value)?,
+            "alias" => self.aliases.push(host_name(value)?),
+            "dns" if value == "host" => self.dns.push(Dns::Host),
+            "dns" => self.dns.push(Dns::Server(ip(value)?)),
+            "search" => self.search.push(host_name(value)?),
             "ingress" => self.ingress = Some(rate(value)?),
             "egress" => self.egress = Some(rate(value)?),
             _ => return Err("unknown key".to_string()),
@@ -262,6 +281,9 @@ pub(crate) fn wanted(spec: &Spec, typed: &[Network]) -> Result<Vec<Network>> {
         }
     }
     networks.extend_from_slice(typed);
+    if let Some(hostname) = spec.hostname().as_ref().filter(|name| host_name(name).is_ok()) {
+        networks.iter_mut().for_each(|network| network.aliases.insert(0, hostname.clone()));
+    }
     for at in 0..networks.len() {
         if networks[at].name.is_empty() {
             let free = |name: &String| networks.iter().all(|network| network.name != *name);
@@ -468,6 +490,15 @@ fn rate(text: &str) -> std::result::Result<u64, String> {
     let rate = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(bad)?;
     // The kernel counts bytes; below this a packet would wait for seconds.
     if rate < 8000 { Err(format!("{text:?} is less than 8kbit")) } else { Ok(rate) }
+}
+
+/// What can stand in hosts and resolv.conf.
+fn host_name(text: &str) -> std::result::Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if text.is_empty() || text.len() > 253 || !text.chars().all(good) {
+        return Err(format!("{text:?} is no host's name: letters, digits, '_', '-' and '.'"));
+    }
+    Ok(text.to_string())
 }
 
 /// The kernel's dev_valid_name(), without what has a meaning to those who read names.

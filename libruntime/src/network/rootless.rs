@@ -5,7 +5,7 @@
 //! so there is no pid to be written down, and none to be lost by a kill -9.
 
 use super::request::{Address, Network, Protocol, Publish};
-use super::{Attached, Attachment, Subnet, mac, write_record};
+use super::{Attached, Attachment, Subnet, mac, names, write_record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
 use nix::errno::Errno;
@@ -43,6 +43,7 @@ pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: Borro
         }],
     };
     write_record(store, id, &attached)?;
+    names::alone(&store.join(id), id, &attached)?;
     let one = &attached.networks[0];
     start(&store.join(id), one, subnet, netns).map_err(|error| error.at(&network.at))?;
     for publish in &network.publish {
