@@ -109,6 +109,8 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
     if !bridge.missing.is_empty() {
         // A container must not become the host's router by saying so.
         set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+        // Until it is sure that nobody else has its link-local address, it asks for no neighbour.
+        set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
     }
     for address in &bridge.missing {
         host.add_address(index, *address)
