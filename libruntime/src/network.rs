@@ -264,11 +264,12 @@ fn disconnect(store: &Path, id: &str, attached: &Attached) -> Result<()> {
     let mut gone = Vec::new();
     for one in &attached.networks {
         let name = one.network.bridge.as_str();
-        if claims.release(name, id)? == 0 && bridge::remove(&mut host, &claims, name)? {
+        if claims.release(name, id)? == 0 && !one.network.keep && bridge::remove(&mut host, &claims, name)? {
             gone.push(name);
         }
     }
-    if claims.is_empty()? {
+    let kept = attached.networks.iter().any(|one| one.network.keep);
+    if claims.is_empty()? && !kept {
         firewall::remove(&claims)?
     } else {
         firewall::forget(&claims, attached, &gone)?

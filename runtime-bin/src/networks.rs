@@ -24,7 +24,7 @@ pub const BANDWIDTH: Flag = Flag::value(
 
 /// What the help of `explain`, where networks can be tried, says of them.
 pub const TEXT: &str = "\
-A --network is KEY=VALUE pairs with commas between them; route, publish and dns may be repeated:
+A --network is KEY=VALUE pairs with commas between them:
    name=eth0                   the interface in the container (default: eth0, eth1, …)
    bridge=web                  made when missing (default: onggi0)
    address=auto|none|ADDRESS   IPv4, from the bridge's subnet (default: auto)
@@ -33,8 +33,13 @@ A --network is KEY=VALUE pairs with commas between them; route, publish and dns 
    route=10.0.0.0/8[@ADDRESS]  by the gateway if no other is named
    default=no                  no default route by this network
    internal=yes                nothing but the bridge can be reached
+   keep=yes                    the bridge stays when the last container leaves it
    mtu=, mac=                  of the interface
-   publish=8080:80, ingress=100mbit, egress=100mbit
+   hosts=yes                   names of the bridge's containers are in /etc/hosts
+   alias=NAME                  one more name of the container (repeatable)
+   dns=ADDRESS|host, search=   lines of /etc/resolv.conf (repeatable)
+   publish=8080:80             like --publish (repeatable; so is route)
+   ingress=, egress=100mbit    like --bandwidth
 --publish and --bandwidth belong to the --network before them, or to the first one. An annotation
 org.onggi.network.NAME of config.json asks for an interface NAME with the same words.";
 

@@ -24,6 +24,7 @@ pub const CASES: &[Case] = &[
     case!(published_udp_ports_answer, [Root]),
     case!(flags_belong_to_the_network_before_them, [Root]),
     case!(bandwidth_is_within_ten_percent, [Root], 90),
+    case!(a_bridge_is_kept_when_asked, [Root]),
     case!(names_of_a_bridge_are_in_hosts, [Root]),
     case!(resolv_conf_has_what_was_asked, [Root]),
     case!(a_network_device_of_the_spec_comes_beside, [Root]),
@@ -219,6 +220,17 @@ fn bandwidth_is_within_ten_percent(t: &Test) -> Outcome {
     let near = |(rate, limit): &(f64, f64)| (rate - limit).abs() <= limit / 10.0;
     check!(measured.iter().all(near), "measured and asked for, Mbit/s: {measured:?}");
     Ok(())
+}
+
+fn a_bridge_is_kept_when_asked(t: &Test) -> Outcome {
+    needs(t, &[])?;
+    let before = picture(t)?;
+    let run = |network: &str| t.container(&t.config())?.run_with(&["--network", network])?.ok();
+    run("bridge=one,keep=yes")?;
+    contains("interfaces", &host(t, "ip -o link")?, "one: ")?;
+    contains("rules", &host(t, "nft list table inet onggi")?, "\"one\"")?;
+    run("bridge=one")?;
+    as_before(t, &before)
 }
 
 fn names_of_a_bridge_are_in_hosts(t: &Test) -> Outcome {

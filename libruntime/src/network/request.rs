@@ -13,6 +13,7 @@
 //! | `route` | `10.0.0.0/8` or `10.0.0.0/8@10.1.2.3`, by the gateway if no other is named |
 //! | `default` | `no`: no default route (the first network has one) |
 //! | `internal` | `yes`: nothing but the bridge can be reached, and no port published |
+//! | `keep` | `yes`: the bridge stays when the last container leaves it, which takes 40 ms otherwise |
 //! | `mtu`, `mac` | of the interface |
 //! | `publish` | `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp\|udp\|sctp]`, an IPv6 address in brackets |
 //! | `hosts` | `yes`: /etc/hosts has the names of the bridge's containers: id, hostname, aliases |
@@ -92,6 +93,8 @@ pub struct Network {
     /// The first network that may has the default route of each family.
     pub default_route: bool,
     pub internal: bool,
+    /// The bridge stays when the last container has left it.
+    pub keep: bool,
     pub mtu: Option<u32>,
     pub mac: Option<String>,
     pub publish: Vec<Publish>,
@@ -122,6 +125,7 @@ impl Default for Network {
             routes: Vec::new(),
             default_route: true,
             internal: false,
+            keep: false,
             mtu: None,
             mac: None,
             publish: Vec::new(),
@@ -194,6 +198,7 @@ impl Network {
             "route" => self.routes.push(route(value)?),
             "default" => self.default_route = flag(value)?,
             "internal" => self.internal = flag(value)?,
+            "keep" => self.keep = flag(value)?,
             "mtu" => self.mtu = Some(mtu(value)?),
             "mac" => self.mac = Some(mac(value)?),
             "publish" => self.publish.push(value.parse()?),
