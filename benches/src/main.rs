@@ -10,6 +10,7 @@ mod bundle;
 mod cgroups;
 mod floor_plan;
 mod measure;
+mod network;
 mod options;
 mod peers;
 mod report;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.split_first() {
         Some((mode, rest)) if mode == "trace" => trace::main(rest),
+        Some((mode, rest)) if mode == "network" => network::main(rest),
         _ => options::parse(args.into_iter()).and_then(|options| match options {
             Some(options) => compare(&options),
             None => {

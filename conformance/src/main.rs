@@ -9,6 +9,7 @@ mod cases;
 mod expected;
 mod host;
 mod leaks;
+mod net;
 mod process;
 mod report;
 mod runner;

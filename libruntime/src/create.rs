@@ -75,6 +75,8 @@ impl<'a> Create<'a> {
             no_new_keyring: self.no_new_keyring,
             systemd_cgroup: self.systemd_cgroup,
             network_requested: !self.networks.is_empty(),
+            directory: std::path::absolute(self.store).unwrap_or(self.store.into()).join(self.id),
+            network_files: Vec::new(),
         }
     }
 }
@@ -110,7 +112,7 @@ fn prepare_for(options: &Create, console_socket: bool) -> Result<Prepared> {
 }
 
 /// `typed` are the networks beside those of annotations.
-pub(crate) fn prepare_spec(spec: Spec, request: Request, typed: &[Network]) -> Result<Prepared> {
+pub(crate) fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) -> Result<Prepared> {
     let mut warnings = Vec::new();
     let linux = spec.linux().as_ref();
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
@@ -127,6 +129,9 @@ pub(crate) fn prepare_spec(spec: Spec, request: Request, typed: &[Network]) -> R
     };
     let mut host = Host::probe(&spec, &layout, &cgroup)?;
     let networks = network::wanted(&spec, typed)?;
+    if request.network_files.is_empty() {
+        request.network_files = network::files(&spec, &networks, &request.directory)?;
+    }
     host.network_requested = request.network_requested || !networks.is_empty();
     let mut plan = plan::create::create(&spec, &host, &request, filter.as_ref())?;
     warnings.append(&mut plan.warnings);
@@ -195,7 +200,8 @@ pub fn create(options: &Create) -> Result<Container> {
         after: None,
         kept: false,
     };
-    let creation = Creation { prepared: &prepared, state, made, warnings: prepared.warnings.clone() };
+    let warnings = prepared.warnings.clone();
+    let creation = Creation { prepared: &prepared, state, connecting: None, made, warnings };
     let mut container = creation.run(options)?;
     container.spec = prepared.spec.into();
     Ok(container)
@@ -205,6 +211,8 @@ pub fn create(options: &Create) -> Result<Container> {
 struct Creation<'a> {
     prepared: &'a Prepared,
     state: State,
+    /// Ends before what has been made is undone.
+    connecting: Option<network::Connecting>,
     made: Made,
     warnings: Vec<Finding>,
 }
@@ -223,6 +231,11 @@ impl Creation<'_> {
         if first {
             self.make_cgroup()?;
         }
+        if !self.prepared.networks.is_empty() {
+            self.made.network = Some(options.store.into());
+            self.connecting =
+                Some(network::Connecting::begin(options.store, options.id, &self.prepared.networks)?);
+        }
         let listener = listen(&directory.path)?;
         let born_in = self.state.cgroup.open_dir()?;
         let launch = Launch {
@@ -240,7 +253,7 @@ impl Creation<'_> {
         if !first {
             self.make_cgroup()?;
         }
-        while !self.answer(options, &mut stage)? {}
+        while !self.answer(&mut stage)? {}
         // From here on a crash of ours leaves a container that is whole.
         directory.commit_state()?;
         stage.answer()?;
@@ -260,10 +273,16 @@ impl Creation<'_> {
     }
 
     /// Does what the stage waits for next; whether that is the end.
-    fn answer(&mut self, options: &Create, stage: &mut Stage) -> Result<bool> {
+    fn answer(&mut self, stage: &mut Stage) -> Result<bool> {
         let spec = &self.prepared.spec;
         match stage.next()? {
             Event::Pid => {
+                // A stage that is gone by now says why next.
+                if let Some(connecting) = &mut self.connecting
+                    && let Ok(netns) = File::open(format!("/proc/{}/ns/net", stage.pid()))
+                {
+                    connecting.enter(netns.into());
+                }
                 if self.state.mounted_on_host {
                     self.made.mounted = Some(self.state.rootfs.clone());
                 }
@@ -280,7 +299,7 @@ impl Creation<'_> {
             }
             Event::At(SyncPoint::Cgroups) => stage.give_cgroups(&self.state.cgroup)?,
             Event::At(SyncPoint::Created) => {
-                self.connect(options, stage.pid())?;
+                self.connecting.take().map_or(Ok(()), network::Connecting::finish)?;
                 let container = Container::new(self.made.directory.clone(), self.state.clone());
                 self.made.after = poststop(spec, &container);
                 before_pivot(spec, &container, stage)?;
@@ -290,17 +309,6 @@ impl Creation<'_> {
             Event::Listener(_) | Event::End => return Err(stage.died()),
         }
         Ok(false)
-    }
-
-    /// Gives the container its networks, while the stage mounts.
-    fn connect(&mut self, options: &Create, pid: i32) -> Result<()> {
-        if self.prepared.networks.is_empty() {
-            return Ok(());
-        }
-        let path = format!("/proc/{pid}/ns/net");
-        let netns = File::open(&path).map_err(|error| Error::io(format!("open {path}"), error))?;
-        self.made.network = Some(options.store.into());
-        network::set_up(options.store, options.id, &self.prepared.networks, netns.as_fd()).map(drop)
     }
 
     /// Every container has limits on devices, if no others.
@@ -418,6 +426,7 @@ fn create_runtime(hooks: &Hooks) -> &[oci_spec::runtime::Hook] {
 pub struct Explanation {
     plan: Plan,
     cgroup: Cgroup,
+    networks: Vec<Network>,
     warnings: Vec<Finding>,
 }
 
@@ -427,9 +436,9 @@ pub struct Explanation {
 /// Those of [`create`] that can be known beforehand.
 pub fn explain(options: &Create) -> Result<Explanation> {
     // Whoever creates the container brings a socket for its terminal.
-    let Prepared { mut plan, cgroup, warnings, .. } = prepare_for(options, true)?;
+    let Prepared { mut plan, cgroup, networks, warnings, .. } = prepare_for(options, true)?;
     plan.warnings = warnings.clone();
-    Ok(Explanation { plan, cgroup, warnings })
+    Ok(Explanation { plan, cgroup, networks, warnings })
 }
 
 impl Explanation {
@@ -445,13 +454,18 @@ impl Explanation {
             let name = if controller.is_empty() { "v2" } else { &controller };
             text.push_str(&format!("cgroup {name} is {}\n", path.display()));
         }
+        for network in &self.networks {
+            text.push_str(&format!("network {network}, at {}\n", network.at));
+        }
         text
     }
 
-    /// For programs: `steps`, `handed`, `newUserNamespace`, `idMaps`, `cgroup` and `warnings`.
+    /// For programs: `steps`, `handed`, `newUserNamespace`, `idMaps`, `cgroup`, `networks` and
+    /// `warnings`.
     pub fn to_json(&self) -> serde_json::Value {
         let mut object = self.plan.to_json();
         object["cgroup"] = serde_json::json!(self.cgroup.paths());
+        object["networks"] = serde_json::json!(self.networks);
         object
     }
 }

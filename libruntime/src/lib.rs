@@ -50,6 +50,6 @@ pub use create::{Create, Explanation, create, explain};
 pub use error::{Error, ErrorKind, Finding, Result};
 pub use features::features;
 pub use join::{Exec, Executed};
-pub use network::{Address, Attached, Attachment, Network, Protocol, Publish, Route, Subnet};
+pub use network::{Address, Attached, Attachment, Dns, Network, Protocol, Publish, Route, Subnet};
 pub use oci_spec::runtime::{Process, Spec};
 pub use state::now;

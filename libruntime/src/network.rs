@@ -2,7 +2,7 @@
 //! host and an interface in the container, with addresses, routes, published ports and limits.
 //! Nothing is asked for by default, and then nothing is touched.
 //!
-//! `wanted` decides what there is to be, without asking the kernel. `set_up` does it, `tear_down`
+//! `wanted` decides what there is to be, without asking the kernel. `Connecting` does it, `tear_down`
 //! undoes it and needs no more than the id: names are derived from it, and `network.json` in the
 //! container's directory is written before anything is made.
 //!
@@ -13,6 +13,7 @@
 //! | `bridge.rs` | bridges and their subnets |
 //! | `attach.rs` | veth pairs, addresses, routes |
 //! | `firewall.rs` | isolation, masquerading and published ports, by `nft` |
+//! | `names.rs` | hosts and resolv.conf |
 //! | `bandwidth.rs` | limits, by traffic control |
 //! | `rootless.rs` | one network by slirp4netns, where there are no privileges |
 //! | `netlink.rs` | the kernel's side of all of it |
@@ -22,6 +23,7 @@ mod bandwidth;
 mod bridge;
 mod claims;
 mod firewall;
+mod names;
 pub(crate) mod netlink;
 mod request;
 mod rootless;
@@ -31,6 +33,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use names::Dns;
+pub(crate) use names::files;
 pub(crate) use request::wanted;
 pub use request::{Address, Network, Protocol, Publish, Route};
 pub use subnet::Subnet;
@@ -39,11 +43,15 @@ use crate::error::{Error, Result};
 use claims::Claims;
 use netlink::Netlink;
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What a container has of one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,28 +92,90 @@ impl Attached {
     }
 }
 
-/// Connects a network namespace. The container's directory `store/id` exists.
-///
-/// # Errors
-/// One that names the annotation; nothing is left behind.
-pub(crate) fn set_up(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<Attached> {
-    if networks.is_empty() {
-        return Ok(Attached::default());
+/// Connects a container, on a thread of its own: the host's side while the container's namespaces
+/// and mounts are made, the rest as soon as there is a network namespace to connect.
+pub(crate) struct Connecting {
+    store: PathBuf,
+    id: String,
+    netns: Option<Sender<OwnedFd>>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Connecting {
+    /// The container's directory `store/id` exists.
+    pub fn begin(store: &Path, id: &str, networks: &[Network]) -> Result<Self> {
+        let (sender, netns) = mpsc::channel();
+        // Now, because the stage is about to mount them.
+        names::create(&store.join(id), networks)?;
+        let (store, id, networks) = (store.to_path_buf(), id.to_string(), networks.to_vec());
+        let mut connecting = Self { store: store.clone(), id: id.clone(), netns: Some(sender), thread: None };
+        let work = move || {
+            // They are for the caller's own threads.
+            let _ = nix::sys::signal::SigSet::all().thread_block();
+            let gave_up = |_| Error::external("the container ended before it had a network");
+            set_up(&store, &id, &networks, || netns.recv().map_err(gave_up))
+        };
+        let thread = std::thread::Builder::new().name("network".into()).spawn(work);
+        connecting.thread = Some(thread.map_err(|error| Error::io("start a thread for the network", error))?);
+        Ok(connecting)
     }
-    let connect = if nix::unistd::geteuid().is_root() { connect } else { rootless::connect };
-    connect(store, id, networks, netns).map_err(|error| {
-        // The failure is what the caller has to hear of; `delete --force` tries again.
-        let _ = tear_down(store, id);
-        match error.errno() {
+
+    pub fn enter(&mut self, netns: OwnedFd) {
+        if let Some(sender) = self.netns.take() {
+            // Nobody listens when it has failed already, which `finish` tells.
+            let _ = sender.send(netns);
+        }
+    }
+
+    /// # Errors
+    /// One that names the annotation; nothing is left behind.
+    pub fn finish(mut self) -> Result<()> {
+        self.end().map_err(|error| match error.errno() {
             Some(code) if code == Errno::EPERM as i32 => {
                 error.with_hint("it takes CAP_NET_ADMIN in the network namespace of the runtime")
             }
             _ => error,
-        }
-    })
+        })
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.netns = None;
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        let done = thread.join().unwrap_or_else(|_| Err(Error::external("the network's thread panicked")));
+        // From here, because that thread may have been in the container's namespace. The failure is
+        // what the caller has to hear of; `delete --force` tries again.
+        done.inspect_err(|_| drop(tear_down(&self.store, &self.id)))
+    }
 }
 
-fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<Attached> {
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        // Without a namespace it gives up, and what it has done is undone.
+        let _ = self.end();
+    }
+}
+
+/// Connects the network namespace that `netns` waits for; the calling thread is in it afterwards.
+fn set_up(
+    store: &Path,
+    id: &str,
+    networks: &[Network],
+    netns: impl FnOnce() -> Result<OwnedFd>,
+) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return prepare(store, id, networks)?.connect(id, netns()?);
+    }
+    rootless::connect(store, id, networks, netns()?.as_fd())
+}
+
+/// The host's side is there: bridges with their indices, addresses claimed, ports published.
+struct Prepared {
+    host: Netlink,
+    attached: Attached,
+    bridges: Vec<u32>,
+}
+
+fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
     let first = |network: &Network| planned(store, id, network);
     let mut attached = Attached { networks: networks.iter().map(first).collect() };
     // From here on a crash leaves a trace that `tear_down` follows.
@@ -121,33 +191,40 @@ fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> R
         bridges.push(bridge);
     }
     write_record(store, id, &attached)?;
+    names::join(&claims, id, &attached)?;
     let planned = || attached.networks.iter().map(|one| &one.network).zip(&bridges);
-    firewall::add(
-        &claims,
-        &attached,
-        planned().filter(|(_, bridge)| bridge.unknown).map(|(network, _)| network),
-    )
-    .map_err(|error| error.at(&networks[0].at))?;
+    let unknown = planned().filter(|(_, bridge)| bridge.unknown).map(|(network, _)| network);
+    firewall::add(&claims, &attached, unknown).map_err(|error| error.at(&networks[0].at))?;
     let make = |(network, bridge): (&Network, &bridge::Bridge)| {
         bridge::make(&mut host, &claims, network, bridge).map_err(|error| error.at(&network.at))
     };
-    let indices = planned().map(make).collect::<Result<Vec<u32>>>()?;
-    // Another container may begin; what follows is ours alone.
-    drop(claims);
-    for (one, bridge) in attached.networks.iter().zip(indices) {
-        let done = attach::link(&mut host, id, one, bridge, netns);
-        done.and_then(|()| bandwidth::limit(&mut host, one)).map_err(|error| error.at(&one.network.at))?;
-    }
-    attach::configure(&attached, netns)?;
-    Ok(attached)
+    let bridges = planned().map(make).collect::<Result<_>>()?;
+    Ok(Prepared { host, attached, bridges })
 }
+
+impl Prepared {
+    /// Another container may be prepared meanwhile: what follows is ours alone.
+    fn connect(mut self, id: &str, netns: OwnedFd) -> Result<()> {
+        for (one, bridge) in self.attached.networks.iter().zip(self.bridges) {
+            let done = attach::link(&mut self.host, id, one, bridge, netns.as_fd());
+            done.and_then(|()| bandwidth::limit(&mut self.host, one))
+                .map_err(|error| error.at(&one.network.at))?;
+        }
+        setns(&netns, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::os("setns to the container's network namespace", errno))?;
+        attach::configure(&self.attached)
+    }
+}
+
+/// What the names of the host's ends begin with.
+const HOST_END: &str = "ogv";
 
 /// What is known of an attachment before anything is asked.
 fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
     let key = hash(&[store.as_os_str().as_encoded_bytes(), id.as_bytes(), network.name.as_bytes()]);
     let name = |prefix: &str| format!("{prefix}{:012x}", key & 0xffff_ffff_ffff);
     Attachment {
-        host: name("ogv"),
+        host: name(HOST_END),
         queue: network.egress.map(|_| name("ogi")),
         mac: network.mac.clone().unwrap_or_else(|| mac(key)),
         network: network.clone(),
@@ -156,7 +233,7 @@ fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
     }
 }
 
-/// Removes what [`set_up`] has made for a container, all or a part of it, and nothing else.
+/// Removes what [`Connecting`] has made for a container, all or a part of it, and nothing else.
 pub(crate) fn tear_down(store: &Path, id: &str) -> Result<()> {
     let Some(attached) = read_record(store, id)? else { return Ok(()) };
     // Interfaces of the host have names; what rootless.rs makes has none.
@@ -176,25 +253,36 @@ pub(crate) fn tear_down(store: &Path, id: &str) -> Result<()> {
 fn disconnect(store: &Path, id: &str, attached: &Attached) -> Result<()> {
     let mut host = Netlink::here()?;
     for one in &attached.networks {
-        for name in [Some(&one.host), one.queue.as_ref()].into_iter().flatten() {
-            host.remove_link(name).map_err(|errno| Error::os(format!("remove interface {name}"), errno))?;
+        let done = attach::unlink(&mut host, &one.host, is_young(store, id));
+        done.map_err(|errno| Error::os(format!("remove interface {}", one.host), errno))?;
+        if let Some(queue) = &one.queue {
+            host.remove_link(queue).map_err(|errno| Error::os(format!("remove interface {queue}"), errno))?;
         }
     }
     let claims = Claims::lock(store)?;
+    names::leave(&claims, id, attached)?;
     let mut gone = Vec::new();
     for one in &attached.networks {
         let name = one.network.bridge.as_str();
-        if claims.release(name, id)? == 0 && bridge::remove(&mut host, &claims, name)? {
+        if claims.release(name, id)? == 0 && !one.network.keep && bridge::remove(&mut host, &claims, name)? {
             gone.push(name);
         }
     }
-    if claims.is_empty()? {
+    let kept = attached.networks.iter().any(|one| one.network.keep);
+    if claims.is_empty()? && !kept {
         firewall::remove(&claims)?
     } else {
         firewall::forget(&claims, attached, &gone)?
     }
     // Last: another container may have them when the firewall has forgotten them.
     claims.release_ports(id)
+}
+
+/// Whether a container was connected a moment ago.
+fn is_young(store: &Path, id: &str) -> bool {
+    let changed = fs::metadata(record(store, id)).and_then(|record| record.modified());
+    let age = changed.ok().and_then(|changed| changed.elapsed().ok());
+    age.is_some_and(|age| age < Duration::from_millis(500))
 }
 
 fn record(store: &Path, id: &str) -> PathBuf {

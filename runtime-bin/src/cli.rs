@@ -76,6 +76,12 @@ impl Parsed {
         self.flags.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
+    /// The flags with these names, as they follow each other.
+    pub fn in_order(&self, names: &[&str]) -> impl Iterator<Item = (&'static str, &str)> {
+        let wanted = self.flags.iter().filter(move |(known, _)| names.contains(known));
+        wanted.map(|(name, value)| (*name, value.as_str()))
+    }
+
     /// Whether a switch is on.
     pub fn is_set(&self, name: &str) -> bool {
         self.get(name) == Some("true")

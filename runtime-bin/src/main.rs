@@ -12,6 +12,7 @@ mod foreground;
 mod global;
 mod launch;
 mod log;
+mod networks;
 mod output;
 mod signals;
 mod terminal;

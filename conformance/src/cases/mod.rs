@@ -15,6 +15,8 @@ mod mount_options;
 mod mount_paths;
 mod mounts;
 mod namespaces;
+mod networks;
+mod networks_bad;
 mod process;
 mod repetition;
 mod rootless;
@@ -41,6 +43,8 @@ pub fn all() -> Vec<Case> {
         mount_paths::CASES,
         mounts::CASES,
         namespaces::CASES,
+        networks::CASES,
+        networks_bad::CASES,
         process::CASES,
         repetition::CASES,
         rootless::CASES,

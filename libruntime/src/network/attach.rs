@@ -1,17 +1,19 @@
 //! The veth pair of one container and network, and what is inside of the container: addresses,
 //! routes, loopback. The pair is made in one request, with both ends where they belong.
 
-use super::netlink::{Netlink, Outcome, inside, link_message};
+use super::netlink::{Netlink, Outcome, link_message};
 use super::subnet::Subnet;
 use super::{Attached, Attachment, mac_bytes, set_sysctl};
 use crate::error::{Error, Result};
+use crate::sys::interfaces;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Makes the pair: one end is a port of the bridge, the other is in the container.
 pub(super) fn link(
@@ -31,8 +33,8 @@ pub(super) fn link(
         }
         other => other.map_err(failed)?,
     }
-    let link = host.link(&one.host).map_err(failed)?.ok_or_else(|| failed(Errno::ENODEV))?;
-    let mut message = link_message(link.index);
+    let mut message = link_message(0);
+    message.attributes.push(LinkAttribute::IfName(one.host.clone()));
     // For people who look at the host; an id may be longer than an alias can be.
     let alias: String = format!("onggi container {id}").chars().take(250).collect();
     message.attributes.push(LinkAttribute::IfAlias(alias));
@@ -44,6 +46,29 @@ pub(super) fn link(
         message.attributes.push(LinkAttribute::LinkInfo(info));
     }
     host.change_link(message).map_err(failed)
+}
+
+/// Removes a pair, whose container has ended.
+///
+/// To remove it here takes several RCU grace periods, 10 to 30 ms. The kernel does it by itself when
+/// the container's namespace goes: one that is going already is left to it. So is a `young` one,
+/// whose end the kernel puts off for such a period after it was made; what is left for that long is
+/// down, no port of a bridge, and has no address.
+pub(super) fn unlink(host: &mut Netlink, name: &str, young: bool) -> Outcome<()> {
+    match host.link(name)? {
+        None => Ok(()),
+        Some(link) if link.is_dying() => Ok(()),
+        Some(link) if young => {
+            let mut message = link_message(link.index);
+            message.header.change_mask = LinkFlags::Up;
+            message.attributes.push(LinkAttribute::Controller(0));
+            match host.set_link(message) {
+                Err(Errno::ENODEV) => Ok(()),
+                other => other,
+            }
+        }
+        Some(_) => host.remove_link(name),
+    }
 }
 
 fn pair(one: &Attachment, bridge: u32, netns: BorrowedFd) -> LinkMessage {
@@ -67,57 +92,80 @@ fn pair(one: &Attachment, bridge: u32, netns: BorrowedFd) -> LinkMessage {
     message
 }
 
-/// Everything inside of the container, from a thread that is there.
-pub(super) fn configure(attached: &Attached, netns: BorrowedFd) -> Result<()> {
-    inside(netns, || {
-        let mut netlink = Netlink::here()?;
-        let loopback = netlink.link("lo").and_then(|link| match link {
-            Some(link) => netlink.bring_up(link.index),
-            None => Err(Errno::ENODEV),
-        });
-        loopback.map_err(|errno| Error::os("bring lo up in the container", errno))?;
-        let mut has_default = [false; 2];
-        for one in &attached.networks {
-            interface(&mut netlink, one, &mut has_default).map_err(|error| error.at(&one.network.at))?;
-        }
-        Ok(())
-    })
-}
-
-fn interface(netlink: &mut Netlink, one: &Attachment, has_default: &mut [bool; 2]) -> Result<()> {
-    let name = &one.network.name;
-    let failed = |what: String| move |errno| Error::os(what, errno);
-    let find =
-        |netlink: &mut Netlink| -> Outcome<u32> { Ok(netlink.link(name)?.ok_or(Errno::ENODEV)?.index) };
-    let index = find(netlink).map_err(failed(format!("look in the container for {name}")))?;
-    if one.addresses.iter().any(|address| address.ip().is_ipv6()) {
-        // Another container on the bridge must not become its router by saying so.
-        set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
-    }
-    for address in &one.addresses {
-        netlink.add_address(index, *address).map_err(failed(format!("give {name} the address {address}")))?;
-    }
-    netlink.bring_up(index).map_err(failed(format!("bring {name} up in the container")))?;
-    for route in &one.network.routes {
-        let of_family = |gateway: &&IpAddr| gateway.is_ipv4() == route.to.ip().is_ipv4();
-        let via = route.via.or_else(|| one.gateways.iter().find(of_family).copied());
-        let said = via.map(|via| format!(" via {via}")).unwrap_or_default();
-        netlink
-            .add_route(index, route.to, via)
-            .map_err(failed(format!("add the route {}{said} in the container", route.to)))?;
-    }
-    if one.network.internal || !one.network.default_route {
-        return Ok(());
-    }
-    for gateway in &one.gateways {
-        let has = &mut has_default[usize::from(gateway.is_ipv6())];
-        if !std::mem::replace(has, true) {
-            netlink
-                .add_route(index, everything(*gateway), Some(*gateway))
-                .map_err(failed(format!("add the default route via {gateway} in the container")))?;
-        }
+/// Everything inside of the container, where the calling thread is.
+///
+/// Not by netlink: the kernel frees a closed socket of that kind an RCU grace period later, which
+/// would keep the namespace of a container that ends at once, and us from seeing that it dies.
+pub(super) fn configure(attached: &Attached) -> Result<()> {
+    let inside = Inside { v4: datagrams(AddressFamily::Inet)?, v6: datagrams(AddressFamily::Inet6).ok() };
+    interfaces::bring_interface_up(inside.v4.as_fd(), "lo")
+        .map_err(|errno| Error::os("bring lo up in the container", errno))?;
+    let mut has_default = [false; 2];
+    for one in &attached.networks {
+        inside.interface(one, &mut has_default).map_err(|error| error.at(&one.network.at))?;
     }
     Ok(())
+}
+
+fn datagrams(family: AddressFamily) -> Result<OwnedFd> {
+    socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|errno| Error::os("socket in the container's network namespace", errno))
+}
+
+/// Sockets of the container's namespace.
+struct Inside {
+    v4: OwnedFd,
+    /// Not on kernels without IPv6.
+    v6: Option<OwnedFd>,
+}
+
+impl Inside {
+    fn of_family(&self, ip: IpAddr) -> Outcome<BorrowedFd<'_>> {
+        let socket = if ip.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
+        socket.map(AsFd::as_fd).ok_or(Errno::EAFNOSUPPORT)
+    }
+
+    fn interface(&self, one: &Attachment, has_default: &mut [bool; 2]) -> Result<()> {
+        let name = one.network.name.as_str();
+        let failed = |what: String| move |errno| Error::os(what, errno);
+        let index = interfaces::interface_index(self.v4.as_fd(), name)
+            .map_err(failed(format!("look in the container for {name}")))?;
+        if one.addresses.iter().any(|address| address.ip().is_ipv6()) {
+            // Another container on the bridge must not become its router by saying so, and the
+            // address would be unusable for a second while it is looked for; we hand them out.
+            set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+            set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
+        }
+        for address in &one.addresses {
+            let socket = self.of_family(address.ip());
+            socket
+                .and_then(|fd| interfaces::add_address(fd, (name, index), address.ip(), address.length()))
+                .map_err(failed(format!("give {name} the address {address}")))?;
+        }
+        interfaces::bring_interface_up(self.v4.as_fd(), name)
+            .map_err(failed(format!("bring {name} up in the container")))?;
+        let route = |to: Subnet, via: Option<IpAddr>| {
+            let fd = self.of_family(to.ip())?;
+            interfaces::add_route(fd, (name, index), (to.network(), to.length()), via)
+        };
+        for wanted in &one.network.routes {
+            let of_family = |gateway: &&IpAddr| gateway.is_ipv4() == wanted.to.ip().is_ipv4();
+            let via = wanted.via.or_else(|| one.gateways.iter().find(of_family).copied());
+            let said = via.map(|via| format!(" via {via}")).unwrap_or_default();
+            route(wanted.to, via)
+                .map_err(failed(format!("add the route {}{said} in the container", wanted.to)))?;
+        }
+        let gateways =
+            if one.network.internal || !one.network.default_route { &[] } else { &one.gateways[..] };
+        for gateway in gateways {
+            let has = &mut has_default[usize::from(gateway.is_ipv6())];
+            if !std::mem::replace(has, true) {
+                route(everything(*gateway), Some(*gateway))
+                    .map_err(failed(format!("add the default route via {gateway} in the container")))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Every address of the family.

@@ -109,6 +109,8 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
     if !bridge.missing.is_empty() {
         // A container must not become the host's router by saying so.
         set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+        // Until it is sure that nobody else has its link-local address, it asks for no neighbour.
+        set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
     }
     for address in &bridge.missing {
         host.add_address(index, *address)
@@ -318,7 +320,7 @@ pub(super) fn remove(host: &mut Netlink, claims: &Claims, name: &str) -> Result<
     match host.link(name).map_err(failed)? {
         Some(link) if is_ours(&link, claims) => {
             // Something else may have been connected to it by hand.
-            if !host.ports(link.index).map_err(failed)?.is_empty() {
+            if !host.ports(link.index).map_err(failed)?.iter().all(Link::is_dying) {
                 return Ok(false);
             }
             host.remove_link(name).map_err(failed)?;

@@ -76,6 +76,17 @@ impl Claims {
         list(&self.bridge(bridge))
     }
 
+    /// The living who claim what begins with `prefix` on a bridge, each once.
+    pub fn owners(&self, bridge: &str, prefix: &str) -> Result<Vec<String>> {
+        let directory = self.bridge(bridge);
+        let names = list(&directory)?.into_iter().filter(|name| name.starts_with(prefix));
+        let mut owners: Vec<_> = names.filter_map(|name| owner(&directory.join(name))).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners.retain(|id| self.exists(id));
+        Ok(owners)
+    }
+
     /// Drops the claims of a container, and of those that are gone; says how many are left.
     pub fn release(&self, bridge: &str, id: &str) -> Result<usize> {
         let directory = self.bridge(bridge);

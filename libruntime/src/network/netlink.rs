@@ -12,9 +12,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use netlink_packet_route::tc::TcMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use nix::errno::Errno;
@@ -53,6 +51,17 @@ pub(crate) struct Link {
     pub mac: Vec<u8>,
     /// The bridge that it is a port of.
     pub controller: Option<u32>,
+    /// The number that our namespace has for that of the other end of a veth pair.
+    pub other_end: Option<i32>,
+}
+
+impl Link {
+    /// Its other end is in a namespace that has ended: the kernel removes both, in its own time.
+    /// To remove it ourselves would be to wait for that, and for several RCU grace periods.
+    pub fn is_dying(&self) -> bool {
+        // NETNSA_NSID_NOT_ASSIGNED (linux/net_namespace.h): one that is alive is given a number.
+        self.kind == "veth" && self.other_end == Some(-1)
+    }
 }
 
 /// An address of an interface.
@@ -230,28 +239,6 @@ impl Netlink {
         }
     }
 
-    /// `via` none: the destination is on the link.
-    pub fn add_route(&mut self, index: u32, to: Subnet, via: Option<IpAddr>) -> Outcome<()> {
-        let mut message = RouteMessage::default();
-        message.header = RouteHeader {
-            address_family: family(to.ip()),
-            destination_prefix_length: to.length(),
-            table: RouteHeader::RT_TABLE_MAIN,
-            protocol: RouteProtocol::Static,
-            scope: if via.is_some() || to.ip().is_ipv6() { RouteScope::Universe } else { RouteScope::Link },
-            kind: RouteType::Unicast,
-            ..RouteHeader::default()
-        };
-        if to.length() > 0 {
-            message.attributes.push(RouteAttribute::Destination(to.network().into()));
-        }
-        message.attributes.push(RouteAttribute::Oif(index));
-        if let Some(via) = via {
-            message.attributes.push(RouteAttribute::Gateway(via.into()));
-        }
-        self.request(Message::NewRoute(message), NEW)
-    }
-
     /// Destinations of all unicast routes of the main table.
     pub fn destinations(&mut self) -> Outcome<Vec<Subnet>> {
         let bodies = self.call(Message::GetRoute(RouteMessage::default()), NLM_F_REQUEST | NLM_F_DUMP)?;
@@ -339,6 +326,7 @@ fn link_of(body: &[u8]) -> Link {
             libc::IFLA_IFALIAS => link.alias = text(value),
             libc::IFLA_ADDRESS => link.mac = value.to_vec(),
             libc::IFLA_MASTER => link.controller = number(value),
+            libc::IFLA_LINK_NETNSID => link.other_end = number(value).map(|number| number as i32),
             libc::IFLA_LINKINFO => {
                 let info = attributes(value, 0).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
                 link.kind = info.map(|(_, value)| text(value)).unwrap_or_default();

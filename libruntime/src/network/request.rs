@@ -1,7 +1,7 @@
 //! What is asked for: `key=value` pairs, in annotations and on the command line alike.
 //!
 //! The annotation `org.onggi.network.NAME` asks for an interface NAME in the container:
-//! `bridge=web,address=auto,publish=8080:80`. Keys, of which `route` and `publish` may be repeated:
+//! `bridge=web,address=auto,publish=8080:80`. Keys, of which `route`, `publish`, `alias`, `dns` and `search` may be repeated:
 //!
 //! | key | value |
 //! |---|---|
@@ -13,12 +13,17 @@
 //! | `route` | `10.0.0.0/8` or `10.0.0.0/8@10.1.2.3`, by the gateway if no other is named |
 //! | `default` | `no`: no default route (the first network has one) |
 //! | `internal` | `yes`: nothing but the bridge can be reached, and no port published |
+//! | `keep` | `yes`: the bridge stays when the last container leaves it, which takes 40 ms otherwise |
 //! | `mtu`, `mac` | of the interface |
 //! | `publish` | `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp\|udp\|sctp]`, an IPv6 address in brackets |
+//! | `hosts` | `yes`: /etc/hosts has the names of the bridge's containers: id, hostname, aliases |
+//! | `alias` | one more name of the container |
+//! | `dns`, `search` | lines of /etc/resolv.conf; `dns=host` is what the host asks |
 //! | `ingress`, `egress` | limit to and from the container: `100mbit`, `1gbit` |
 //!
 //! Pure: whether it can be had is found when it is done.
 
+use super::names::Dns;
 use super::subnet::Subnet;
 use crate::error::{Error, Finding, Result};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -88,9 +93,17 @@ pub struct Network {
     /// The first network that may has the default route of each family.
     pub default_route: bool,
     pub internal: bool,
+    /// The bridge stays when the last container has left it.
+    pub keep: bool,
     pub mtu: Option<u32>,
     pub mac: Option<String>,
     pub publish: Vec<Publish>,
+    /// `/etc/hosts` of the container is ours, with the names of the bridge's containers.
+    pub hosts: bool,
+    /// Names of the container beside its id; its hostname comes first.
+    pub aliases: Vec<String>,
+    pub dns: Vec<Dns>,
+    pub search: Vec<String>,
     /// Bits per second to the container.
     pub ingress: Option<u64>,
     /// Bits per second from the container.
@@ -112,9 +125,14 @@ impl Default for Network {
             routes: Vec::new(),
             default_route: true,
             internal: false,
+            keep: false,
             mtu: None,
             mac: None,
             publish: Vec::new(),
+            hosts: false,
+            aliases: Vec::new(),
+            dns: Vec::new(),
+            search: Vec::new(),
             ingress: None,
             egress: None,
         }
@@ -132,7 +150,7 @@ impl Network {
         let mut seen = Vec::new();
         for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if seen.contains(&key) && !matches!(key, "route" | "publish") {
+            if seen.contains(&key) && !matches!(key, "route" | "publish" | "alias" | "dns" | "search") {
                 findings.push(Finding::new(at, format!("{key} is there twice")));
             }
             seen.push(key);
@@ -151,6 +169,22 @@ impl Network {
         Ok(())
     }
 
+    /// Limits both directions (`100mbit`), or those that are named (`ingress=1gbit,egress=100mbit`).
+    pub fn set_bandwidth(&mut self, text: &str) -> Result<()> {
+        let refused = |message| Error::invalid(vec![Finding::new(&self.at, message)]);
+        for part in text.split(',') {
+            let (ingress, egress) = match part.split_once('=') {
+                Some(("ingress", value)) => (Some(rate(value).map_err(refused)?), None),
+                Some(("egress", value)) => (None, Some(rate(value).map_err(refused)?)),
+                Some((key, _)) => return Err(refused(format!("{key}: neither ingress nor egress"))),
+                None => [rate(part).map_err(refused)?; 2].map(Some).into(),
+            };
+            self.ingress = ingress.or(self.ingress);
+            self.egress = egress.or(self.egress);
+        }
+        Ok(())
+    }
+
     fn set(&mut self, key: &str, value: &str) -> std::result::Result<(), String> {
         match key {
             "name" => self.name = value.to_string(),
@@ -164,9 +198,15 @@ impl Network {
             "route" => self.routes.push(route(value)?),
             "default" => self.default_route = flag(value)?,
             "internal" => self.internal = flag(value)?,
+            "keep" => self.keep = flag(value)?,
             "mtu" => self.mtu = Some(mtu(value)?),
             "mac" => self.mac = Some(mac(value)?),
             "publish" => self.publish.push(value.parse()?),
+            "hosts" => self.hosts = flag(value)?,
+            "alias" => self.aliases.push(host_name(value)?),
+            "dns" if value == "host" => self.dns.push(Dns::Host),
+            "dns" => self.dns.push(Dns::Server(ip(value)?)),
+            "search" => self.search.push(host_name(value)?),
             "ingress" => self.ingress = Some(rate(value)?),
             "egress" => self.egress = Some(rate(value)?),
             _ => return Err("unknown key".to_string()),
@@ -246,6 +286,9 @@ pub(crate) fn wanted(spec: &Spec, typed: &[Network]) -> Result<Vec<Network>> {
         }
     }
     networks.extend_from_slice(typed);
+    if let Some(hostname) = spec.hostname().as_ref().filter(|name| host_name(name).is_ok()) {
+        networks.iter_mut().for_each(|network| network.aliases.insert(0, hostname.clone()));
+    }
     for at in 0..networks.len() {
         if networks[at].name.is_empty() {
             let free = |name: &String| networks.iter().all(|network| network.name != *name);
@@ -291,6 +334,24 @@ fn check_together(networks: &[Network], findings: &mut Vec<Finding>) {
     }
     // A network that was parsed has been checked before.
     findings.dedup();
+}
+
+/// What there is to be, for `explain`.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} by bridge {}", self.name, self.bridge)?;
+        for (wish, kind) in [(self.address, "IPv4"), (self.address6, "IPv6")] {
+            match wish {
+                Address::None => {}
+                Address::Auto => write!(f, ", a free {kind} address")?,
+                Address::Static(ip) => write!(f, ", {ip}")?,
+            }
+        }
+        self.publish.iter().try_for_each(|publish| write!(f, ", port {publish}"))?;
+        let limits = [(self.ingress, "to"), (self.egress, "from")];
+        let mut limits = limits.iter().filter_map(|(rate, way)| Some(((*rate)?, way)));
+        limits.try_for_each(|(rate, way)| write!(f, ", {rate} bit/s {way} the container"))
+    }
 }
 
 impl Publish {
@@ -434,6 +495,15 @@ fn rate(text: &str) -> std::result::Result<u64, String> {
     let rate = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(bad)?;
     // The kernel counts bytes; below this a packet would wait for seconds.
     if rate < 8000 { Err(format!("{text:?} is less than 8kbit")) } else { Ok(rate) }
+}
+
+/// What can stand in hosts and resolv.conf.
+fn host_name(text: &str) -> std::result::Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if text.is_empty() || text.len() > 253 || !text.chars().all(good) {
+        return Err(format!("{text:?} is no host's name: letters, digits, '_', '-' and '.'"));
+    }
+    Ok(text.to_string())
 }
 
 /// The kernel's dev_valid_name(), without what has a meaning to those who read names.

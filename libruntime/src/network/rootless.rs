@@ -5,7 +5,7 @@
 //! so there is no pid to be written down, and none to be lost by a kill -9.
 
 use super::request::{Address, Network, Protocol, Publish};
-use super::{Attached, Attachment, Subnet, mac, write_record};
+use super::{Attached, Attachment, Subnet, mac, names, write_record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
 use nix::errno::Errno;
@@ -22,7 +22,7 @@ use std::process::{Child, Command, Stdio};
 const SOCKET: &str = "slirp4netns.sock";
 const LOG: &str = "slirp4netns.log";
 
-pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<Attached> {
+pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<()> {
     let [network] = networks else {
         return Err(Error::unsupported("without root a container has one network, not several")
             .at(&networks[1].at)
@@ -43,12 +43,13 @@ pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: Borro
         }],
     };
     write_record(store, id, &attached)?;
+    names::alone(&store.join(id), id, &attached)?;
     let one = &attached.networks[0];
     start(&store.join(id), one, subnet, netns).map_err(|error| error.at(&network.at))?;
     for publish in &network.publish {
         forward(&store.join(id), one, *publish).map_err(|error| error.at(&network.at))?;
     }
-    Ok(attached)
+    Ok(())
 }
 
 /// What slirp4netns cannot do is an error, not left out.
@@ -63,6 +64,7 @@ fn check(network: &Network) -> Result<()> {
         ("route", !network.routes.is_empty()),
         ("default", !network.default_route),
         ("internal", network.internal),
+        ("keep", network.keep),
         ("ingress", network.ingress.is_some()),
         ("egress", network.egress.is_some()),
         ("publish", network.publish.iter().any(cannot_publish)),

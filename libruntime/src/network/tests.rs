@@ -4,6 +4,7 @@ use super::testing::{Namespace, in_new_host, ip, run};
 use super::*;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::BorrowedFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -50,6 +51,14 @@ impl Drop for Store {
     }
 }
 
+/// As `create` does it.
+fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<Attached> {
+    let mut connecting = Connecting::begin(store, id, networks)?;
+    connecting.enter(netns.try_clone_to_owned().unwrap());
+    connecting.finish()?;
+    read_record(store, id).map(Option::unwrap)
+}
+
 struct Container<'a> {
     store: &'a Store,
     id: String,
@@ -64,7 +73,7 @@ impl Container<'_> {
             Network::parse(text, &at).map(|network| Network { name, ..network })
         };
         let networks = networks.iter().enumerate().map(parse).collect::<Result<Vec<_>>>()?;
-        set_up(&self.store.0, &self.id, &networks, self.netns.fd())
+        connect(&self.store.0, &self.id, &networks, self.netns.fd())
     }
 
     fn address(&self, network: usize, v4: bool) -> IpAddr {
@@ -541,7 +550,7 @@ fn without_root_slirp4netns_connects_and_publishes() {
     std::thread::sleep(Duration::from_millis(500));
     let netns = fs::File::open(format!("/proc/{}/ns/net", init.id())).unwrap();
     let wish = |text: &str| Network { name: "eth0".into(), ..Network::parse(text, "here").unwrap() };
-    let set_up = |text: &str| set_up(&store.0, "a", &[wish(text)], std::os::fd::AsFd::as_fd(&netns));
+    let set_up = |text: &str| connect(&store.0, "a", &[wish(text)], netns.as_fd());
     assert!(set_up("bridge=web").unwrap_err().to_string().contains("bridge: not without root"));
     let attached = set_up("publish=127.0.0.1:18080:80,mtu=1400").unwrap();
     assert_eq!(attached.networks[0].addresses[0].to_string(), "10.0.2.100/24");

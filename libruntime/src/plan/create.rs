@@ -11,6 +11,15 @@ use onggi_stage::{Attrs, Fd, NamespaceFlags, PropagationFlags, Step, SyncPoint};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// A file of the container's directory that is mounted in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkFile {
+    /// Where it was asked for.
+    pub at: String,
+    pub source: PathBuf,
+    pub destination: String,
+}
+
 /// What the caller asks for beside the configuration.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Request {
@@ -26,6 +35,12 @@ pub struct Request {
     /// It is connected to networks beside those of its annotations.
     #[serde(default)]
     pub network_requested: bool,
+    /// Where its state is kept; absolute.
+    #[serde(default)]
+    pub directory: PathBuf,
+    /// Files of that directory that its networks have mounted.
+    #[serde(default)]
+    pub network_files: Vec<NetworkFile>,
 }
 
 /// The namespaces of a configuration, sorted by how they are entered.

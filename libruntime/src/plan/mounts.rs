@@ -1,6 +1,6 @@
 //! `mounts`: what is opened in the caller's mounts first, and attached in the container later.
 
-use super::create::{Namespaces, Request};
+use super::create::{Namespaces, NetworkFile, Request};
 use super::mount_options::{self, Options};
 use super::{Handed, IdMaps, Plan, Text, devices};
 use crate::error::{Error, Result};
@@ -38,6 +38,15 @@ struct Site<'a> {
     label: Option<&'a str>,
 }
 
+/// Read-only, because it lies on a filesystem of the host.
+fn network_file(file: &NetworkFile) -> Mount {
+    let mut mount = Mount::default();
+    let options = ["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_string);
+    mount.set_destination(file.destination.clone().into()).set_typ(Some("bind".to_string()));
+    mount.set_source(Some(file.source.clone())).set_options(Some(options.into()));
+    mount
+}
+
 impl Mounts {
     pub fn open_sources(
         plan: &mut Plan,
@@ -61,6 +70,9 @@ impl Mounts {
         let mut site = Site { plan, host, bundle, user, new_cgroup_namespace, label };
         for (at, mount) in spec.mounts().iter().flatten().enumerate() {
             mounts.plan_one(&mut site, format!("mounts[{at}]"), mount)?;
+        }
+        for file in &request.network_files {
+            mounts.plan_one(&mut site, file.at.clone(), &network_file(file))?;
         }
         let linux = spec.linux().clone().unwrap_or_default();
         if linux.masked_paths().as_ref().is_some_and(|paths| !paths.is_empty()) {

@@ -6,6 +6,7 @@ use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::launch::{self, CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
+use crate::networks::{self, BANDWIDTH, NETWORK, PUBLISH};
 use libruntime::{Config, Container, Create};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -26,7 +27,19 @@ pub const VERB: Verb = Verb {
     trailing: false,
     text: "The bundle is a directory with config.json and the root filesystem that it names.\n\
            The id is 1 to 1024 letters, digits, '_', '+', '-' or '.'; it is unique below --root.",
-    flags: &[BUNDLE, CONFIG, CONSOLE_SOCKET, PIDFD_SOCKET, PID_FILE, NO_PIVOT, NO_NEW_KEYRING, PRESERVE_FDS],
+    flags: &[
+        BUNDLE,
+        CONFIG,
+        CONSOLE_SOCKET,
+        PIDFD_SOCKET,
+        PID_FILE,
+        NO_PIVOT,
+        NO_NEW_KEYRING,
+        PRESERVE_FDS,
+        NETWORK,
+        PUBLISH,
+        BANDWIDTH,
+    ],
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
@@ -95,6 +108,7 @@ impl Configured {
             no_pivot: args.is_set(NO_PIVOT.name),
             no_new_keyring: args.is_set(NO_NEW_KEYRING.name),
             systemd_cgroup: global.systemd_cgroup,
+            networks: networks::of(args)?,
             ..Create::new(&global.root, args.positional(0), bundle(args))
         })?;
         let new = container.warnings().iter().filter(|warning| !self.warnings.contains(warning));

@@ -5,6 +5,7 @@ use super::create::{BUNDLE, CONFIG, Configured, bundle};
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
+use crate::networks::{self, BANDWIDTH, NETWORK, PUBLISH};
 use crate::output;
 use libruntime::Create;
 use std::os::fd::AsFd;
@@ -16,8 +17,15 @@ pub const VERB: Verb = Verb {
     arguments: "[container-id]",
     count: (0, 1),
     trailing: false,
-    text: "",
-    flags: &[BUNDLE, CONFIG, Flag::value("format", "FORMAT", "text or json (default: text)").short("o")],
+    text: networks::TEXT,
+    flags: &[
+        BUNDLE,
+        CONFIG,
+        Flag::value("format", "FORMAT", "text or json (default: text)").short("o"),
+        NETWORK,
+        PUBLISH,
+        BANDWIDTH,
+    ],
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
@@ -33,6 +41,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let options = Create {
         console_socket: configured.terminal.then(|| console.as_fd()),
         spec: Some(configured.spec),
+        networks: networks::of(args)?,
         ..Create::new(&global.root, id, bundle(args))
     };
     let explanation = libruntime::explain(&options)?;

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::foreground::{attend, exit_code};
 use crate::global::Global;
 use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
+use crate::networks::{BANDWIDTH, NETWORK, PUBLISH};
 use crate::signals::Signals;
 use crate::terminal::Terminal;
 use libruntime::Container;
@@ -33,6 +34,9 @@ pub const VERB: Verb = Verb {
         NO_PIVOT,
         NO_NEW_KEYRING,
         PRESERVE_FDS,
+        NETWORK,
+        PUBLISH,
+        BANDWIDTH,
     ],
 };
 

@@ -1,0 +1,231 @@
+//! What a network adds to a container's life: `cargo run --release -p benches -- network [ROUNDS]`.
+//!
+//! Beside onggi: the CNI bridge plugin, called as containerd calls it, and Podman with netavark, each
+//! where it is installed. They take turns, with a rest before each, in network and mount namespaces
+//! of this program's own. All give a veth pair, an address, a default route and masquerading.
+
+use crate::bundle::Place;
+use crate::stats::{Quartiles, quartiles};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const REST: Duration = Duration::from_millis(100);
+const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+
+/// One thing that is timed. Preparation and cleaning up are not.
+struct Work {
+    name: &'static str,
+    before: Option<Command>,
+    timed: Vec<(Command, Option<String>)>,
+    after: Option<Command>,
+    samples: Vec<f64>,
+}
+
+pub fn main(args: &[String]) -> Result<(), String> {
+    match args {
+        [inside, rounds] if inside == "--inside" => measure(number(rounds)?),
+        [] => enter("40"),
+        [rounds] => enter(&number(rounds)?.to_string()),
+        _ => Err("usage: benches network [ROUNDS]".to_owned()),
+    }
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    let rounds = text.parse().ok().filter(|rounds| *rounds > 0);
+    rounds.ok_or_else(|| format!("{text:?} is no number of rounds"))
+}
+
+/// This program again, where nothing that it does is seen from outside.
+fn enter(rounds: &str) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "--propagation", "private"]).arg(program);
+    let status = command.args(["network", "--inside", rounds]).status();
+    match status.map_err(|error| format!("unshare: {error}"))?.success() {
+        true => Ok(()),
+        false => Err("the measurement failed".to_owned()),
+    }
+}
+
+fn measure(rounds: usize) -> Result<(), String> {
+    let place = Place::new(&format!("{}network-{}", crate::PREFIX, std::process::id()))?;
+    // Named namespaces and leases of plugins, which are gone with our mounts.
+    shell(
+        "mkdir -p /run/netns /var/lib/cni && mount -t tmpfs none /run/netns && mount -t tmpfs none /var/lib/cni",
+    )?;
+    shell("mount --make-shared /run/netns && ip link set lo up")?;
+    let mut works = onggi(&place)?;
+    works.extend(plugin()?);
+    works.extend(podman(&place)?);
+    for round in 0..=rounds {
+        for work in &mut works {
+            std::thread::sleep(REST);
+            let took = work.round()?;
+            // The first one loads programs from the disk.
+            if round > 0 {
+                work.samples.push(took);
+            }
+        }
+    }
+    shell(&format!("{} delete --force holder", onggi_command(&place)?))?;
+    report(&works);
+    Ok(())
+}
+
+fn shell(text: &str) -> Result<(), String> {
+    run(Command::new("sh").args(["-c", text]), None)
+}
+
+fn run(command: &mut Command, input: Option<&str>) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let failed = |error: std::io::Error| format!("{name}: {error}");
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(text.as_bytes()).map_err(failed)?;
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+impl Work {
+    fn new(name: &'static str, timed: Vec<(Command, Option<String>)>) -> Self {
+        Self { name, before: None, timed, after: None, samples: Vec::new() }
+    }
+
+    fn round(&mut self) -> Result<f64, String> {
+        if let Some(before) = &mut self.before {
+            run(before, None)?;
+        }
+        let begin = Instant::now();
+        for (command, input) in &mut self.timed {
+            run(command, input.as_deref())?;
+        }
+        let took = begin.elapsed().as_secs_f64() * 1e3;
+        if let Some(after) = &mut self.after {
+            run(after, None)?;
+        }
+        Ok(took)
+    }
+}
+
+fn words(text: &str) -> Command {
+    let mut words = text.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words);
+    command
+}
+
+fn onggi_command(place: &Place) -> Result<String, String> {
+    let program = crate::peers::find(Some(&["onggi".to_owned()]))?;
+    let program = program.first().ok_or("no onggi; name it in $ONGGI")?.program.clone();
+    Ok(format!("{} --root {}", program.display(), place.dir.join("state").display()))
+}
+
+/// A bridge that another container is on, and one that comes and goes with the container.
+fn onggi(place: &Place) -> Result<Vec<Work>, String> {
+    let onggi = onggi_command(place)?;
+    let cgroup = format!("{}network", crate::PREFIX);
+    let holder = place
+        .bundle("holder", &place.config(&format!("{cgroup}/holder"), &["sleep", "1000"], true, false))?;
+    let bundle = place.bundle("true", &place.config(&format!("{cgroup}/true"), &["true"], true, false))?;
+    let bundle = bundle.display();
+    shell(&format!(
+        "{onggi} run --detach --bundle {} --network bridge=busy holder >/dev/null 2>&1",
+        holder.display()
+    ))?;
+    let run = |flags: &str| vec![(words(&format!("{onggi} run --bundle {bundle} {flags} one")), None)];
+    Ok(vec![
+        Work::new("onggi run, without a network", run("")),
+        Work::new("onggi run, on a bridge in use", run("--network bridge=busy")),
+        Work::new("onggi run, and a published port", run("--network bridge=busy --publish 8080:80")),
+        Work::new("onggi run, the bridge made and removed", run("--network bridge=alone")),
+    ])
+}
+
+/// The reference plugin by itself: no runtime, only the network. It leaves its bridge.
+fn plugin() -> Result<Option<Work>, String> {
+    let Some(dir) = PLUGINS.map(Path::new).into_iter().find(|dir| dir.join("bridge").exists()) else {
+        eprintln!("benches: no CNI plugins in {PLUGINS:?}, so they are left out");
+        return Ok(None);
+    };
+    let config = json!({
+        "cniVersion": "0.4.0", "name": "bench", "type": "bridge", "bridge": "cni0",
+        "isGateway": true, "ipMasq": true,
+        "ipam": { "type": "host-local", "subnet": "10.77.0.0/16", "routes": [{ "dst": "0.0.0.0/0" }] },
+    });
+    let call = |verb: &str| {
+        let mut command = Command::new(dir.join("bridge"));
+        command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", "bench").env("CNI_IFNAME", "eth0");
+        command.env("CNI_NETNS", "/run/netns/bench").env("CNI_PATH", dir);
+        (command, Some(config.to_string()))
+    };
+    let mut work = Work::new("CNI bridge plugin, ADD and DEL", vec![call("ADD"), call("DEL")]);
+    work.before = Some(words("ip netns add bench"));
+    work.after = Some(words("ip netns del bench"));
+    Ok(Some(work))
+}
+
+fn podman(place: &Place) -> Result<Vec<Work>, String> {
+    let netavark = ["/usr/lib/podman/netavark", "/usr/libexec/podman/netavark"];
+    if !netavark.iter().any(|path| Path::new(path).exists())
+        || run(&mut words("podman --version"), None).is_err()
+    {
+        eprintln!("benches: no podman with netavark, so it is left out");
+        return Ok(Vec::new());
+    }
+    let dir = place.dir.join("podman");
+    let settings: PathBuf = dir.join("containers.conf");
+    let text = format!(
+        "[containers]\ndefault_ulimits=[]\n[network]\nnetwork_backend=\"netavark\"\nnetwork_config_dir=\"{0}/net\"\n[engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"none\"\n",
+        dir.display()
+    );
+    fs::create_dir_all(&dir).and_then(|()| fs::write(&settings, text)).map_err(|error| error.to_string())?;
+    let store =
+        format!("--root {0}/root --runroot {0}/run --tmpdir {0}/tmp --storage-driver vfs", dir.display());
+    let podman = |arguments: &str| {
+        let mut command = words(&format!("podman {store} {arguments}"));
+        command.env("CONTAINERS_CONF", &settings);
+        command
+    };
+    let tar = dir.join("image.tar");
+    shell(&format!("tar -C {} -cf {} .", place.root().display(), tar.display()))?;
+    run(&mut podman(&format!("import {} bench", tar.display())), None)?;
+    let options = "run --rm --pull=never --ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024";
+    let run = |network: &str| vec![(podman(&format!("{options} --network={network} bench /bin/true")), None)];
+    Ok(vec![
+        Work::new("podman run, without a network", run("none")),
+        Work::new("podman run, on a bridge of netavark", run("podman")),
+    ])
+}
+
+fn report(works: &[Work]) {
+    let of = |work: &Work| {
+        quartiles(work.samples.iter().copied()).unwrap_or(Quartiles { low: 0.0, median: 0.0, high: 0.0 })
+    };
+    println!("{:42} {:>8} {:>17} {:>9} {:>6}", "", "ms", "quartiles", "added ms", "ratio");
+    let mut base: Option<f64> = None;
+    let mut rows = Vec::new();
+    for work in works {
+        let Quartiles { low, median, high } = of(work);
+        if work.name.ends_with("without a network") {
+            base = Some(median);
+        }
+        // The plugin is only the network.
+        let alone = work.name.starts_with("CNI");
+        let added = if alone { median } else { median - base.unwrap_or(median) };
+        let ratio = base.filter(|_| !alone).map(|base| format!("{:.2}", median / base)).unwrap_or_default();
+        println!("{:42} {median:8.1} {low:8.1} {high:8.1} {added:9.1} {ratio:>6}", work.name);
+        rows.push(json!({ "name": work.name, "samples": work.samples }));
+    }
+    if std::env::var_os("BENCH_JSON").is_some() {
+        println!("{}", Value::Array(rows));
+    }
+}

@@ -1,0 +1,207 @@
+//! Names: `/etc/hosts` and `/etc/resolv.conf` of containers that ask for them. Both are files in the
+//! container's directory, which the plan mounts read-only; so a container that others join later
+//! sees their names appear.
+//!
+//! A line of `hosts` says in a comment whose it is, and goes when that one is deleted. All is done
+//! in place, under the lock of `claims.rs`: a file that is mounted cannot be replaced.
+
+use super::claims::Claims;
+use super::{Attached, Attachment, Network, read_record};
+use crate::error::{Error, Finding, Result};
+use crate::plan::create::NetworkFile;
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::fs::{self, File, Permissions};
+use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+const HOSTS: &str = "hosts";
+const RESOLV: &str = "resolv.conf";
+
+/// The name that Podman's containers have for the host, too.
+const HOST: &str = "host.containers.internal";
+
+/// What a container that wants names claims on a bridge begins with.
+const CLAIM: &str = "hosts-";
+
+/// What there is to be mounted; `directory` is the container's.
+///
+/// # Errors
+/// The configuration mounts such a file itself.
+pub(crate) fn files(spec: &Spec, networks: &[Network], directory: &Path) -> Result<Vec<NetworkFile>> {
+    let resolv = |network: &&Network| !network.dns.is_empty() || !network.search.is_empty();
+    let wanted = [
+        (HOSTS, "hosts", networks.iter().find(|network| network.hosts)),
+        (RESOLV, "dns", networks.iter().find(resolv)),
+    ];
+    let mut files = Vec::new();
+    for (name, key, network) in wanted {
+        let Some(network) = network else { continue };
+        let destination = format!("/etc/{name}");
+        let mounts = spec.mounts().iter().flatten();
+        if let Some(at) = mounts.map(|mount| mount.destination()).position(|to| to == Path::new(&destination))
+        {
+            let message = format!("{key}: mounts[{at}] of the configuration is {destination} already");
+            return Err(Error::invalid(vec![Finding::new(&network.at, message)]));
+        }
+        files.push(NetworkFile { at: network.at.clone(), source: directory.join(name), destination });
+    }
+    Ok(files)
+}
+
+/// Makes the files, so that they can be mounted. What is known of names by then is in them.
+pub(super) fn create(directory: &Path, networks: &[Network]) -> Result<()> {
+    if networks.iter().any(|network| network.hosts) {
+        let text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+        write(&directory.join(HOSTS), text)?;
+    }
+    let mut text = String::new();
+    for network in networks {
+        for dns in &network.dns {
+            match dns {
+                Dns::Server(ip) => drop(writeln!(text, "nameserver {ip}")),
+                Dns::Host => text.push_str(&of_host().map_err(|error| error.at(&network.at))?),
+            }
+        }
+    }
+    let search: Vec<_> = networks.iter().flat_map(|network| &network.search).map(String::as_str).collect();
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
+    if text.is_empty() { Ok(()) } else { write(&directory.join(RESOLV), &text) }
+}
+
+/// Who answers questions for names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Dns {
+    /// Whoever the host asks.
+    Host,
+    Server(IpAddr),
+}
+
+/// The lines of the host's resolv.conf, without servers that only the host can reach.
+fn of_host() -> Result<String> {
+    // systemd-resolved listens on the host's loopback; here it names whom it asks.
+    const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+    let reachable = |line: &&str| {
+        let server = line.trim().strip_prefix("nameserver").map(|ip| ip.trim().parse::<IpAddr>());
+        server.is_none_or(|ip| ip.is_ok_and(|ip| !ip.is_loopback()))
+    };
+    for file in FILES {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let lines: String = text.lines().filter(reachable).map(|line| format!("{line}\n")).collect();
+        if lines.contains("nameserver") {
+            return Ok(lines);
+        }
+    }
+    Err(Error::unsupported("dns=host: the host asks no server that a container could reach")
+        .with_hint("name one: dns=ADDRESS"))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let failed = |error| Error::io(format!("write {}", path.display()), error);
+    let mut file = File::create(path).map_err(failed)?;
+    // Everybody in the container may read it, whatever the caller's umask is.
+    file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)
+}
+
+/// Writes the container's own names and those of the others into its file, and its own into theirs.
+pub(super) fn join(claims: &Claims, id: &str, attached: &Attached) -> Result<()> {
+    let mut text = String::new();
+    for one in &attached.networks {
+        let bridge = &one.network.bridge;
+        let own = lines(id, attached, bridge);
+        for other in claims.owners(bridge, CLAIM)?.iter().filter(|other| *other != id) {
+            append(&claims.store().join(other).join(HOSTS), &own)?;
+        }
+        if !one.network.hosts {
+            continue;
+        }
+        let claim = format!("{CLAIM}{}", one.host);
+        // Nobody else has our interface's name.
+        let _ = claims.take(bridge, &claim, id)?;
+        text.push_str(&own);
+        if let Some(gateway) = one.gateways.first().filter(|_| !one.network.internal)
+            && !text.contains(HOST)
+        {
+            let _ = writeln!(text, "{gateway}\t{HOST}");
+        }
+        for other in claims.owners(bridge, super::HOST_END)?.iter().filter(|other| *other != id) {
+            // One that has no record yet, or no more, is about to write to us itself.
+            if let Ok(Some(record)) = read_record(claims.store(), other) {
+                text.push_str(&lines(other, &record, bridge));
+            }
+        }
+    }
+    if text.is_empty() { Ok(()) } else { append(&claims.store().join(id).join(HOSTS), &text) }
+}
+
+/// Without bridges: only its own names.
+pub(super) fn alone(directory: &Path, id: &str, attached: &Attached) -> Result<()> {
+    let text: String = attached.networks.iter().map(|one| lines(id, attached, &one.network.bridge)).collect();
+    if attached.networks.iter().any(|one| one.network.hosts) {
+        append(&directory.join(HOSTS), &text)
+    } else {
+        Ok(())
+    }
+}
+
+/// Takes its names out of the files of the others.
+pub(super) fn leave(claims: &Claims, id: &str, attached: &Attached) -> Result<()> {
+    for bridge in attached.networks.iter().map(|one| &one.network.bridge) {
+        for other in claims.owners(bridge, CLAIM)?.iter().filter(|other| *other != id) {
+            forget(&claims.store().join(other).join(HOSTS), id)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a line of a container ends with. A line of `hosts` may have a comment (hosts(5)).
+fn mark(id: &str) -> String {
+    format!("\t# {id}\n")
+}
+
+/// A container's addresses on a bridge.
+fn lines(id: &str, attached: &Attached, bridge: &str) -> String {
+    let on = |one: &&Attachment| one.network.bridge == bridge;
+    let mut text = String::new();
+    for one in attached.networks.iter().filter(on) {
+        let mut names = vec![id];
+        for alias in &one.network.aliases {
+            if !names.contains(&alias.as_str()) {
+                names.push(alias);
+            }
+        }
+        for address in &one.addresses {
+            let _ = write!(text, "{}\t{}{}", address.ip(), names.join(" "), mark(id));
+        }
+    }
+    text
+}
+
+fn append(path: &Path, text: &str) -> Result<()> {
+    let open = File::options().append(true).open(path);
+    match open.and_then(|mut file| file.write_all(text.as_bytes())) {
+        // Its directory is being removed.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|error| Error::io(format!("write {}", path.display()), error)),
+    }
+}
+
+fn forget(path: &Path, id: &str) -> Result<()> {
+    let failed = |error| Error::io(format!("write {}", path.display()), error);
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    let mark = mark(id);
+    let left: String = text.split_inclusive('\n').filter(|line| !line.ends_with(&mark)).collect();
+    let mut file = File::options().write(true).open(path).map_err(failed)?;
+    file.write_all(left.as_bytes()).map_err(failed)?;
+    file.set_len(left.len() as u64).map_err(failed)
+}
