@@ -12,7 +12,7 @@ use crate::plan::Plan;
 use crate::plan::create::Request;
 use crate::seccomp::{self, Filter};
 use crate::state::{Directory, ProcessId, State};
-use crate::{hooks, netdevices, plan, resctrl};
+use crate::{hooks, netdevices, plan, readiness, resctrl};
 use nix::mount::MntFlags;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
@@ -43,6 +43,9 @@ pub struct Create<'a> {
     pub no_new_keyring: bool,
     /// Networks to connect it to, beside those of its annotations.
     pub networks: Vec<Network>,
+    /// The socket of a supervisor that is to hear when the container's program is ready (sd_notify(3));
+    /// see [`Container::readiness`].
+    pub notify_socket: Option<&'a Path>,
     /// Have systemd make the cgroup, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
     pub systemd_cgroup: bool,
 }
@@ -60,6 +63,7 @@ impl<'a> Create<'a> {
             preserve_fds: 0,
             no_pivot: false,
             no_new_keyring: false,
+            notify_socket: None,
             systemd_cgroup: false,
             networks: Vec::new(),
         }
@@ -73,6 +77,7 @@ impl<'a> Create<'a> {
             console_socket: self.console_socket.is_some(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
+            notify_socket: self.notify_socket.map(Path::to_path_buf),
             systemd_cgroup: self.systemd_cgroup,
             network_requested: !self.networks.is_empty(),
             directory: std::path::absolute(self.store).unwrap_or(self.store.into()).join(self.id),
@@ -223,6 +228,9 @@ impl Creation<'_> {
         let directory = self.made.directory.clone();
         if let Some(filter) = filter {
             directory.write_filter(filter)?;
+        }
+        if options.notify_socket.is_some() {
+            readiness::make_directory(&directory)?;
         }
         self.state.cgroup.create_v2(&mut self.made.cgroup_dirs)?;
         self.made.cgroup = Some(self.state.cgroup.only_v2());

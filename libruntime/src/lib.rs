@@ -34,6 +34,7 @@ mod network;
 mod notify;
 mod parent;
 mod plan;
+mod readiness;
 mod resctrl;
 #[doc(hidden)] // the oracle tests compile filters for other machines
 pub mod seccomp;
@@ -52,4 +53,5 @@ pub use features::features;
 pub use join::{Exec, Executed};
 pub use network::{Address, Attached, Attachment, Dns, Network, Protocol, Publish, Route, Subnet};
 pub use oci_spec::runtime::{Process, Spec};
+pub use readiness::Readiness;
 pub use state::now;

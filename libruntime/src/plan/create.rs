@@ -5,6 +5,7 @@ use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
 use crate::config::sysctl::key_path;
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
+use crate::readiness;
 use crate::seccomp::Filter;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
 use onggi_stage::{Attrs, Fd, NamespaceFlags, PropagationFlags, Step, SyncPoint};
@@ -35,6 +36,9 @@ pub struct Request {
     /// It is connected to networks beside those of its annotations.
     #[serde(default)]
     pub network_requested: bool,
+    /// The socket of a supervisor that waits for its readiness.
+    #[serde(default)]
+    pub notify_socket: Option<PathBuf>,
     /// Where its state is kept; absolute.
     #[serde(default)]
     pub directory: PathBuf,
@@ -225,7 +229,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     process::scheduling(&mut plan, process, &linux)?;
     let work = process::Work {
-        env: process::environment(process, &[]),
+        env: environment(process, request),
         host,
         in_user_namespace: namespaces.user.is_some(),
     };
@@ -239,6 +243,15 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     process::execute(&mut plan, process, &work, filter, request.preserve_fds)?;
     plan.check();
     Ok(plan)
+}
+
+fn environment(process: &Process, request: &Request) -> Vec<String> {
+    let mut env = process.env().clone().unwrap_or_default();
+    if request.notify_socket.is_some() {
+        env.retain(|entry| !entry.starts_with("NOTIFY_SOCKET="));
+        env.push(readiness::variable());
+    }
+    env
 }
 
 /// A container without a process can be created and is never started (config.md, "process").

@@ -1,10 +1,11 @@
 //! `mounts`: what is opened in the caller's mounts first, and attached in the container later.
 
-use super::create::{Namespaces, NetworkFile, Request};
+use super::create::{Namespaces, Request};
 use super::mount_options::{self, Options};
 use super::{Handed, IdMaps, Plan, Text, devices};
 use crate::error::{Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
+use crate::readiness;
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Mount, Spec};
 use onggi_stage::{Attrs, Fd, MountFlags, Source, Step};
 use std::collections::BTreeMap;
@@ -38,12 +39,12 @@ struct Site<'a> {
     label: Option<&'a str>,
 }
 
-/// Read-only, because it lies on a filesystem of the host.
-fn network_file(file: &NetworkFile) -> Mount {
+/// Something of the container's directory. Read-only, because that is on a filesystem of the host.
+fn own_file(source: &Path, destination: &str) -> Mount {
     let mut mount = Mount::default();
     let options = ["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_string);
-    mount.set_destination(file.destination.clone().into()).set_typ(Some("bind".to_string()));
-    mount.set_source(Some(file.source.clone())).set_options(Some(options.into()));
+    mount.set_destination(destination.into()).set_typ(Some("bind".to_string()));
+    mount.set_source(Some(source.into())).set_options(Some(options.into()));
     mount
 }
 
@@ -72,7 +73,11 @@ impl Mounts {
             mounts.plan_one(&mut site, format!("mounts[{at}]"), mount)?;
         }
         for file in &request.network_files {
-            mounts.plan_one(&mut site, file.at.clone(), &network_file(file))?;
+            mounts.plan_one(&mut site, file.at.clone(), &own_file(&file.source, &file.destination))?;
+        }
+        if request.notify_socket.is_some() {
+            let mount = own_file(&request.directory.join(readiness::DIRECTORY), readiness::DESTINATION);
+            mounts.plan_one(&mut site, "NOTIFY_SOCKET".into(), &mount)?;
         }
         let linux = spec.linux().clone().unwrap_or_default();
         if linux.masked_paths().as_ref().is_some_and(|paths| !paths.is_empty()) {

@@ -19,10 +19,6 @@ pub(super) struct Work<'a> {
 /// The path that a process without one is looked up in (as execvp(3) and the peers do).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub(super) fn environment(process: &Process, more: &[String]) -> Vec<String> {
-    process.env().iter().flatten().chain(more).cloned().collect()
-}
-
 pub(super) fn oom_score(plan: &mut Plan, process: &Process) {
     if let Some(score) = process.oom_score_adj() {
         let (path, value) = (Text::of("oom_score_adj"), Text::data(score.to_string()));

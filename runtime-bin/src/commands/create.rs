@@ -100,6 +100,7 @@ impl Configured {
         args: &Parsed,
         console: Option<BorrowedFd>,
     ) -> Result<Container, Failure> {
+        let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
         let preserved = global.inherited.preserve_fds.as_ref().map_err(Failure::clone)?;
         let container = libruntime::create(&Create {
             spec: Some(self.spec),
@@ -107,6 +108,7 @@ impl Configured {
             preserve_fds: global.inherited.listen_fds + preserved,
             no_pivot: args.is_set(NO_PIVOT.name),
             no_new_keyring: args.is_set(NO_NEW_KEYRING.name),
+            notify_socket: notify_socket.as_deref().map(Path::new),
             systemd_cgroup: global.systemd_cgroup,
             networks: networks::of(args)?,
             ..Create::new(&global.root, args.positional(0), bundle(args))

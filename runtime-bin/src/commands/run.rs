@@ -10,7 +10,7 @@ use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESER
 use crate::networks::{BANDWIDTH, NETWORK, PUBLISH};
 use crate::signals::Signals;
 use crate::terminal::Terminal;
-use libruntime::Container;
+use libruntime::{Container, Readiness};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
@@ -47,7 +47,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     if detach {
         let container = spec.create(global, args, console.as_ref().map(AsFd::as_fd))?;
         return match start(global, args, &container) {
-            Ok(()) => Ok(0),
+            Ok(readiness) => readiness.map_or(Ok(0), |readiness| Ok(readiness.pass_on().map(|()| 0)?)),
             Err(failure) => undo(container, failure),
         };
     }
@@ -73,10 +73,11 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     }
 }
 
-fn start(global: &Global, args: &Parsed, container: &Container) -> Result<(), Failure> {
+fn start(global: &Global, args: &Parsed, container: &Container) -> Result<Option<Readiness>, Failure> {
     announce(args, container)?;
+    let readiness = container.readiness()?;
     container.start()?.iter().for_each(|error| global.warn(&error.to_string()));
-    Ok(())
+    Ok(readiness)
 }
 
 /// Starts it and stays with it to its end.
@@ -89,7 +90,10 @@ fn follow(
 ) -> Result<u8, Failure> {
     let (pid, pidfd) = (container.pid().unwrap_or(0), container.pidfd()?);
     let master = console.map(|socket| libruntime::receive_terminal(socket.as_fd())).transpose()?;
-    start(global, args, container)?;
+    if let Some(readiness) = start(global, args, container)? {
+        // It ends with the container, at the latest; what fails is between it and the supervisor.
+        std::thread::spawn(move || readiness.pass_on());
+    }
     let terminal = master.map(Terminal::attach).transpose()?;
     let forward = |signal| drop(container.kill(signal, false));
     attend(pid, pidfd.as_fd(), signals, terminal, &forward)?;

@@ -15,6 +15,11 @@ pub const VERB: Verb = Verb {
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
-    global.load(args)?.start()?.iter().for_each(|error| global.warn(&error.to_string()));
+    let container = global.load(args)?;
+    let readiness = container.readiness()?;
+    container.start()?.iter().for_each(|error| global.warn(&error.to_string()));
+    if let Some(readiness) = readiness {
+        readiness.pass_on()?;
+    }
     Ok(0)
 }

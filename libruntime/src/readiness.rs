@@ -1,0 +1,126 @@
+//! Readiness (sd_notify(3)): a container that a supervisor such as systemd waits for gets a socket
+//! of its own in `/run/notify`, and that it is ready is passed on. Other messages are not.
+//!
+//! The plan mounts the directory; see `plan::create`.
+
+use crate::container::Container;
+use crate::error::{Error, Result};
+use crate::state::Directory;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use std::fs::{self, DirBuilder, File};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Below the container's directory.
+pub(crate) const DIRECTORY: &str = "notify";
+/// Where the container sees that.
+pub(crate) const DESTINATION: &str = "/run/notify";
+const SOCKET: &str = "notify.sock";
+
+/// What the program finds in its environment.
+pub(crate) fn variable() -> String {
+    format!("NOTIFY_SOCKET={DESTINATION}/{SOCKET}")
+}
+
+pub(crate) fn make_directory(directory: &Directory) -> Result<()> {
+    let path = directory.path.join(DIRECTORY);
+    let made = DirBuilder::new().mode(0o755).create(&path);
+    // Whatever the caller's umask is: the container may have other users.
+    made.and_then(|()| fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)))
+        .map_err(|error| Error::io(format!("mkdir {}", path.display()), error))
+}
+
+/// A container whose program is about to be started, and who wants to know that it is ready.
+#[derive(Debug)]
+pub struct Readiness {
+    socket: OwnedFd,
+    supervisor: PathBuf,
+    pid: i32,
+    init: OwnedFd,
+}
+
+impl Container {
+    /// To be called before [`Container::start`]; `None` where the container was created without
+    /// [`crate::Create::notify_socket`].
+    ///
+    /// # Errors
+    /// The socket cannot be made, or the container's init is gone.
+    pub fn readiness(&self) -> Result<Option<Readiness>> {
+        let Some(supervisor) = self.state.request.notify_socket.clone() else { return Ok(None) };
+        let init = self.open_init()?;
+        let pid = self.state.init.map_or(0, |init| init.pid);
+        Ok(Some(Readiness { socket: listen(&self.directory)?, supervisor, pid, init }))
+    }
+}
+
+impl Readiness {
+    /// Waits until the program says `READY=1` and tells the supervisor, with the program's pid
+    /// (`MAINPID`); a container that ends before has nothing to tell.
+    ///
+    /// # Errors
+    /// The supervisor's socket does not take it.
+    pub fn pass_on(self) -> Result<()> {
+        loop {
+            let mut waited = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.init.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut waited, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                other => other.map_err(|errno| Error::os("poll", errno))?,
+            };
+            let came = |at: usize| waited[at].revents().is_some_and(|events| !events.is_empty());
+            if came(0) && self.says_ready()? {
+                return self.tell();
+            }
+            if came(1) && !came(0) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn says_ready(&self) -> Result<bool> {
+        let mut message = [0; 4096];
+        let length = socket::recv(self.socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT)
+            .map_err(|errno| Error::os("recv of a readiness message", errno))?;
+        Ok(message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1"))
+    }
+
+    fn tell(&self) -> Result<()> {
+        let failed = |errno| Error::os(format!("send to NOTIFY_SOCKET {}", self.supervisor.display()), errno);
+        let name = self.supervisor.as_os_str().as_encoded_bytes();
+        let address = match name.strip_prefix(b"@") {
+            Some(name) => UnixAddr::new_abstract(name),
+            None => UnixAddr::new(&self.supervisor),
+        };
+        let message = format!("READY=1\nMAINPID={}", self.pid);
+        let socket = datagram_socket().map_err(failed)?;
+        let address = address.map_err(failed)?;
+        socket::sendto(socket.as_raw_fd(), message.as_bytes(), &address, MsgFlags::MSG_NOSIGNAL)
+            .map(drop)
+            .map_err(failed)
+    }
+}
+
+fn datagram_socket() -> std::result::Result<OwnedFd, Errno> {
+    socket::socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+}
+
+/// Bound through the directory's descriptor, because a path of a socket must be short (unix(7)).
+fn listen(directory: &Directory) -> Result<OwnedFd> {
+    let path = directory.path.join(DIRECTORY);
+    let failed = |errno| Error::os(format!("bind {}/{SOCKET}", path.display()), errno);
+    let opened = File::open(&path).map_err(|error| Error::io(format!("open {}", path.display()), error))?;
+    let socket = datagram_socket().map_err(failed)?;
+    let name = format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd());
+    let address = UnixAddr::new(Path::new(&name)).map_err(failed)?;
+    socket::bind(socket.as_raw_fd(), &address).map_err(failed)?;
+    // Any user of the container may say that it is ready.
+    let all = Mode::from_bits_truncate(0o777);
+    fchmodat(&opened, SOCKET, all, FchmodatFlags::FollowSymlink).map_err(failed)?;
+    Ok(socket)
+}
