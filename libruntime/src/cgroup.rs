@@ -26,6 +26,7 @@ mod v2;
 pub use layout::Layout;
 pub use oom::{Oom, OomEvents};
 pub use stats::Stats;
+pub(crate) use systemd::ask as ask_systemd;
 
 use crate::error::{Error, ErrorKind, Finding, Result};
 use layout::Mount;

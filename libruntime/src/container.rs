@@ -127,14 +127,15 @@ impl Container {
         if !init.is_alive() {
             return Status::Stopped;
         }
+        // Before all: a paused container can neither start nor end, whatever its init is.
+        if let Ok(true) = self.state.cgroup.is_frozen() {
+            return Status::Paused;
+        }
         // Until it executes its program, init is the stage.
         let program = std::fs::read_link(format!("/proc/{}/exe", init.pid)).unwrap_or_default();
-        if program.as_os_str().as_encoded_bytes().starts_with(b"/memfd:onggi-stage") {
-            return Status::Created;
-        }
-        match self.state.cgroup.is_frozen() {
-            Ok(true) => Status::Paused,
-            _ => Status::Running,
+        match program.as_os_str().as_encoded_bytes().starts_with(b"/memfd:onggi-stage") {
+            true => Status::Created,
+            false => Status::Running,
         }
     }
 
@@ -427,7 +428,7 @@ fn poststart_may_fail(oci_version: &str) -> bool {
     (numbers.next(), numbers.next()) < (Some(1), Some(3))
 }
 
-fn user_name(uid: u32) -> String {
+pub(crate) fn user_name(uid: u32) -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid));
     user.ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }

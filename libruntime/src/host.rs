@@ -145,7 +145,7 @@ impl Host {
     }
 }
 
-fn check_kernel() -> Result<()> {
+pub(crate) fn check_kernel() -> Result<()> {
     let name = nix::sys::utsname::uname().map_err(|errno| Error::os("uname", errno))?;
     let release = name.release().to_string_lossy();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());

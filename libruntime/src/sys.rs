@@ -10,8 +10,10 @@ pub use spawn::{Spawn, hold_user_namespace, spawn};
 pub use terminal::{set_terminal_size, terminal_size};
 
 use nix::errno::Errno;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -131,6 +133,14 @@ pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
     // SAFETY: prlimit64 writes two words.
     check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, 0, limit.as_mut_ptr()) })?;
     Ok((limit[0], limit[1]))
+}
+
+/// Whether a program has file capabilities (getxattr(2) of `security.capability`).
+pub fn has_file_capabilities(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let name = c"security.capability".as_ptr();
+    // SAFETY: both texts end in NUL; a size of zero asks for the length alone and writes nothing.
+    unsafe { libc::getxattr(path.as_ptr(), name, std::ptr::null_mut(), 0) > 0 }
 }
 
 /// A descriptor that was received with a message and is ours from then on.

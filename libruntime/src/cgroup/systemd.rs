@@ -266,6 +266,34 @@ fn user_root() -> Result<PathBuf> {
     path.filter(|path| path.starts_with('/')).map(PathBuf::from).ok_or_else(|| failed("is not a path"))
 }
 
+/// What the systemd says of itself that a container of the caller's would use.
+pub(crate) struct Answer {
+    pub version: String,
+    pub instance: &'static str,
+    /// v2: the controllers that it has to give.
+    pub controllers: Vec<String>,
+}
+
+/// Asks it, not for long.
+pub(crate) fn ask() -> Result<Answer> {
+    let user = !has_host_root();
+    let mut bus = Bus::connect(&address(user), Duration::from_secs(3))?;
+    let mut get = |name: &str| -> Result<String> {
+        let to = [DESTINATION, OBJECT, "org.freedesktop.DBus.Properties", "Get"];
+        let answer = bus.call(to, &[MANAGER.into(), name.into()])?;
+        let text = answer.map_err(|refusal| Error::external(format!("systemd: {}", refusal.message)))?;
+        text.into_iter().next().ok_or_else(|| Error::external(format!("systemd's {name} is not a text")))
+    };
+    let (version, root) = (get("Version")?, get("ControlGroup")?);
+    let file = Path::new("/sys/fs/cgroup").join(root.trim_start_matches('/')).join("cgroup.controllers");
+    let controllers = std::fs::read_to_string(file).unwrap_or_default();
+    Ok(Answer {
+        version,
+        instance: if user { "user" } else { "system" },
+        controllers: controllers.split_whitespace().map(str::to_owned).collect(),
+    })
+}
+
 fn dir(mount: &Mount, inner: &Path) -> Result<PathBuf> {
     super::below(mount, inner)
 }
