@@ -14,6 +14,7 @@ mod dbus;
 mod devices;
 mod files;
 mod layout;
+mod merge;
 mod oom;
 mod processes;
 mod properties;
@@ -24,6 +25,7 @@ mod v1;
 mod v2;
 
 pub use layout::Layout;
+pub(crate) use merge::merged;
 pub use oom::{Oom, OomEvents};
 pub use stats::Stats;
 pub(crate) use systemd::ask as ask_systemd;

@@ -1,6 +1,6 @@
 //! A container that exists: what its state is, and the verbs on it.
 
-use crate::cgroup::{OomEvents, Stats};
+use crate::cgroup::{OomEvents, Stats, merged};
 use crate::create::{prepare_spec, take_off};
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::parent::{self, Child};
@@ -384,12 +384,21 @@ impl Container {
         self.state.cgroup.pids(true)
     }
 
-    /// Changes its limits; what `resources` does not name stays.
+    /// Changes its limits, all or none; what `resources` does not name stays. They are remembered.
     pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Finding>> {
         if self.status() == Status::Stopped {
             return Err(self.wrong_state("update", Status::Stopped, "running"));
         }
-        self.state.cgroup.update(resources)
+        let _turn = self.directory.lock()?;
+        let old = self.spec()?;
+        let before = old.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let new = with_resources(&old, &merged(&before, resources)?)?;
+        // First, because the disk may be full.
+        self.directory.write_spec(&new)?;
+        self.state.cgroup.update(&before, resources).inspect_err(|_| {
+            // The error to report is the first one.
+            let _ = self.directory.write_spec(&old);
+        })
     }
 
     /// What its cgroup has counted.
@@ -420,6 +429,14 @@ impl Container {
         let ended = sys::wait_pidfd(child.pidfd.as_fd(), true).map_err(|errno| Error::os("waitid", errno))?;
         ended.ok_or_else(|| Error::external("waitid returned without an end"))
     }
+}
+
+/// As JSON: the default of `linux` has namespaces in it that nobody asked for.
+fn with_resources(spec: &Spec, resources: &LinuxResources) -> Result<Spec> {
+    let failed = |error| Error::external(format!("cannot encode config.json: {error}"));
+    let mut object = serde_json::to_value(spec).map_err(failed)?;
+    object["linux"]["resources"] = serde_json::to_value(resources).map_err(failed)?;
+    serde_json::from_value(object).map_err(failed)
 }
 
 /// Before 1.3 the spec had the failures of these hooks logged, and no more.

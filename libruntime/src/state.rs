@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::create::Request;
 use crate::seccomp::Filter;
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -183,6 +184,14 @@ impl Directory {
 
     pub fn read_filter(&self) -> Result<Filter> {
         self.read_json("seccomp.json")
+    }
+
+    /// One change of the stored configuration at a time, until the result is dropped.
+    pub fn lock(&self) -> Result<Flock<fs::File>> {
+        let opened = fs::File::open(&self.path)
+            .map_err(|error| Error::io(format!("open {}", self.path.display()), error))?;
+        Flock::lock(opened, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| Error::os(format!("flock {}", self.path.display()), errno))
     }
 
     /// Removes it with all that is in it; one that is gone is fine.

@@ -5,7 +5,7 @@
 //! a matter of one file.
 
 use super::devices::{Policy, V1};
-use super::{Cgroup, files, v1, v2};
+use super::{Cgroup, files, merge, properties, v1, v2};
 use crate::error::{Error, Finding, Result};
 use crate::sys::bpf;
 use nix::errno::Errno;
@@ -109,25 +109,32 @@ impl Cgroup {
         self.set_devices(devices, true).map(|finding| finding.into_iter().collect())
     }
 
-    /// As [`Cgroup::apply`] for a cgroup in use: only what `resources` has is changed, and when one
-    /// write fails the earlier ones are undone. Device rules change only when given.
-    pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Finding>> {
-        let operations = self.operations(resources)?;
+    /// As [`Cgroup::apply`] for a cgroup in use with the limits `before`: only what `change` has is
+    /// changed, and when one write fails everything is as before. Device rules change only when given.
+    pub fn update(&self, before: &LinuxResources, change: &LinuxResources) -> Result<Vec<Finding>> {
+        let v2 = self.is_v2();
+        let change = merge::completed(before, change, v2, self.unit.is_some())?;
+        let operations = self.operations(&change)?;
+        let unit = self.unit.as_ref();
+        let properties = unit.map_or(Ok(Vec::new()), |unit| unit.properties(&change, v2))?;
+        let undo = properties::undo(&properties, before, v2)?;
         let mut journal = Some(Vec::new());
         let result = self.run_all(&operations, &mut journal).and_then(|()| {
-            if let Some(unit) = &self.unit {
+            if let Some(unit) = unit {
                 // systemd writes these files too, rounded in its way: then once more as they were meant.
-                unit.set(resources, self.is_v2())?;
+                unit.set(properties)?;
                 self.run_all(&operations, &mut None)?;
             }
-            match resources.devices() {
-                Some(devices) => self.set_devices(devices, false),
-                None => Ok(None),
-            }
+            change.devices().as_ref().map_or(Ok(None), |devices| self.set_devices(devices, false))
         });
         if result.is_err() {
+            // The first error is the one to report; a second cannot be helped. Files last: systemd
+            // writes them too.
+            if change.devices().is_some() {
+                let _ = self.set_devices(before.devices().as_deref().unwrap_or_default(), false);
+            }
+            let _ = unit.map(|unit| unit.set(undo));
             for (path, value) in journal.unwrap_or_default().iter().rev() {
-                // The first error is the one to report; a second cannot be helped.
                 let _ = files::write(path, value);
             }
         }

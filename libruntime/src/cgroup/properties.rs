@@ -3,9 +3,10 @@
 //! A limit that systemd has no property for is not here: its file is written by `apply.rs` alone.
 
 use super::dbus::Value;
+use super::devices::Policy;
 use super::v2::{io_weight, swap_max, weight_of_shares};
 use crate::error::{Error, Finding, Result};
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 use std::collections::HashMap;
 
 /// How systemd says that there is no limit.
@@ -45,6 +46,35 @@ pub(super) fn accounting(v2: bool) -> &'static [&'static str] {
         true => &["MemoryAccounting", "IOAccounting", "TasksAccounting"],
         false => &["MemoryAccounting", "CPUAccounting", "BlockIOAccounting", "TasksAccounting"],
     }
+}
+
+/// On v1 systemd has a list of devices of its own, and would open all of them at its next reload.
+/// On v2 its program and ours are both asked, so that it needs to know nothing.
+pub(super) fn devices(rules: &[LinuxDeviceCgroup]) -> Result<Vec<(String, Value)>> {
+    let (policy, list) = match Policy::new(rules)?.device_allow()? {
+        Some(list) => ("strict", list),
+        None => ("auto", Vec::new()),
+    };
+    // An empty list first takes away what was there before.
+    let lists = [Vec::new(), list].map(|list| ("DeviceAllow".to_owned(), Value::Pairs(list)));
+    Ok(std::iter::once(("DevicePolicy".to_owned(), policy.into())).chain(lists).collect())
+}
+
+/// What takes the properties of an update back: those of the limits before it, and for what was not
+/// limited systemd's own value for that.
+pub(super) fn undo(
+    changed: &[(String, Value)],
+    before: &LinuxResources,
+    v2: bool,
+) -> Result<Vec<(String, Value)>> {
+    let old = limits(before, v2)?;
+    let value = |name: &str| match old.iter().find(|(known, _)| known == name) {
+        Some((_, value)) => value.clone(),
+        None if name.starts_with("Allowed") => Value::Bytes(Vec::new()),
+        None if name == "MemoryLow" || name == "MemoryMin" => Value::U64(0),
+        None => Value::U64(INFINITY),
+    };
+    Ok(changed.iter().map(|(name, _)| (name.clone(), value(name))).collect())
 }
 
 /// `linux.resources`, as far as systemd knows of it.

@@ -81,6 +81,10 @@ impl Cgroup {
         if let Some(resources) = resources {
             start.extend(properties::limits(resources, layout.is_v2())?);
         }
+        if !layout.is_v2() && !user {
+            let rules = resources.and_then(|resources| resources.devices().as_deref());
+            start.extend(properties::devices(rules.unwrap_or_default())?);
+        }
         for (name, value) in properties::annotated(annotations)? {
             start.retain(|(other, _)| *other != name);
             start.push((name, value));
@@ -195,13 +199,21 @@ impl Unit {
         Ok(())
     }
 
-    /// Tells systemd of new limits, until the next boot.
-    pub fn set(&self, resources: &LinuxResources, v2: bool) -> Result<()> {
-        let limits = properties::limits(resources, v2)?;
-        if limits.is_empty() {
+    /// What systemd is to be told of changed limits.
+    pub fn properties(&self, resources: &LinuxResources, v2: bool) -> Result<Vec<(String, Value)>> {
+        let mut list = properties::limits(resources, v2)?;
+        if let Some(rules) = resources.devices().as_deref().filter(|_| !v2 && !self.user) {
+            list.extend(properties::devices(rules)?);
+        }
+        Ok(list)
+    }
+
+    /// Sets properties, until the next boot.
+    pub fn set(&self, properties: Vec<(String, Value)>) -> Result<()> {
+        if properties.is_empty() {
             return Ok(());
         }
-        let arguments = [self.name.as_str().into(), Value::Bool(true), Value::Properties(limits)];
+        let arguments = [self.name.as_str().into(), Value::Bool(true), Value::Properties(properties)];
         manager(&mut self.bus()?, "SetUnitProperties", &arguments)?
             .map(drop)
             .map_err(|refusal| self.refused("SetUnitProperties", refusal))

@@ -164,6 +164,7 @@ fn a_scope_is_started_used_updated_and_stopped() {
     assert_eq!(used.kind(), ErrorKind::WrongState);
     stored
         .update(
+            &LinuxResources::default(),
             &serde_json::from_str(r#"{"pids":{"limit":33},"cpu":{"quota":12345,"period":100000}}"#).unwrap(),
         )
         .unwrap();
@@ -181,6 +182,72 @@ fn a_scope_is_started_used_updated_and_stopped() {
     assert!(!stored.exists());
     assert_ne!(property(&unit, "ActiveState"), "active");
     stored.remove().unwrap();
+}
+
+/// One write fails, then systemd refuses one property: files and properties are as before.
+#[test]
+fn an_update_that_fails_leaves_files_and_properties() {
+    let first = r#"{"pids":{"limit":20},"memory":{"limit":67108864}}"#;
+    let Some(live) = live("undo", first) else { return };
+    let before: LinuxResources = serde_json::from_str(first).unwrap();
+    let unit = live.0.unit.clone().unwrap();
+    for wrong in [
+        r#"{"pids":{"limit":44},"hugepageLimits":[{"pageSize":"3MB","limit":1}]}"#,
+        // The lists are fine for systemd, and for no kernel.
+        r#"{"pids":{"limit":44},"cpu":{"cpus":"7000"}}"#,
+        r#"{"pids":{"limit":44},"devices":[{"allow":true,"type":"c","major":1,"minor":3,"access":"x"}]}"#,
+    ] {
+        live.0.update(&before, &serde_json::from_str(wrong).unwrap()).unwrap_err();
+        assert_eq!(live.0.stats().unwrap().pids.limit, Some(20), "{wrong}");
+        assert_eq!(property(&unit, "TasksMax"), "20", "{wrong}");
+    }
+}
+
+/// It used to open all devices of the host to the container, on v1.
+#[test]
+fn device_rules_outlive_a_reload_of_systemd() {
+    let rules = r#"{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]}"#;
+    let Some(live) = live("reload", rules) else { return };
+    let scope = if live.0.unit.as_ref().unwrap().user { "--user" } else { "--system" };
+    let sorted = || {
+        let text = live.0.dir_of("devices").map(|dir| std::fs::read_to_string(dir.join("devices.list")));
+        let mut lines: Vec<_> = text?.ok()?.lines().map(str::to_owned).collect();
+        lines.sort();
+        Some(lines)
+    };
+    let before = sorted();
+    if !live.0.is_v2() {
+        assert!(before.as_ref().is_some_and(|lines| lines.contains(&"c 10:229 rw".into())), "{before:?}");
+    }
+    assert!(Command::new("systemctl").args([scope, "daemon-reload"]).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(sorted(), before);
+}
+
+#[test]
+fn devices_are_told_to_systemd_by_number() {
+    let told = |json: &str| {
+        let rules: LinuxResources = serde_json::from_str(json).unwrap();
+        let list = properties::devices(rules.devices().as_deref().unwrap_or_default()).unwrap();
+        assert_eq!(list[1], ("DeviceAllow".to_owned(), Value::Pairs(vec![])), "it empties the old list");
+        match &list[..] {
+            [(_, Value::Str(policy)), _, (_, Value::Pairs(pairs))] => (policy.clone(), pairs.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (policy, pairs) = told(
+        r#"{"devices":[{"allow":false,"access":"rwm"},
+        {"allow":true,"type":"b","major":8,"access":"r"},{"allow":true,"type":"c","minor":5,"access":"r"}]}"#,
+    );
+    let has = |name: &str, access: &str| pairs.contains(&(name.into(), access.into()));
+    assert_eq!(policy, "strict");
+    assert!(has("block-8", "r") && has("char-*", "m") && has("block-*", "m") && has("char-136", "rwm"));
+    assert!(has("/dev/char/1:3", "rwm") && pairs.len() == 12, "{pairs:?}");
+    assert_eq!(told(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#), ("auto".into(), vec![]));
+    // All but some cannot be said; none is the safe side.
+    let but_one =
+        r#"{"devices":[{"allow":true,"access":"rwm"},{"allow":false,"type":"b","major":8,"access":"w"}]}"#;
+    assert_eq!(told(but_one), ("strict".into(), vec![]));
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl Live {
     }
 
     fn update(&self, json: &str) -> Result<Vec<Finding>> {
-        self.cgroup.update(&serde_json::from_str::<LinuxResources>(json).unwrap())
+        self.cgroup.update(&LinuxResources::default(), &serde_json::from_str::<LinuxResources>(json).unwrap())
     }
 
     /// The name of a setting here.
