@@ -18,6 +18,7 @@ mod merge;
 mod oom;
 mod processes;
 mod properties;
+mod realtime;
 mod runc_stats;
 pub mod stats;
 mod systemd;
@@ -28,6 +29,7 @@ pub use layout::Layout;
 pub(crate) use merge::merged;
 pub use oom::{Oom, OomEvents};
 pub use stats::Stats;
+pub(crate) use stats::network_of;
 pub(crate) use systemd::ask as ask_systemd;
 
 use crate::error::{Error, ErrorKind, Finding, Result};

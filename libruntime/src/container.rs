@@ -1,6 +1,6 @@
 //! A container that exists: what its state is, and the verbs on it.
 
-use crate::cgroup::{OomEvents, Stats, merged};
+use crate::cgroup::{OomEvents, Stats, merged, network_of};
 use crate::create::{prepare_spec, take_off};
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::parent::{self, Child};
@@ -401,9 +401,11 @@ impl Container {
         })
     }
 
-    /// What its cgroup has counted.
+    /// What its cgroup and its interfaces have counted.
     pub fn stats(&self) -> Result<Stats> {
-        self.state.cgroup.stats()
+        let mut stats = self.state.cgroup.stats()?;
+        stats.network = self.pid().map(network_of).unwrap_or_default();
+        Ok(stats)
     }
 
     /// Tells of each time from now on that it runs out of memory.

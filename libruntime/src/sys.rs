@@ -143,6 +143,16 @@ pub fn has_file_capabilities(path: &Path) -> bool {
     unsafe { libc::getxattr(path.as_ptr(), name, std::ptr::null_mut(), 0) > 0 }
 }
 
+/// Whether the kernel knows `SECCOMP_FILTER_FLAG_*` bits: seccomp(2) looks at them before it reads
+/// the filter, of which there is none.
+pub fn knows_seccomp_flags(flags: u64) -> bool {
+    const SET_MODE_FILTER: libc::c_ulong = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: without a filter the call cannot succeed, and changes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, none) };
+    check(result) == Err(Errno::EFAULT)
+}
+
 /// A descriptor that was received with a message and is ours from then on.
 pub fn own(received: RawFd) -> OwnedFd {
     // SAFETY: recvmsg(2) has just made it in this process, and the message is read once.

@@ -5,7 +5,7 @@
 //! a matter of one file.
 
 use super::devices::{Policy, V1};
-use super::{Cgroup, files, merge, properties, v1, v2};
+use super::{Cgroup, files, merge, properties, realtime, v1, v2};
 use crate::error::{Error, Finding, Result};
 use crate::sys::bpf;
 use nix::errno::Errno;
@@ -30,6 +30,11 @@ pub(super) enum Op {
         file: &'static str,
         limit: i64,
         at: &'static str,
+    },
+    /// v1: the realtime budget of the cgroups above comes first.
+    HandDown {
+        runtime: i64,
+        period: Option<u64>,
     },
 }
 
@@ -98,7 +103,7 @@ impl Write {
 }
 
 /// The writes that put everything back, newest last; `None` when nobody will want that.
-type Journal = Option<Vec<(PathBuf, String)>>;
+pub(super) type Journal = Option<Vec<(PathBuf, String)>>;
 
 impl Cgroup {
     /// Sets all limits of a cgroup made by [`Cgroup::create`], and its device rules. What cannot be
@@ -161,6 +166,12 @@ impl Cgroup {
                 Op::Together(writes) => self.set_together(writes, journal)?,
                 Op::AtLeastUsage { controller, file, limit, at } => {
                     self.check_usage(controller, file, *limit).map_err(|error| error.at(*at))?;
+                }
+                Op::HandDown { runtime, period } => {
+                    let cpu = self.hierarchies.iter().find(|h| h.controllers.iter().any(|c| c == "cpu"));
+                    let handed = cpu.map(|cpu| realtime::hand_down(cpu, *runtime, *period, journal));
+                    let at = "linux.resources.cpu.realtimeRuntime";
+                    handed.unwrap_or(Ok(())).map_err(|error| error.at(at))?;
                 }
             }
         }
