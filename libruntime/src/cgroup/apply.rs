@@ -124,8 +124,10 @@ impl Cgroup {
         let properties = unit.map_or(Ok(Vec::new()), |unit| unit.properties(&change, v2))?;
         let undo = properties::undo(&properties, before, v2)?;
         let mut journal = Some(Vec::new());
+        let mut told = false;
         let result = self.run_all(&operations, &mut journal).and_then(|()| {
             if let Some(unit) = unit {
+                told = true;
                 // systemd writes these files too, rounded in its way: then once more as they were meant.
                 unit.set(properties)?;
                 self.run_all(&operations, &mut None)?;
@@ -138,7 +140,7 @@ impl Cgroup {
             if change.devices().is_some() {
                 let _ = self.set_devices(before.devices().as_deref().unwrap_or_default(), false);
             }
-            let _ = unit.map(|unit| unit.set(undo));
+            let _ = unit.filter(|_| told).map(|unit| unit.set(undo));
             for (path, value) in journal.unwrap_or_default().iter().rev() {
                 let _ = files::write(path, value);
             }

@@ -49,7 +49,15 @@ pub(super) fn completed(
         memory.set_limit(whole.limit()).set_swap(whole.swap());
         completed.set_memory(Some(memory));
     }
-    if let (true, Some(cpu), Some(whole)) = (with_bandwidth, change.cpu(), after.cpu())
+    // An idle cgroup has no weight, and has lost the one that it had before.
+    if let (Some(cpu), Some(whole)) = (change.cpu(), after.cpu())
+        && cpu.idle() == Some(0)
+    {
+        let mut cpu = cpu.clone();
+        cpu.set_shares(whole.shares());
+        completed.set_cpu(Some(cpu));
+    }
+    if let (true, Some(cpu), Some(whole)) = (with_bandwidth, completed.cpu(), after.cpu())
         && (is_set(cpu.quota()) || cpu.period().is_some_and(|period| period != 0))
     {
         let mut cpu = cpu.clone();
@@ -163,6 +171,9 @@ mod tests {
         assert_eq!(completed(&before, &change, true, false).unwrap(), change);
         let both = resources(r#"{"cpu":{"quota":9000,"period":50000}}"#);
         assert_eq!(completed(&before, &change, true, true).unwrap(), both);
+        let awake = resources(r#"{"cpu":{"idle":0}}"#);
+        let weighted = resources(r#"{"cpu":{"idle":0,"shares":9}}"#);
+        assert_eq!(completed(&before, &awake, true, false).unwrap(), weighted);
         let other = resources(r#"{"pids":{"limit":3}}"#);
         assert_eq!(completed(&before, &other, true, true).unwrap(), other);
     }

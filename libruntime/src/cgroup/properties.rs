@@ -124,6 +124,7 @@ fn cpu(cpu: &LinuxCpu, v2: bool, list: &mut List) -> Result<()> {
     list.extend(match (v2, cpu.idle(), shares) {
         // 0 is systemd's word for an idle cgroup.
         (true, Some(1), _) => Some(("CPUWeight", Value::U64(0))),
+        (true, Some(_), None) => Some(("CPUWeight", Value::U64(INFINITY))),
         (true, _, Some(shares)) => Some(("CPUWeight", Value::U64(weight_of_shares(shares)))),
         (false, _, Some(shares)) => Some(("CPUShares", Value::U64(shares.clamp(2, 262_144)))),
         _ => None,
