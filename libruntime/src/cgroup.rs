@@ -33,6 +33,7 @@ pub(crate) use stats::network_of;
 pub(crate) use systemd::ask as ask_systemd;
 
 use crate::error::{Error, ErrorKind, Finding, Result};
+pub(crate) use apply::has_host_root;
 use layout::Mount;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -141,14 +142,16 @@ impl Cgroup {
     }
 
     fn create_in(&mut self, wanted: impl Fn(&Hierarchy) -> bool, made: &mut NewDirs) -> Result<()> {
-        let optional = self.optional && !Uid::effective().is_root();
         // Beside v1 the v2 hierarchy has no controllers to enable: a directory, like the others.
         let create = if self.is_v2() { v2::create } else { v1::create };
         let mut refused = Vec::new();
         for hierarchy in self.hierarchies.iter().filter(|hierarchy| wanted(hierarchy)) {
             match create(hierarchy, made) {
                 Ok(()) => {}
-                Err(error) if optional && not_permitted(&error) => refused.push(hierarchy.clone()),
+                // Also root of a user namespace: rootless Podman runs us so.
+                Err(error) if self.optional && not_permitted(&error) && !has_host_root() => {
+                    refused.push(hierarchy.clone());
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -10,6 +10,7 @@ mod ids;
 mod tools;
 mod trial;
 
+use crate::cgroup;
 use crate::error::Error;
 use serde::Serialize;
 use std::fmt;
@@ -84,7 +85,7 @@ pub fn check(store: &Path, systemd_cgroup: bool) -> Report {
     let runs = trial.container.level == Level::Ok;
     checks.extend([trial.store, trial.container]);
     checks.extend(ids::check(root, runs));
-    checks.extend(cgroups::check(trial.cgroup, root, systemd_cgroup));
+    checks.extend(cgroups::check(trial.cgroup, cgroup::has_host_root(), systemd_cgroup));
     checks.extend(tools::check(root));
     Report {
         can_run: checks.iter().all(|check| check.level != Level::Missing),

@@ -362,7 +362,7 @@ fn cannot_be_privileged(error: &Error) -> bool {
 }
 
 /// Whether the caller has the privileges of the whole host, not only of a user namespace.
-pub(super) fn has_host_root() -> bool {
+pub(crate) fn has_host_root() -> bool {
     let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
     let map = files::open_proc(Path::new("/proc/self/uid_map")).and_then(|fd| files::read_fd(&fd));
     nix::unistd::geteuid().is_root() && map.is_ok_and(whole)
@@ -383,6 +383,8 @@ fn set_program(dir: &Path, policy: &Policy, fresh: bool) -> Result<()> {
         true => Vec::new(),
         false => bpf::attached_device_programs(&cgroup).map_err(call("BPF_PROG_QUERY"))?,
     };
+    // Others are systemd's or an administrator's; each of them is asked.
+    let old: Vec<_> = old.into_iter().filter(|program| bpf::is_ours(program.as_fd())).collect();
     let program = bpf::load_device_program(&policy.program()).map_err(call("BPF_PROG_LOAD"))?;
     let replaced = old.first().map(AsFd::as_fd);
     bpf::attach_device_program(cgroup.as_fd(), program.as_fd(), replaced).map_err(call("BPF_PROG_ATTACH"))?;

@@ -1,7 +1,9 @@
 use super::*;
+use crate::cgroup::files;
 use crate::cgroup::layout::tests::layout;
 use crate::cgroup::stats::Stats;
 use crate::error::ErrorKind;
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 fn names(path: &str, user: bool) -> std::result::Result<(String, String), String> {
@@ -222,6 +224,34 @@ fn device_rules_outlive_a_reload_of_systemd() {
     assert!(Command::new("systemctl").args([scope, "daemon-reload"]).status().unwrap().success());
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(sorted(), before);
+}
+
+/// v2: a policy that an administrator sets in systemd is asked beside ours, and stays.
+#[test]
+fn an_update_leaves_the_device_program_of_systemd() {
+    let rules = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
+    let Some(live) = live("beside", rules) else { return };
+    let unit = live.0.unit.clone().unwrap();
+    if !live.0.is_v2() || unit.user {
+        return;
+    }
+    let set = ["set-property", "--runtime", &unit.name, "DevicePolicy=closed"];
+    assert!(Command::new("systemctl").args(set).status().unwrap().success());
+    let dir = files::open(live.0.dir_of("devices").unwrap(), nix::fcntl::OFlag::O_RDONLY).unwrap();
+    let count = || {
+        let programs = crate::sys::bpf::attached_device_programs(&dir).unwrap();
+        let ours = programs.iter().filter(|program| crate::sys::bpf::is_ours(program.as_fd())).count();
+        (programs.len(), ours)
+    };
+    let until = Instant::now() + Duration::from_secs(5);
+    while count() != (2, 1) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(count(), (2, 1), "systemd has attached no program of its own");
+    let before: LinuxResources = serde_json::from_str(rules).unwrap();
+    let change = r#"{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]}"#;
+    live.0.update(&before, &serde_json::from_str(change).unwrap()).unwrap();
+    assert_eq!(count(), (2, 1));
 }
 
 #[test]

@@ -133,9 +133,12 @@ fn network(root: bool) -> Check {
     if root {
         return match answers("nft", &["list", "tables"]) {
             Ok(_) => Check::ok(NAME, "nft answers, and the kernel takes its rules"),
-            Err(problem) => {
-                Check::limited(NAME, problem, COSTS, "install nftables; a kernel with CONFIG_NF_TABLES")
-            }
+            Err(problem) => Check::limited(
+                NAME,
+                problem,
+                COSTS,
+                "install nftables; a kernel with CONFIG_NF_TABLES, and CAP_NET_ADMIN over the host's network",
+            ),
         };
     }
     let tun = fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun");
