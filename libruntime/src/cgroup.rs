@@ -33,7 +33,7 @@ pub(crate) use stats::network_of;
 pub(crate) use systemd::ask as ask_systemd;
 
 use crate::error::{Error, ErrorKind, Finding, Result};
-pub(crate) use apply::has_host_root;
+pub use apply::has_host_root;
 use layout::Mount;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -108,6 +108,18 @@ impl Cgroup {
             })
             .collect::<Result<_>>()?;
         Ok(Self { hierarchies, optional: given.is_none(), unit: None })
+    }
+
+    /// Where no path was asked for, a caller without the host's privileges does without the
+    /// hierarchies that are not his, so that nothing is planned with them.
+    pub fn without_refused(mut self) -> Self {
+        if self.optional && !has_host_root() {
+            self.hierarchies.retain(|hierarchy| {
+                let above = hierarchy.dir.ancestors().skip(1).find(|dir| dir.exists());
+                above.is_some_and(|dir| nix::unistd::access(dir, nix::unistd::AccessFlags::W_OK).is_ok())
+            });
+        }
+        self
     }
 
     pub fn is_v2(&self) -> bool {

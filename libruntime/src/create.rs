@@ -123,7 +123,7 @@ pub(crate) fn prepare_spec(spec: Spec, request: Request, typed: &[Network]) -> R
         let annotations = spec.annotations().clone().unwrap_or_default();
         Cgroup::plan_systemd(&layout, path, &request.id, resources, &annotations)?
     } else {
-        Cgroup::plan(&layout, path, &request.id)?
+        Cgroup::plan(&layout, path, &request.id)?.without_refused()
     };
     let mut host = Host::probe(&spec, &layout, &cgroup)?;
     let networks = network::wanted(&spec, typed)?;

@@ -43,6 +43,8 @@ mod state;
 mod sys;
 mod userns;
 
+#[doc(hidden)] // for the command's default directory
+pub use cgroup::has_host_root;
 pub use cgroup::{Oom, OomEvents, Stats};
 pub use check::{Check, Level, Report, check};
 pub use config::{Config, check_id, parse_process, parse_resources};

@@ -362,7 +362,7 @@ fn cannot_be_privileged(error: &Error) -> bool {
 }
 
 /// Whether the caller has the privileges of the whole host, not only of a user namespace.
-pub(crate) fn has_host_root() -> bool {
+pub fn has_host_root() -> bool {
     let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
     let map = files::open_proc(Path::new("/proc/self/uid_map")).and_then(|fd| files::read_fd(&fd));
     nix::unistd::geteuid().is_root() && map.is_ok_and(whole)
