@@ -1,6 +1,7 @@
 //! Limits of a container that runs: changed all or none, remembered, counted; and what the host lacks.
 
 use super::bundle::{Bundle, config, new_id, turn};
+use super::roles;
 use libruntime::{Container, Level, check, parse_resources};
 use serde_json::{Value, json};
 use std::fs;
@@ -114,4 +115,24 @@ fn a_host_that_runs_these_tests_can_run_containers() {
     let names: Vec<_> =
         report.checks.iter().filter(|check| check.level == Level::Missing).map(|c| c.name).collect();
     assert_eq!(names, ["state directory", "container"], "{report}");
+}
+
+/// Rootless Podman starts runtimes so, and its configurations have no user namespace.
+#[test]
+fn root_of_a_user_namespace_can_run_a_container() {
+    let Some(_turn) = turn() else { return };
+    let mut config = config("exit 0");
+    config["linux"]["namespaces"].as_array_mut().unwrap().retain(|entry| entry["type"] != "network");
+    config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/sys");
+    let bundle = Bundle::new(&config);
+    let id = new_id();
+    let role = roles::command("create_and_start", &bundle, &id);
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "--mount"]).arg(role.get_program()).args(role.get_args());
+    for (name, value) in role.get_envs() {
+        value.map(|value| unshare.env(name, value));
+    }
+    let output = unshare.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Container::load(&bundle.store, &id).unwrap().delete(true).unwrap();
 }
