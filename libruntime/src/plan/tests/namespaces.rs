@@ -307,7 +307,10 @@ fn root_of_a_user_namespace_binds_devices_and_leaves_fixed_groups() {
         given.host.in_user_namespace = true;
         given.host.groups_are_fixed = true;
     };
-    check_on(inside, "{}", expect![[r#"
+    check_on(
+        inside,
+        "{}",
+        expect![[r#"
         after linux.rootfsPropagation: SetPropagation
         + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
         + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
@@ -330,5 +333,6 @@ fn root_of_a_user_namespace_binds_devices_and_leaves_fixed_groups() {
         + linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
         after process.user.uid: FindHome
         - process.user.additionalGids: SetGroups { groups: "" }
-    "#]]);
+    "#]],
+    );
 }
