@@ -401,6 +401,30 @@ impl Container {
         })
     }
 
+    /// Other schemata for its class of cache and memory bandwidth (`linux.intelRdt`), which it must
+    /// have been created with. They are remembered.
+    pub fn update_schemata(&self, l3_cache: Option<&str>, memory_bandwidth: Option<&str>) -> Result<()> {
+        if self.status() == Status::Stopped {
+            return Err(self.wrong_state("update", Status::Stopped, "running"));
+        }
+        let _turn = self.directory.lock()?;
+        let mut object = json!({});
+        for (name, value) in [("l3CacheSchema", l3_cache), ("memBwSchema", memory_bandwidth)] {
+            if let Some(value) = value {
+                object[name] = value.into();
+            }
+        }
+        let failed = |error| Error::external(format!("cannot encode the schemata: {error}"));
+        let new = serde_json::from_value(object.clone()).map_err(failed)?;
+        let spec = self.spec()?;
+        resctrl::update(&spec, self.id(), &new)?;
+        let mut stored = serde_json::to_value(&spec).map_err(failed)?;
+        for (name, value) in object.as_object().into_iter().flatten() {
+            stored["linux"]["intelRdt"][name] = value.clone();
+        }
+        self.directory.write_spec(&serde_json::from_value(stored).map_err(failed)?)
+    }
+
     /// What its cgroup and its interfaces have counted.
     pub fn stats(&self) -> Result<Stats> {
         let mut stats = self.state.cgroup.stats()?;

@@ -127,9 +127,9 @@ impl Cgroup {
         let mut told = false;
         let result = self.run_all(&operations, &mut journal).and_then(|()| {
             if let Some(unit) = unit {
-                told = true;
                 // systemd writes these files too, rounded in its way: then once more as they were meant.
                 unit.set(properties)?;
+                told = true;
                 self.run_all(&operations, &mut None)?;
             }
             change.devices().as_ref().map_or(Ok(None), |devices| self.set_devices(devices, false))
@@ -280,9 +280,13 @@ impl Cgroup {
 }
 
 fn no_controller(name: &str) -> Error {
-    Error::unsupported(format!("no usable cgroup hierarchy has the controller {name}")).with_hint(format!(
-        "mount it (mount -t cgroup -o {name} none /sys/fs/cgroup/{name}) or give the caller access to it"
-    ))
+    let hint = match has_host_root() {
+        true => format!("mount it: mount -t cgroup -o {name} none /sys/fs/cgroup/{name}"),
+        false => "without root this takes cgroup v2, and a part of it that is the caller's: \
+                  see onggi check, and --systemd-cgroup"
+            .into(),
+    };
+    Error::unsupported(format!("no usable cgroup hierarchy has the controller {name}")).with_hint(hint)
 }
 
 /// A failed write with the value that it tried.

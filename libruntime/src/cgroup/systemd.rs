@@ -52,6 +52,12 @@ impl Cgroup {
         annotations: &HashMap<String, String>,
     ) -> Result<Self> {
         let user = !has_host_root();
+        if user && !layout.is_v2() {
+            return Err(Error::unsupported(
+                "without root the systemd driver needs cgroup v2: a user's systemd has no part of v1",
+            )
+            .with_hint("use the cgroupfs driver, or boot with systemd.unified_cgroup_hierarchy=1"));
+        }
         let names = Names::parse(cgroups_path, id, user)
             .map_err(|problem| Error::invalid(vec![Finding::new(AT_PATH, problem)]))?;
         let base = if user { user_root()? } else { PathBuf::from("/") };
