@@ -132,8 +132,7 @@ impl Container {
             return Status::Paused;
         }
         // Until it executes its program, init is the stage.
-        let program = std::fs::read_link(format!("/proc/{}/exe", init.pid)).unwrap_or_default();
-        match program.as_os_str().as_encoded_bytes().starts_with(b"/memfd:onggi-stage") {
+        match is_stage(init.pid) {
             true => Status::Created,
             false => Status::Running,
         }
@@ -283,6 +282,9 @@ impl Container {
 
     /// Sends a signal to its init (runtime.md, "Kill"), or with `all` to each of its processes.
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        // With its own pid namespace, all end with init.
+        let with_init = all && signal == libc::SIGKILL && self.state.cgroup.is_none();
+        let all = all && !(with_init && self.has_own_pid_namespace()?);
         if all && self.state.cgroup.is_none() {
             return Err(Error::unsupported(format!(
                 "container {} has no cgroup to find its processes in",
@@ -454,6 +456,19 @@ impl Container {
         })?;
         let ended = sys::wait_pidfd(child.pidfd.as_fd(), true).map_err(|errno| Error::os("waitid", errno))?;
         ended.ok_or_else(|| Error::external("waitid returned without an end"))
+    }
+}
+
+fn is_stage(pid: i32) -> bool {
+    match std::fs::read_link(format!("/proc/{pid}/exe")) {
+        Ok(program) => program.as_os_str().as_encoded_bytes().starts_with(b"/memfd:onggi-stage"),
+        // Without privileges, the stage of a process with another id of ours cannot be looked at,
+        // but for its name, which a program could give itself as well: it would only stay created.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline"));
+            arguments.is_ok_and(|bytes| bytes.starts_with(b"onggi-stage\0"))
+        }
+        Err(_) => false,
     }
 }
 

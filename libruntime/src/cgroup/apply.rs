@@ -279,7 +279,7 @@ impl Cgroup {
     }
 }
 
-fn no_controller(name: &str) -> Error {
+pub(super) fn no_controller(name: &str) -> Error {
     let hint = match has_host_root() {
         true => format!("mount it: mount -t cgroup -o {name} none /sys/fs/cgroup/{name}"),
         false => "without root this takes cgroup v2, and a part of it that is the caller's: \
