@@ -157,8 +157,10 @@ fn quota_per_second(quota: i64, period: u64) -> u64 {
     }
 }
 
-/// The files of `linux.resources.unified` that are single numbers there and properties here.
-fn unified(key: &str, value: &str) -> Option<(&'static str, Value)> {
+/// The files of `linux.resources.unified` that are properties here. What is none of a file's values is
+/// left to the kernel to refuse.
+fn unified(key: &str, value: &str) -> List {
+    let value = value.trim();
     let name = match key {
         "memory.max" => "MemoryMax",
         "memory.high" => "MemoryHigh",
@@ -167,13 +169,33 @@ fn unified(key: &str, value: &str) -> Option<(&'static str, Value)> {
         "memory.swap.max" => "MemorySwapMax",
         "pids.max" => "TasksMax",
         "cpu.weight" => "CPUWeight",
-        _ => return None,
+        "cpu.idle" if value == "1" => return vec![("CPUWeight", Value::U64(0))],
+        "cpu.max" => return bandwidth(value).unwrap_or_default(),
+        "cpuset.cpus" | "cpuset.mems" => {
+            let name = if key == "cpuset.cpus" { "AllowedCPUs" } else { "AllowedMemoryNodes" };
+            return bit_set(value).map(|bits| (name, Value::Bytes(bits))).into_iter().collect();
+        }
+        "io.weight" => {
+            let weight = value.strip_prefix("default").unwrap_or(value).trim().parse();
+            return weight.map(|weight| ("IOWeight", Value::U64(weight))).into_iter().collect();
+        }
+        _ => return Vec::new(),
     };
-    let number = match value.trim() {
-        "max" => INFINITY,
-        text => text.parse().ok()?,
-    };
-    Some((name, Value::U64(number)))
+    let number = if value == "max" { Some(INFINITY) } else { value.parse().ok() };
+    number.map(|number| (name, Value::U64(number))).into_iter().collect()
+}
+
+/// `cpu.max`: a quota or `max`, and perhaps a period.
+fn bandwidth(value: &str) -> Option<List> {
+    let mut words = value.split_whitespace();
+    let (quota, period) = (words.next()?, words.next());
+    let quota: i64 = if quota == "max" { -1 } else { quota.parse().ok()? };
+    let period: Option<u64> = period.map(str::parse).transpose().ok()?;
+    let period = period.filter(|&period| period != 0);
+    let mut list: List = Vec::new();
+    list.extend(period.map(|period| ("CPUQuotaPeriodUSec", Value::U64(period))));
+    list.push(("CPUQuotaPerSecUSec", Value::U64(quota_per_second(quota, period.unwrap_or(100_000)))));
+    Some(list)
 }
 
 /// `0-2,5` as bytes of bits, the first CPU being the lowest bit of the first byte.

@@ -8,7 +8,7 @@
 use super::apply::has_host_root;
 use super::dbus::{Bus, Refusal, Value};
 use super::layout::{Layout, Mount};
-use super::{Cgroup, Hierarchy, processes, properties, v1};
+use super::{Cgroup, Hierarchy, processes, properties, v1, v2};
 use crate::error::{Error, Finding, Result};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
@@ -119,21 +119,19 @@ impl Cgroup {
         let mut properties = start.clone();
         properties.push(("PIDs".to_owned(), Value::U32s(vec![pid as u32])));
         unit.start(properties)?;
-        for hierarchy in self.hierarchies.iter().filter(|hierarchy| !hierarchy.is_v2()) {
-            // systemd makes its own hierarchy and those that it has a use for.
+        for hierarchy in &self.hierarchies {
+            if hierarchy.is_v2() && !hierarchy.dir.is_dir() {
+                let dir = hierarchy.dir.display();
+                return Err(Error::external(format!("systemd has started {}, but not in {dir}", unit.name)));
+            }
+            // systemd makes the hierarchies that it has a use for, and enables the controllers that it
+            // has one for, which leaves out hugetlb, rdma and misc.
             let mut made = super::NewDirs::default();
-            v1::create(hierarchy, &mut made)?;
+            let create = if self.is_v2() { v2::create } else { v1::create };
+            create(hierarchy, &mut made)?;
             made.keep();
         }
-        let v2 = self.hierarchies.iter().find(|hierarchy| hierarchy.is_v2());
-        match v2.filter(|hierarchy| !hierarchy.dir.is_dir()) {
-            None => Ok(true),
-            Some(hierarchy) => Err(Error::external(format!(
-                "systemd has started {}, but not in {}",
-                unit.name,
-                hierarchy.dir.display()
-            ))),
-        }
+        Ok(true)
     }
 
     /// A scope's cgroup is made by systemd; here is only checked that nobody is in it.

@@ -78,7 +78,23 @@ fn limits_are_properties() {
             format!("TasksMax=U64({infinity})"),
         ]
     );
-    assert_eq!(limits(r#"{"unified":{"memory.high":"max"}}"#, true), [format!("MemoryHigh=U64({infinity})")]);
+    for (file, value, expected) in [
+        ("memory.high", "max", vec![format!("MemoryHigh=U64({infinity})")]),
+        (
+            "cpu.max",
+            "50000 200000",
+            vec!["CPUQuotaPeriodUSec=U64(200000)".into(), "CPUQuotaPerSecUSec=U64(250000)".into()],
+        ),
+        ("cpu.max", "max", vec![format!("CPUQuotaPerSecUSec=U64({infinity})")]),
+        ("cpuset.cpus", "0-1", vec!["AllowedCPUs=Bytes([3])".into()]),
+        ("cpu.idle", "1", vec!["CPUWeight=U64(0)".into()]),
+        ("io.weight", "default 50", vec!["IOWeight=U64(50)".into()]),
+        ("io.weight", "8:0 50", vec![]),
+        ("cpu.max", "much", vec![]),
+        ("memory.oom.group", "1", vec![]),
+    ] {
+        assert_eq!(limits(&format!(r#"{{"unified":{{"{file}":"{value}"}}}}"#), true), expected, "{file}");
+    }
 }
 
 #[test]
@@ -252,6 +268,17 @@ fn an_update_leaves_the_device_program_of_systemd() {
     let change = r#"{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]}"#;
     live.0.update(&before, &serde_json::from_str(change).unwrap()).unwrap();
     assert_eq!(count(), (2, 1));
+}
+
+/// systemd knows nothing of huge pages, so nobody enabled them on the way down.
+#[test]
+fn a_scope_on_v2_has_every_controller_of_the_root() {
+    let Some(live) = live("all", "{}") else { return };
+    if !live.0.is_v2() || live.0.unit.as_ref().unwrap().user {
+        return;
+    }
+    let read = |dir: &Path| std::fs::read_to_string(dir.join("cgroup.controllers")).unwrap();
+    assert_eq!(read(live.0.dir_of("").unwrap()), read(Path::new("/sys/fs/cgroup")));
 }
 
 #[test]
