@@ -392,14 +392,15 @@ impl Container {
             return Err(self.wrong_state("update", Status::Stopped, "running"));
         }
         let _turn = self.directory.lock()?;
-        let old = self.spec()?;
+        // As it is now: another process may have changed it.
+        let old = self.directory.read_spec()?;
         let before = old.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let new = with_resources(&old, &merged(&before, resources)?)?;
         // First, because the disk may be full.
-        self.directory.write_spec(&new)?;
+        self.directory.replace_spec(&new)?;
         self.state.cgroup.update(&before, resources).inspect_err(|_| {
             // The error to report is the first one.
-            let _ = self.directory.write_spec(&old);
+            let _ = self.directory.replace_spec(&old);
         })
     }
 
@@ -418,13 +419,13 @@ impl Container {
         }
         let failed = |error| Error::external(format!("cannot encode the schemata: {error}"));
         let new = serde_json::from_value(object.clone()).map_err(failed)?;
-        let spec = self.spec()?;
+        let spec = self.directory.read_spec()?;
         resctrl::update(&spec, self.id(), &new)?;
         let mut stored = serde_json::to_value(&spec).map_err(failed)?;
         for (name, value) in object.as_object().into_iter().flatten() {
             stored["linux"]["intelRdt"][name] = value.clone();
         }
-        self.directory.write_spec(&serde_json::from_value(stored).map_err(failed)?)
+        self.directory.replace_spec(&serde_json::from_value(stored).map_err(failed)?)
     }
 
     /// What its cgroup and its interfaces have counted.

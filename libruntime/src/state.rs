@@ -55,6 +55,7 @@ fn stat(pid: i32) -> Option<(char, u64)> {
 const STATE: &str = "state.json";
 const NEXT_STATE: &str = ".state.json";
 const SPEC: &str = "config.json";
+const NEXT_SPEC: &str = ".config.json";
 
 /// `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -176,6 +177,13 @@ impl Directory {
     /// What later verbs need of the configuration; the bundle may change meanwhile.
     pub fn read_spec(&self) -> Result<Spec> {
         self.read_json(SPEC)
+    }
+
+    /// Another one in its place, whole.
+    pub fn replace_spec(&self, spec: &Spec) -> Result<()> {
+        let (next, path) = (self.path.join(NEXT_SPEC), self.path.join(SPEC));
+        self.write_json(NEXT_SPEC, spec)?;
+        fs::rename(&next, &path).map_err(|error| Error::io(format!("rename {}", path.display()), error))
     }
 
     pub fn write_filter(&self, filter: &Filter) -> Result<()> {
