@@ -54,11 +54,14 @@ pub(super) fn check(group: Option<Group>, root: bool, systemd_cgroup: bool) -> V
             "systemd",
             format!("version {} answers over D-Bus ({} instance)", answer.version, answer.instance),
         ),
+        Err(_) if !systemd_cgroup && !booted() => {
+            Check::ok("systemd", "this host was not booted with it: the cgroupfs driver is the one to use")
+        }
         Err(error) => Check::limited(
             "systemd",
             told(&error),
             "--systemd-cgroup, which Kubernetes, Podman and Docker use with systemd, is refused",
-            systemd_fix(root, systemd_cgroup),
+            systemd_fix(root),
         ),
     });
     checks
@@ -203,12 +206,14 @@ fn settings(group: &Group, v2: bool) -> Vec<Check> {
     checks
 }
 
-fn systemd_fix(root: bool, asked: bool) -> String {
-    let booted = Path::new("/run/systemd/system").exists();
+fn booted() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
+fn systemd_fix(root: bool) -> String {
     let user = user_name(nix::unistd::geteuid().as_raw());
-    match (booted, root) {
-        (false, _) if asked => "drop --systemd-cgroup: this host was not booted with systemd".into(),
-        (false, _) => "none needed with cgroupfs, the default; a host booted with systemd has it".into(),
+    match (booted(), root) {
+        (false, _) => "drop --systemd-cgroup: this host was not booted with systemd".into(),
         (true, true) => "systemctl start dbus.socket, or install dbus".into(),
         (true, false) => format!(
             "install dbus-user-session (or dbus-broker), and run from a login session \
