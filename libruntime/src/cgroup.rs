@@ -14,9 +14,11 @@ mod dbus;
 mod devices;
 mod files;
 mod layout;
+mod merge;
 mod oom;
 mod processes;
 mod properties;
+mod realtime;
 mod runc_stats;
 pub mod stats;
 mod systemd;
@@ -24,10 +26,14 @@ mod v1;
 mod v2;
 
 pub use layout::Layout;
+pub(crate) use merge::merged;
 pub use oom::{Oom, OomEvents};
 pub use stats::Stats;
+pub(crate) use stats::network_of;
+pub(crate) use systemd::ask as ask_systemd;
 
 use crate::error::{Error, ErrorKind, Finding, Result};
+pub use apply::has_host_root;
 use layout::Mount;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -104,6 +110,18 @@ impl Cgroup {
         Ok(Self { hierarchies, optional: given.is_none(), unit: None })
     }
 
+    /// Where no path was asked for, a caller without the host's privileges does without the
+    /// hierarchies that are not his, so that nothing is planned with them.
+    pub fn without_refused(mut self) -> Self {
+        if self.optional && !has_host_root() {
+            self.hierarchies.retain(|hierarchy| {
+                let above = hierarchy.dir.ancestors().skip(1).find(|dir| dir.exists());
+                above.is_some_and(|dir| nix::unistd::access(dir, nix::unistd::AccessFlags::W_OK).is_ok())
+            });
+        }
+        self
+    }
+
     pub fn is_v2(&self) -> bool {
         self.hierarchies.iter().all(Hierarchy::is_v2)
     }
@@ -136,14 +154,16 @@ impl Cgroup {
     }
 
     fn create_in(&mut self, wanted: impl Fn(&Hierarchy) -> bool, made: &mut NewDirs) -> Result<()> {
-        let optional = self.optional && !Uid::effective().is_root();
         // Beside v1 the v2 hierarchy has no controllers to enable: a directory, like the others.
         let create = if self.is_v2() { v2::create } else { v1::create };
         let mut refused = Vec::new();
         for hierarchy in self.hierarchies.iter().filter(|hierarchy| wanted(hierarchy)) {
             match create(hierarchy, made) {
                 Ok(()) => {}
-                Err(error) if optional && not_permitted(&error) => refused.push(hierarchy.clone()),
+                // Also root of a user namespace: rootless Podman runs us so.
+                Err(error) if self.optional && not_permitted(&error) && !has_host_root() => {
+                    refused.push(hierarchy.clone());
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -1,6 +1,6 @@
 //! A container that exists: what its state is, and the verbs on it.
 
-use crate::cgroup::{OomEvents, Stats};
+use crate::cgroup::{OomEvents, Stats, merged, network_of};
 use crate::create::{prepare_spec, take_off};
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::parent::{self, Child};
@@ -127,14 +127,14 @@ impl Container {
         if !init.is_alive() {
             return Status::Stopped;
         }
-        // Until it executes its program, init is the stage.
-        let program = std::fs::read_link(format!("/proc/{}/exe", init.pid)).unwrap_or_default();
-        if program.as_os_str().as_encoded_bytes().starts_with(b"/memfd:onggi-stage") {
-            return Status::Created;
+        // Before all: a paused container can neither start nor end, whatever its init is.
+        if let Ok(true) = self.state.cgroup.is_frozen() {
+            return Status::Paused;
         }
-        match self.state.cgroup.is_frozen() {
-            Ok(true) => Status::Paused,
-            _ => Status::Running,
+        // Until it executes its program, init is the stage.
+        match is_stage(init.pid) {
+            true => Status::Created,
+            false => Status::Running,
         }
     }
 
@@ -282,6 +282,9 @@ impl Container {
 
     /// Sends a signal to its init (runtime.md, "Kill"), or with `all` to each of its processes.
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        // With its own pid namespace, all end with init.
+        let with_init = all && signal == libc::SIGKILL && self.state.cgroup.is_none();
+        let all = all && !(with_init && self.has_own_pid_namespace()?);
         if all && self.state.cgroup.is_none() {
             return Err(Error::unsupported(format!(
                 "container {} has no cgroup to find its processes in",
@@ -383,17 +386,53 @@ impl Container {
         self.state.cgroup.pids(true)
     }
 
-    /// Changes its limits; what `resources` does not name stays.
+    /// Changes its limits, all or none; what `resources` does not name stays. They are remembered.
     pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Finding>> {
         if self.status() == Status::Stopped {
             return Err(self.wrong_state("update", Status::Stopped, "running"));
         }
-        self.state.cgroup.update(resources)
+        let _turn = self.directory.lock()?;
+        // As it is now: another process may have changed it.
+        let old = self.directory.read_spec()?;
+        let before = old.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let new = with_resources(&old, &merged(&before, resources)?)?;
+        // First, because the disk may be full.
+        self.directory.replace_spec(&new)?;
+        self.state.cgroup.update(&before, resources).inspect_err(|_| {
+            // The error to report is the first one.
+            let _ = self.directory.replace_spec(&old);
+        })
     }
 
-    /// What its cgroup has counted.
+    /// Other schemata for its class of cache and memory bandwidth (`linux.intelRdt`), which it must
+    /// have been created with. They are remembered.
+    pub fn update_schemata(&self, l3_cache: Option<&str>, memory_bandwidth: Option<&str>) -> Result<()> {
+        if self.status() == Status::Stopped {
+            return Err(self.wrong_state("update", Status::Stopped, "running"));
+        }
+        let _turn = self.directory.lock()?;
+        let mut object = json!({});
+        for (name, value) in [("l3CacheSchema", l3_cache), ("memBwSchema", memory_bandwidth)] {
+            if let Some(value) = value {
+                object[name] = value.into();
+            }
+        }
+        let failed = |error| Error::external(format!("cannot encode the schemata: {error}"));
+        let new = serde_json::from_value(object.clone()).map_err(failed)?;
+        let spec = self.directory.read_spec()?;
+        resctrl::update(&spec, self.id(), &new)?;
+        let mut stored = serde_json::to_value(&spec).map_err(failed)?;
+        for (name, value) in object.as_object().into_iter().flatten() {
+            stored["linux"]["intelRdt"][name] = value.clone();
+        }
+        self.directory.replace_spec(&serde_json::from_value(stored).map_err(failed)?)
+    }
+
+    /// What its cgroup and its interfaces have counted.
     pub fn stats(&self) -> Result<Stats> {
-        self.state.cgroup.stats()
+        let mut stats = self.state.cgroup.stats()?;
+        stats.network = self.pid().map(network_of).unwrap_or_default();
+        Ok(stats)
     }
 
     /// Tells of each time from now on that it runs out of memory.
@@ -421,13 +460,34 @@ impl Container {
     }
 }
 
+fn is_stage(pid: i32) -> bool {
+    match std::fs::read_link(format!("/proc/{pid}/exe")) {
+        Ok(program) => program.as_os_str().as_encoded_bytes().starts_with(b"/memfd:onggi-stage"),
+        // Without privileges, the stage of a process with another id of ours cannot be looked at,
+        // but for its name, which a program could give itself as well: it would only stay created.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline"));
+            arguments.is_ok_and(|bytes| bytes.starts_with(b"onggi-stage\0"))
+        }
+        Err(_) => false,
+    }
+}
+
+/// As JSON: the default of `linux` has namespaces in it that nobody asked for.
+fn with_resources(spec: &Spec, resources: &LinuxResources) -> Result<Spec> {
+    let failed = |error| Error::external(format!("cannot encode config.json: {error}"));
+    let mut object = serde_json::to_value(spec).map_err(failed)?;
+    object["linux"]["resources"] = serde_json::to_value(resources).map_err(failed)?;
+    serde_json::from_value(object).map_err(failed)
+}
+
 /// Before 1.3 the spec had the failures of these hooks logged, and no more.
 fn poststart_may_fail(oci_version: &str) -> bool {
     let mut numbers = oci_version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     (numbers.next(), numbers.next()) < (Some(1), Some(3))
 }
 
-fn user_name(uid: u32) -> String {
+pub(crate) fn user_name(uid: u32) -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid));
     user.ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }

@@ -130,7 +130,7 @@ pub(crate) fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) 
         let annotations = spec.annotations().clone().unwrap_or_default();
         Cgroup::plan_systemd(&layout, path, &request.id, resources, &annotations)?
     } else {
-        Cgroup::plan(&layout, path, &request.id)?
+        Cgroup::plan(&layout, path, &request.id)?.without_refused()
     };
     let mut host = Host::probe(&spec, &layout, &cgroup)?;
     let networks = network::wanted(&spec, typed)?;

@@ -1,9 +1,10 @@
 //! What this build knows, as the spec's features structure (features.md, features-linux.md).
 //!
-//! It is about the build, not about the host: nothing here may ask the kernel. The lists come from
-//! the modules that act on them, so that they cannot claim more than is done.
+//! It is about the build, not about the host, with one exception of the spec's own: the seccomp flags
+//! that this kernel takes, for which it is asked. What else the host lacks is `check.rs`'s to say.
+//! The lists come from the modules that act on them, so that they cannot claim more than is done.
 
-use crate::{plan, seccomp};
+use crate::{plan, seccomp, sys};
 use serde_json::{Value, json};
 
 /// The features structure of the spec, complete.
@@ -30,8 +31,8 @@ fn linux() -> Value {
             "actions": seccomp::known_actions(),
             "operators": seccomp::known_operators(),
             "archs": seccomp::known_architectures(),
-            "knownFlags": seccomp::known_flags(),
-            "supportedFlags": seccomp::known_flags(),
+            "knownFlags": flags(|_| true),
+            "supportedFlags": flags(|bits| sys::knows_seccomp_flags(bits.into())),
         },
         "apparmor": { "enabled": true },
         "selinux": { "enabled": true },
@@ -53,6 +54,10 @@ fn linux() -> Value {
     })
 }
 
+fn flags(wanted: impl Fn(u32) -> bool) -> Vec<&'static str> {
+    seccomp::known_flags().iter().filter(|(_, bits)| wanted(*bits)).map(|(name, _)| *name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -68,5 +73,17 @@ mod tests {
             assert!(has("/mountOptions", option), "{option}");
         }
         assert!(has("/linux/capabilities", "CAP_CHECKPOINT_RESTORE"));
+    }
+
+    /// Every kernel that onggi runs on has these three; a flag that no kernel has is not taken.
+    #[test]
+    fn the_kernel_is_asked_for_seccomp_flags() {
+        let features = super::features();
+        let supported = features.pointer("/linux/seccomp/supportedFlags").and_then(|list| list.as_array());
+        for flag in ["LOG", "SPEC_ALLOW", "TSYNC"] {
+            let name = format!("SECCOMP_FILTER_FLAG_{flag}");
+            assert!(supported.is_some_and(|list| list.contains(&name.as_str().into())), "{name}");
+        }
+        assert!(!crate::sys::knows_seccomp_flags(1 << 30));
     }
 }

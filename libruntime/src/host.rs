@@ -41,6 +41,11 @@ pub struct Host {
     pub capabilities: u64,
     /// v1: the files `tasks` of the container's cgroups, through which the process joins them.
     pub cgroup_tasks: Vec<PathBuf>,
+    /// The caller is root of a user namespace only, as rootless Podman starts runtimes: it makes no
+    /// device nodes, and has the groups that it was given.
+    pub in_user_namespace: bool,
+    /// setgroups(2) is refused in there.
+    pub groups_are_fixed: bool,
     pub cgroup_mounts: Vec<CgroupMount>,
     pub lsms: BTreeSet<Lsm>,
     pub apparmor_has_own_attributes: bool,
@@ -66,6 +71,11 @@ impl Host {
             cgroup_tasks: cgroup.tasks(),
             ..Self::default()
         };
+        if host.uid == 0 && !crate::cgroup::has_host_root() {
+            host.in_user_namespace = true;
+            let groups = std::fs::read("/proc/self/setgroups");
+            host.groups_are_fixed = groups.is_ok_and(|text| text.starts_with(b"deny"));
+        }
         let has_cgroup_mount = |kind: &Option<String>| matches!(kind.as_deref(), Some("cgroup" | "cgroup2"));
         if spec.mounts().iter().flatten().any(|mount| has_cgroup_mount(mount.typ())) {
             host.cgroup_mounts = cgroup_mounts(layout, cgroup);
@@ -145,7 +155,7 @@ impl Host {
     }
 }
 
-fn check_kernel() -> Result<()> {
+pub(crate) fn check_kernel() -> Result<()> {
     let name = nix::sys::utsname::uname().map_err(|errno| Error::os("uname", errno))?;
     let release = name.release().to_string_lossy();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());

@@ -19,6 +19,7 @@
 #![deny(unsafe_code)]
 
 mod cgroup;
+mod check;
 mod config;
 mod console;
 mod container;
@@ -43,7 +44,10 @@ mod state;
 mod sys;
 mod userns;
 
+#[doc(hidden)] // for the command's default directory
+pub use cgroup::has_host_root;
 pub use cgroup::{Oom, OomEvents, Stats};
+pub use check::{Check, Level, Report, check};
 pub use config::{Config, check_id, parse_process, parse_resources};
 pub use console::{receive_terminal, set_terminal_size, terminal_size};
 pub use container::{Container, Exit, Status};

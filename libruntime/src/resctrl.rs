@@ -28,6 +28,30 @@ pub(crate) fn join(spec: &Spec, id: &str, pid: i32) -> Result<Vec<PathBuf>> {
     joined.map(|()| ours)
 }
 
+/// Other schemata for the class that a container is in. The kernel takes each line or refuses it;
+/// the lines before one that it refuses are put back.
+pub(crate) fn update(spec: &Spec, id: &str, new: &LinuxIntelRdt) -> Result<()> {
+    let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) else {
+        return Err(Error::unsupported("the container has no class of cache and memory bandwidth")
+            .at("linux.intelRdt")
+            .with_hint("create it with linux.intelRdt; what runs cannot be moved to another class"));
+    };
+    rewrite(&Path::new(ROOT).join(rdt.clos_id().as_deref().unwrap_or(id)).join("schemata"), new)
+}
+
+fn rewrite(file: &Path, new: &LinuxIntelRdt) -> Result<()> {
+    let failed = |error| Error::io(format!("open {}", file.display()), error).at("linux.intelRdt");
+    let before = fs::read_to_string(file).map_err(failed)?;
+    for (schema, place) in schemata(new) {
+        write(file, &format!("{schema}\n"), &place).inspect_err(|_| {
+            // The error to report is the first one.
+            let _ =
+                before.lines().map(str::trim_start).try_for_each(|line| fs::write(file, format!("{line}\n")));
+        })?;
+    }
+    Ok(())
+}
+
 /// Best effort: a directory that somebody else uses meanwhile stays.
 pub(crate) fn remove(directories: &[PathBuf]) {
     for directory in directories {
@@ -118,6 +142,21 @@ mod tests {
         let error = join_class(&rdt(r#"{"closID":"gold"}"#), &root, "c", 7, &mut ours).unwrap_err();
         assert_eq!(error.place(), Some("linux.intelRdt.closID"));
         assert!(ours.is_empty() && !root.join("gold").exists());
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn an_update_writes_what_it_names_and_needs_a_class() {
+        let root = root();
+        let file = root.join("schemata");
+        fs::write(&file, "    L3:0=ff\n").unwrap();
+        rewrite(&file, &rdt(r#"{"l3CacheSchema":"L3:0=3"}"#)).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "L3:0=3\n");
+        let none = rewrite(&root.join("none"), &rdt(r#"{"memBwSchema":"MB:0=50"}"#)).unwrap_err();
+        assert_eq!(none.errno(), Some(libc::ENOENT));
+        let without: Spec = serde_json::from_str(r#"{"ociVersion":"1.0.0","linux":{}}"#).unwrap();
+        let error = update(&without, "c", &rdt("{}")).unwrap_err();
+        assert_eq!(error.place(), Some("linux.intelRdt"));
         fs::remove_dir_all(root).unwrap();
     }
 }

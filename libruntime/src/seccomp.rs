@@ -192,11 +192,13 @@ pub fn known_architectures() -> &'static [&'static str] {
 }
 
 /// The filter flags, by their names in a profile.
-pub fn known_flags() -> &'static [&'static str] {
+/// With the bits by which a kernel can be asked for them.
+pub fn known_flags() -> &'static [(&'static str, u32)] {
     &[
-        "SECCOMP_FILTER_FLAG_LOG",
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-        "SECCOMP_FILTER_FLAG_TSYNC",
-        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+        ("SECCOMP_FILTER_FLAG_LOG", LOG),
+        ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", SPEC_ALLOW),
+        ("SECCOMP_FILTER_FLAG_TSYNC", TSYNC),
+        // The kernel takes it with this one alone.
+        ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", WAIT_KILLABLE_RECV | NEW_LISTENER),
     ]
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::create::Request;
 use crate::seccomp::Filter;
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,7 @@ fn stat(pid: i32) -> Option<(char, u64)> {
 const STATE: &str = "state.json";
 const NEXT_STATE: &str = ".state.json";
 const SPEC: &str = "config.json";
+const NEXT_SPEC: &str = ".config.json";
 
 /// `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -177,12 +179,27 @@ impl Directory {
         self.read_json(SPEC)
     }
 
+    /// Another one in its place, whole.
+    pub fn replace_spec(&self, spec: &Spec) -> Result<()> {
+        let (next, path) = (self.path.join(NEXT_SPEC), self.path.join(SPEC));
+        self.write_json(NEXT_SPEC, spec)?;
+        fs::rename(&next, &path).map_err(|error| Error::io(format!("rename {}", path.display()), error))
+    }
+
     pub fn write_filter(&self, filter: &Filter) -> Result<()> {
         self.write_json("seccomp.json", filter)
     }
 
     pub fn read_filter(&self) -> Result<Filter> {
         self.read_json("seccomp.json")
+    }
+
+    /// One change of the stored configuration at a time, until the result is dropped.
+    pub fn lock(&self) -> Result<Flock<fs::File>> {
+        let opened = fs::File::open(&self.path)
+            .map_err(|error| Error::io(format!("open {}", self.path.display()), error))?;
+        Flock::lock(opened, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| Error::os(format!("flock {}", self.path.display()), errno))
     }
 
     /// Removes it with all that is in it; one that is gone is fine.

@@ -11,8 +11,10 @@ pub use spawn::{Spawn, hold_user_namespace, spawn};
 pub use terminal::{set_terminal_size, terminal_size};
 
 use nix::errno::Errno;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -132,6 +134,24 @@ pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
     // SAFETY: prlimit64 writes two words.
     check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, 0, limit.as_mut_ptr()) })?;
     Ok((limit[0], limit[1]))
+}
+
+/// Whether a program has file capabilities (getxattr(2) of `security.capability`).
+pub fn has_file_capabilities(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let name = c"security.capability".as_ptr();
+    // SAFETY: both texts end in NUL; a size of zero asks for the length alone and writes nothing.
+    unsafe { libc::getxattr(path.as_ptr(), name, std::ptr::null_mut(), 0) > 0 }
+}
+
+/// Whether the kernel knows `SECCOMP_FILTER_FLAG_*` bits: seccomp(2) looks at them before it reads
+/// the filter, of which there is none.
+pub fn knows_seccomp_flags(flags: u64) -> bool {
+    const SET_MODE_FILTER: libc::c_ulong = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: without a filter the call cannot succeed, and changes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, none) };
+    check(result) == Err(Errno::EFAULT)
 }
 
 /// A descriptor that was received with a message and is ours from then on.

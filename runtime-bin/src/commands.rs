@@ -1,5 +1,6 @@
 //! The verbs, one file for each: its flags and help, and what it does.
 
+pub mod check;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -36,5 +37,6 @@ pub const VERBS: &[&Verb] = &[
     &events::VERB,
     &spec::VERB,
     &explain::VERB,
+    &check::VERB,
     &features::VERB,
 ];

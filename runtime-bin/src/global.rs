@@ -52,7 +52,8 @@ impl<'a> Global<'a> {
 fn default_root() -> PathBuf {
     let session = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match session {
-        Some(dir) if !nix::unistd::geteuid().is_root() => PathBuf::from(dir).join("onggi"),
+        // Also as root of a user namespace, as rootless Podman starts us.
+        Some(dir) if !libruntime::has_host_root() => PathBuf::from(dir).join("onggi"),
         _ => PathBuf::from("/run/onggi"),
     }
 }

@@ -52,6 +52,7 @@ fn dispatch(line: &Line, global: &Global) -> Result<u8, Failure> {
     }
     let args: &Parsed = &line.args;
     match line.verb.name {
+        "check" => check::run(global, args),
         "create" => create::run(global, args),
         "delete" => delete::run(global, args),
         "events" => events::run(global, args),

@@ -5,7 +5,7 @@
 //! a matter of one file.
 
 use super::devices::{Policy, V1};
-use super::{Cgroup, files, v1, v2};
+use super::{Cgroup, files, merge, properties, realtime, v1, v2};
 use crate::error::{Error, Finding, Result};
 use crate::sys::bpf;
 use nix::errno::Errno;
@@ -30,6 +30,11 @@ pub(super) enum Op {
         file: &'static str,
         limit: i64,
         at: &'static str,
+    },
+    /// v1: the realtime budget of the cgroups above comes first.
+    HandDown {
+        runtime: i64,
+        period: Option<u64>,
     },
 }
 
@@ -98,7 +103,7 @@ impl Write {
 }
 
 /// The writes that put everything back, newest last; `None` when nobody will want that.
-type Journal = Option<Vec<(PathBuf, String)>>;
+pub(super) type Journal = Option<Vec<(PathBuf, String)>>;
 
 impl Cgroup {
     /// Sets all limits of a cgroup made by [`Cgroup::create`], and its device rules. What cannot be
@@ -109,25 +114,34 @@ impl Cgroup {
         self.set_devices(devices, true).map(|finding| finding.into_iter().collect())
     }
 
-    /// As [`Cgroup::apply`] for a cgroup in use: only what `resources` has is changed, and when one
-    /// write fails the earlier ones are undone. Device rules change only when given.
-    pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Finding>> {
-        let operations = self.operations(resources)?;
+    /// As [`Cgroup::apply`] for a cgroup in use with the limits `before`: only what `change` has is
+    /// changed, and when one write fails everything is as before. Device rules change only when given.
+    pub fn update(&self, before: &LinuxResources, change: &LinuxResources) -> Result<Vec<Finding>> {
+        let v2 = self.is_v2();
+        let change = merge::completed(before, change, v2, self.unit.is_some())?;
+        let operations = self.operations(&change)?;
+        let unit = self.unit.as_ref();
+        let properties = unit.map_or(Ok(Vec::new()), |unit| unit.properties(&change, v2))?;
+        let undo = properties::undo(&properties, before, v2)?;
         let mut journal = Some(Vec::new());
+        let mut told = false;
         let result = self.run_all(&operations, &mut journal).and_then(|()| {
-            if let Some(unit) = &self.unit {
+            if let Some(unit) = unit {
                 // systemd writes these files too, rounded in its way: then once more as they were meant.
-                unit.set(resources, self.is_v2())?;
+                unit.set(properties)?;
+                told = true;
                 self.run_all(&operations, &mut None)?;
             }
-            match resources.devices() {
-                Some(devices) => self.set_devices(devices, false),
-                None => Ok(None),
-            }
+            change.devices().as_ref().map_or(Ok(None), |devices| self.set_devices(devices, false))
         });
         if result.is_err() {
+            // The first error is the one to report; a second cannot be helped. Files last: systemd
+            // writes them too.
+            if change.devices().is_some() {
+                let _ = self.set_devices(before.devices().as_deref().unwrap_or_default(), false);
+            }
+            let _ = unit.filter(|_| told).map(|unit| unit.set(undo));
             for (path, value) in journal.unwrap_or_default().iter().rev() {
-                // The first error is the one to report; a second cannot be helped.
                 let _ = files::write(path, value);
             }
         }
@@ -154,6 +168,12 @@ impl Cgroup {
                 Op::Together(writes) => self.set_together(writes, journal)?,
                 Op::AtLeastUsage { controller, file, limit, at } => {
                     self.check_usage(controller, file, *limit).map_err(|error| error.at(*at))?;
+                }
+                Op::HandDown { runtime, period } => {
+                    let cpu = self.hierarchies.iter().find(|h| h.controllers.iter().any(|c| c == "cpu"));
+                    let handed = cpu.map(|cpu| realtime::hand_down(cpu, *runtime, *period, journal));
+                    let at = "linux.resources.cpu.realtimeRuntime";
+                    handed.unwrap_or(Ok(())).map_err(|error| error.at(at))?;
                 }
             }
         }
@@ -259,10 +279,14 @@ impl Cgroup {
     }
 }
 
-fn no_controller(name: &str) -> Error {
-    Error::unsupported(format!("no usable cgroup hierarchy has the controller {name}")).with_hint(format!(
-        "mount it (mount -t cgroup -o {name} none /sys/fs/cgroup/{name}) or give the caller access to it"
-    ))
+pub(super) fn no_controller(name: &str) -> Error {
+    let hint = match has_host_root() {
+        true => format!("mount it: mount -t cgroup -o {name} none /sys/fs/cgroup/{name}"),
+        false => "without root this takes cgroup v2, and a part of it that is the caller's: \
+                  see onggi check, and --systemd-cgroup"
+            .into(),
+    };
+    Error::unsupported(format!("no usable cgroup hierarchy has the controller {name}")).with_hint(hint)
 }
 
 /// A failed write with the value that it tried.
@@ -342,10 +366,11 @@ fn cannot_be_privileged(error: &Error) -> bool {
 }
 
 /// Whether the caller has the privileges of the whole host, not only of a user namespace.
-pub(super) fn has_host_root() -> bool {
-    let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
-    let map = files::open_proc(Path::new("/proc/self/uid_map")).and_then(|fd| files::read_fd(&fd));
-    nix::unistd::geteuid().is_root() && map.is_ok_and(whole)
+pub fn has_host_root() -> bool {
+    // The first user namespace has the same number on every Linux (the kernel's PROC_USER_INIT_INO).
+    const FIRST: &str = "user:[4026531837]";
+    nix::unistd::geteuid().is_root()
+        && std::fs::read_link("/proc/self/ns/user").is_ok_and(|name| name.as_os_str() == FIRST)
 }
 
 /// v2: an eBPF program on the directory. In use, the new one takes the old one's place at once.
@@ -363,6 +388,8 @@ fn set_program(dir: &Path, policy: &Policy, fresh: bool) -> Result<()> {
         true => Vec::new(),
         false => bpf::attached_device_programs(&cgroup).map_err(call("BPF_PROG_QUERY"))?,
     };
+    // Others are systemd's or an administrator's; each of them is asked.
+    let old: Vec<_> = old.into_iter().filter(|program| bpf::is_ours(program.as_fd())).collect();
     let program = bpf::load_device_program(&policy.program()).map_err(call("BPF_PROG_LOAD"))?;
     let replaced = old.first().map(AsFd::as_fd);
     bpf::attach_device_program(cgroup.as_fd(), program.as_fd(), replaced).map_err(call("BPF_PROG_ATTACH"))?;

@@ -33,6 +33,8 @@ pub(super) enum Value {
     Bytes(Vec<u8>),
     U32s(Vec<u32>),
     Strs(Vec<String>),
+    /// a(ss)
+    Pairs(Vec<(String, String)>),
     /// a(sv), for method arguments.
     Properties(Vec<(String, Value)>),
     /// a(sa(sv)) without any element: the auxiliary units of StartTransientUnit.
@@ -50,6 +52,7 @@ impl Value {
             Self::Bytes(_) => "ay",
             Self::U32s(_) => "au",
             Self::Strs(_) => "as",
+            Self::Pairs(_) => "a(ss)",
             Self::Properties(_) => "a(sv)",
             Self::NoUnits => "a(sa(sv))",
         }
@@ -117,6 +120,13 @@ impl Writer {
             Value::Bytes(bytes) => self.array(1, |w| w.0.extend(bytes)),
             Value::U32s(values) => self.array(4, |w| values.iter().for_each(|value| w.u32(*value))),
             Value::Strs(texts) => self.array(4, |w| texts.iter().for_each(|text| w.string(text))),
+            Value::Pairs(pairs) => self.array(8, |w| {
+                for (first, second) in pairs {
+                    w.align(8);
+                    w.string(first);
+                    w.string(second);
+                }
+            }),
             Value::Properties(properties) => self.array(8, |w| {
                 for (name, value) in properties {
                     w.align(8);

@@ -75,6 +75,29 @@ impl Rule {
         common(self.kind, other.kind) && common(self.major, other.major) && common(self.minor, other.minor)
     }
 
+    /// As systemd.resource-control(5) has it: a node by its number, all of a major number, or all.
+    fn device_allow(&self) -> Option<(String, String)> {
+        let kind = match self.kind? {
+            Kind::Block => "block",
+            Kind::Char => "char",
+        };
+        let name = match (self.major, self.minor) {
+            (None, None) => format!("{kind}-*"),
+            (Some(major), None) => format!("{kind}-{major}"),
+            (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+            (None, Some(_)) => return None,
+        };
+        Some((name, self.letters()))
+    }
+
+    fn letters(&self) -> String {
+        [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
+            .iter()
+            .filter(|(bit, _)| self.access & bit != 0)
+            .map(|(_, letter)| letter)
+            .collect()
+    }
+
     /// As devices.allow and devices.deny want it.
     fn line(&self) -> String {
         let kind = match self.kind {
@@ -83,12 +106,7 @@ impl Rule {
             None => "a",
         };
         let number = |value: Option<u32>| value.map_or("*".into(), |value| value.to_string());
-        let access: String = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
-            .iter()
-            .filter(|(bit, _)| self.access & bit != 0)
-            .map(|(_, letter)| letter)
-            .collect();
-        format!("{kind} {}:{} {access}", number(self.major), number(self.minor))
+        format!("{kind} {}:{} {}", number(self.major), number(self.minor), self.letters())
     }
 }
 
@@ -163,6 +181,17 @@ impl Policy {
     /// The state that a v1 `devices` cgroup must come to.
     pub fn v1(&self) -> Result<V1> {
         Ok(V1 { allow: self.allow, exceptions: self.exceptions()?.iter().map(Rule::line).collect() })
+    }
+
+    /// For systemd on v1, which writes its own lists at each reload: `DeviceAllow` beside the policy
+    /// `strict`. What it cannot say is not allowed there. `None`: everything is allowed, and systemd
+    /// has nothing to write.
+    pub fn device_allow(&self) -> Result<Option<Vec<(String, String)>>> {
+        if self.allows_everything() {
+            return Ok(None);
+        }
+        let exceptions = if self.allow { Vec::new() } else { self.exceptions()? };
+        Ok(Some(exceptions.iter().filter_map(Rule::device_allow).collect()))
     }
 
     /// The eBPF program that decides as these rules do.

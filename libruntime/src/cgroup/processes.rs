@@ -123,8 +123,7 @@ impl Cgroup {
         match (v1, v2) {
             (Some(hierarchy), _) => Ok(Freezer::V1(&hierarchy.dir)),
             (None, Some(hierarchy)) => Ok(Freezer::V2(&hierarchy.dir)),
-            (None, None) => Err(Error::unsupported("no cgroup hierarchy has the freezer controller")
-                .with_hint("mount it: mount -t cgroup -o freezer none /sys/fs/cgroup/freezer")),
+            (None, None) => Err(super::apply::no_controller("freezer")),
         }
     }
 }

@@ -3,9 +3,10 @@
 //! A limit that systemd has no property for is not here: its file is written by `apply.rs` alone.
 
 use super::dbus::Value;
+use super::devices::Policy;
 use super::v2::{io_weight, swap_max, weight_of_shares};
 use crate::error::{Error, Finding, Result};
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 use std::collections::HashMap;
 
 /// How systemd says that there is no limit.
@@ -45,6 +46,35 @@ pub(super) fn accounting(v2: bool) -> &'static [&'static str] {
         true => &["MemoryAccounting", "IOAccounting", "TasksAccounting"],
         false => &["MemoryAccounting", "CPUAccounting", "BlockIOAccounting", "TasksAccounting"],
     }
+}
+
+/// On v1 systemd has a list of devices of its own, and would open all of them at its next reload.
+/// On v2 its program and ours are both asked, so that it needs to know nothing.
+pub(super) fn devices(rules: &[LinuxDeviceCgroup]) -> Result<Vec<(String, Value)>> {
+    let (policy, list) = match Policy::new(rules)?.device_allow()? {
+        Some(list) => ("strict", list),
+        None => ("auto", Vec::new()),
+    };
+    // An empty list first takes away what was there before.
+    let lists = [Vec::new(), list].map(|list| ("DeviceAllow".to_owned(), Value::Pairs(list)));
+    Ok(std::iter::once(("DevicePolicy".to_owned(), policy.into())).chain(lists).collect())
+}
+
+/// What takes the properties of an update back: those of the limits before it, and for what was not
+/// limited systemd's own value for that.
+pub(super) fn undo(
+    changed: &[(String, Value)],
+    before: &LinuxResources,
+    v2: bool,
+) -> Result<Vec<(String, Value)>> {
+    let old = limits(before, v2)?;
+    let value = |name: &str| match old.iter().find(|(known, _)| known == name) {
+        Some((_, value)) => value.clone(),
+        None if name.starts_with("Allowed") => Value::Bytes(Vec::new()),
+        None if name == "MemoryLow" || name == "MemoryMin" => Value::U64(0),
+        None => Value::U64(INFINITY),
+    };
+    Ok(changed.iter().map(|(name, _)| (name.clone(), value(name))).collect())
 }
 
 /// `linux.resources`, as far as systemd knows of it.
@@ -94,6 +124,7 @@ fn cpu(cpu: &LinuxCpu, v2: bool, list: &mut List) -> Result<()> {
     list.extend(match (v2, cpu.idle(), shares) {
         // 0 is systemd's word for an idle cgroup.
         (true, Some(1), _) => Some(("CPUWeight", Value::U64(0))),
+        (true, Some(_), None) => Some(("CPUWeight", Value::U64(INFINITY))),
         (true, _, Some(shares)) => Some(("CPUWeight", Value::U64(weight_of_shares(shares)))),
         (false, _, Some(shares)) => Some(("CPUShares", Value::U64(shares.clamp(2, 262_144)))),
         _ => None,
@@ -126,8 +157,10 @@ fn quota_per_second(quota: i64, period: u64) -> u64 {
     }
 }
 
-/// The files of `linux.resources.unified` that are single numbers there and properties here.
-fn unified(key: &str, value: &str) -> Option<(&'static str, Value)> {
+/// The files of `linux.resources.unified` that are properties here. What is none of a file's values is
+/// left to the kernel to refuse.
+fn unified(key: &str, value: &str) -> List {
+    let value = value.trim();
     let name = match key {
         "memory.max" => "MemoryMax",
         "memory.high" => "MemoryHigh",
@@ -136,13 +169,33 @@ fn unified(key: &str, value: &str) -> Option<(&'static str, Value)> {
         "memory.swap.max" => "MemorySwapMax",
         "pids.max" => "TasksMax",
         "cpu.weight" => "CPUWeight",
-        _ => return None,
+        "cpu.idle" if value == "1" => return vec![("CPUWeight", Value::U64(0))],
+        "cpu.max" => return bandwidth(value).unwrap_or_default(),
+        "cpuset.cpus" | "cpuset.mems" => {
+            let name = if key == "cpuset.cpus" { "AllowedCPUs" } else { "AllowedMemoryNodes" };
+            return bit_set(value).map(|bits| (name, Value::Bytes(bits))).into_iter().collect();
+        }
+        "io.weight" => {
+            let weight = value.strip_prefix("default").unwrap_or(value).trim().parse();
+            return weight.map(|weight| ("IOWeight", Value::U64(weight))).into_iter().collect();
+        }
+        _ => return Vec::new(),
     };
-    let number = match value.trim() {
-        "max" => INFINITY,
-        text => text.parse().ok()?,
-    };
-    Some((name, Value::U64(number)))
+    let number = if value == "max" { Some(INFINITY) } else { value.parse().ok() };
+    number.map(|number| (name, Value::U64(number))).into_iter().collect()
+}
+
+/// `cpu.max`: a quota or `max`, and perhaps a period.
+fn bandwidth(value: &str) -> Option<List> {
+    let mut words = value.split_whitespace();
+    let (quota, period) = (words.next()?, words.next());
+    let quota: i64 = if quota == "max" { -1 } else { quota.parse().ok()? };
+    let period: Option<u64> = period.map(str::parse).transpose().ok()?;
+    let period = period.filter(|&period| period != 0);
+    let mut list: List = Vec::new();
+    list.extend(period.map(|period| ("CPUQuotaPeriodUSec", Value::U64(period))));
+    list.push(("CPUQuotaPerSecUSec", Value::U64(quota_per_second(quota, period.unwrap_or(100_000)))));
+    Some(list)
 }
 
 /// `0-2,5` as bytes of bits, the first CPU being the lowest bit of the first byte.

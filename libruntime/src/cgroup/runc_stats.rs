@@ -3,7 +3,7 @@
 //! Pure; the shape is what runc 1.1 (v1) and 1.3 (v2) were seen to print: zero values left out but
 //! for `limit` and `failcnt`, no limit as the largest number the kernel uses for it.
 
-use super::stats::{Counter, Cpu, IoEntry, Memory, Pressure, Stats};
+use super::stats::{Counter, Cpu, Interface, IoEntry, Memory, Pressure, Stats};
 use serde_json::{Map, Value, json};
 
 impl Stats {
@@ -19,7 +19,7 @@ impl Stats {
             "blkio": self.runc_blkio(),
             "hugetlb": self.runc_hugetlb(),
             "intel_rdt": {},
-            "network_interfaces": null,
+            "network_interfaces": network(&self.network),
         })
     }
 
@@ -139,6 +139,27 @@ fn cpu(cpu: &Cpu) -> Value {
         object["psi"] = json!(pressure);
     }
     object
+}
+
+/// runc has no names of its own for these in JSON, so that they are Go's.
+fn network(interfaces: &[Interface]) -> Value {
+    if interfaces.is_empty() {
+        return Value::Null;
+    }
+    let row = |Interface { name, received, sent }: &Interface| {
+        json!({
+            "Name": name,
+            "RxBytes": received.bytes,
+            "RxPackets": received.packets,
+            "RxErrors": received.errors,
+            "RxDropped": received.dropped,
+            "TxBytes": sent.bytes,
+            "TxPackets": sent.packets,
+            "TxErrors": sent.errors,
+            "TxDropped": sent.dropped,
+        })
+    };
+    interfaces.iter().map(row).collect()
 }
 
 /// v1 counts memory and swap together, and so does this JSON on v2.

@@ -28,6 +28,26 @@ pub struct Stats {
     pub rdma: BTreeMap<String, BTreeMap<String, u64>>,
     /// By resource (`sev`): in use now.
     pub misc: BTreeMap<String, u64>,
+    /// Of the container's network namespace; none where that is the caller's own.
+    pub network: Vec<Interface>,
+}
+
+/// What an interface has counted, but for the loopback's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Interface {
+    pub name: String,
+    pub received: Traffic,
+    pub sent: Traffic,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Traffic {
+    pub bytes: u64,
+    pub packets: u64,
+    pub errors: u64,
+    pub dropped: u64,
 }
 
 /// Times are nanoseconds.
@@ -416,6 +436,29 @@ fn blkio(text: &str) -> Vec<IoEntry> {
             Some(IoEntry { major, minor, op: op.into(), value: value.parse().ok()? })
         })
         .collect()
+}
+
+/// The interfaces in the network namespace of a process; none where it is ours.
+pub(crate) fn network_of(pid: i32) -> Vec<Interface> {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    if namespace("self") == namespace(&pid.to_string()) {
+        return Vec::new();
+    }
+    std::fs::read_to_string(format!("/proc/{pid}/net/dev")).map(|text| interfaces(&text)).unwrap_or_default()
+}
+
+/// `/proc/PID/net/dev`: two lines of titles, then a name and eight numbers for each direction.
+fn interfaces(text: &str) -> Vec<Interface> {
+    let rows = text.lines().skip(2).filter_map(|line| {
+        let (name, numbers) = line.split_once(':')?;
+        let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let traffic = |at: usize| match numbers.get(at..at + 4) {
+            Some(&[bytes, packets, errors, dropped]) => Some(Traffic { bytes, packets, errors, dropped }),
+            _ => None,
+        };
+        Some(Interface { name: name.trim().into(), received: traffic(0)?, sent: traffic(8)? })
+    });
+    rows.filter(|interface| interface.name != "lo").collect()
 }
 
 fn device_number(text: &str) -> Option<(u64, u64)> {

@@ -1,6 +1,21 @@
 use super::*;
 
 #[test]
+fn interfaces_are_read_without_the_loopback() {
+    let text = "\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     500       5    0    0    0     0          0         0      500       5    0    0    0     0       0          0
+  eth0: 1296       9    1    2    0     0          0         0      786      7    3    4    0     0       0          0
+";
+    let traffic = |bytes, packets, errors, dropped| Traffic { bytes, packets, errors, dropped };
+    let eth0 =
+        Interface { name: "eth0".into(), received: traffic(1296, 9, 1, 2), sent: traffic(786, 7, 3, 4) };
+    assert_eq!(interfaces(text), [eth0]);
+    assert_eq!(interfaces(""), []);
+}
+
+#[test]
 fn pressure_lines_are_read() {
     let text = "some avg10=0.54 avg60=0.09 avg300=0.02 total=68901\nfull avg10=0.36 avg60=0.06 avg300=0.01 total=48815\n";
     let found = pressure(text).unwrap();

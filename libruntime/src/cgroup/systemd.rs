@@ -8,7 +8,7 @@
 use super::apply::has_host_root;
 use super::dbus::{Bus, Refusal, Value};
 use super::layout::{Layout, Mount};
-use super::{Cgroup, Hierarchy, processes, properties, v1};
+use super::{Cgroup, Hierarchy, processes, properties, v1, v2};
 use crate::error::{Error, Finding, Result};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,12 @@ impl Cgroup {
         annotations: &HashMap<String, String>,
     ) -> Result<Self> {
         let user = !has_host_root();
+        if user && !layout.is_v2() {
+            return Err(Error::unsupported(
+                "without root the systemd driver needs cgroup v2: a user's systemd has no part of v1",
+            )
+            .with_hint("use the cgroupfs driver, or boot with systemd.unified_cgroup_hierarchy=1"));
+        }
         let names = Names::parse(cgroups_path, id, user)
             .map_err(|problem| Error::invalid(vec![Finding::new(AT_PATH, problem)]))?;
         let base = if user { user_root()? } else { PathBuf::from("/") };
@@ -81,6 +87,10 @@ impl Cgroup {
         if let Some(resources) = resources {
             start.extend(properties::limits(resources, layout.is_v2())?);
         }
+        if !layout.is_v2() && !user {
+            let rules = resources.and_then(|resources| resources.devices().as_deref());
+            start.extend(properties::devices(rules.unwrap_or_default())?);
+        }
         for (name, value) in properties::annotated(annotations)? {
             start.retain(|(other, _)| *other != name);
             start.push((name, value));
@@ -109,21 +119,19 @@ impl Cgroup {
         let mut properties = start.clone();
         properties.push(("PIDs".to_owned(), Value::U32s(vec![pid as u32])));
         unit.start(properties)?;
-        for hierarchy in self.hierarchies.iter().filter(|hierarchy| !hierarchy.is_v2()) {
-            // systemd makes its own hierarchy and those that it has a use for.
+        for hierarchy in &self.hierarchies {
+            if hierarchy.is_v2() && !hierarchy.dir.is_dir() {
+                let dir = hierarchy.dir.display();
+                return Err(Error::external(format!("systemd has started {}, but not in {dir}", unit.name)));
+            }
+            // systemd makes the hierarchies that it has a use for, and enables the controllers that it
+            // has one for, which leaves out hugetlb, rdma and misc.
             let mut made = super::NewDirs::default();
-            v1::create(hierarchy, &mut made)?;
+            let create = if self.is_v2() { v2::create } else { v1::create };
+            create(hierarchy, &mut made)?;
             made.keep();
         }
-        let v2 = self.hierarchies.iter().find(|hierarchy| hierarchy.is_v2());
-        match v2.filter(|hierarchy| !hierarchy.dir.is_dir()) {
-            None => Ok(true),
-            Some(hierarchy) => Err(Error::external(format!(
-                "systemd has started {}, but not in {}",
-                unit.name,
-                hierarchy.dir.display()
-            ))),
-        }
+        Ok(true)
     }
 
     /// A scope's cgroup is made by systemd; here is only checked that nobody is in it.
@@ -195,13 +203,21 @@ impl Unit {
         Ok(())
     }
 
-    /// Tells systemd of new limits, until the next boot.
-    pub fn set(&self, resources: &LinuxResources, v2: bool) -> Result<()> {
-        let limits = properties::limits(resources, v2)?;
-        if limits.is_empty() {
+    /// What systemd is to be told of changed limits.
+    pub fn properties(&self, resources: &LinuxResources, v2: bool) -> Result<Vec<(String, Value)>> {
+        let mut list = properties::limits(resources, v2)?;
+        if let Some(rules) = resources.devices().as_deref().filter(|_| !v2 && !self.user) {
+            list.extend(properties::devices(rules)?);
+        }
+        Ok(list)
+    }
+
+    /// Sets properties, until the next boot.
+    pub fn set(&self, properties: Vec<(String, Value)>) -> Result<()> {
+        if properties.is_empty() {
             return Ok(());
         }
-        let arguments = [self.name.as_str().into(), Value::Bool(true), Value::Properties(limits)];
+        let arguments = [self.name.as_str().into(), Value::Bool(true), Value::Properties(properties)];
         manager(&mut self.bus()?, "SetUnitProperties", &arguments)?
             .map(drop)
             .map_err(|refusal| self.refused("SetUnitProperties", refusal))
@@ -264,6 +280,34 @@ fn user_root() -> Result<PathBuf> {
     let answer = bus.call(to, &[MANAGER.into(), "ControlGroup".into()])?;
     let path = answer.map_err(|refusal| failed(&refusal.message))?.into_iter().next();
     path.filter(|path| path.starts_with('/')).map(PathBuf::from).ok_or_else(|| failed("is not a path"))
+}
+
+/// What the systemd says of itself that a container of the caller's would use.
+pub(crate) struct Answer {
+    pub version: String,
+    pub instance: &'static str,
+    /// v2: the controllers that it has to give.
+    pub controllers: Vec<String>,
+}
+
+/// Asks it, not for long.
+pub(crate) fn ask() -> Result<Answer> {
+    let user = !has_host_root();
+    let mut bus = Bus::connect(&address(user), Duration::from_secs(3))?;
+    let mut get = |name: &str| -> Result<String> {
+        let to = [DESTINATION, OBJECT, "org.freedesktop.DBus.Properties", "Get"];
+        let answer = bus.call(to, &[MANAGER.into(), name.into()])?;
+        let text = answer.map_err(|refusal| Error::external(format!("systemd: {}", refusal.message)))?;
+        text.into_iter().next().ok_or_else(|| Error::external(format!("systemd's {name} is not a text")))
+    };
+    let (version, root) = (get("Version")?, get("ControlGroup")?);
+    let file = Path::new("/sys/fs/cgroup").join(root.trim_start_matches('/')).join("cgroup.controllers");
+    let controllers = std::fs::read_to_string(file).unwrap_or_default();
+    Ok(Answer {
+        version,
+        instance: if user { "user" } else { "system" },
+        controllers: controllers.split_whitespace().map(str::to_owned).collect(),
+    })
 }
 
 fn dir(mount: &Mount, inner: &Path) -> Result<PathBuf> {

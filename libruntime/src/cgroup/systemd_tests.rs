@@ -1,7 +1,9 @@
 use super::*;
+use crate::cgroup::files;
 use crate::cgroup::layout::tests::layout;
 use crate::cgroup::stats::Stats;
 use crate::error::ErrorKind;
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 fn names(path: &str, user: bool) -> std::result::Result<(String, String), String> {
@@ -76,7 +78,23 @@ fn limits_are_properties() {
             format!("TasksMax=U64({infinity})"),
         ]
     );
-    assert_eq!(limits(r#"{"unified":{"memory.high":"max"}}"#, true), [format!("MemoryHigh=U64({infinity})")]);
+    for (file, value, expected) in [
+        ("memory.high", "max", vec![format!("MemoryHigh=U64({infinity})")]),
+        (
+            "cpu.max",
+            "50000 200000",
+            vec!["CPUQuotaPeriodUSec=U64(200000)".into(), "CPUQuotaPerSecUSec=U64(250000)".into()],
+        ),
+        ("cpu.max", "max", vec![format!("CPUQuotaPerSecUSec=U64({infinity})")]),
+        ("cpuset.cpus", "0-1", vec!["AllowedCPUs=Bytes([3])".into()]),
+        ("cpu.idle", "1", vec!["CPUWeight=U64(0)".into()]),
+        ("io.weight", "default 50", vec!["IOWeight=U64(50)".into()]),
+        ("io.weight", "8:0 50", vec![]),
+        ("cpu.max", "much", vec![]),
+        ("memory.oom.group", "1", vec![]),
+    ] {
+        assert_eq!(limits(&format!(r#"{{"unified":{{"{file}":"{value}"}}}}"#), true), expected, "{file}");
+    }
 }
 
 #[test]
@@ -164,6 +182,7 @@ fn a_scope_is_started_used_updated_and_stopped() {
     assert_eq!(used.kind(), ErrorKind::WrongState);
     stored
         .update(
+            &LinuxResources::default(),
             &serde_json::from_str(r#"{"pids":{"limit":33},"cpu":{"quota":12345,"period":100000}}"#).unwrap(),
         )
         .unwrap();
@@ -181,6 +200,111 @@ fn a_scope_is_started_used_updated_and_stopped() {
     assert!(!stored.exists());
     assert_ne!(property(&unit, "ActiveState"), "active");
     stored.remove().unwrap();
+}
+
+/// One write fails, then systemd refuses one property: files and properties are as before.
+#[test]
+fn an_update_that_fails_leaves_files_and_properties() {
+    let first = r#"{"pids":{"limit":20},"memory":{"limit":67108864}}"#;
+    let Some(live) = live("undo", first) else { return };
+    let before: LinuxResources = serde_json::from_str(first).unwrap();
+    let unit = live.0.unit.clone().unwrap();
+    for wrong in [
+        r#"{"pids":{"limit":44},"hugepageLimits":[{"pageSize":"3MB","limit":1}]}"#,
+        // The lists are fine for systemd, and for no kernel.
+        r#"{"pids":{"limit":44},"cpu":{"cpus":"7000"}}"#,
+        r#"{"pids":{"limit":44},"devices":[{"allow":true,"type":"c","major":1,"minor":3,"access":"x"}]}"#,
+    ] {
+        live.0.update(&before, &serde_json::from_str(wrong).unwrap()).unwrap_err();
+        assert_eq!(live.0.stats().unwrap().pids.limit, Some(20), "{wrong}");
+        assert_eq!(property(&unit, "TasksMax"), "20", "{wrong}");
+    }
+}
+
+/// It used to open all devices of the host to the container, on v1.
+#[test]
+fn device_rules_outlive_a_reload_of_systemd() {
+    let rules = r#"{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]}"#;
+    let Some(live) = live("reload", rules) else { return };
+    let scope = if live.0.unit.as_ref().unwrap().user { "--user" } else { "--system" };
+    let sorted = || {
+        let text = live.0.dir_of("devices").map(|dir| std::fs::read_to_string(dir.join("devices.list")));
+        let mut lines: Vec<_> = text?.ok()?.lines().map(str::to_owned).collect();
+        lines.sort();
+        Some(lines)
+    };
+    let before = sorted();
+    if !live.0.is_v2() {
+        assert!(before.as_ref().is_some_and(|lines| lines.contains(&"c 10:229 rw".into())), "{before:?}");
+    }
+    assert!(Command::new("systemctl").args([scope, "daemon-reload"]).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(sorted(), before);
+}
+
+/// v2: a policy that an administrator sets in systemd is asked beside ours, and stays.
+#[test]
+fn an_update_leaves_the_device_program_of_systemd() {
+    let rules = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
+    let Some(live) = live("beside", rules) else { return };
+    let unit = live.0.unit.clone().unwrap();
+    if !live.0.is_v2() || unit.user {
+        return;
+    }
+    let set = ["set-property", "--runtime", &unit.name, "DevicePolicy=closed"];
+    assert!(Command::new("systemctl").args(set).status().unwrap().success());
+    let dir = files::open(live.0.dir_of("devices").unwrap(), nix::fcntl::OFlag::O_RDONLY).unwrap();
+    let count = || {
+        let programs = crate::sys::bpf::attached_device_programs(&dir).unwrap();
+        let ours = programs.iter().filter(|program| crate::sys::bpf::is_ours(program.as_fd())).count();
+        (programs.len(), ours)
+    };
+    let until = Instant::now() + Duration::from_secs(5);
+    while count() != (2, 1) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(count(), (2, 1), "systemd has attached no program of its own");
+    let before: LinuxResources = serde_json::from_str(rules).unwrap();
+    let change = r#"{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]}"#;
+    live.0.update(&before, &serde_json::from_str(change).unwrap()).unwrap();
+    assert_eq!(count(), (2, 1));
+}
+
+/// systemd knows nothing of huge pages, so nobody enabled them on the way down.
+#[test]
+fn a_scope_on_v2_has_every_controller_of_the_root() {
+    let Some(live) = live("all", "{}") else { return };
+    if !live.0.is_v2() || live.0.unit.as_ref().unwrap().user {
+        return;
+    }
+    let read = |dir: &Path| std::fs::read_to_string(dir.join("cgroup.controllers")).unwrap();
+    assert_eq!(read(live.0.dir_of("").unwrap()), read(Path::new("/sys/fs/cgroup")));
+}
+
+#[test]
+fn devices_are_told_to_systemd_by_number() {
+    let told = |json: &str| {
+        let rules: LinuxResources = serde_json::from_str(json).unwrap();
+        let list = properties::devices(rules.devices().as_deref().unwrap_or_default()).unwrap();
+        assert_eq!(list[1], ("DeviceAllow".to_owned(), Value::Pairs(vec![])), "it empties the old list");
+        match &list[..] {
+            [(_, Value::Str(policy)), _, (_, Value::Pairs(pairs))] => (policy.clone(), pairs.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (policy, pairs) = told(
+        r#"{"devices":[{"allow":false,"access":"rwm"},
+        {"allow":true,"type":"b","major":8,"access":"r"},{"allow":true,"type":"c","minor":5,"access":"r"}]}"#,
+    );
+    let has = |name: &str, access: &str| pairs.contains(&(name.into(), access.into()));
+    assert_eq!(policy, "strict");
+    assert!(has("block-8", "r") && has("char-*", "m") && has("block-*", "m") && has("char-136", "rwm"));
+    assert!(has("/dev/char/1:3", "rwm") && pairs.len() == 12, "{pairs:?}");
+    assert_eq!(told(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#), ("auto".into(), vec![]));
+    // All but some cannot be said; none is the safe side.
+    let but_one =
+        r#"{"devices":[{"allow":true,"access":"rwm"},{"allow":false,"type":"b","major":8,"access":"w"}]}"#;
+    assert_eq!(told(but_one), ("strict".into(), vec![]));
 }
 
 #[test]

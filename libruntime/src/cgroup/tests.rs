@@ -102,7 +102,7 @@ impl Live {
     }
 
     fn update(&self, json: &str) -> Result<Vec<Finding>> {
-        self.cgroup.update(&serde_json::from_str::<LinuxResources>(json).unwrap())
+        self.cgroup.update(&LinuxResources::default(), &serde_json::from_str::<LinuxResources>(json).unwrap())
     }
 
     /// The name of a setting here.
@@ -124,6 +124,28 @@ impl Drop for Live {
             let _ = std::fs::remove_dir(hierarchy.dir.parent().unwrap());
         }
     }
+}
+
+/// Needs v1 and CONFIG_RT_GROUP_SCHED.
+#[test]
+fn a_realtime_budget_is_handed_down_from_the_root() {
+    let Some(live) = Live::new("realtime") else { return };
+    let has_files = live.cgroup.dir_of("cpu").is_some_and(|dir| dir.join("cpu.rt_runtime_us").exists());
+    if !has_files {
+        eprintln!("skipped: no realtime budgets here");
+        return;
+    }
+    let parent = live.cgroup.dir_of("cpu").unwrap().parent().unwrap().join("cpu.rt_runtime_us");
+    let above = || files::read(&parent).unwrap().trim_end().parse::<u64>().unwrap();
+    live.apply(r#"{"cpu":{"realtimeRuntime":10000,"realtimePeriod":1000000}}"#).unwrap();
+    assert_eq!(live.read("cpu", "cpu.rt_runtime_us"), "10000");
+    assert!((10_000..10_010).contains(&above()), "{}", above());
+    live.update(r#"{"cpu":{"realtimeRuntime":30000}}"#).unwrap();
+    let before = above();
+    let error = live.update(r#"{"cpu":{"realtimeRuntime":990000}}"#).unwrap_err();
+    assert_eq!(error.place(), Some("linux.resources.cpu.realtimeRuntime"));
+    assert!(error.hint().is_some_and(|hint| hint.contains("sched_rt_runtime_us")), "{error}");
+    assert_eq!((above(), live.read("cpu", "cpu.rt_runtime_us").as_str()), (before, "30000"));
 }
 
 #[test]

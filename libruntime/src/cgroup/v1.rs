@@ -200,6 +200,10 @@ fn cpu(cpu: &LinuxCpu, list: &mut Vec<Op>) {
             .filter(|&value| value != 0)
             .map(|value| set("cpu.rt_runtime_us", value.to_string(), "realtimeRuntime").missing(needs())),
     );
+    if let Some(runtime) = cpu.realtime_runtime().filter(|&value| value > 0) {
+        let period = cpu.realtime_period().filter(|&value| value != 0);
+        list.push(Op::HandDown { runtime, period });
+    }
     for group in [bandwidth, realtime] {
         if !group.is_empty() {
             list.push(Op::Together(group));

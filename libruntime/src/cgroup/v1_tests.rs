@@ -17,6 +17,7 @@ fn lines(json: &str) -> Result<Vec<String>> {
             Op::Set(write) => line(write),
             Op::Together(writes) => format!("[{}]", writes.iter().map(line).collect::<Vec<_>>().join(" ")),
             Op::AtLeastUsage { file, limit, .. } => format!("{file}<={limit}"),
+            Op::HandDown { runtime, period } => format!("down {runtime}/{period:?}"),
         })
         .collect())
 }
@@ -67,7 +68,7 @@ fn cpu() {
     check(r#"{"cpu":{"quota":-1}}"#, &["[cpu.cfs_quota_us=-1]"]);
     check(
         r#"{"cpu":{"realtimePeriod":1000000,"realtimeRuntime":950000}}"#,
-        &["[cpu.rt_period_us=1000000 cpu.rt_runtime_us=950000]"],
+        &["down 950000/Some(1000000)", "[cpu.rt_period_us=1000000 cpu.rt_runtime_us=950000]"],
     );
 }
 

@@ -16,6 +16,7 @@ fn lines(json: &str) -> Result<Vec<String>> {
             Op::Set(write) => line(write),
             Op::Together(writes) => format!("[{}]", writes.iter().map(line).collect::<Vec<_>>().join(" ")),
             Op::AtLeastUsage { file, limit, .. } => format!("{file}<={limit}"),
+            Op::HandDown { runtime, period } => format!("down {runtime}/{period:?}"),
         })
         .collect())
 }
@@ -24,6 +25,7 @@ fn check(json: &str, expected: &[&str]) {
     assert_eq!(lines(json).unwrap(), expected, "{json}");
 }
 
+/// What runc 1.3.6 and crun 1.28 were seen to write to cpu.weight.
 #[test]
 fn shares_become_weights_on_the_curve_of_crun_and_runc() {
     for (shares, weight) in [
@@ -31,13 +33,28 @@ fn shares_become_weights_on_the_curve_of_crun_and_runc() {
         (1, 1),
         (2, 1),
         (3, 2),
-        (102, 17),
+        (4, 2),
+        (10, 4),
+        (50, 10),
+        (100, 17),
+        (256, 35),
         (512, 59),
+        (768, 80),
+        (1000, 99),
+        (1023, 100),
         (1024, 100),
+        (1025, 101),
+        (1536, 138),
         (2048, 174),
         (4096, 303),
-        (262144, 10000),
-        (300000, 10000),
+        (8192, 532),
+        (10240, 639),
+        (65536, 3023),
+        (100_000, 4340),
+        (200_000, 7899),
+        (262_143, 10000),
+        (262_144, 10000),
+        (u64::MAX, 10000),
     ] {
         assert_eq!(weight_of_shares(shares), weight, "{shares}");
     }
@@ -82,7 +99,9 @@ fn block_io() {
             "io.max=8:0 riops=3",
         ],
     );
-    assert_eq!([10, 100, 500, 1000].map(io_weight), [1, 910, 4950, 10000]);
+    // As runc 1.3.6 and crun 1.28 write it to io.weight.
+    let weights = [10, 11, 50, 100, 500, 999, 1000].map(io_weight);
+    assert_eq!(weights, [1, 11, 405, 910, 4950, 9989, 10000]);
 }
 
 #[test]

@@ -339,7 +339,7 @@ fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {
 
 /// Root of the user namespace, without the caller's groups where they may be given up.
 fn become_root(plan: &mut Plan, host: &Host) {
-    if !host.rootless() {
+    if !host.rootless() && !host.groups_are_fixed {
         plan.push("linux.uidMappings", Step::SetGroups { groups: Text::data([]) });
     }
     plan.push("linux.uidMappings", Step::SetIds { uid: 0, gid: 0 });

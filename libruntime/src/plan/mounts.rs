@@ -84,7 +84,7 @@ impl Mounts {
             mounts.null =
                 Some(mounts.open_device(site.plan, "linux.maskedPaths", Path::new("/dev/null"), (1, 3)));
         }
-        if namespaces.user.is_some() && !mounts.host_dev {
+        if (namespaces.user.is_some() || host.in_user_namespace) && !mounts.host_dev {
             mounts.open_devices(site.plan, &linux);
         }
         Ok(mounts)

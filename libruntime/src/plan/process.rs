@@ -217,7 +217,7 @@ pub(super) fn identity(
     labels(plan, process, work.host)?;
     let user = process.user();
     let groups: Vec<u8> = user.additional_gids().iter().flatten().flat_map(|gid| gid.to_ne_bytes()).collect();
-    if !(work.host.rootless() && groups.is_empty()) {
+    if !((work.host.rootless() || work.host.groups_are_fixed) && groups.is_empty()) {
         plan.push("process.user.additionalGids", Step::SetGroups { groups: Text::data(groups) });
     }
     let sets = capabilities::sets(plan, process.capabilities().as_ref(), work.host, work.in_user_namespace);

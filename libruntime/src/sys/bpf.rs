@@ -24,7 +24,11 @@ const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_DETACH: libc::c_int = 9;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
+
+/// By which a later update finds the program again.
+const NAME: [u8; 16] = *b"onggi_devices\0\0\0";
 
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
@@ -79,6 +83,14 @@ struct IdAttr {
     open_flags: u32,
 }
 
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
 /// bpf(2) with the one attribute structure that `command` reads.
 fn bpf<T>(command: libc::c_int, attr: &mut T) -> Result<i32, Errno> {
     // SAFETY: `attr` is an exclusively borrowed #[repr(C)] structure of plain integers and its exact
@@ -102,7 +114,7 @@ pub fn load_device_program(program: &[Insn]) -> Result<OwnedFd, Errno> {
         insn_cnt: program.len() as u32,
         insns: program.as_ptr() as u64,
         license: license.as_ptr() as u64,
-        prog_name: *b"onggi_devices\0\0\0",
+        prog_name: NAME,
         ..Default::default()
     };
     bpf(BPF_PROG_LOAD, &mut attr).map(own)
@@ -137,6 +149,18 @@ pub fn detach_device_program(cgroup: BorrowedFd, program: BorrowedFd) -> Result<
         ..Default::default()
     };
     bpf(BPF_PROG_DETACH, &mut attr).map(drop)
+}
+
+/// Whether [`load_device_program`] has made it.
+pub fn is_ours(program: BorrowedFd) -> bool {
+    // `struct bpf_prog_info` up to its name, which begins at byte 64.
+    let mut info = [0u8; 80];
+    let mut attr = InfoAttr {
+        bpf_fd: program.as_raw_fd() as u32,
+        info_len: info.len() as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).is_ok() && info[64..] == NAME
 }
 
 /// The programs attached to this cgroup itself, not those of its ancestors.

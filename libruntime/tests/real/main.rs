@@ -8,6 +8,7 @@ mod bundle;
 mod caller;
 mod errors;
 mod leaks;
+mod limits;
 mod paths;
 mod roles;
 mod sealed;

@@ -69,6 +69,25 @@ fn of_two_starts_at_once_exactly_one_wins() {
     }
 }
 
+/// It used to count as created: nothing could thaw it, and its deletion waited for ever.
+#[test]
+fn a_container_that_is_paused_before_its_start_can_be_resumed_and_deleted() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("exit 3"));
+    let container = bundle.create(&new_id()).unwrap();
+    container.pause().unwrap();
+    assert_eq!(container.status(), Status::Paused);
+    assert_eq!(container.start().unwrap_err().kind(), ErrorKind::WrongState);
+    container.resume().unwrap();
+    assert_eq!(container.status(), Status::Created);
+    container.start().unwrap();
+    assert_eq!(container.wait().unwrap(), Exit::Code(3));
+    container.delete(false).unwrap();
+    let paused = bundle.create(&new_id()).unwrap();
+    paused.pause().unwrap();
+    paused.delete(true).unwrap();
+}
+
 #[test]
 fn starting_twice_or_after_the_end_says_what_state_it_is_in() {
     let Some(_turn) = turn() else { return };

@@ -33,8 +33,8 @@ pub const VERB: Verb = Verb {
         Flag::value("kernel-memory", "SIZE", "obsolete; has no effect"),
         Flag::value("kernel-memory-tcp", "SIZE", "obsolete; has no effect"),
         Flag::value("pids-limit", "N", "number of processes; -1 is no limit"),
-        Flag::value("l3-cache-schema", "SCHEMA", "not supported on a container that runs"),
-        Flag::value("mem-bw-schema", "SCHEMA", "not supported on a container that runs"),
+        Flag::value("l3-cache-schema", "SCHEMA", "cache of its linux.intelRdt class"),
+        Flag::value("mem-bw-schema", "SCHEMA", "memory bandwidth of its linux.intelRdt class"),
     ],
 };
 
@@ -60,11 +60,6 @@ const SIZES: &[(&str, &str)] = &[
 const TEXTS: &[(&str, &str)] = &[("cpuset-cpus", "/cpu/cpus"), ("cpuset-mems", "/cpu/mems")];
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
-    for flag in ["l3-cache-schema", "mem-bw-schema"] {
-        if args.get(flag).is_some_and(|value| !value.is_empty()) {
-            return Err(Failure::new(format!("--{flag} is not supported on a container that exists")));
-        }
-    }
     for flag in ["kernel-memory", "kernel-memory-tcp"] {
         if args.get(flag).is_some() {
             global.warn(&format!("--{flag} has no effect: kernels no longer have this limit"));
@@ -80,6 +75,11 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
         }
         None => resources(args)?.to_string().into_bytes(),
     };
+    let schema = |flag| args.get(flag).filter(|value| !value.is_empty());
+    let (cache, bandwidth) = (schema("l3-cache-schema"), schema("mem-bw-schema"));
+    if cache.is_some() || bandwidth.is_some() {
+        container.update_schemata(cache, bandwidth)?;
+    }
     let (resources, warnings) = libruntime::parse_resources(&bytes)?;
     global.warn_of(&warnings);
     global.warn_of(&container.update(&resources)?);

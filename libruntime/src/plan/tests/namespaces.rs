@@ -299,3 +299,40 @@ fn names_and_sysctls_are_set_in_the_entered_root_before_the_masks() {
         "#]],
     );
 }
+
+/// As rootless Podman starts us: there is no user namespace in the configuration, we are in one.
+#[test]
+fn root_of_a_user_namespace_binds_devices_and_leaves_fixed_groups() {
+    let inside = |given: &mut super::Given| {
+        given.host.in_user_namespace = true;
+        given.host.groups_are_fixed = true;
+    };
+    check_on(
+        inside,
+        "{}",
+        expect![[r#"
+        after linux.rootfsPropagation: SetPropagation
+        + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
+        + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
+        + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
+        + linux.devices: OpenDevice { source: Source(3), host_path: "/dev/random", mode: 8630, major: 1, minor: 8 }
+        + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
+        + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
+        after JoinSessionKeyring
+        - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
+        - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
+        - linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }
+        - linux.devices: MakeNode { path: "/dev/random", mode: 8630, major: 1, minor: 8, uid: 0, gid: 0 }
+        - linux.devices: MakeNode { path: "/dev/urandom", mode: 8630, major: 1, minor: 9, uid: 0, gid: 0 }
+        - linux.devices: MakeNode { path: "/dev/tty", mode: 8630, major: 5, minor: 0, uid: 0, gid: 0 }
+        + linux.devices: MoveMount { source: Source(0), target: "/dev/null" }
+        + linux.devices: MoveMount { source: Source(1), target: "/dev/zero" }
+        + linux.devices: MoveMount { source: Source(2), target: "/dev/full" }
+        + linux.devices: MoveMount { source: Source(3), target: "/dev/random" }
+        + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom" }
+        + linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
+        after process.user.uid: FindHome
+        - process.user.additionalGids: SetGroups { groups: "" }
+    "#]],
+    );
+}

@@ -1,0 +1,138 @@
+//! Limits of a container that runs: changed all or none, remembered, counted; and what the host lacks.
+
+use super::bundle::{Bundle, config, new_id, turn};
+use super::roles;
+use libruntime::{Container, Level, check, parse_resources};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn update(container: &Container, resources: &Value) -> libruntime::Result<()> {
+    let (resources, _) = parse_resources(resources.to_string().as_bytes())?;
+    container.update(&resources).map(drop)
+}
+
+/// The file of a controller, by its name on v1 and on v2.
+fn file(container: &Container, controller: &str, v1: &str, v2: &str) -> PathBuf {
+    let paths: std::collections::HashMap<_, _> = container.cgroup_paths().collect();
+    match paths.get(controller) {
+        Some(dir) => dir.join(v1),
+        None => paths[""].join(v2),
+    }
+}
+
+#[test]
+fn an_update_that_fails_in_the_middle_leaves_everything_as_it_was() {
+    let Some(_turn) = turn() else { return };
+    let mut config = config("sleep 1000");
+    config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
+    config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
+    let bundle = Bundle::new(&config);
+    let id = new_id();
+    let container = bundle.create(&id).unwrap();
+    container.start().unwrap();
+    let pids = file(&container, "pids", "pids.max", "pids.max");
+    let memory = file(&container, "memory", "memory.limit_in_bytes", "memory.max");
+    let stored = bundle.store.join(&id).join("config.json");
+    let resources = |text: &str| serde_json::from_str::<Value>(text).unwrap()["linux"]["resources"].clone();
+    let now = || {
+        let [pids, memory, stored] = [&pids, &memory, &stored].map(|path| fs::read_to_string(path).unwrap());
+        (pids, memory, resources(&stored))
+    };
+    let before = now();
+    let wrong =
+        json!({ "memory": { "limit": 32 << 20 }, "pids": { "limit": 44 }, "cpu": { "cpus": "7777" } });
+    let error = update(&container, &wrong).unwrap_err();
+    assert_eq!(error.place(), Some("linux.resources.cpu.cpus"), "{error}");
+    assert_eq!(now(), before);
+    container.delete(true).unwrap();
+}
+
+#[test]
+fn updates_add_up_and_are_remembered() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let id = new_id();
+    let container = bundle.create(&id).unwrap();
+    let size = |mebibytes: u64| json!(mebibytes << 20);
+    update(&container, &json!({ "memory": { "limit": size(64) } })).unwrap();
+    update(&container, &json!({ "memory": { "swap": size(96) } })).unwrap();
+    update(&container, &json!({ "memory": { "limit": size(80) }, "pids": { "limit": 30 } })).unwrap();
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap().trim_end().parse::<u64>().ok();
+    let memory = read(file(&container, "memory", "memory.limit_in_bytes", "memory.max"));
+    assert_eq!(memory, Some(80 << 20));
+    let swap = file(&container, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
+    let expected = if swap.ends_with("memory.swap.max") { 16 << 20 } else { 96 << 20 };
+    assert_eq!(read(swap), Some(expected));
+    let text = fs::read_to_string(bundle.store.join(&id).join("config.json")).unwrap();
+    let stored: Value = serde_json::from_str(&text).unwrap();
+    let resources = &stored["linux"]["resources"];
+    assert_eq!(resources["memory"], json!({ "limit": size(80), "swap": size(96) }), "{resources}");
+    assert_eq!(resources["pids"]["limit"], 30);
+    assert_eq!(stored["linux"]["namespaces"].as_array().map(Vec::len), Some(6), "{stored}");
+    container.delete(true).unwrap();
+}
+
+#[test]
+fn statistics_have_the_containers_interfaces_and_not_the_hosts() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let container = bundle.create(&new_id()).unwrap();
+    assert_eq!(container.stats().unwrap().network, []);
+    let namespace = format!("--net=/proc/{}/ns/net", container.pid().unwrap());
+    let link = ["busybox", "ip", "link", "add", "onggi0", "type", "veth", "peer", "name", "onggi1"];
+    let status = Command::new("nsenter").arg(namespace).args(link).status().unwrap();
+    assert!(status.success(), "busybox ip link add");
+    let stats = container.stats().unwrap();
+    let names: Vec<_> = stats.network.iter().map(|interface| interface.name.as_str()).collect();
+    // Both ends; busybox leaves the other one's name to the kernel.
+    assert!(names.len() == 2 && names.contains(&"onggi0"), "{names:?}");
+    assert_eq!(stats.to_runc()["network_interfaces"][1]["RxBytes"], 0);
+    container.delete(true).unwrap();
+
+    let mut shared = config("sleep 1000");
+    let namespaces = shared["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "network");
+    let bundle = Bundle::new(&shared);
+    let container = bundle.create(&new_id()).unwrap();
+    assert_eq!(container.stats().unwrap().network, []);
+    container.delete(true).unwrap();
+}
+
+#[test]
+fn a_host_that_runs_these_tests_can_run_containers() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("true"));
+    let report = check(&bundle.store, false);
+    assert!(report.can_run, "{report}");
+    assert!(report.checks.iter().any(|check| check.name == "container" && check.level == Level::Ok));
+    let left: Vec<_> = fs::read_dir(&bundle.store).into_iter().flatten().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    // A file where the state should be: everything else is still looked at.
+    let report = check(&bundle.directory.join("config.json"), false);
+    assert!(!report.can_run);
+    let names: Vec<_> =
+        report.checks.iter().filter(|check| check.level == Level::Missing).map(|c| c.name).collect();
+    assert_eq!(names, ["state directory", "container"], "{report}");
+}
+
+/// Rootless Podman starts runtimes so, and its configurations have no user namespace.
+#[test]
+fn root_of_a_user_namespace_can_run_a_container() {
+    let Some(_turn) = turn() else { return };
+    let mut config = config("exit 0");
+    config["linux"]["namespaces"].as_array_mut().unwrap().retain(|entry| entry["type"] != "network");
+    config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/sys");
+    let bundle = Bundle::new(&config);
+    let id = new_id();
+    let role = roles::command("create_and_start", &bundle, &id);
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "--mount"]).arg(role.get_program()).args(role.get_args());
+    for (name, value) in role.get_envs() {
+        value.map(|value| unshare.env(name, value));
+    }
+    let output = unshare.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Container::load(&bundle.store, &id).unwrap().delete(true).unwrap();
+}
