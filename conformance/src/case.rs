@@ -37,6 +37,10 @@ pub enum Need {
     Rootless,
     V1,
     V2,
+    /// May make cgroups: root, or a user with a cgroup of its own.
+    Cgroup,
+    /// systemd as init with a bus: the system's for root, the user's for a user.
+    Systemd,
     /// A cgroup controller that is mounted (v1) or available (v2).
     Controller(&'static str),
     /// A capability in the effective set, by number.
@@ -53,6 +57,11 @@ impl Need {
             Need::Rootless => (!host.root, "is about an unprivileged user".to_owned()),
             Need::V1 => (!host.unified, "needs cgroup v1".to_owned()),
             Need::V2 => (host.unified, "needs cgroup v2".to_owned()),
+            Need::Cgroup => (
+                host.own_cgroup.is_some(),
+                "needs root or a user's own cgroup (systemd's Delegate=)".to_owned(),
+            ),
+            Need::Systemd => (systemd(host), "needs systemd and its bus".to_owned()),
             Need::Controller(name) => {
                 (host.has_controller(name), format!("needs the cgroup controller {name}"))
             }
@@ -62,6 +71,15 @@ impl Need {
         };
         (!there).then_some(reason)
     }
+}
+
+fn systemd(host: &Host) -> bool {
+    let there = |path: &str| std::path::Path::new(path).exists();
+    let user_bus = || {
+        std::env::var("XDG_RUNTIME_DIR")
+            .is_ok_and(|dir| there(&format!("{dir}/bus")) && there(&format!("{dir}/systemd/private")))
+    };
+    there("/run/systemd/system") && if host.root { there("/run/dbus/system_bus_socket") } else { user_bus() }
 }
 
 #[derive(Clone, Copy)]

@@ -104,6 +104,7 @@ fn run() -> Result<bool, String> {
     if !unknown.is_empty() {
         return Err(format!("expected.txt names cases that do not exist: {}", unknown.join(", ")));
     }
+    host::delegate();
     let host = Host::look();
     let grade = |case: &Case, candidate: &Candidate, verdict: &Verdict| {
         let reason = expected.reason(&candidate.name, &candidate.version, &host, &case.full_name());

@@ -216,7 +216,7 @@ fn judged(case: &Case, host: Host, name: &str, program: PathBuf, dir: &Path, scr
     let runtime =
         Runtime { program, name: name.to_owned(), state: dir.join("state"), dir: dir.to_path_buf() };
     let last = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let cgroup = format!("{}/{last}", cgroup_parent(scratch));
+    let cgroup = format!("{}/{last}", cgroup_parent(&host, scratch));
     let test = Test::new(host, runtime, scratch.join("base"), cgroup);
     // The thread of a case that hangs outlives this function: what it works with is never freed.
     let test: &'static Test = Box::leak(Box::new(test));
@@ -304,8 +304,9 @@ fn own_devices(dir: &Path) -> Outcome {
 }
 
 /// The cgroup of one run of the suite, made unique by its scratch directory's name.
-pub fn cgroup_parent(scratch: &Path) -> String {
-    format!("/{}", scratch.file_name().map(|name| name.to_string_lossy()).unwrap_or_default())
+pub fn cgroup_parent(host: &Host, scratch: &Path) -> String {
+    let name = scratch.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    format!("{}/{name}", host.own_cgroup.as_deref().unwrap_or_default())
 }
 
 /// /tmp, unless it is mounted so that devices and set-user-ID programs of a container do not work there.
@@ -328,7 +329,8 @@ pub fn prepare() -> Outcome<PathBuf> {
 
 /// Removes it again.
 pub fn finish(scratch: &Path) {
-    leaks::end_cgroups(&Host::look(), &cgroup_parent(scratch));
+    let host = Host::look();
+    leaks::end_cgroups(&host, &cgroup_parent(&host, scratch));
     if std::env::var_os("CONFORMANCE_KEEP").is_none() {
         let _ = fs::remove_dir_all(scratch);
     }

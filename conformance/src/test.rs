@@ -102,7 +102,10 @@ impl Test {
     /// Writes `config.json`, with the case's cgroup unless the configuration has one; `false` means none.
     pub fn write_config(&self, container: &Container, config: &Config) -> Outcome {
         let mut config = config.clone();
-        if self.host.root && config.0["linux"].is_object() && config.0["linux"]["cgroupsPath"].is_null() {
+        if self.host.own_cgroup.is_some()
+            && config.0["linux"].is_object()
+            && config.0["linux"]["cgroupsPath"].is_null()
+        {
             config.set("linux.cgroupsPath", format!("{}/{}", self.cgroup, container.id));
         }
         if config.0["linux"]["cgroupsPath"] == false {

@@ -173,6 +173,9 @@ impl Cgroup {
         for hierarchy in self.hierarchies.iter().filter(|one| wanted(one) && usable(one) && existed(one)) {
             processes::refuse_used(hierarchy)?;
         }
+        for hierarchy in self.hierarchies.iter().filter(|one| wanted(one) && usable(one)) {
+            processes::refuse_below_frozen(hierarchy)?;
+        }
         self.hierarchies.retain(usable);
         Ok(())
     }

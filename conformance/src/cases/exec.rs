@@ -1,7 +1,7 @@
 //! `exec`: what the new process takes from the container, what it can be told otherwise, how it ends.
 //! Terminals are in terminal.rs, hostile containers in security.rs.
 
-use crate::case::Need::Root;
+use crate::case::Need::{Cgroup, Root};
 use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::process;
 use crate::test::{Container, Test, strings};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub const CASES: &[Case] = &[
     case!(exec_runs_in_the_namespaces_of_the_container),
-    case!(exec_is_in_the_cgroup_of_the_container, [Root]),
+    case!(exec_is_in_the_cgroup_of_the_container, [Cgroup]),
     case!(exec_gives_the_exit_code),
     case!(exec_gives_128_and_the_signal),
     case!(exec_passes_the_streams_through),

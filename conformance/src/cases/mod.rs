@@ -23,6 +23,7 @@ mod rootless;
 mod seccomp;
 mod security;
 mod security_dev;
+mod systemd;
 mod terminal;
 
 use crate::case::Case;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Case> {
         seccomp::CASES,
         security::CASES,
         security_dev::CASES,
+        systemd::CASES,
         terminal::CASES,
     ]
     .concat()

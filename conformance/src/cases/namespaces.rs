@@ -1,7 +1,7 @@
 //! Namespaces: each of them new, joined by its path, or the host's; user namespaces with their maps,
 //! time offsets. What lives in a namespace (names, sysctls, devices) is in linux.rs.
 
-use crate::case::Need::{Kernel, Path as File, Root};
+use crate::case::Need::{Cgroup, Kernel, Path as File, Root};
 use crate::case::{Case, Outcome, case, check, contains, same, skip};
 use crate::test::{Container, Test, strings};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::fs;
 pub const CASES: &[Case] = &[
     case!(namespaces_that_are_listed_are_new),
     case!(namespaces_that_are_not_listed_are_the_hosts, [Root]),
-    case!(cgroup_namespace_is_new_and_shows_its_root, [Root]),
+    case!(cgroup_namespace_is_new_and_shows_its_root, [Cgroup]),
     case!(network_namespace_is_joined_by_path, [Root]),
     case!(ipc_and_uts_namespaces_are_joined_by_path, [Root]),
     case!(pid_namespace_is_joined_by_path, [Root]),

@@ -173,6 +173,31 @@ pub(super) fn refuse_used(hierarchy: &Hierarchy) -> Result<()> {
     }
 }
 
+/// In a new directory below a frozen one nothing would ever run, not even the stage to its first call.
+pub(super) fn refuse_below_frozen(hierarchy: &Hierarchy) -> Result<()> {
+    let (file, sign) = match hierarchy {
+        v2 if v2.is_v2() => ("cgroup.events", "frozen 1"),
+        v1 if v1.controllers.iter().any(|name| name == "freezer") => ("freezer.state", "FR"),
+        _ => return Ok(()),
+    };
+    // That of its own says whether one above is; the root of all cannot be.
+    if hierarchy.dir.parent() == Some(&hierarchy.mount) {
+        return Ok(());
+    }
+    match files::read(&hierarchy.dir.join(file)) {
+        Ok(text) if text.lines().any(|line| line.starts_with(sign)) => {
+            let dir = hierarchy.dir.display();
+            Err(Error::new(ErrorKind::WrongState, format!("a cgroup above {dir} is frozen"))
+                .at("linux.cgroupsPath")
+                .with_hint(
+                    "thaw it first: write 0 to its cgroup.freeze (v2), or THAWED to its freezer.state",
+                ))
+        }
+        // A kernel without the file does not freeze.
+        _ => Ok(()),
+    }
+}
+
 /// The pids of one directory. A cgroup that is gone has none.
 pub(super) fn read_pids(dir: &Path) -> Result<Vec<i32>> {
     let path = dir.join("cgroup.procs");

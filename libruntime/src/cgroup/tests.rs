@@ -184,6 +184,18 @@ fn an_existing_empty_cgroup_is_taken_and_a_frozen_one_refused() {
 }
 
 #[test]
+fn a_cgroup_below_a_frozen_one_is_refused_and_not_left() {
+    let Some(live) = Live::new("ice") else { return };
+    live.cgroup.freeze().unwrap();
+    let error = live.cgroup.below(None, Path::new("c")).unwrap().create_all().unwrap_err().to_string();
+    assert!(error.contains("above") && error.contains("is frozen"), "{error}");
+    for hierarchy in &live.cgroup.hierarchies {
+        assert_eq!(files::children(&hierarchy.dir), Vec::<PathBuf>::new());
+    }
+    live.cgroup.thaw().unwrap();
+}
+
+#[test]
 fn a_failed_creation_leaves_nothing() {
     let Some(live) = Live::new("undo") else { return };
     let mut other = live.cgroup.below(None, Path::new("x/y")).unwrap();
