@@ -15,7 +15,7 @@
 //! | `firewall.rs` | isolation, masquerading and published ports, by `nft` |
 //! | `names.rs` | hosts and resolv.conf |
 //! | `bandwidth.rs` | limits, by traffic control |
-//! | `rootless.rs` | one network by slirp4netns, where there are no privileges |
+//! | `rootless.rs`, `pasta.rs` | one network by pasta or slirp4netns, where there are no privileges |
 //! | `netlink.rs` | the kernel's side of all of it |
 
 mod attach;
@@ -25,8 +25,11 @@ mod claims;
 mod firewall;
 mod names;
 pub(crate) mod netlink;
+mod pasta;
 mod request;
 mod rootless;
+#[cfg(test)]
+mod rootless_tests;
 pub(crate) mod subnet;
 #[cfg(test)]
 pub(crate) mod testing;

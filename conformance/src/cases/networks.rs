@@ -145,6 +145,10 @@ fn published_ports_answer_everywhere(t: &Test) -> Outcome {
     }
     asked(None, "127.0.0.1", 8080)?;
     asked(None, "127.0.0.1", 8100)?;
+    // Refused at once, so that those who ask `localhost` go on to 127.0.0.1.
+    let begin = std::time::Instant::now();
+    same("::1", ask(t, None, "::1", 8080)?, None)?;
+    check!(begin.elapsed() < Duration::from_secs(1), "::1 does not answer in {:?}", begin.elapsed());
     same("bound elsewhere", ask(t, None, "127.0.0.1", 8091)?, None)?;
     same("bound to loopback", ask(t, Some(world.pid()), "192.0.2.1", 8100)?, None)?;
     let published = a.state()?["networks"][0]["publish"].to_string();

@@ -45,6 +45,7 @@ fn what_cannot_be_meant_is_refused(t: &Test) -> Outcome {
         ("subnet=10.1.0.0", "is not an address with a prefix"),
         ("publish=80", "is not [ADDRESS:]PORT"),
         ("publish=80-82:80-81", "more ports on one side"),
+        ("address6=auto,publish=[::1]:80:80", "the kernel lets nothing leave from ::1"),
         ("egress=fast", "is not a rate"),
         ("mtu=9", "is not a number from 68"),
         ("internal=yes,publish=80:80", "the network is internal"),

@@ -45,6 +45,8 @@ flush table inet onggi
 add rule inet onggi guard iifname @bridges ip daddr 127.0.0.0/8 drop
 add rule inet onggi prerouting fib daddr type local jump published
 add rule inet onggi output fib daddr type local jump published
+# From ::1 no packet can leave the host; refused, those who ask `localhost` go on to 127.0.0.1.
+add rule inet onggi published ip6 daddr ::1 return
 add rule inet onggi published meta nfproto ipv4 dnat ip addr . port to ip daddr . meta l4proto . th dport map @bound4
 add rule inet onggi published meta nfproto ipv6 dnat ip6 addr . port to ip6 daddr . meta l4proto . th dport map @bound6
 add rule inet onggi published meta nfproto ipv4 dnat ip addr . port to meta l4proto . th dport map @any4

@@ -249,6 +249,9 @@ impl Network {
             refuse("publish: the network is internal".to_string());
         }
         for publish in &self.publish {
+            if publish.address == Some(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+                refuse(format!("publish: {publish}: the kernel lets nothing leave from ::1; use 127.0.0.1"));
+            }
             let wish = |ip: IpAddr| self.of_family(ip.is_ipv4()).0;
             if publish.address.is_some_and(|ip| *wish(ip) == Address::None) {
                 refuse(format!("publish: {publish}: the interface has no address of that family"));

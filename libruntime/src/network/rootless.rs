@@ -1,11 +1,12 @@
-//! A network without root: slirp4netns translates for one interface of a namespace that the
-//! caller's own user namespace owns. It is a process; it ends with `delete`.
+//! A network without root: pasta (pasta.rs), or where that is not installed slirp4netns, translates
+//! for one interface of a namespace that the caller's own user namespace owns. It is a process; it
+//! ends with `delete`.
 //!
-//! It is found again by its socket in the container's directory, whose other end the kernel names,
+//! slirp4netns is found again by its socket in the container's directory, whose other end the kernel names,
 //! so there is no pid to be written down, and none to be lost by a kill -9.
 
 use super::request::{Address, Network, Protocol, Publish};
-use super::{Attached, Attachment, Subnet, mac, names, write_record};
+use super::{Attached, Attachment, Subnet, mac, names, pasta, write_record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
 use nix::errno::Errno;
@@ -18,6 +19,10 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+/// What there is without root.
+pub(super) const LIMITS: &str =
+    "without root pasta or slirp4netns translates: subnet, mtu, mac, names and publish (IPv4, tcp and udp)";
 
 const SOCKET: &str = "slirp4netns.sock";
 const LOG: &str = "slirp4netns.log";
@@ -45,6 +50,10 @@ pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: Borro
     write_record(store, id, &attached)?;
     names::alone(&store.join(id), id, &attached)?;
     let one = &attached.networks[0];
+    let by_pasta = pasta::start(&store.join(id), one, subnet, netns);
+    if by_pasta.map_err(|error| error.at(&network.at))? {
+        return Ok(());
+    }
     start(&store.join(id), one, subnet, netns).map_err(|error| error.at(&network.at))?;
     for publish in &network.publish {
         forward(&store.join(id), one, *publish).map_err(|error| error.at(&network.at))?;
@@ -70,9 +79,7 @@ fn check(network: &Network) -> Result<()> {
         ("publish", network.publish.iter().any(cannot_publish)),
     ];
     match not.iter().find(|(_, asked)| *asked) {
-        Some((key, _)) => Err(Error::unsupported(format!("{key}: not without root")).with_hint(
-            "without root slirp4netns translates: subnet, mtu, mac and publish (IPv4, tcp and udp)",
-        )),
+        Some((key, _)) => Err(Error::unsupported(format!("{key}: not without root")).with_hint(LIMITS)),
         None => Ok(()),
     }
 }
@@ -111,8 +118,8 @@ fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) 
         .process_group(0);
     let mut child = command.spawn().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            Error::unsupported("a network without root takes slirp4netns, which is not there")
-                .with_hint("install slirp4netns, or run as root")
+            Error::unsupported("a network without root takes pasta or slirp4netns, and neither is there")
+                .with_hint("install one of them (passt, slirp4netns), or run as root")
         }
         _ => Error::io("execute slirp4netns", error),
     })?;
@@ -168,6 +175,7 @@ fn forward(directory: &Path, one: &Attachment, publish: Publish) -> Result<()> {
 
 /// Ends what serves a container; what is gone is fine.
 pub(super) fn disconnect(directory: &Path) -> Result<()> {
+    pasta::end(directory)?;
     let Ok(stream) = dial(directory) else { return Ok(()) };
     let failed = |errno| Error::os("end slirp4netns", errno);
     let peer = getsockopt(&stream, PeerCredentials).map_err(failed)?;

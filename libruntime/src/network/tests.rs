@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A directory for the state of a test's containers.
-struct Store(PathBuf);
+pub(super) struct Store(pub PathBuf);
 
 impl Store {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("onggi-network-{}-{number}", std::process::id()));
@@ -52,7 +52,7 @@ impl Drop for Store {
 }
 
 /// As `create` does it.
-fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<Attached> {
+pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: BorrowedFd) -> Result<Attached> {
     let mut connecting = Connecting::begin(store, id, networks)?;
     connecting.enter(netns.try_clone_to_owned().unwrap());
     connecting.finish()?;
@@ -111,7 +111,7 @@ fn serve_in(netns: &Namespace, name: &str, port: u16) {
     });
 }
 
-fn ask(address: SocketAddr) -> Option<String> {
+pub(super) fn ask(address: SocketAddr) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(2500)).ok()?;
     stream.set_read_timeout(Some(Duration::from_millis(700))).ok()?;
     let mut text = String::new();
@@ -515,49 +515,4 @@ fn a_delete_can_be_repeated_and_touches_nothing_else() {
         tear_down(&store.0.join("b/.."), "b").unwrap();
         assert_eq!(ip("-o link").lines().count(), 1);
     });
-}
-
-/// Runs in a mount namespace whose /dev/net/tun is as it is on most systems, without any privilege.
-#[test]
-fn without_root_slirp4netns_connects_and_publishes() {
-    const NAME: &str = "network::tests::without_root_slirp4netns_connects_and_publishes";
-    if nix::unistd::geteuid().is_root() {
-        if Command::new("slirp4netns").arg("--version").output().is_err() {
-            eprintln!("skipped: slirp4netns is not installed");
-            return;
-        }
-        let program = std::env::current_exe().unwrap();
-        let copy = std::env::temp_dir().join(format!("onggi-rootless-{}", std::process::id()));
-        fs::copy(&program, &copy).unwrap();
-        let setup =
-            "mount --make-rprivate / && mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200";
-        let drop = "ip link set lo up && exec setpriv --reuid 65534 --regid 65534 --clear-groups";
-        let script = format!("{setup} && {drop} {} --exact {NAME} --nocapture", copy.display());
-        let output = Command::new("unshare").args(["-mn", "sh", "-c", &script]).output().unwrap();
-        fs::remove_file(&copy).unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && text.contains("1 passed"),
-            "{text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        return;
-    }
-    let store = Store::new();
-    fs::create_dir_all(store.0.join("a")).unwrap();
-    let serve = "ip link set lo up; exec busybox nc -ll -p 80 -e echo hello";
-    let mut init = Command::new("unshare").args(["-Urn", "sh", "-c", serve]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    let netns = fs::File::open(format!("/proc/{}/ns/net", init.id())).unwrap();
-    let wish = |text: &str| Network { name: "eth0".into(), ..Network::parse(text, "here").unwrap() };
-    let set_up = |text: &str| connect(&store.0, "a", &[wish(text)], netns.as_fd());
-    assert!(set_up("bridge=web").unwrap_err().to_string().contains("bridge: not without root"));
-    let attached = set_up("publish=127.0.0.1:18080:80,mtu=1400").unwrap();
-    assert_eq!(attached.networks[0].addresses[0].to_string(), "10.0.2.100/24");
-    assert_eq!(ask("127.0.0.1:18080".parse().unwrap()), Some("hello\n".into()));
-    tear_down(&store.0, "a").unwrap();
-    assert_eq!(ask("127.0.0.1:18080".parse().unwrap()), None);
-    tear_down(&store.0, "a").unwrap();
-    init.kill().unwrap();
-    init.wait().unwrap();
 }

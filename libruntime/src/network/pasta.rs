@@ -1,0 +1,98 @@
+//! A network without root by pasta(1), which carries connections between sockets and the interface.
+//!
+//! It is found again by the pid that it writes into the container's directory; that a process with
+//! this pid is it shows in its command line, which names the file.
+
+use super::request::{Protocol, Publish};
+use super::rootless::LIMITS;
+use super::{Attachment, Subnet};
+use crate::error::{Error, Result};
+use crate::sys;
+use nix::errno::Errno;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const PID: &str = "pasta.pid";
+const LOG: &str = "pasta.log";
+
+/// Runs it; it goes to the background when the interface is there. Whether it is installed.
+pub(super) fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) -> Result<bool> {
+    let owner = sys::owner_of_namespace(netns)
+        .map_err(|errno| Error::os("look for the owner of the network namespace", errno))?;
+    let mut command = Command::new("pasta");
+    command.args([
+        "--config-net",
+        "--ipv4-only",
+        "--quiet",
+        "--no-map-gw",
+        "--no-netns-quit",
+        "-T",
+        "none",
+        "-U",
+        "none",
+    ]);
+    command.arg("--log-file").arg(directory.join(LOG)).arg("--pid").arg(directory.join(PID));
+    command.args(["--ns-ifname", &one.network.name, "--ns-mac-addr", &one.mac]);
+    command.args(["--address", &subnet.at(100).to_string(), "--netmask", &subnet.length().to_string()]);
+    command.args(["--gateway", &subnet.at(2).to_string(), "--dns-forward", &subnet.at(3).to_string()]);
+    command.arg("--mtu").arg(one.network.mtu.unwrap_or(65520).to_string());
+    for (flag, protocol) in [("-t", Protocol::Tcp), ("-u", Protocol::Udp)] {
+        let mut ports = one.network.publish.iter().filter(|publish| publish.protocol == protocol).peekable();
+        if ports.peek().is_none() {
+            command.args([flag, "none"]);
+        }
+        for publish in ports {
+            command.args([flag, &port(publish)]);
+        }
+    }
+    // As its own standard descriptors: once it is in the user namespace it may not look at ours.
+    command.args(["--netns", "/proc/self/fd/0", "--userns", "/proc/self/fd/1"]);
+    let copy = |fd: BorrowedFd| fd.try_clone_to_owned().map_err(|error| Error::io("dup for pasta", error));
+    command.stdin(copy(netns)?).stdout(owner).stderr(Stdio::null());
+    // A terminal's interrupt is for the container.
+    command.process_group(0);
+    match command.status() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("execute pasta", error)),
+        Ok(status) if status.success() => Ok(true),
+        Ok(_) => Err(failed(directory)),
+    }
+}
+
+fn port(publish: &Publish) -> String {
+    let address = publish.address.map(|ip| format!("{ip}/")).unwrap_or_default();
+    let Publish { first, last, container, .. } = publish;
+    match last - first {
+        0 => format!("{address}{first}:{container}"),
+        more => format!("{address}{first}-{last}:{container}-{}", container + more),
+    }
+}
+
+fn failed(directory: &Path) -> Error {
+    let log = fs::read_to_string(directory.join(LOG)).unwrap_or_default();
+    let why = log.lines().filter_map(|line| line.split_once("ERROR:")).map(|(_, why)| why.trim()).next();
+    let error = Error::external(format!("pasta failed: {}", why.unwrap_or("it ended without a word")));
+    error.with_hint(format!("a port may be taken or below 1024; {LIMITS}"))
+}
+
+/// Ends it, if it was started; what is gone is fine.
+pub(super) fn end(directory: &Path) -> Result<()> {
+    let path = directory.join(PID);
+    let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let Some(pid) = pid else { return Ok(()) };
+    let failed = |errno| Error::os("end pasta", errno);
+    let process = match sys::pidfd_open(pid) {
+        Err(Errno::ESRCH) => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    // Read while we hold it, so the pid is not somebody else's.
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    if words.split(|byte| *byte == 0).any(|word| word == path.as_os_str().as_encoded_bytes()) {
+        sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL).map_err(failed)?;
+    }
+    Ok(())
+}
