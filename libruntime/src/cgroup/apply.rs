@@ -123,6 +123,11 @@ impl Cgroup {
         let unit = self.unit.as_ref();
         let properties = unit.map_or(Ok(Vec::new()), |unit| unit.properties(&change, v2))?;
         let undo = properties::undo(&properties, before, v2)?;
+        // On v1 systemd empties the list of devices before it fills it again: nobody may see that.
+        let freeze = unit.is_some() && !v2 && change.devices().is_some() && !self.is_frozen()?;
+        if freeze {
+            self.freeze()?;
+        }
         let mut journal = Some(Vec::new());
         let mut told = false;
         let result = self.run_all(&operations, &mut journal).and_then(|()| {
@@ -144,6 +149,9 @@ impl Cgroup {
             for (path, value) in journal.unwrap_or_default().iter().rev() {
                 let _ = files::write(path, value);
             }
+        }
+        if freeze {
+            self.thaw()?;
         }
         result.map(|finding| finding.into_iter().collect())
     }

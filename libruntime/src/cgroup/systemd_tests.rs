@@ -142,7 +142,7 @@ fn live(name: &str, resources: &str) -> Option<Live> {
     let pid = child.id() as i32;
     let live = Live(cgroup, vec![child]);
     live.0.attach(pid).unwrap();
-    assert!(!live.0.is_attached_to() && live.0.exists());
+    assert!(live.0.exists());
     live.0.apply(&resources).unwrap();
     Some(live)
 }
@@ -237,9 +237,21 @@ fn device_rules_outlive_a_reload_of_systemd() {
     if !live.0.is_v2() {
         assert!(before.as_ref().is_some_and(|lines| lines.contains(&"c 10:229 rw".into())), "{before:?}");
     }
-    assert!(Command::new("systemctl").args([scope, "daemon-reload"]).status().unwrap().success());
-    std::thread::sleep(Duration::from_millis(500));
+    let reload = || {
+        assert!(Command::new("systemctl").args([scope, "daemon-reload"]).status().unwrap().success());
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    reload();
     assert_eq!(sorted(), before);
+    // Rules of an update as well, and the cgroup is not left frozen.
+    let first: LinuxResources = serde_json::from_str(rules).unwrap();
+    let other = rules.replace("229", "200");
+    live.0.update(&first, &serde_json::from_str(&other).unwrap()).unwrap();
+    assert!(!live.0.is_frozen().unwrap());
+    let updated = sorted();
+    assert!(live.0.is_v2() || updated != before, "{updated:?}");
+    reload();
+    assert_eq!(sorted(), updated);
 }
 
 /// v2: a policy that an administrator sets in systemd is asked beside ours, and stays.
