@@ -142,9 +142,15 @@ fn network(root: bool) -> Check {
         };
     }
     let tun = fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun");
-    match (answers("slirp4netns", &["--version"]), tun) {
+    let answer = answers("pasta", &["--version"]).or_else(|_| answers("slirp4netns", &["--version"]));
+    match (answer, tun) {
         (Ok(version), Ok(_)) => Check::ok(NAME, version),
-        (Err(problem), _) => Check::limited(NAME, problem, COSTS, "install slirp4netns"),
+        (Err(_), _) => Check::limited(
+            NAME,
+            "neither pasta nor slirp4netns answers",
+            COSTS,
+            "install passt (which has pasta), or slirp4netns",
+        ),
         (_, Err(error)) => Check::limited(
             NAME,
             format!("open /dev/net/tun: {error}"),
