@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 const AT_PATH: &str = "linux.cgroupsPath";
 /// For everything that one operation asks of systemd.
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(8);
 /// How long an old unit of the same name may take to go.
 const OLD_UNIT: Duration = Duration::from_secs(2);
 
