@@ -60,7 +60,9 @@ fn a_privileged_container_cannot_change_the_program_of_those_who_join() {
         // The one with the magic interpreter may fail in whatever way, but not succeed in anything.
         if let Ok(executed) = container.exec(&exec) {
             let exit = executed.wait().unwrap();
-            assert!(number % 2 == 0 || exit == Exit::Code(0), "exec {number}: {exit:?}");
+            // A write that comes too late hits the container's own program, which may crash.
+            let ran = matches!(exit, Exit::Code(0) | Exit::Signal(_));
+            assert!(number % 2 == 0 || ran, "exec {number}: {exit:?}");
         }
     }
     std::fs::write(bundle.rootfs().join("stop"), "").unwrap();
