@@ -147,7 +147,7 @@ impl Connecting {
         let done = thread.join().unwrap_or_else(|_| Err(Error::external("the network's thread panicked")));
         // From here, because that thread may have been in the container's namespace. The failure is
         // what the caller has to hear of; `delete --force` tries again.
-        done.inspect_err(|_| drop(tear_down(&self.store, &self.id)))
+        done.inspect_err(|_| drop(undo(&self.store, &self.id, false)))
     }
 }
 
@@ -238,12 +238,16 @@ fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
 
 /// Removes what [`Connecting`] has made for a container, all or a part of it, and nothing else.
 pub(crate) fn tear_down(store: &Path, id: &str) -> Result<()> {
+    undo(store, id, is_young(store, id))
+}
+
+fn undo(store: &Path, id: &str, young: bool) -> Result<()> {
     let Some(attached) = read_record(store, id)? else { return Ok(()) };
     // Interfaces of the host have names; what rootless.rs makes has none.
     if attached.networks.iter().all(|one| one.host.is_empty()) {
         rootless::disconnect(&store.join(id))?;
     } else {
-        disconnect(store, id, &attached)?;
+        disconnect(store, id, &attached, young)?;
     }
     match fs::remove_file(record(store, id)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -253,10 +257,10 @@ pub(crate) fn tear_down(store: &Path, id: &str) -> Result<()> {
     }
 }
 
-fn disconnect(store: &Path, id: &str, attached: &Attached) -> Result<()> {
+fn disconnect(store: &Path, id: &str, attached: &Attached, young: bool) -> Result<()> {
     let mut host = Netlink::here()?;
     for one in &attached.networks {
-        let done = attach::unlink(&mut host, &one.host, is_young(store, id));
+        let done = attach::unlink(&mut host, &one.host, young);
         done.map_err(|errno| Error::os(format!("remove interface {}", one.host), errno))?;
         if let Some(queue) = &one.queue {
             host.remove_link(queue).map_err(|errno| Error::os(format!("remove interface {queue}"), errno))?;
