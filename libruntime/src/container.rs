@@ -284,7 +284,7 @@ impl Container {
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
         // With its own pid namespace, all end with init.
         let with_init = all && signal == libc::SIGKILL && self.state.cgroup.is_none();
-        let all = all && !(with_init && self.has_own_pid_namespace()?);
+        let all = all && !(with_init && self.has_own(LinuxNamespaceType::Pid)?);
         if all && self.state.cgroup.is_none() {
             return Err(Error::unsupported(format!(
                 "container {} has no cgroup to find its processes in",
@@ -302,17 +302,18 @@ impl Container {
             errno => Error::os(format!("pidfd_send_signal {signal}"), errno),
         })?;
         // Without a pid namespace of its own, the others do not end with init.
-        if signal == libc::SIGKILL && !self.has_own_pid_namespace()? {
+        if signal == libc::SIGKILL && !self.has_own(LinuxNamespaceType::Pid)? {
             self.state.cgroup.kill_all(signal)?;
         }
         Ok(())
     }
 
-    fn has_own_pid_namespace(&self) -> Result<bool> {
+    /// Whether it has a new namespace of this kind.
+    fn has_own(&self, kind: LinuxNamespaceType) -> Result<bool> {
         let spec = self.spec()?;
         let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         let mut all = namespaces.into_iter().flatten();
-        Ok(all.any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none()))
+        Ok(all.any(|namespace| namespace.typ() == kind && namespace.path().is_none()))
     }
 
     /// Removes a container (runtime.md, "Delete") that is stopped or was only created; with
@@ -335,7 +336,8 @@ impl Container {
             let _ = sys::wait_pidfd(child.pidfd.as_fd(), true);
         }
         self.state.cgroup.kill_and_remove()?;
-        network::tear_down(self.store(), &self.state.id)?;
+        let ends = self.has_own(LinuxNamespaceType::Network).unwrap_or(false);
+        network::tear_down(self.store(), &self.state.id, ends)?;
         resctrl::remove(&self.state.resctrl);
         if self.state.mounted_on_host {
             take_off(&self.state.rootfs);

@@ -173,7 +173,7 @@ impl Drop for Made {
         }
         resctrl::remove(&self.resctrl);
         if let Some(store) = &self.network {
-            let _ = network::tear_down(store, &self.id);
+            let _ = network::tear_down(store, &self.id, false);
         }
         if let Some(rootfs) = &self.mounted {
             take_off(rootfs);

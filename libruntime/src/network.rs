@@ -147,7 +147,7 @@ impl Connecting {
         let done = thread.join().unwrap_or_else(|_| Err(Error::external("the network's thread panicked")));
         // From here, because that thread may have been in the container's namespace. The failure is
         // what the caller has to hear of; `delete --force` tries again.
-        done.inspect_err(|_| drop(undo(&self.store, &self.id, false)))
+        done.inspect_err(|_| drop(tear_down(&self.store, &self.id, false)))
     }
 }
 
@@ -237,12 +237,10 @@ fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
 }
 
 /// Removes what [`Connecting`] has made for a container, all or a part of it, and nothing else.
-pub(crate) fn tear_down(store: &Path, id: &str) -> Result<()> {
-    undo(store, id, is_young(store, id))
-}
-
-fn undo(store: &Path, id: &str, young: bool) -> Result<()> {
+/// `ends`: its network namespace ends with it.
+pub(crate) fn tear_down(store: &Path, id: &str, ends: bool) -> Result<()> {
     let Some(attached) = read_record(store, id)? else { return Ok(()) };
+    let young = ends && is_young(store, id);
     // Interfaces of the host have names; what rootless.rs makes has none.
     if attached.networks.iter().all(|one| one.host.is_empty()) {
         rootless::disconnect(&store.join(id))?;

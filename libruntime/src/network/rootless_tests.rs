@@ -63,10 +63,10 @@ fn connects_and_publishes(port: u16) {
     let attached = set_up(&format!("publish={address}:80,mtu=1400")).unwrap();
     assert_eq!(attached.networks[0].addresses[0].to_string(), "10.0.2.100/24");
     assert_eq!(ask(address.parse().unwrap()), Some("hello\n".into()));
-    tear_down(&store.0, "a").unwrap();
+    tear_down(&store.0, "a", false).unwrap();
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(ask(address.parse().unwrap()), None);
-    tear_down(&store.0, "a").unwrap();
+    tear_down(&store.0, "a", false).unwrap();
     init.kill().unwrap();
     init.wait().unwrap();
 }
