@@ -5,13 +5,14 @@ use crate::container::{Container, Exit, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::parent::{Child, Event, Given, Launch, Stage};
+use crate::plan::Plan;
 use crate::plan::create::Request;
 use crate::seccomp;
 use crate::{notify, plan, sys};
 use nix::errno::Errno;
 use oci_spec::runtime::{Process, Spec};
 use onggi_stage::SyncPoint;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What [`Container::exec`] runs, and how.
 pub struct Exec<'a> {
@@ -96,17 +97,13 @@ impl Container {
         for (controller, path) in &options.cgroup {
             cgroup = cgroup.below(controller.as_deref(), path)?;
         }
-        let born_in = cgroup.open_dir()?;
         let plan = self.plan_exec(spec, options, filter.as_ref(), &cgroup)?;
-        let launch = |born_in: Option<BorrowedFd>| {
-            let (stdio, preserve_fds, console) =
-                (options.stdio, options.preserve_fds, options.console_socket);
-            let given = Given { listener: None, console, pidfd: Some(init.as_fd()), cgroup: Some(&cgroup) };
-            Stage::launch(&plan, &Launch { stdio, preserve_fds, cgroup: born_in, given })
-        };
-        let mut stage = match launch(born_in.as_ref().map(AsFd::as_fd)) {
-            Err(error) if options.cgroup.is_empty() && is_busy(&error) => {
-                launch(self.cgroup_of_init()?.open_dir()?.as_ref().map(AsFd::as_fd))?
+        let moved;
+        let mut stage = match launch(&plan, options, &cgroup, &init) {
+            Err(error) if options.cgroup.is_empty() && is_elsewhere(&error) => {
+                cgroup = self.cgroup_of_init()?;
+                moved = self.plan_exec(spec, options, filter.as_ref(), &cgroup)?;
+                launch(&moved, options, &cgroup, &init)?
             }
             other => other?,
         };
@@ -139,7 +136,7 @@ impl Container {
         options: &Exec,
         filter: Option<&seccomp::Filter>,
         cgroup: &Cgroup,
-    ) -> Result<plan::Plan> {
+    ) -> Result<Plan> {
         let layout = Layout::probe()?;
         let mut host = Host::probe(spec, &layout, cgroup)?;
         if options.process.rlimits().is_some() {
@@ -156,7 +153,8 @@ impl Container {
         plan::exec::exec(spec, &options.process, &host, &request, filter)
     }
 
-    /// Init may have moved itself to a cgroup below, as an init system does.
+    /// Init may have moved itself to a cgroup below, as an init system does; or systemd has moved it
+    /// out of one of a v1 hierarchy that it thinks its own, and removed that.
     fn cgroup_of_init(&self) -> Result<Cgroup> {
         match self.state.init {
             Some(init) => self.state.cgroup.of_process(init.pid),
@@ -165,6 +163,14 @@ impl Container {
     }
 }
 
-fn is_busy(error: &Error) -> bool {
-    [Errno::EBUSY, Errno::EOPNOTSUPP].iter().any(|errno| error.errno() == Some(*errno as i32))
+fn launch<'a>(plan: &'a Plan, options: &Exec, cgroup: &Cgroup, init: &OwnedFd) -> Result<Stage<'a>> {
+    let (stdio, preserve_fds, console) = (options.stdio, options.preserve_fds, options.console_socket);
+    let given = Given { listener: None, console, pidfd: Some(init.as_fd()), cgroup: Some(cgroup) };
+    let born_in = cgroup.open_dir()?;
+    Stage::launch(plan, &Launch { stdio, preserve_fds, cgroup: born_in.as_ref().map(AsFd::as_fd), given })
+}
+
+/// The cgroup takes no processes, or is gone.
+fn is_elsewhere(error: &Error) -> bool {
+    [Errno::EBUSY, Errno::EOPNOTSUPP, Errno::ENOENT].iter().any(|errno| error.errno() == Some(*errno as i32))
 }

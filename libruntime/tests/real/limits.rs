@@ -136,3 +136,28 @@ fn root_of_a_user_namespace_can_run_a_container() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Container::load(&bundle.store, &id).unwrap().delete(true).unwrap();
 }
+
+/// systemd does this to hierarchies of v1 that it thinks its own.
+#[test]
+fn exec_follows_init_out_of_a_cgroup_that_was_taken_away() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let container = bundle.create(&new_id()).unwrap();
+    container.start().unwrap();
+    let paths: std::collections::HashMap<_, _> = container.cgroup_paths().collect();
+    let Some(dir) = paths.get("pids") else {
+        eprintln!("skipped: cgroup v1 has no pids controller here");
+        return container.delete(true).map(drop).unwrap();
+    };
+    let parent = dir.parent().unwrap();
+    fs::write(parent.join("cgroup.procs"), container.pid().unwrap().to_string()).unwrap();
+    fs::remove_dir(dir).unwrap();
+    let null = super::bundle::null();
+    let mut process = container.process().unwrap();
+    process.set_args(Some(vec!["/bin/busybox".into(), "true".into()]));
+    let mut exec = libruntime::Exec::new(process);
+    exec.stdio = [&null; 3].map(std::os::fd::AsFd::as_fd);
+    let executed = container.exec(&exec).unwrap();
+    assert_eq!(executed.wait().unwrap(), libruntime::Exit::Code(0));
+    container.delete(true).unwrap();
+}
