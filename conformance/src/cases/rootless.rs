@@ -3,7 +3,7 @@
 
 use crate::bundle::Config;
 use crate::case::Need::{Path, Rootless};
-use crate::case::{Case, Outcome, case, check, contains, same, skip};
+use crate::case::{Case, Outcome, case, check, contains, fail, same, skip};
 use crate::process;
 use crate::test::{Test, strings};
 use nix::unistd::{getegid, geteuid};
@@ -142,12 +142,15 @@ fn without_a_cgroup_a_container_lives_and_ends(t: &Test) -> Outcome {
 fn check_names_what_a_user_lacks(t: &Test) -> Outcome {
     t.needs_verb("check")?;
     let output = t.runtime.call(&["check"])?;
-    if has_no_cgroup(t).is_ok() {
-        contains("check", &output.text(), "cgroup")?;
-        // What it costs, and how to get it.
-        return contains("check", &output.text(), "Delegate");
+    if has_no_cgroup(t).is_err() {
+        return output.ok().map(drop);
     }
-    output.ok().map(drop)
+    let text = output.stdout;
+    let line = text.lines().position(|line| line.starts_with("limited") && line.contains("cgroups"));
+    let Some(line) = line else { return fail(format!("nothing is said of cgroups: {text}")) };
+    let rest: Vec<&str> = text.lines().skip(line + 1).take(2).map(str::trim).collect();
+    check!(rest[0].starts_with("costs: limits") && rest[1].starts_with("fix: "), "{rest:?}");
+    Ok(())
 }
 
 fn a_device_is_a_bind_or_refused(t: &Test) -> Outcome {
