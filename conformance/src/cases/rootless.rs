@@ -9,6 +9,7 @@ use crate::test::{Test, strings};
 use nix::unistd::{getegid, geteuid};
 use serde_json::json;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 pub const CASES: &[Case] = &[
@@ -99,11 +100,13 @@ fn a_user_other_than_root_is_a_subordinate_id(t: &Test) -> Outcome {
     as_1000(t, &mut config, uids + 999)
 }
 
-/// Skips where the user may make cgroups.
+/// Skips where the user may make cgroups: at the root of a hierarchy (v1), or beside its own (v2).
 fn has_no_cgroup(t: &Test) -> Outcome {
-    let writable =
-        |place: &std::path::PathBuf| nix::unistd::access(place, nix::unistd::AccessFlags::W_OK).is_ok();
-    if t.host.own_cgroup.is_some() || t.host.cgroups("/").iter().any(writable) {
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let unified = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let beside = std::path::Path::new("/sys/fs/cgroup").join(unified).parent().map(PathBuf::from);
+    let writable = |place: &PathBuf| nix::unistd::access(place, nix::unistd::AccessFlags::W_OK).is_ok();
+    if t.host.own_cgroup.is_some() || t.host.cgroups("/").iter().chain(&beside).any(writable) {
         return skip("the user has a cgroup of its own");
     }
     Ok(())
