@@ -3,6 +3,7 @@
 
 use crate::case::Need::{Cgroup, Controller, Root, V1, V2};
 use crate::case::{Case, Outcome, case, check, same};
+use crate::process;
 use crate::test::{Container, Test};
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ pub const CASES: &[Case] = &[
     case!(little_memory_is_enough_or_named, [Cgroup, Controller("memory")], 60),
     case!(update_changes_everything_v1, [Root, V1, Controller("memory"), Controller("cpuset")]),
     case!(update_changes_everything_v2, [Cgroup, V2, Controller("memory"), Controller("cpuset")]),
+    case!(events_tells_of_memory_that_ran_out, [Cgroup, Controller("memory")]),
 ];
 
 const MIB: u64 = 1 << 20;
@@ -78,4 +80,28 @@ fn update_changes_everything_v2(t: &Test) -> Outcome {
         ("pids", "pids.max", "66"),
     ];
     updated(t, change, &files).map(drop)
+}
+
+fn events_tells_of_memory_that_ran_out(t: &Test) -> Outcome {
+    t.needs_verb("events")?;
+    let mut config = t.sleeper();
+    config.set("linux.resources.memory", json!({ "limit": 32 * MIB }));
+    // Or the program would move to the swap.
+    if std::fs::read_to_string("/proc/swaps")?.lines().count() > 1 {
+        config.set("linux.resources.memory.swap", 32 * MIB);
+    }
+    let c = t.detached(&config)?;
+    let told = t.dir.join("events");
+    let (command, id) = (c.runtime.program.display(), &c.id);
+    let line =
+        format!("exec {command} --root {} events {id} > {}", c.runtime.state.display(), told.display());
+    let mut watching = std::process::Command::new("/bin/sh");
+    let started = process::start(watching.args(["-c", &line]), &t.dir)?;
+    // It says nothing when it listens: until then memory runs out again.
+    process::until("events says that memory ran out", || {
+        c.exec(&["/probe", "memory", "200"])?.exits(128 + 9)?;
+        Ok(std::fs::read_to_string(&told)?.contains(r#""type":"oom""#))
+    })?;
+    c.delete_force()?.ok()?;
+    started.finish(std::time::Duration::from_secs(10))?.ok().map(drop)
 }
