@@ -69,7 +69,7 @@ fn object(step: &Step<Text>) -> String {
         | MaskPath { path, .. }
         | ReadonlyPath { path }
         | OpenRoot { path }
-        | Chdir { path } => path.first(),
+        | Chdir { path, .. } => path.first(),
         JoinCgroup { tasks, .. } => tasks.first(),
         SetHostname { name } | SetDomainname { name } => name.first(),
         Setns { namespaces, .. } | Unshare { namespaces } | Clone { namespaces } => {
@@ -124,6 +124,7 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
         (Chdir { .. }, "openat2", Errno::ELOOP) => {
             "process.cwd leads through a magic link, which could lie outside the container"
         }
+        (Chdir { .. }, "openat2", Errno::ENOENT) => "the directory is not in the container; exec makes none",
         (OpenConsole { .. }, _, Errno::ENOENT | Errno::ENODEV) => {
             "a terminal needs a devpts mount at /dev/pts"
         }

@@ -183,7 +183,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
 
     // --- stage2: the container's init -----------------------------------------------------------
     if namespaces.user.is_some() {
-        become_root(&mut plan, host);
+        become_root(&mut plan, host.rootless() || host.groups_are_fixed || process::keeps_groups(spec));
     }
     if needs_scratch {
         plan.push("root.path", Step::UnlockRoot);
@@ -221,7 +221,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     mask(&mut plan, &linux, &mounts);
     if root.readonly().unwrap_or(false) {
         // A missing working directory is made while that can be done.
-        plan.push("process.cwd", Step::Chdir { path: Text::path(process.cwd()) });
+        plan.push("process.cwd", Step::Chdir { path: Text::path(process.cwd()), make: true });
     }
     finish_root(&mut plan, root.readonly().unwrap_or(false), &propagation);
     if console {
@@ -232,6 +232,8 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         env: environment(process, request),
         host,
         in_user_namespace: namespaces.user.is_some(),
+        keeps_groups: process::keeps_groups(spec),
+        is_init: true,
     };
     process::identity(&mut plan, process, &work, filter)?;
     if spec.process().is_some() {
@@ -337,9 +339,9 @@ fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {
     }
 }
 
-/// Root of the user namespace, without the caller's groups where they may be given up.
-fn become_root(plan: &mut Plan, host: &Host) {
-    if !host.rootless() && !host.groups_are_fixed {
+/// Root of the user namespace, without the caller's groups unless they stay.
+fn become_root(plan: &mut Plan, groups_stay: bool) {
+    if !groups_stay {
         plan.push("linux.uidMappings", Step::SetGroups { groups: Text::data([]) });
     }
     plan.push("linux.uidMappings", Step::SetIds { uid: 0, gid: 0 });

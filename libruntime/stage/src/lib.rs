@@ -269,9 +269,10 @@ pub enum Step<T> {
     SetUmask {
         mask: u32,
     },
-    /// Enters a directory below the root, making it where it is missing.
+    /// Enters a directory below the root; `make` is for one that is missing.
     Chdir {
         path: T,
+        make: bool,
     },
     /// Looks the home directory of a user up in the container's `etc/passwd`, for [`Step::Exec`].
     FindHome {

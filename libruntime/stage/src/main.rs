@@ -145,7 +145,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         SetPersonality { persona } => identity::set_personality(persona),
         SetMemoryPolicy { mode, nodes } => identity::set_memory_policy(mode, nodes),
         SetUmask { mask } => identity::set_umask(mask),
-        Chdir { path } => nodes::chdir(state.root, path),
+        Chdir { path, make } => nodes::chdir(state.root, path, make),
         FindHome { uid } => nodes::find_home(state, uid),
         SetGroups { groups } => identity::set_groups(groups),
         SetIds { uid, gid } => identity::set_ids(uid, gid),

@@ -368,7 +368,7 @@ fn a_readonly_root_becomes_so_after_everything_is_in_it() {
             + root.path: AttachRootfs { host_path: "/srv/image", propagation: slave }
             after root.path: PivotRoot
             + linux.readonlyPaths[0]: ReadonlyPath { path: "/etc" }
-            + process.cwd: Chdir { path: "/" }
+            + process.cwd: Chdir { path: "/", make: true }
             + root.readonly: SetAttributes { target: "/", attrs: Attrs { set: ro } }
         "#]],
     );
