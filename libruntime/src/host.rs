@@ -16,7 +16,7 @@ const OLDEST_KERNEL: (u32, u32) = (5, 14);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lsm {
     AppArmor,
-    SeLinux,
+    SELinux,
 }
 
 /// A cgroup hierarchy as a container's `cgroup` mount shows it.
@@ -115,7 +115,7 @@ impl Host {
 
     fn probe_selinux(&mut self) {
         if Path::new("/sys/fs/selinux/enforce").exists() {
-            self.lsms.insert(Lsm::SeLinux);
+            self.lsms.insert(Lsm::SELinux);
         }
     }
 

@@ -301,7 +301,7 @@ impl Mounts {
 /// The label of new filesystems. A host without SELinux has no labels that could be wrong.
 fn mount_label<'a>(plan: &mut Plan, spec: &'a Spec, host: &Host) -> Option<&'a str> {
     let label = spec.linux().as_ref()?.mount_label().as_deref().filter(|label| !label.is_empty())?;
-    if host.lsms.contains(&Lsm::SeLinux) {
+    if host.lsms.contains(&Lsm::SELinux) {
         return Some(label);
     }
     plan.warn("linux.mountLabel", format!("SELinux is not active on this host: no mount gets {label}"));

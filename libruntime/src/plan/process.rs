@@ -261,7 +261,7 @@ fn labels(plan: &mut Plan, process: &Process, host: &Host) -> Result<()> {
         plan.push("process.apparmorProfile", Step::WriteProcess { path: Text::of(path), value });
     }
     if let Some(label) = label {
-        lacks(host, Lsm::SeLinux, "process.selinuxLabel")?;
+        lacks(host, Lsm::SELinux, "process.selinuxLabel")?;
         let value = Text::data(label.as_bytes());
         plan.push("process.selinuxLabel", Step::WriteProcess { path: Text::of("attr/exec"), value });
     }

@@ -286,7 +286,7 @@ fn a_label_is_refused_where_the_security_module_is_not_active() {
     check(
         r#"{"process": {"selinuxLabel": "a:b:c:s0"}}"#,
         expect![[r#"
-            SeLinux is not active on this host, at process.selinuxLabel; hint: remove the property, or boot with this security module
+            SELinux is not active on this host, at process.selinuxLabel; hint: remove the property, or boot with this security module
         "#]],
     );
     check(
@@ -323,7 +323,7 @@ fn a_profile_is_written_for_the_next_exec_before_privileges_go() {
 #[test]
 fn a_selinux_label_is_that_of_the_keyring_too() {
     check_on(
-        |given| given.host.lsms = [crate::host::Lsm::SeLinux].into(),
+        |given| given.host.lsms = [crate::host::Lsm::SELinux].into(),
         r#"{"process": {"selinuxLabel": "a:b:c:s0"}}"#,
         expect![[r#"
             after SetSid
