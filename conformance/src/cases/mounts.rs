@@ -339,7 +339,9 @@ fn bind_without_propagation_lets_nothing_out(t: &Test) -> Outcome {
 fn propagation_slave(t: &Test) -> Outcome {
     let root = Some("rslave");
     same("in the container, on the host", exchange(t, root, &["rbind", "rslave"])?, (true, false))?;
-    same("in the container, on the host", exchange(t, root, &["bind", "slave"])?, (true, false))
+    same("in the container, on the host", exchange(t, root, &["bind", "slave"])?, (true, false))?;
+    // What is said of the root is not said of other mounts.
+    same("in the container, on the host", exchange(t, Some("private"), &["rbind", "rslave"])?, (true, false))
 }
 
 fn propagation_shared(t: &Test) -> Outcome {

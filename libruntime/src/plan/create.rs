@@ -294,12 +294,13 @@ struct Propagation {
 fn root_propagation(linux: &Linux) -> Propagation {
     let asked = linux.rootfs_propagation().as_deref().unwrap_or_default();
     let (shared, slave, private) = (libc::MS_SHARED, libc::MS_SLAVE, libc::MS_PRIVATE);
-    match asked.strip_prefix('r').unwrap_or(asked) {
+    let (all, asked) = asked.strip_prefix('r').map_or((false, asked), |asked| (true, asked));
+    // What is asked of the root alone leaves a mount its own option, which may be rslave.
+    let namespace = if all { private } else { slave };
+    match asked {
         "shared" => Propagation { namespace: shared, setup: private, root: shared, shared: true },
-        "private" => Propagation { namespace: private, setup: private, root: 0, shared: false },
-        "unbindable" => {
-            Propagation { namespace: private, setup: private, root: libc::MS_UNBINDABLE, shared: false }
-        }
+        "private" => Propagation { namespace, setup: private, root: 0, shared: false },
+        "unbindable" => Propagation { namespace, setup: private, root: libc::MS_UNBINDABLE, shared: false },
         _ => Propagation { namespace: slave, setup: slave, root: 0, shared: false },
     }
 }

@@ -347,10 +347,8 @@ fn rootfs_propagation_is_of_the_root_and_of_the_whole_namespace() {
     check(
         "unbindable",
         expect![[r#"
-            after linux.namespaces: Unshare
-            - linux.rootfsPropagation: SetPropagation { propagation: slave }
+            after linux.rootfsPropagation: SetPropagation
             - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
-            + linux.rootfsPropagation: SetPropagation { propagation: private }
             + root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: private }
             after root.path: PivotRoot
             + linux.rootfsPropagation: SetAttributes { target: "/", attrs: Attrs { propagation: unbindable } }
