@@ -5,7 +5,7 @@ use crate::create::{prepare_spec, take_off};
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::parent::{self, Child};
 use crate::state::{Directory, State};
-use crate::{hooks, network, notify, resctrl, sys};
+use crate::{config, hooks, network, notify, resctrl, sys};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
@@ -234,7 +234,7 @@ impl Container {
         self.await_program(connection.as_fd())?;
         let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
         let state = self.hook_state(Status::Running);
-        if poststart_may_fail(&self.state.oci_version) {
+        if config::is_before(&self.state.oci_version, 3) {
             return Ok(hooks::run_each(after, "hooks.poststart", &state));
         }
         hooks::run_all(after, "hooks.poststart", &state, None).inspect_err(|_| self.end_init())?;
@@ -397,10 +397,12 @@ impl Container {
         // As it is now: another process may have changed it.
         let old = self.directory.read_spec()?;
         let before = old.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
-        let new = with_resources(&old, &merged(&before, resources)?)?;
+        let mut resources = resources.clone();
+        config::resources::as_of(&self.state.oci_version, &mut resources);
+        let new = with_resources(&old, &merged(&before, &resources)?)?;
         // First, because the disk may be full.
         self.directory.replace_spec(&new)?;
-        self.state.cgroup.update(&before, resources).inspect_err(|_| {
+        self.state.cgroup.update(&before, &resources).inspect_err(|_| {
             // The error to report is the first one.
             let _ = self.directory.replace_spec(&old);
         })
@@ -481,12 +483,6 @@ fn with_resources(spec: &Spec, resources: &LinuxResources) -> Result<Spec> {
     let mut object = serde_json::to_value(spec).map_err(failed)?;
     object["linux"]["resources"] = serde_json::to_value(resources).map_err(failed)?;
     serde_json::from_value(object).map_err(failed)
-}
-
-/// Before 1.3 the spec had the failures of these hooks logged, and no more.
-fn poststart_may_fail(oci_version: &str) -> bool {
-    let mut numbers = oci_version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) < (Some(1), Some(3))
 }
 
 pub(crate) fn user_name(uid: u32) -> String {
