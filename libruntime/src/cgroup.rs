@@ -52,6 +52,20 @@ const AT_PATH: &str = "linux.cgroupsPath";
 /// How long a removal waits for processes that are still exiting.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Who makes the cgroup of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// The library, in the cgroup filesystems.
+    #[default]
+    Cgroupfs,
+    /// systemd, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
+    Systemd,
+    /// Nobody: the container stays in the caller's cgroup. Limits are refused, device rules are not
+    /// enforced, and its processes cannot be listed or paused.
+    None,
+}
+
 /// Where one container's cgroup is: a directory in each hierarchy of the host.
 ///
 /// A planned cgroup need not exist. After [`Cgroup::create`] the value is what must be stored: on a
@@ -108,6 +122,11 @@ impl Cgroup {
             })
             .collect::<Result<_>>()?;
         Ok(Self { hierarchies, optional: given.is_none(), unit: None })
+    }
+
+    /// For [`CgroupDriver::None`].
+    pub fn none() -> Self {
+        Self { hierarchies: Vec::new(), optional: true, unit: None }
     }
 
     /// Where no path was asked for, a caller without the host's privileges does without the
@@ -281,8 +300,8 @@ impl Cgroup {
         }
     }
 
-    /// An unprivileged caller may use no hierarchy: there is no cgroup, and nothing lists, freezes or
-    /// kills all of the container's processes.
+    /// None was wanted, or an unprivileged caller may use no hierarchy: nothing lists, freezes or kills
+    /// all of the container's processes.
     pub fn is_none(&self) -> bool {
         self.hierarchies.is_empty()
     }

@@ -1,6 +1,6 @@
 //! A container that exists: what its state is, and the verbs on it.
 
-use crate::cgroup::{OomEvents, Stats, merged, network_of};
+use crate::cgroup::{Cgroup, OomEvents, Stats, merged, network_of};
 use crate::create::{prepare_spec, take_off};
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::parent::{self, Child};
@@ -285,14 +285,8 @@ impl Container {
         // With its own pid namespace, all end with init.
         let with_init = all && signal == libc::SIGKILL && self.state.cgroup.is_none();
         let all = all && !(with_init && self.has_own(LinuxNamespaceType::Pid)?);
-        if all && self.state.cgroup.is_none() {
-            return Err(Error::unsupported(format!(
-                "container {} has no cgroup to find its processes in",
-                self.id()
-            )));
-        }
         if all {
-            return self.state.cgroup.kill_all(signal);
+            return self.cgroup_of_all()?.kill_all(signal);
         }
         let pidfd = self.open_init()?;
         sys::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|errno| match errno {
@@ -385,7 +379,18 @@ impl Container {
 
     /// The pids of all its processes, as the caller sees them.
     pub fn processes(&self) -> Result<Vec<i32>> {
-        self.state.cgroup.pids(true)
+        self.cgroup_of_all()?.pids(true)
+    }
+
+    /// The cgroup, where its processes have one of their own.
+    fn cgroup_of_all(&self) -> Result<&Cgroup> {
+        match self.state.cgroup.is_none() {
+            true => Err(Error::unsupported(format!(
+                "container {} has no cgroup to find its processes in",
+                self.id()
+            ))),
+            false => Ok(&self.state.cgroup),
+        }
     }
 
     /// Changes its limits, all or none; what `resources` does not name stays. They are remembered.

@@ -46,7 +46,7 @@ mod userns;
 
 #[doc(hidden)] // for the command's default directory
 pub use cgroup::has_host_root;
-pub use cgroup::{Oom, OomEvents, Stats};
+pub use cgroup::{CgroupDriver, Oom, OomEvents, Stats};
 pub use check::{Check, Level, Report, check};
 pub use config::{Config, check_id, parse_process, parse_resources};
 pub use console::{receive_terminal, set_terminal_size, terminal_size};

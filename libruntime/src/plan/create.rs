@@ -2,6 +2,7 @@
 
 use super::mounts::Mounts;
 use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
+use crate::cgroup::CgroupDriver;
 use crate::config::sysctl::key_path;
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
@@ -32,7 +33,7 @@ pub struct Request {
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     #[serde(default)]
-    pub systemd_cgroup: bool,
+    pub cgroup_driver: CgroupDriver,
     /// It is connected to networks beside those of its annotations.
     #[serde(default)]
     pub network_requested: bool,
