@@ -52,20 +52,6 @@ const AT_PATH: &str = "linux.cgroupsPath";
 /// How long a removal waits for processes that are still exiting.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Who makes the cgroup of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CgroupDriver {
-    /// The library, in the cgroup filesystems.
-    #[default]
-    Cgroupfs,
-    /// systemd, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
-    Systemd,
-    /// Nobody: the container stays in the caller's cgroup. Limits are refused, device rules are not
-    /// enforced, and its processes cannot be listed or paused.
-    None,
-}
-
 /// Where one container's cgroup is: a directory in each hierarchy of the host.
 ///
 /// A planned cgroup need not exist. After [`Cgroup::create`] the value is what must be stored: on a
@@ -124,7 +110,7 @@ impl Cgroup {
         Ok(Self { hierarchies, optional: given.is_none(), unit: None })
     }
 
-    /// For [`CgroupDriver::None`].
+    /// For a container that stays in the caller's.
     pub fn none() -> Self {
         Self { hierarchies: Vec::new(), optional: true, unit: None }
     }

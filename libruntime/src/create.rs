@@ -1,7 +1,7 @@
 //! `create`: a container from its bundle, up to the moment before its program runs.
 //! What has been made so far is undone when anything fails.
 
-use crate::cgroup::{Cgroup, CgroupDriver, Layout, NewDirs};
+use crate::cgroup::{Cgroup, Layout, NewDirs};
 use crate::config::Config;
 use crate::container::{Container, Status};
 use crate::error::{Error, Finding, Result};
@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::network::{self, Network};
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::plan::Plan;
-use crate::plan::create::Request;
+use crate::plan::create::{CgroupDriver, Request};
 use crate::seccomp::{self, Filter};
 use crate::state::{Directory, ProcessId, State};
 use crate::{hooks, netdevices, plan, readiness, resctrl};

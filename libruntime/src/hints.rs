@@ -107,11 +107,7 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
         (Mount { strict: true, .. }, "openat2", Errno::ELOOP) => {
             "the destination has a symbolic link in it, which an image could use to hide where procfs or sysfs goes"
         }
-        (
-            Mount { .. } | MoveMount { .. } | MakeNode { .. } | Chdir { .. },
-            "mkdirat" | "mknodat",
-            Errno::EROFS,
-        ) => {
+        (_, "mkdirat" | "mknodat", Errno::EROFS) => {
             "the destination is missing and its filesystem is read-only; make it in the image, or mount something writable there first"
         }
         (Mount { .. }, "fsopen", Errno::ENODEV) => "this kernel has no filesystem of this type",

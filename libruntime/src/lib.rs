@@ -46,7 +46,7 @@ mod userns;
 
 #[doc(hidden)] // for the command's default directory
 pub use cgroup::has_host_root;
-pub use cgroup::{CgroupDriver, Oom, OomEvents, Stats};
+pub use cgroup::{Oom, OomEvents, Stats};
 pub use check::{Check, Level, Report, check};
 pub use config::{Config, check_id, parse_process, parse_resources};
 pub use console::{receive_terminal, set_terminal_size, terminal_size};
@@ -57,5 +57,6 @@ pub use features::features;
 pub use join::{Exec, Executed};
 pub use network::{Address, Attached, Attachment, Dns, Network, Protocol, Publish, Route, Subnet};
 pub use oci_spec::runtime::{Process, Spec};
+pub use plan::create::CgroupDriver;
 pub use readiness::Readiness;
 pub use state::now;

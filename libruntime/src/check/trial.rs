@@ -3,10 +3,11 @@
 //! It goes through all of `create`, so what this says is what a user would see.
 
 use super::{Check, told};
-use crate::cgroup::{Cgroup, CgroupDriver};
+use crate::cgroup::Cgroup;
 use crate::container::Container;
 use crate::create::{Create, create};
 use crate::error::{Error, Result};
+use crate::plan::create::CgroupDriver;
 use serde_json::json;
 use std::fs;
 use std::io::ErrorKind;

@@ -2,7 +2,6 @@
 
 use super::mounts::Mounts;
 use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
-use crate::cgroup::CgroupDriver;
 use crate::config::sysctl::key_path;
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
@@ -20,6 +19,20 @@ pub struct NetworkFile {
     pub at: String,
     pub source: PathBuf,
     pub destination: String,
+}
+
+/// Who makes the cgroup of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// The library, in the cgroup filesystems.
+    #[default]
+    Cgroupfs,
+    /// systemd, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
+    Systemd,
+    /// Nobody: the container stays in the caller's cgroup. Limits are refused, device rules are not
+    /// enforced, and its processes cannot be listed or paused.
+    None,
 }
 
 /// What the caller asks for beside the configuration.
