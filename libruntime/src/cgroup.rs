@@ -115,6 +115,15 @@ impl Cgroup {
         Self { hierarchies: Vec::new(), optional: true, unit: None }
     }
 
+    /// The caller's own, as far as it can be seen.
+    pub fn of_caller(layout: &Layout) -> Self {
+        let hierarchy = |mount: &Mount| {
+            let dir = below(mount, &mount.own).ok()?;
+            Some(Hierarchy { mount: mount.point.clone(), dir, controllers: mount.controllers.clone() })
+        };
+        Self { hierarchies: layout.mounts.iter().filter_map(hierarchy).collect(), ..Self::none() }
+    }
+
     /// Where no path was asked for, a caller without the host's privileges does without the
     /// hierarchies that are not his, so that nothing is planned with them.
     pub fn without_refused(mut self) -> Self {

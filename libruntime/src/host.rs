@@ -182,7 +182,9 @@ fn cgroup_mounts(layout: &Layout, cgroup: &Cgroup) -> Vec<CgroupMount> {
         options.extend(controllers.iter().cloned());
         let links =
             controllers.iter().filter(|link| **link != name && !link.contains('=')).cloned().collect();
-        Some(CgroupMount { host_path: paths.get(key)?.clone(), name, v2, options, links })
+        // In a hierarchy where it has none of its own, it is in the caller's.
+        let host_path = paths.get(key).cloned().or_else(|| Cgroup::of_caller(layout).paths().remove(key))?;
+        Some(CgroupMount { host_path, name, v2, options, links })
     };
     layout.mount_points().filter_map(mount).collect()
 }

@@ -2,7 +2,7 @@
 //! user namespace that maps one id (see bundle.rs).
 
 use crate::case::Need::Rootless;
-use crate::case::{Case, Outcome, case, check, same};
+use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::process;
 use crate::test::{Test, strings};
 use serde_json::json;
@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     case!(ids_of_others_are_refused, [Rootless]),
     case!(supplementary_groups_that_cannot_be_set_are_refused, [Rootless]),
     case!(limits_without_a_cgroup_are_refused, [Rootless]),
+    case!(a_cgroup_mount_shows_the_hosts_hierarchies, [Rootless]),
     case!(a_device_is_a_bind_or_refused, [Rootless]),
     case!(sysfs_without_a_network_namespace_is_refused_or_bound, [Rootless]),
     case!(the_default_state_directory_is_the_users, [Rootless]),
@@ -62,6 +63,20 @@ fn limits_without_a_cgroup_are_refused(t: &Test) -> Outcome {
     config.set("linux.resources", json!({ "pids": { "limit": 10 } }));
     t.run(&config)?.refused()?;
     Ok(())
+}
+
+/// Also where no cgroup is the user's own.
+fn a_cgroup_mount_shows_the_hosts_hierarchies(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.remove("linux.cgroupsPath").mount(
+        "/sys/fs/cgroup",
+        "cgroup",
+        "cgroup",
+        &["ro", "nosuid", "noexec"],
+    );
+    let seen = t.script(&config, "ls /sys/fs/cgroup")?;
+    let wanted = if t.host.unified { "cgroup.procs" } else { "pids" };
+    contains("files", &seen, wanted)
 }
 
 fn a_device_is_a_bind_or_refused(t: &Test) -> Outcome {
