@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[
     case!(the_same_type_twice_is_refused),
     case!(no_namespaces_at_all_leaves_the_host_alone, [Root]),
     case!(user_namespace_has_the_maps, [Root]),
+    case!(filesystems_of_a_user_namespace_are_its_roots, [Root]),
     case!(user_namespace_with_several_map_lines, [Root]),
     case!(user_namespace_without_maps_is_refused, [Root]),
     case!(user_namespace_owns_the_other_namespaces, [Root]),
@@ -207,6 +208,14 @@ fn user_namespace_has_the_maps(t: &Test) -> Outcome {
     }
     check!(probe["ns"]["user"] != of_host("user")?.as_str(), "the user namespace is the host's");
     same("uid", probe["uid"][0].as_i64(), Some(0))
+}
+
+fn filesystems_of_a_user_namespace_are_its_roots(t: &Test) -> Outcome {
+    let config = mapped(t);
+    for place in ["/dev/mqueue", "/dev/shm", "/dev", "/proc/sys/fs/mqueue"] {
+        same(place, t.script(&config, &format!("stat -c %u {place}"))?.trim(), "0")?;
+    }
+    Ok(())
 }
 
 fn user_namespace_with_several_map_lines(t: &Test) -> Outcome {

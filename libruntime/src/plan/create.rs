@@ -190,14 +190,17 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     // The mount namespace is made again where it must belong to the user namespace.
     let mount_again = if needs_scratch { Ns::Mount as u64 } else { 0 };
-    plan.push(
-        "linux.namespaces",
-        Step::Clone { namespaces: NamespaceFlags(namespaces.cloned() | mount_again) },
-    );
+    // The root directory of mqueue is that user's who makes the namespace.
+    let as_root = if namespaces.user.is_some() { namespaces.cloned() & Ns::Ipc as u64 } else { 0 };
+    let cloned = namespaces.cloned() & !as_root | mount_again;
+    plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(cloned) });
 
     // --- stage2: the container's init -----------------------------------------------------------
     if namespaces.user.is_some() {
         become_root(&mut plan, host.rootless() || host.groups_are_fixed || process::keeps_groups(spec));
+    }
+    if as_root != 0 {
+        plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(as_root) });
     }
     if needs_scratch {
         plan.push("root.path", Step::UnlockRoot);

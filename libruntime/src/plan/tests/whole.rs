@@ -145,8 +145,9 @@ fn the_plan_of_a_rootless_config() {
             linux.devices: OpenDevice { source: Source(7), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
             root.path: AttachRootfs { host_path: "/home/u/merged", propagation: slave }
             linux.namespaces[5]: Setns { fd: Fd(3), namespaces: network }
-            linux.namespaces: Clone { namespaces: uts+ipc+pid }
+            linux.namespaces: Clone { namespaces: uts+pid }
             linux.uidMappings: SetIds { uid: 0, gid: 0 }
+            linux.namespaces: Unshare { namespaces: ipc }
             root.path: OpenRoot { path: "." }
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
