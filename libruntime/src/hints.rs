@@ -62,7 +62,9 @@ fn object(step: &Step<Text>) -> String {
         | PrivateParent { host_path }
         | AttachRootfs { host_path, .. }
         | AttachRootfsInScratch { host_path, .. } => host_path.first(),
-        Mount { fstype, target, .. } => format!("{} at {}", fstype.first(), target.first()),
+        Mount { fstype, target, .. } | MountByText { fstype, target, .. } => {
+            format!("{} at {}", fstype.first(), target.first())
+        }
         MoveMount { target, .. } | SetAttributes { target, .. } => target.first(),
         MakeNode { path, .. }
         | Symlink { path, .. }
@@ -110,8 +112,10 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
         (_, "mkdirat" | "mknodat", Errno::EROFS) => {
             "the destination is missing and its filesystem is read-only; make it in the image, or mount something writable there first"
         }
-        (Mount { .. }, "fsopen", Errno::ENODEV) => "this kernel has no filesystem of this type",
-        (Mount { .. }, "fsconfig", Errno::EINVAL) => {
+        (Mount { .. } | MountByText { .. }, "fsopen" | "mount", Errno::ENODEV) => {
+            "this kernel has no filesystem of this type"
+        }
+        (Mount { .. } | MountByText { .. }, "fsconfig" | "mount", Errno::EINVAL) => {
             "the filesystem does not take one of these options, or not this value"
         }
         (Mount { .. }, "fsconfig", Errno::EPERM) => {

@@ -165,6 +165,14 @@ pub enum Step<T> {
         copy_up: bool,
         strict: bool,
     },
+    /// The same by mount(2), which takes longer values; `options` is one text.
+    MountByText {
+        fstype: T,
+        source: T,
+        options: T,
+        target: T,
+        flags: MountFlags,
+    },
     /// Attaches a source.
     MoveMount {
         source: Source,

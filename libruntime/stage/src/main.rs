@@ -114,6 +114,10 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             mounts::set_attributes(mount, attrs)?;
             mounts::attach(state.root, mount, Missing::Directory, target, strict)
         }
+        MountByText { fstype, source, options, target, flags } => {
+            let place = paths::ensure(state.root, target, Missing::Directory, false)?;
+            mounts::mount_by_text(state.procfs(), (fstype, source, options), place, flags.0)
+        }
         MoveMount { source, target, strict } => {
             mounts::attach_source(state.root, state.take_source(source)?, target, strict)
         }

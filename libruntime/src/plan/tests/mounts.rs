@@ -68,6 +68,28 @@ fn options_of_the_superblock_go_to_the_filesystem() {
 }
 
 #[test]
+fn options_that_are_too_long_for_fsconfig_go_to_mount() {
+    let long = "/layer".repeat(50);
+    let mount = format!(
+        r#"{{"mounts": [{{"destination": "/data", "type": "overlay", "source": "overlay",
+            "options": ["nodev", "lowerdir={long}", "index=off", "volatile"]}}]}}"#
+    );
+    check(
+        &mount,
+        expect![[r#"
+            after JoinSessionKeyring
+            + mounts[0]: MountByText { fstype: "overlay", source: "overlay", options: "lowerdir=/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer,index=off,volatile", target: "/data", flags: nodev }
+        "#]],
+    );
+    check(
+        &mount.replace("nodev", "shared"),
+        expect![[r#"
+            shared or unbindable with an option of over 255 bytes, at mounts[0].options
+        "#]],
+    );
+}
+
+#[test]
 fn options_that_mean_nothing_here_change_nothing() {
     tmpfs(
         r#""defaults", "silent", "loud", "iversion", "noiversion", "nofail""#,
