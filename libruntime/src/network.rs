@@ -25,6 +25,8 @@ mod bridge;
 mod claims;
 mod elements;
 mod firewall;
+#[cfg(test)]
+mod firewall_tests;
 mod names;
 pub(crate) mod netlink;
 mod pasta;
@@ -234,6 +236,13 @@ fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
         network: network.clone(),
         addresses: Vec::new(),
         gateways: Vec::new(),
+    }
+}
+
+/// Begins with what takes longest of [`tear_down`]. A failure of it is that one's to tell.
+pub(crate) fn begin_tear_down(store: &Path, id: &str) {
+    if let Ok(Some(attached)) = read_record(store, id) {
+        let _ = firewall::close(&attached);
     }
 }
 

@@ -37,40 +37,56 @@ pub(super) struct Element {
 /// Adds them for good. One that is there already is fine, but with another value it is EEXIST.
 pub(super) fn add(elements: &[Element]) -> Result<()> {
     let new = |some: &[Element]| some.iter().map(|one| one.body(&[])).collect::<Vec<_>>();
-    elements.chunks(BATCH).try_for_each(|some| transaction(None, libc::NFT_MSG_NEWSETELEM, &new(some)).map(drop))
+    elements
+        .chunks(BATCH)
+        .try_for_each(|some| transaction(None, libc::NFT_MSG_NEWSETELEM, &new(some)).map(drop))
 }
 
 /// Removes them. One that is not there is fine, and one with another value is not ours.
 ///
 /// Who deletes an element waits for an RCU grace period when he closes his socket, 10 to 30 ms; for one
 /// that expires nobody does. So they expire now, and we wait for that, less than a tick of the kernel.
-/// Before Linux 6.12 one that was there does not, nor in a table of an older onggi; it is deleted.
+/// Before Linux 6.12 one that is there does not, nor in a table of an older onggi; it is deleted.
 pub(super) fn remove(elements: &[Element]) -> Result<()> {
-    for some in elements.chunks(BATCH) {
-        let mut socket = Netlink::netfilter()?;
-        let mut staying = Vec::new();
-        for element in expire(some) {
-            if !element.has_ended(&mut socket)? {
-                staying.push(element.any_value());
+    expire(elements)?;
+    let mut socket = Netlink::netfilter()?;
+    let mut staying = Vec::new();
+    for element in elements {
+        let found = loop {
+            match element.find(&mut socket)? {
+                Found::Ending => sleep(Duration::from_micros(200)),
+                other => break other,
             }
-        }
-        if !staying.is_empty() {
-            transaction(None, libc::NFT_MSG_DELSETELEM, &staying)?;
+        };
+        if found == Found::Ours {
+            staying.push(element.any_value());
         }
     }
+    staying.chunks(BATCH).try_for_each(|some| transaction(None, libc::NFT_MSG_DELSETELEM, some).map(drop))
+}
+
+/// Begins to remove them.
+pub(super) fn expire(elements: &[Element]) -> Result<()> {
+    let mut socket = Netlink::netfilter()?;
+    let mut ours = Vec::new();
+    for element in elements {
+        if element.find(&mut socket)? == Found::Ours {
+            ours.push(element.expiring());
+        }
+    }
+    // Where the table knows no end of an element it stays, which is found.
+    ours.chunks(BATCH).for_each(|some| drop(transaction(None, libc::NFT_MSG_NEWSETELEM, some)));
     Ok(())
 }
 
-/// Those of them that are ours.
-fn expire(elements: &[Element]) -> Vec<&Element> {
-    let refused = |bodies: &[Vec<u8>]| transaction(None, libc::NFT_MSG_NEWSETELEM, bodies).err();
-    let others = |error: Error| error.errno() == Some(libc::EEXIST);
-    let all: Vec<_> = elements.iter().map(Element::expiring).collect();
-    if refused(&all).is_some_and(others) {
-        // All were, for the sake of one.
-        return elements.iter().filter(|one| !refused(&[one.expiring()]).is_some_and(others)).collect();
-    }
-    elements.iter().collect()
+/// What there is with the key of an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Ours,
+    Ending,
+    /// Another value.
+    Others,
 }
 
 /// Removes the whole table if a set of it has nothing but `ours`; `None` if it is left. Other stores
@@ -119,17 +135,22 @@ impl Element {
         Self { value: Vec::new(), ..self.clone() }.body(&[])
     }
 
-    /// Whether it is gone, now or in a moment.
-    fn has_ended(&self, socket: &mut Netlink) -> Result<bool> {
-        let request = message(libc::NFT_MSG_GETSETELEM, NLM_F_ACK, &self.any_value());
-        loop {
-            match socket.exchange(&request) {
-                Err(Errno::ENOENT) => return Ok(true),
-                Ok(found) if found.iter().any(|body| expires(body)) => sleep(Duration::from_micros(200)),
-                Ok(_) => return Ok(false),
-                Err(errno) => return Err(Error::os("look into the nftables table inet onggi", errno)),
-            }
-        }
+    fn find(&self, socket: &mut Netlink) -> Result<Found> {
+        let answers = match socket.exchange(&message(libc::NFT_MSG_GETSETELEM, NLM_F_ACK, &self.any_value()))
+        {
+            // Or there is no table, or no nftables.
+            Err(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Found::Nothing),
+            other => other.map_err(|errno| Error::os("look into the nftables table inet onggi", errno))?,
+        };
+        let Some(element) = answers.iter().flat_map(|body| each(body)).next() else {
+            return Ok(Found::Nothing);
+        };
+        let value = inside(element, 0, NFTA_SET_ELEM_DATA).and_then(|data| inside(data, 0, NFTA_DATA_VALUE));
+        Ok(match inside(element, 0, NFTA_SET_ELEM_EXPIRATION) {
+            _ if value.unwrap_or_default() != self.value => Found::Others,
+            Some(_) => Found::Ending,
+            None => Found::Ours,
+        })
     }
 }
 
@@ -147,10 +168,6 @@ fn list(set: &str, elements: &[u8]) -> Vec<u8> {
 fn each(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let all = inside(body, 4, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
     attributes(all, 0).map(|(_, element)| element)
-}
-
-fn expires(body: &[u8]) -> bool {
-    each(body).any(|element| inside(element, 0, NFTA_SET_ELEM_EXPIRATION).is_some())
 }
 
 fn keys(body: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -18,9 +18,11 @@ use std::process::{Command, Stdio};
 /// Where it may be for those whose PATH is short.
 const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
+const TAKES: &str = "it takes CAP_NET_ADMIN and a kernel with nftables and its nat, fib and ct expressions";
+
 /// The table, as it is while there is a bridge. The order of rules matters. An element has no timeout
 /// but when it is removed.
-const TABLE: &str = "
+pub(super) const TABLE: &str = "
 add table inet onggi
 add set inet onggi bridges { type ifname; flags timeout; }
 add set inet onggi pairs { type ifname . ifname; flags timeout; }
@@ -83,8 +85,16 @@ pub(super) fn add(claims: &Claims, attached: &Attached) -> Result<()> {
                 let hint = "by a container of another store: see `nft list table inet onggi`";
                 return Err(Error::new(ErrorKind::AlreadyExists, text).with_hint(hint));
             }
-            _ => return done,
+            _ => return done.map_err(|error| error.with_hint(TAKES)),
         }
+    }
+}
+
+/// Begins to close the container's published ports; the kernel takes until its next tick.
+pub(super) fn close(attached: &Attached) -> Result<()> {
+    match &of_container(attached)[..] {
+        [] => Ok(()),
+        some => elements::expire(some),
     }
 }
 
@@ -105,8 +115,11 @@ pub(super) fn forget(attached: &Attached, bridges: &[&str], last: bool) -> Resul
 
 /// The sets that a bridge may be in.
 fn of_bridge(name: &str) -> [Element; 4] {
-    [("bridges", 1), ("pairs", 2), ("internal", 1), ("outward", 1)]
-        .map(|(set, times)| Element { set, key: interface(name).repeat(times), value: Vec::new() })
+    [("bridges", 1), ("pairs", 2), ("internal", 1), ("outward", 1)].map(|(set, times)| Element {
+        set,
+        key: interface(name).repeat(times),
+        value: Vec::new(),
+    })
 }
 
 fn interface(name: &str) -> Vec<u8> {
@@ -182,9 +195,7 @@ fn run(claims: &Claims, text: &str) -> Result<()> {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let first = said.lines().next().unwrap_or("no reason given").to_string();
-        return Err(Error::external(format!("nft refused the rules of a network: {first}")).with_hint(
-            "it takes CAP_NET_ADMIN and a kernel with nftables and its nat, fib and ct expressions",
-        ));
+        return Err(Error::external(format!("nft refused the rules of a network: {first}")).with_hint(TAKES));
     }
     Err(Error::unsupported("a network takes the program nft, which is not there")
         .with_hint("install nftables"))

@@ -21,7 +21,7 @@ impl Store {
         Self(path)
     }
 
-    fn start(&self, id: &str, networks: &[&str]) -> Container<'_> {
+    pub fn start(&self, id: &str, networks: &[&str]) -> Container<'_> {
         let container = Container { store: self, id: id.to_string(), netns: Namespace::new() };
         fs::create_dir_all(self.0.join(id)).unwrap();
         container.connect(networks).unwrap();
@@ -30,7 +30,7 @@ impl Store {
 
     /// The error of a container's set-up.
     #[track_caller]
-    fn refused(&self, id: &str, networks: &[&str], expected: &str) -> Error {
+    pub fn refused(&self, id: &str, networks: &[&str], expected: &str) -> Error {
         fs::create_dir_all(self.0.join(id)).unwrap();
         let container = Container { store: self, id: id.to_string(), netns: Namespace::new() };
         let before = (ip("-o link"), run("nft list ruleset"));
@@ -59,14 +59,14 @@ pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: Borro
     read_record(store, id).map(Option::unwrap)
 }
 
-struct Container<'a> {
+pub(super) struct Container<'a> {
     store: &'a Store,
     id: String,
     netns: Namespace,
 }
 
 impl Container<'_> {
-    fn connect(&self, networks: &[&str]) -> Result<Attached> {
+    pub fn connect(&self, networks: &[&str]) -> Result<Attached> {
         let parse = |(number, text): (usize, &&str)| {
             let name = format!("eth{number}");
             let at = format!("annotations[org.onggi.network.{name}]");
@@ -82,17 +82,17 @@ impl Container<'_> {
         all.find(|ip| ip.is_ipv4() == v4).unwrap()
     }
 
-    fn ip(&self) -> IpAddr {
+    pub fn ip(&self) -> IpAddr {
         self.address(0, true)
     }
 
-    fn delete(self) {
+    pub fn delete(self) {
         tear_down(&self.store.0, &self.id, false).unwrap();
         fs::remove_dir_all(self.store.0.join(&self.id)).unwrap();
     }
 
     /// Answers each connection with its own id and the peer's address.
-    fn serve(&self, port: u16) {
+    pub fn serve(&self, port: u16) {
         serve_in(&self.netns, &self.id, port);
     }
 
