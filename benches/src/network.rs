@@ -5,6 +5,7 @@
 //! of this program's own. All give a veth pair, an address, a default route and masquerading.
 
 use crate::bundle::Place;
+use crate::cgroups;
 use crate::stats::{Quartiles, quartiles};
 use serde_json::{Value, json};
 use std::fs;
@@ -52,15 +53,20 @@ fn enter(rounds: &str) -> Result<(), String> {
 }
 
 fn measure(rounds: usize) -> Result<(), String> {
-    let place = Place::new(&format!("{}network-{}", crate::PREFIX, std::process::id()))?;
+    let hierarchies = cgroups::hierarchies()?;
+    cgroups::remove_stale(&hierarchies, crate::PREFIX, &std::env::temp_dir());
+    let name = format!("{}{}", crate::PREFIX, std::process::id());
+    let place = Place::new(&name)?;
+    // Runtimes remove a container's cgroup, but not what they made above it.
+    let parent = cgroups::Parent::new(&hierarchies, &name)?;
     // Named namespaces and leases of plugins, which are gone with our mounts.
     shell(
         "mkdir -p /run/netns /var/lib/cni && mount -t tmpfs none /run/netns && mount -t tmpfs none /var/lib/cni",
     )?;
     shell("mount --make-shared /run/netns && ip link set lo up")?;
-    let mut works = onggi(&place)?;
+    let mut works = onggi(&place, &parent.name)?;
     works.extend(plugin()?);
-    works.extend(podman(&place)?);
+    works.extend(podman(&place, &parent.name)?);
     for round in 0..=rounds {
         for work in &mut works {
             std::thread::sleep(REST);
@@ -130,9 +136,8 @@ fn onggi_command(place: &Place) -> Result<String, String> {
 }
 
 /// A bridge that another container is on, and one that comes and goes with the container.
-fn onggi(place: &Place) -> Result<Vec<Work>, String> {
+fn onggi(place: &Place, cgroup: &str) -> Result<Vec<Work>, String> {
     let onggi = onggi_command(place)?;
-    let cgroup = format!("{}network", crate::PREFIX);
     let holder = place
         .bundle("holder", &place.config(&format!("{cgroup}/holder"), &["sleep", "1000"], true, false))?;
     let bundle = place.bundle("true", &place.config(&format!("{cgroup}/true"), &["true"], true, false))?;
@@ -173,7 +178,7 @@ fn plugin() -> Result<Option<Work>, String> {
     Ok(Some(work))
 }
 
-fn podman(place: &Place) -> Result<Vec<Work>, String> {
+fn podman(place: &Place, cgroup: &str) -> Result<Vec<Work>, String> {
     let netavark = ["/usr/lib/podman/netavark", "/usr/libexec/podman/netavark"];
     if !netavark.iter().any(|path| Path::new(path).exists())
         || run(&mut words("podman --version"), None).is_err()
@@ -198,7 +203,8 @@ fn podman(place: &Place) -> Result<Vec<Work>, String> {
     let tar = dir.join("image.tar");
     shell(&format!("tar -C {} -cf {} .", place.root().display(), tar.display()))?;
     run(&mut podman(&format!("import {} bench", tar.display())), None)?;
-    let options = "run --rm --pull=never --ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024";
+    let limits = "--ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024";
+    let options = format!("run --rm --pull=never {limits} --cgroup-parent=/{cgroup}");
     let run = |network: &str| vec![(podman(&format!("{options} --network={network} bench /bin/true")), None)];
     Ok(vec![
         Work::new("podman run, without a network", run("none")),
