@@ -22,9 +22,10 @@ pub const CASES: &[Case] = &[
     case!(kill_9_in_the_middle_leaves_nothing_behind_a_delete, [Root], 240),
 ];
 
+const NAME: &str = "org.onggi.network.eth0";
+
 /// Whether `create` with these networks fails with this text, the annotation's name and no trace.
 fn refused(t: &Test, network: &str, expected: &str) -> Outcome {
-    const NAME: &str = "org.onggi.network.eth0";
     let before = picture(t)?;
     let mut config = t.sleeper();
     config.set("annotations", json!({ NAME: network }));
@@ -106,8 +107,9 @@ fn an_exhausted_pool_is_refused(t: &Test) -> Outcome {
 fn refused_behind(t: &Test, prepare: &str, expected: &[&str]) -> Outcome {
     needs(t, &["unshare", "setpriv"])?;
     let before = picture(t)?;
-    let container = t.container(&t.sleeper())?;
-    let create = container.bundle_command("create", &["--network", "bridge=one"]);
+    let mut config = t.sleeper();
+    config.set("annotations", json!({ NAME: "bridge=one" }));
+    let create = t.container(&config)?.bundle_command("create", &[]);
     let words: Vec<_> = create.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
     let script = prepare.replace("RUNTIME", &format!("{} \"$@\"", t.runtime.program.display()));
     let mut command = Command::new("sh");
@@ -116,18 +118,19 @@ fn refused_behind(t: &Test, prepare: &str, expected: &[&str]) -> Outcome {
     for part in expected {
         contains("the error", &output.text(), part)?;
     }
+    same("the annotation", output.text().matches(&format!("annotations[{NAME}]")).count(), 1)?;
     as_before(t, &before)
 }
 
 fn without_nft_a_network_is_refused(t: &Test) -> Outcome {
     let hide = "exec unshare -m sh -c 'for d in /usr/sbin /sbin /usr/local/sbin; do
         [ -e $d/nft ] && mount -t tmpfs none $d; done; exec RUNTIME' sh \"$@\"";
-    refused_behind(t, hide, &["takes the program nft, which is not there", "--network", "install nftables"])
+    refused_behind(t, hide, &["takes the program nft, which is not there", "install nftables"])
 }
 
 fn without_permission_a_network_is_refused(t: &Test) -> Outcome {
     let drop = "exec setpriv --bounding-set=-net_admin --inh-caps=-net_admin RUNTIME";
-    refused_behind(t, drop, &["EPERM", "--network", "takes CAP_NET_ADMIN"])
+    refused_behind(t, drop, &["EPERM", "takes CAP_NET_ADMIN"])
 }
 
 fn kill_9_in_the_middle_leaves_nothing_behind_a_delete(t: &Test) -> Outcome {
