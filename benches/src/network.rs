@@ -1,4 +1,5 @@
-//! What a network adds to a container's life: `cargo run --release -p benches -- network [ROUNDS]`.
+//! What a network adds to a container's life: `cargo run --release -p benches -- network [--check] [ROUNDS]`.
+//! With `--check` it fails where that is more than it may be.
 //!
 //! Beside onggi: the CNI bridge plugin, called as containerd calls it, and Podman with netavark, each
 //! where it is installed. They take turns, with a rest before each, in network and mount namespaces
@@ -17,6 +18,10 @@ use std::time::{Duration, Instant};
 const REST: Duration = Duration::from_millis(100);
 const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
+const ON_A_BRIDGE: &str = "onggi run, on a bridge in use";
+const PLUGIN: &str = "CNI bridge plugin, ADD and DEL";
+const BY_NETAVARK: &str = "podman run, on a bridge of netavark";
+
 /// One thing that is timed. Preparation and cleaning up are not.
 struct Work {
     name: &'static str,
@@ -27,11 +32,14 @@ struct Work {
 }
 
 pub fn main(args: &[String]) -> Result<(), String> {
-    match args {
-        [inside, rounds] if inside == "--inside" => measure(number(rounds)?),
-        [] => enter("40"),
-        [rounds] => enter(&number(rounds)?.to_string()),
-        _ => Err("usage: benches network [ROUNDS]".to_owned()),
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words[..] {
+        ["--inside", "--check", rounds] => within_bounds(&measure(number(rounds)?)?),
+        ["--inside", rounds] => measure(number(rounds)?).map(drop),
+        [] => enter(&["40"]),
+        ["--check"] => enter(&["--check", "40"]),
+        ["--check", rounds] | [rounds] => number(rounds).and_then(|_| enter(&words)),
+        _ => Err("usage: benches network [--check] [ROUNDS]".to_owned()),
     }
 }
 
@@ -41,18 +49,18 @@ fn number(text: &str) -> Result<usize, String> {
 }
 
 /// This program again, where nothing that it does is seen from outside.
-fn enter(rounds: &str) -> Result<(), String> {
+fn enter(words: &[&str]) -> Result<(), String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--propagation", "private"]).arg(program);
-    let status = command.args(["network", "--inside", rounds]).status();
+    let status = command.args(["network", "--inside"]).args(words).status();
     match status.map_err(|error| format!("unshare: {error}"))?.success() {
         true => Ok(()),
-        false => Err("the measurement failed".to_owned()),
+        false => Err("see above".to_owned()),
     }
 }
 
-fn measure(rounds: usize) -> Result<(), String> {
+fn measure(rounds: usize) -> Result<Vec<Row>, String> {
     let hierarchies = cgroups::hierarchies()?;
     cgroups::remove_stale(&hierarchies, crate::PREFIX, &std::env::temp_dir());
     let name = format!("{}{}", crate::PREFIX, std::process::id());
@@ -78,8 +86,9 @@ fn measure(rounds: usize) -> Result<(), String> {
         }
     }
     shell(&format!("{} delete --force holder", onggi_command(&place)?))?;
-    report(&works);
-    Ok(())
+    let rows = rows(&works);
+    report(&works, &rows);
+    Ok(rows)
 }
 
 fn shell(text: &str) -> Result<(), String> {
@@ -149,7 +158,7 @@ fn onggi(place: &Place, cgroup: &str) -> Result<Vec<Work>, String> {
     let run = |flags: &str| vec![(words(&format!("{onggi} run --bundle {bundle} {flags} one")), None)];
     Ok(vec![
         Work::new("onggi run, without a network", run("")),
-        Work::new("onggi run, on a bridge in use", run("--network bridge=busy")),
+        Work::new(ON_A_BRIDGE, run("--network bridge=busy")),
         Work::new("onggi run, and a published port", run("--network bridge=busy --publish 8080:80")),
         Work::new("onggi run, the bridge made and removed", run("--network bridge=alone")),
     ])
@@ -172,7 +181,7 @@ fn plugin() -> Result<Option<Work>, String> {
         command.env("CNI_NETNS", "/run/netns/bench").env("CNI_PATH", dir);
         (command, Some(config.to_string()))
     };
-    let mut work = Work::new("CNI bridge plugin, ADD and DEL", vec![call("ADD"), call("DEL")]);
+    let mut work = Work::new(PLUGIN, vec![call("ADD"), call("DEL")]);
     work.before = Some(words("ip netns add bench"));
     work.after = Some(words("ip netns del bench"));
     Ok(Some(work))
@@ -206,32 +215,57 @@ fn podman(place: &Place, cgroup: &str) -> Result<Vec<Work>, String> {
     let limits = "--ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024";
     let options = format!("run --rm --pull=never {limits} --cgroup-parent=/{cgroup}");
     let run = |network: &str| vec![(podman(&format!("{options} --network={network} bench /bin/true")), None)];
-    Ok(vec![
-        Work::new("podman run, without a network", run("none")),
-        Work::new("podman run, on a bridge of netavark", run("podman")),
-    ])
+    Ok(vec![Work::new("podman run, without a network", run("none")), Work::new(BY_NETAVARK, run("podman"))])
 }
 
-fn report(works: &[Work]) {
-    let of = |work: &Work| {
-        quartiles(work.samples.iter().copied()).unwrap_or(Quartiles { low: 0.0, median: 0.0, high: 0.0 })
-    };
-    println!("{:42} {:>8} {:>17} {:>9} {:>6}", "", "ms", "quartiles", "added ms", "ratio");
+/// What one thing takes: milliseconds, those that are more than without a network, and how many times as long.
+struct Row {
+    name: &'static str,
+    time: Quartiles,
+    added: f64,
+    ratio: Option<f64>,
+}
+
+fn rows(works: &[Work]) -> Vec<Row> {
     let mut base: Option<f64> = None;
-    let mut rows = Vec::new();
-    for work in works {
-        let Quartiles { low, median, high } = of(work);
+    let row = |work: &Work| {
+        let none = Quartiles { low: 0.0, median: 0.0, high: 0.0 };
+        let time = quartiles(work.samples.iter().copied()).unwrap_or(none);
         if work.name.ends_with("without a network") {
-            base = Some(median);
+            base = Some(time.median);
         }
         // The plugin is only the network.
-        let alone = work.name.starts_with("CNI");
-        let added = if alone { median } else { median - base.unwrap_or(median) };
-        let ratio = base.filter(|_| !alone).map(|base| format!("{:.2}", median / base)).unwrap_or_default();
-        println!("{:42} {median:8.1} {low:8.1} {high:8.1} {added:9.1} {ratio:>6}", work.name);
-        rows.push(json!({ "name": work.name, "samples": work.samples }));
+        let base = base.filter(|_| work.name != PLUGIN);
+        let (added, ratio) = (time.median - base.unwrap_or(0.0), base.map(|base| time.median / base));
+        Row { name: work.name, time, added, ratio }
+    };
+    works.iter().map(row).collect()
+}
+
+fn report(works: &[Work], rows: &[Row]) {
+    println!("{:42} {:>8} {:>17} {:>9} {:>6}", "", "ms", "quartiles", "added ms", "ratio");
+    for Row { name, time: Quartiles { low, median, high }, added, ratio } in rows {
+        let ratio = ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+        println!("{name:42} {median:8.1} {low:8.1} {high:8.1} {added:9.1} {ratio:>6}");
     }
     if std::env::var_os("BENCH_JSON").is_some() {
-        println!("{}", Value::Array(rows));
+        let samples = |work: &Work| json!({ "name": work.name, "samples": work.samples });
+        println!("{}", works.iter().map(samples).collect::<Value>());
     }
+}
+
+/// A network takes half as long again as the container at most, and a fifth of what others add.
+fn within_bounds(rows: &[Row]) -> Result<(), String> {
+    let find = |name| rows.iter().find(|row| row.name == name);
+    let ours = find(ON_A_BRIDGE).ok_or("nothing was measured")?;
+    let mut broken = Vec::new();
+    if ours.ratio.is_none_or(|ratio| ratio > 1.5) {
+        broken.push(format!("{ON_A_BRIDGE}: more than 1.5 times as long as without"));
+    }
+    for other in [PLUGIN, BY_NETAVARK].into_iter().filter_map(find) {
+        if ours.added * 5.0 > other.added {
+            broken.push(format!("{ON_A_BRIDGE}: adds more than a fifth of {}", other.name));
+        }
+    }
+    if broken.is_empty() { Ok(()) } else { Err(broken.join("; ")) }
 }
