@@ -199,7 +199,9 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
     }
     write_record(store, id, &attached)?;
     names::join(&claims, id, &attached)?;
-    firewall::add(&claims, &attached).map_err(|error| error.at(&networks[0].at))?;
+    for one in &attached.networks {
+        firewall::add(&claims, one).map_err(|error| error.at(&one.network.at))?;
+    }
     let make = |(network, bridge): (&Network, &bridge::Bridge)| {
         bridge::make(&mut host, &claims, network, bridge).map_err(|error| error.at(&network.at))
     };

@@ -94,8 +94,8 @@ pub(super) fn plan(
     Ok(bridge)
 }
 
-/// Makes it so, and returns its index. The firewall knows it: a bridge of ours that is there has
-/// its rules, whenever we are killed.
+/// Makes it so, and returns its index. The firewall knows it already, so whenever we are killed, nobody
+/// is on a bridge without rules.
 pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridge: &Bridge) -> Result<u32> {
     let name = &bridge.name;
     let link = host.link(name).map_err(|errno| Error::os(format!("look for bridge {name}"), errno))?;

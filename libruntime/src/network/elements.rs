@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use netlink_packet_core::{NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::errno::Errno;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TABLE: &[u8] = b"onggi\0";
 
@@ -22,6 +22,9 @@ const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
 const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_GEN_ID: u16 = 1;
+
+/// Many ticks.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// As many as surely fit into what a socket sends at once.
 const BATCH: usize = 256;
@@ -44,21 +47,22 @@ pub(super) fn add(elements: &[Element]) -> Result<()> {
 
 /// Removes them. One that is not there is fine, and one with another value is not ours.
 ///
-/// Who deletes an element waits for an RCU grace period when he closes his socket, 10 to 30 ms; for one
-/// that expires nobody does. So they expire now, and we wait for that, less than a tick of the kernel.
-/// Before Linux 6.12 one that is there does not, nor in a table of an older onggi; it is deleted.
+/// To close a socket after an element was deleted is to wait for an RCU grace period, 10 to 30 ms. For one
+/// that expires it is not, so they expire now, and what we wait for is the kernel's next tick. Before
+/// Linux 6.12 one that is there does not, nor in a table of an older onggi; it is deleted.
 pub(super) fn remove(elements: &[Element]) -> Result<()> {
     expire(elements)?;
+    let end = Instant::now() + PATIENCE;
     let mut socket = Netlink::netfilter()?;
     let mut staying = Vec::new();
     for element in elements {
         let found = loop {
             match element.find(&mut socket)? {
-                Found::Ending => sleep(Duration::from_micros(200)),
+                Found::Ending if Instant::now() < end => sleep(Duration::from_micros(200)),
                 other => break other,
             }
         };
-        if found == Found::Ours {
+        if matches!(found, Found::Ours | Found::Ending) {
             staying.push(element.any_value());
         }
     }
@@ -93,16 +97,12 @@ enum Found {
 /// share the table but not our lock: what they add meanwhile changes the generation of all rules.
 /// To close the socket that is returned is to wait, as for an element.
 pub(super) fn remove_table(set: &'static str, ours: &[Vec<u8>]) -> Result<Option<Netlink>> {
-    let failed = |errno| Error::os("look into the nftables table inet onggi", errno);
     let mut socket = Netlink::netfilter()?;
     loop {
-        let answers = socket.exchange(&message(libc::NFT_MSG_GETGEN, NLM_F_ACK, &[])).map_err(failed)?;
+        let Some(answers) = look(&mut socket, libc::NFT_MSG_GETGEN, NLM_F_ACK, &[])? else { return Ok(None) };
         let generation = answers.first().and_then(|body| inside(body, 4, NFTA_GEN_ID));
-        let dump = message(libc::NFT_MSG_GETSETELEM, NLM_F_DUMP, &list(set, &[]));
-        let found = match socket.exchange(&dump) {
-            Err(Errno::ENOENT) => return Ok(None),
-            other => other.map_err(failed)?,
-        };
+        let found = look(&mut socket, libc::NFT_MSG_GETSETELEM, NLM_F_DUMP, &list(set, &[]))?;
+        let Some(found) = found else { return Ok(None) };
         if found.iter().flat_map(|body| keys(body)).any(|key| !ours.iter().any(|own| own == key)) {
             return Ok(None);
         }
@@ -136,13 +136,8 @@ impl Element {
     }
 
     fn find(&self, socket: &mut Netlink) -> Result<Found> {
-        let answers = match socket.exchange(&message(libc::NFT_MSG_GETSETELEM, NLM_F_ACK, &self.any_value()))
-        {
-            // Or there is no table, or no nftables.
-            Err(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Found::Nothing),
-            other => other.map_err(|errno| Error::os("look into the nftables table inet onggi", errno))?,
-        };
-        let Some(element) = answers.iter().flat_map(|body| each(body)).next() else {
+        let answers = look(socket, libc::NFT_MSG_GETSETELEM, NLM_F_ACK, &self.any_value())?;
+        let Some(element) = answers.iter().flatten().flat_map(|body| each(body)).next() else {
             return Ok(Found::Nothing);
         };
         let value = inside(element, 0, NFTA_SET_ELEM_DATA).and_then(|data| inside(data, 0, NFTA_DATA_VALUE));
@@ -177,6 +172,15 @@ fn keys(body: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// The value of the attribute of this kind, behind a header of that length.
 fn inside(bytes: &[u8], header: usize, kind: u16) -> Option<&[u8]> {
     attributes(bytes, header).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// What the kernel answers; `None` where there is no such thing, or no nftables at all.
+fn look(socket: &mut Netlink, kind: i32, flags: u16, body: &[u8]) -> Result<Option<Vec<Vec<u8>>>> {
+    match socket.exchange(&message(kind, flags, body)) {
+        Ok(answers) => Ok(Some(answers)),
+        Err(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => Ok(None),
+        Err(errno) => Err(Error::os("look into the nftables table inet onggi", errno)),
+    }
 }
 
 /// Has the kernel do all or nothing of one kind, and returns the socket. What is refused is told before

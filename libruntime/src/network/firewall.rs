@@ -66,14 +66,12 @@ add rule inet onggi postrouting oifname @bridges ip saddr 127.0.0.0/8 masquerade
 add rule inet onggi postrouting iifname @outward oifname != @bridges masquerade
 ";
 
-/// Takes the container's bridges under the rules, and leads its published ports to it.
-pub(super) fn add(claims: &Claims, attached: &Attached) -> Result<()> {
-    let mut all = Vec::new();
-    for Attachment { network, .. } in &attached.networks {
-        let other = if network.internal { "outward" } else { "internal" };
-        all.extend(of_bridge(&network.bridge).into_iter().filter(|element| element.set != other));
-    }
-    all.extend(of_container(attached));
+/// Takes the bridge of a container's network under the rules, and leads its published ports there.
+pub(super) fn add(claims: &Claims, one: &Attachment) -> Result<()> {
+    let other = if one.network.internal { "outward" } else { "internal" };
+    let mut all = of_bridge(&one.network.bridge).to_vec();
+    all.retain(|element| element.set != other);
+    all.extend(of_container(one));
     loop {
         let done = elements::add(&all);
         match done.as_ref().map_err(|error| error.errno()) {
@@ -92,7 +90,7 @@ pub(super) fn add(claims: &Claims, attached: &Attached) -> Result<()> {
 
 /// Begins to close the container's published ports; the kernel takes until its next tick.
 pub(super) fn close(attached: &Attached) -> Result<()> {
-    match &of_container(attached)[..] {
+    match &attached.networks.iter().flat_map(of_container).collect::<Vec<_>>()[..] {
         [] => Ok(()),
         some => elements::expire(some),
     }
@@ -108,7 +106,7 @@ pub(super) fn forget(attached: &Attached, bridges: &[&str], last: bool) -> Resul
             return Ok(Some(socket));
         }
     }
-    let mut all = of_container(attached);
+    let mut all: Vec<_> = attached.networks.iter().flat_map(of_container).collect();
     all.extend(bridges.iter().flat_map(|bridge| of_bridge(bridge)));
     elements::remove(&all).map(|()| None)
 }
@@ -128,17 +126,19 @@ fn interface(name: &str) -> Vec<u8> {
     key
 }
 
-/// Everything that the table knows of a container.
-fn of_container(attached: &Attached) -> Vec<Element> {
-    let mut all = Vec::new();
-    for one in attached.networks.iter().filter(|one| !one.network.publish.is_empty()) {
-        for ip in one.addresses.iter().map(|address| address.ip()) {
-            let set = if ip.is_ipv4() { "self4" } else { "self6" };
-            all.push(Element { set, key: bytes(ip).repeat(2), value: Vec::new() });
-        }
-        for publish in &one.network.publish {
-            all.extend(publish.bindings(&one.network).filter_map(|binding| port(one, *publish, binding)));
-        }
+/// Everything that the table knows of a container in a network.
+fn of_container(one: &Attachment) -> Vec<Element> {
+    let Attachment { network, addresses, .. } = one;
+    let ports = network.publish.iter().flat_map(|publish| {
+        let bindings = publish.bindings(network);
+        bindings.filter_map(|binding| port(one, *publish, binding))
+    });
+    let mut all: Vec<_> = ports.collect();
+    if !all.is_empty() {
+        all.extend(addresses.iter().map(|address| {
+            let set = if address.ip().is_ipv4() { "self4" } else { "self6" };
+            Element { set, key: bytes(address.ip()).repeat(2), value: Vec::new() }
+        }));
     }
     all
 }
