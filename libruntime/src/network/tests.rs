@@ -351,24 +351,22 @@ fn bandwidth_is_what_was_asked_for() {
         let store = Store::new();
         let a = store.start("a", &["bridge=one,ingress=20mbit,egress=10mbit"]);
         let b = store.start("b", &["bridge=one"]);
-        let mut server = b.netns.run(|| {
-            Command::new("iperf3").args(["-s", "-1"]).stdout(std::process::Stdio::null()).spawn().unwrap()
-        });
         let measure = |reverse: &str| {
+            let mut server = Command::new("iperf3");
+            server.args(["-s", "-1"]).stdout(std::process::Stdio::null());
+            let mut server = b.netns.run(|| server.spawn().unwrap());
             std::thread::sleep(Duration::from_millis(300));
-            let text = a.netns.run(|| run(&format!("iperf3 -J -t 5 -O 1 {reverse} -c {}", b.ip())));
+            let text = a.netns.run(|| run(&format!("iperf3 -J -t 4 -O 1 {reverse} -c {}", b.ip())));
+            server.wait().unwrap();
             let report: serde_json::Value = serde_json::from_str(&text).unwrap();
             report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap() / 1e6
         };
-        let egress = measure("");
-        server.wait().unwrap();
-        let mut server = b.netns.run(|| {
-            Command::new("iperf3").args(["-s", "-1"]).stdout(std::process::Stdio::null()).spawn().unwrap()
-        });
-        let ingress = measure("-R");
-        server.wait().unwrap();
-        eprintln!("egress {egress:.2} of 10, ingress {ingress:.2} of 20 Mbit/s");
-        assert!((9.0..11.0).contains(&egress) && (18.0..22.0).contains(&ingress));
+        for (reverse, limit) in [("", 10.0), ("-R", 20.0)] {
+            // A busy machine may not reach it at once.
+            let mut rates = std::iter::repeat_with(|| measure(reverse)).take(3);
+            let near = |rate: f64| (rate - limit).abs() <= limit / 10.0;
+            assert!(rates.any(near), "not near {limit} Mbit/s {reverse}");
+        }
         a.delete();
         assert!(!ip("link").contains("ogi"));
     });
