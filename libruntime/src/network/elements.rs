@@ -37,7 +37,7 @@ pub(super) struct Element {
     pub value: Vec<u8>,
 }
 
-/// Adds them for good. One that is there already is fine, but with another value it is EEXIST.
+/// Adds them for good. One that is there already is fine, but with another value it is EEXIST or EBUSY.
 pub(super) fn add(elements: &[Element]) -> Result<()> {
     let new = |some: &[Element]| some.iter().map(|one| one.body(&[])).collect::<Vec<_>>();
     elements

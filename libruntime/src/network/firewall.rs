@@ -77,8 +77,8 @@ pub(super) fn add(claims: &Claims, one: &Attachment) -> Result<()> {
         match done.as_ref().map_err(|error| error.errno()) {
             // There is no table yet, or another store has removed it.
             Err(Some(libc::ENOENT)) => run(claims, TABLE)?,
-            // Ports are claimed in one store; the table is everybody's.
-            Err(Some(libc::EEXIST)) => {
+            // Ports are claimed in one store; the table is everybody's. Older kernels say EBUSY.
+            Err(Some(libc::EEXIST | libc::EBUSY)) => {
                 let text = "a published port is taken in the nftables table inet onggi";
                 let hint = "by a container of another store: see `nft list table inet onggi`";
                 return Err(Error::new(ErrorKind::AlreadyExists, text).with_hint(hint));
