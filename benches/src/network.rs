@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 const REST: Duration = Duration::from_millis(100);
 /// So many rests at most.
-const PATIENCE: usize = 50;
+const PATIENCE: usize = 10;
 const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 const ON_A_BRIDGE: &str = "onggi run, on a bridge in use";
