@@ -5,7 +5,7 @@ use crate::case::Need::Root;
 use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::net::{as_before, host, needs, picture, server};
 use crate::process;
-use crate::test::Test;
+use crate::test::{Container, Test};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     case!(without_nft_a_network_is_refused, [Root]),
     case!(without_permission_a_network_is_refused, [Root]),
     case!(kill_9_in_the_middle_leaves_nothing_behind_a_delete, [Root], 240),
+    case!(kill_9_in_a_delete_leaves_nothing_behind_the_next, [Root], 240),
 ];
 
 const NAME: &str = "org.onggi.network.eth0";
@@ -133,28 +134,53 @@ fn without_permission_a_network_is_refused(t: &Test) -> Outcome {
     refused_behind(t, drop, &["EPERM", "takes CAP_NET_ADMIN"])
 }
 
+const ROUNDS: u32 = 40;
+const BOTH: &[&str] = &[
+    "--network=bridge=one,address6=auto,publish=8080-8090:80-90,egress=10mbit,hosts=yes",
+    "--network=bridge=two",
+];
+
+/// Kills a call after a part of the time that it takes, and looks whether a delete removes everything.
+fn killed(t: &Test, container: &Container, mut call: Command, after: Duration, before: &[String]) -> Outcome {
+    let started = process::start(call.stdin(Stdio::null()), &t.dir)?;
+    std::thread::sleep(after);
+    let _ = kill(Pid::from_raw(started.pid), Signal::SIGKILL);
+    started.finish(Duration::from_secs(10))?;
+    let there = t.runtime.state.join(&container.id).exists();
+    let output = container.delete_force()?;
+    check!(output.code == 0 || !there, "after {after:?}: {}", output.text());
+    as_before(t, before)
+}
+
 fn kill_9_in_the_middle_leaves_nothing_behind_a_delete(t: &Test) -> Outcome {
     needs(t, &[])?;
     let before = picture(t)?;
-    let first = "bridge=one,address6=auto,publish=8080-8090:80-90,egress=10mbit,hosts=yes";
-    let networks = ["--network", first, "--network", "bridge=two"];
     let begin = Instant::now();
     let container = t.container(&t.sleeper())?;
-    container.create_with(&networks)?.ok()?;
+    container.create_with(BOTH)?.ok()?;
     let whole = begin.elapsed();
     container.delete_force()?.ok()?;
     as_before(t, &before)?;
-    const ROUNDS: u32 = 40;
     for round in 1..=ROUNDS {
-        let mut command = container.bundle_command("create", &networks);
-        let started = process::start(command.stdin(Stdio::null()), &t.dir)?;
-        std::thread::sleep(whole * round / ROUNDS);
-        let _ = kill(Pid::from_raw(started.pid), Signal::SIGKILL);
-        started.finish(Duration::from_secs(10))?;
-        let there = t.runtime.state.join(&container.id).exists();
-        let output = container.delete_force()?;
-        check!(output.code == 0 || !there, "round {round}: {}", output.text());
-        as_before(t, &before)?;
+        let create = container.bundle_command("create", BOTH);
+        killed(t, &container, create, whole * round / ROUNDS, &before)?;
+    }
+    Ok(())
+}
+
+fn kill_9_in_a_delete_leaves_nothing_behind_the_next(t: &Test) -> Outcome {
+    needs(t, &[])?;
+    let before = picture(t)?;
+    let container = t.container(&t.sleeper())?;
+    container.create_with(BOTH)?.ok()?;
+    let begin = Instant::now();
+    container.delete_force()?.ok()?;
+    let whole = begin.elapsed();
+    for round in 1..=ROUNDS {
+        container.create_with(BOTH)?.ok()?;
+        let mut delete = t.runtime.command();
+        delete.args(["delete", "--force", &container.id]);
+        killed(t, &container, delete, whole * round / ROUNDS, &before)?;
     }
     Ok(())
 }
