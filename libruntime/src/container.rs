@@ -329,6 +329,7 @@ impl Container {
             // It has ended by itself, and only we can reap it.
             let _ = sys::wait_pidfd(child.pidfd.as_fd(), true);
         }
+        network::begin_tear_down(self.store(), &self.state.id);
         self.state.cgroup.kill_and_remove()?;
         let ends = self.has_own(LinuxNamespaceType::Network).unwrap_or(false);
         network::tear_down(self.store(), &self.state.id, ends)?;
