@@ -1,10 +1,12 @@
-//! What a network adds to a container's life: `cargo run --release -p benches -- network [ROUNDS]`.
+//! What a network adds to a container's life: `cargo run --release -p benches -- network [--check] [ROUNDS]`.
+//! With `--check` it fails where that is more than it may be.
 //!
 //! Beside onggi: the CNI bridge plugin, called as containerd calls it, and Podman with netavark, each
-//! where it is installed. They take turns, with a rest before each, in network and mount namespaces
-//! of this program's own. All give a veth pair, an address, a default route and masquerading.
+//! where it is installed. They take turns, with a rest before each until nobody else works on this
+//! machine, in network and mount namespaces of this program's own. All give a veth pair, an address, a default route and masquerading.
 
 use crate::bundle::Place;
+use crate::cgroups;
 use crate::stats::{Quartiles, quartiles};
 use serde_json::{Value, json};
 use std::fs;
@@ -14,7 +16,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const REST: Duration = Duration::from_millis(100);
+/// So many rests at most.
+const PATIENCE: usize = 10;
 const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+
+const ON_A_BRIDGE: &str = "onggi run, on a bridge in use";
+const PLUGIN: &str = "CNI bridge plugin, ADD and DEL";
+const BY_NETAVARK: &str = "podman run, on a bridge of netavark";
 
 /// One thing that is timed. Preparation and cleaning up are not.
 struct Work {
@@ -26,11 +34,14 @@ struct Work {
 }
 
 pub fn main(args: &[String]) -> Result<(), String> {
-    match args {
-        [inside, rounds] if inside == "--inside" => measure(number(rounds)?),
-        [] => enter("40"),
-        [rounds] => enter(&number(rounds)?.to_string()),
-        _ => Err("usage: benches network [ROUNDS]".to_owned()),
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words[..] {
+        ["--inside", "--check", rounds] => within_bounds(&measure(number(rounds)?)?),
+        ["--inside", rounds] => measure(number(rounds)?).map(drop),
+        [] => enter(&["40"]),
+        ["--check"] => enter(&["--check", "40"]),
+        ["--check", rounds] | [rounds] => number(rounds).and_then(|_| enter(&words)),
+        _ => Err("usage: benches network [--check] [ROUNDS]".to_owned()),
     }
 }
 
@@ -40,30 +51,36 @@ fn number(text: &str) -> Result<usize, String> {
 }
 
 /// This program again, where nothing that it does is seen from outside.
-fn enter(rounds: &str) -> Result<(), String> {
+fn enter(words: &[&str]) -> Result<(), String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--propagation", "private"]).arg(program);
-    let status = command.args(["network", "--inside", rounds]).status();
+    let status = command.args(["network", "--inside"]).args(words).status();
     match status.map_err(|error| format!("unshare: {error}"))?.success() {
         true => Ok(()),
-        false => Err("the measurement failed".to_owned()),
+        false => Err("see above".to_owned()),
     }
 }
 
-fn measure(rounds: usize) -> Result<(), String> {
-    let place = Place::new(&format!("{}network-{}", crate::PREFIX, std::process::id()))?;
+fn measure(rounds: usize) -> Result<Vec<Row>, String> {
+    let hierarchies = cgroups::hierarchies()?;
+    cgroups::remove_stale(&hierarchies, crate::PREFIX, &std::env::temp_dir());
+    let name = format!("{}{}", crate::PREFIX, std::process::id());
+    let place = Place::new(&name)?;
+    // Runtimes remove a container's cgroup, but not what they made above it.
+    let parent = cgroups::Parent::new(&hierarchies, &name)?;
     // Named namespaces and leases of plugins, which are gone with our mounts.
     shell(
         "mkdir -p /run/netns /var/lib/cni && mount -t tmpfs none /run/netns && mount -t tmpfs none /var/lib/cni",
     )?;
     shell("mount --make-shared /run/netns && ip link set lo up")?;
-    let mut works = onggi(&place)?;
+    let mut works = onggi(&place, &parent.name)?;
     works.extend(plugin()?);
-    works.extend(podman(&place)?);
+    works.extend(podman(&place, &parent.name)?);
+    let mut disturbed = 0;
     for round in 0..=rounds {
         for work in &mut works {
-            std::thread::sleep(REST);
+            disturbed += usize::from(!rest());
             let took = work.round()?;
             // The first one loads programs from the disk.
             if round > 0 {
@@ -72,8 +89,33 @@ fn measure(rounds: usize) -> Result<(), String> {
         }
     }
     shell(&format!("{} delete --force holder", onggi_command(&place)?))?;
-    report(&works);
-    Ok(())
+    let rows = rows(&works);
+    report(&works, &rows);
+    if disturbed > 0 {
+        println!("{disturbed} of {} while somebody else was at work", works.len() * (rounds + 1));
+    }
+    Ok(rows)
+}
+
+/// Rests until the processors have been idle for nine tenths of a rest; whether they were.
+fn rest() -> bool {
+    for _ in 0..PATIENCE {
+        let before = ticks();
+        std::thread::sleep(REST);
+        let after = ticks();
+        if (after.0 - before.0) * 10 >= (after.1 - before.1) * 9 {
+            return true;
+        }
+    }
+    false
+}
+
+/// Of all processors since the boot: those idle, and all (proc_stat(5)).
+fn ticks() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let fields: Vec<u64> = fields.take(8).map(|field| field.parse().unwrap_or(0)).collect();
+    (fields.get(3).copied().unwrap_or(0), fields.iter().sum())
 }
 
 fn shell(text: &str) -> Result<(), String> {
@@ -130,9 +172,8 @@ fn onggi_command(place: &Place) -> Result<String, String> {
 }
 
 /// A bridge that another container is on, and one that comes and goes with the container.
-fn onggi(place: &Place) -> Result<Vec<Work>, String> {
+fn onggi(place: &Place, cgroup: &str) -> Result<Vec<Work>, String> {
     let onggi = onggi_command(place)?;
-    let cgroup = format!("{}network", crate::PREFIX);
     let holder = place
         .bundle("holder", &place.config(&format!("{cgroup}/holder"), &["sleep", "1000"], true, false))?;
     let bundle = place.bundle("true", &place.config(&format!("{cgroup}/true"), &["true"], true, false))?;
@@ -144,7 +185,7 @@ fn onggi(place: &Place) -> Result<Vec<Work>, String> {
     let run = |flags: &str| vec![(words(&format!("{onggi} run --bundle {bundle} {flags} one")), None)];
     Ok(vec![
         Work::new("onggi run, without a network", run("")),
-        Work::new("onggi run, on a bridge in use", run("--network bridge=busy")),
+        Work::new(ON_A_BRIDGE, run("--network bridge=busy")),
         Work::new("onggi run, and a published port", run("--network bridge=busy --publish 8080:80")),
         Work::new("onggi run, the bridge made and removed", run("--network bridge=alone")),
     ])
@@ -167,13 +208,13 @@ fn plugin() -> Result<Option<Work>, String> {
         command.env("CNI_NETNS", "/run/netns/bench").env("CNI_PATH", dir);
         (command, Some(config.to_string()))
     };
-    let mut work = Work::new("CNI bridge plugin, ADD and DEL", vec![call("ADD"), call("DEL")]);
+    let mut work = Work::new(PLUGIN, vec![call("ADD"), call("DEL")]);
     work.before = Some(words("ip netns add bench"));
     work.after = Some(words("ip netns del bench"));
     Ok(Some(work))
 }
 
-fn podman(place: &Place) -> Result<Vec<Work>, String> {
+fn podman(place: &Place, cgroup: &str) -> Result<Vec<Work>, String> {
     let netavark = ["/usr/lib/podman/netavark", "/usr/libexec/podman/netavark"];
     if !netavark.iter().any(|path| Path::new(path).exists())
         || run(&mut words("podman --version"), None).is_err()
@@ -198,34 +239,60 @@ fn podman(place: &Place) -> Result<Vec<Work>, String> {
     let tar = dir.join("image.tar");
     shell(&format!("tar -C {} -cf {} .", place.root().display(), tar.display()))?;
     run(&mut podman(&format!("import {} bench", tar.display())), None)?;
-    let options = "run --rm --pull=never --ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024";
+    let limits = "--ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024";
+    let options = format!("run --rm --pull=never {limits} --cgroup-parent=/{cgroup}");
     let run = |network: &str| vec![(podman(&format!("{options} --network={network} bench /bin/true")), None)];
-    Ok(vec![
-        Work::new("podman run, without a network", run("none")),
-        Work::new("podman run, on a bridge of netavark", run("podman")),
-    ])
+    Ok(vec![Work::new("podman run, without a network", run("none")), Work::new(BY_NETAVARK, run("podman"))])
 }
 
-fn report(works: &[Work]) {
-    let of = |work: &Work| {
-        quartiles(work.samples.iter().copied()).unwrap_or(Quartiles { low: 0.0, median: 0.0, high: 0.0 })
-    };
-    println!("{:42} {:>8} {:>17} {:>9} {:>6}", "", "ms", "quartiles", "added ms", "ratio");
+/// What one thing takes: milliseconds, those that are more than without a network, and how many times as long.
+struct Row {
+    name: &'static str,
+    time: Quartiles,
+    added: f64,
+    ratio: Option<f64>,
+}
+
+fn rows(works: &[Work]) -> Vec<Row> {
     let mut base: Option<f64> = None;
-    let mut rows = Vec::new();
-    for work in works {
-        let Quartiles { low, median, high } = of(work);
+    let row = |work: &Work| {
+        let none = Quartiles { low: 0.0, median: 0.0, high: 0.0 };
+        let time = quartiles(work.samples.iter().copied()).unwrap_or(none);
         if work.name.ends_with("without a network") {
-            base = Some(median);
+            base = Some(time.median);
         }
         // The plugin is only the network.
-        let alone = work.name.starts_with("CNI");
-        let added = if alone { median } else { median - base.unwrap_or(median) };
-        let ratio = base.filter(|_| !alone).map(|base| format!("{:.2}", median / base)).unwrap_or_default();
-        println!("{:42} {median:8.1} {low:8.1} {high:8.1} {added:9.1} {ratio:>6}", work.name);
-        rows.push(json!({ "name": work.name, "samples": work.samples }));
+        let base = base.filter(|_| work.name != PLUGIN);
+        let (added, ratio) = (time.median - base.unwrap_or(0.0), base.map(|base| time.median / base));
+        Row { name: work.name, time, added, ratio }
+    };
+    works.iter().map(row).collect()
+}
+
+fn report(works: &[Work], rows: &[Row]) {
+    println!("{:42} {:>8} {:>17} {:>9} {:>6}", "", "ms", "quartiles", "added ms", "ratio");
+    for Row { name, time: Quartiles { low, median, high }, added, ratio } in rows {
+        let ratio = ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+        println!("{name:42} {median:8.1} {low:8.1} {high:8.1} {added:9.1} {ratio:>6}");
     }
     if std::env::var_os("BENCH_JSON").is_some() {
-        println!("{}", Value::Array(rows));
+        let samples = |work: &Work| json!({ "name": work.name, "samples": work.samples });
+        println!("{}", works.iter().map(samples).collect::<Value>());
     }
+}
+
+/// A network takes half as long again as the container at most, and a fifth of what others add.
+fn within_bounds(rows: &[Row]) -> Result<(), String> {
+    let find = |name| rows.iter().find(|row| row.name == name);
+    let ours = find(ON_A_BRIDGE).ok_or("nothing was measured")?;
+    let mut broken = Vec::new();
+    if ours.ratio.is_none_or(|ratio| ratio > 1.5) {
+        broken.push(format!("{ON_A_BRIDGE}: more than 1.5 times as long as without"));
+    }
+    for other in [PLUGIN, BY_NETAVARK].into_iter().filter_map(find) {
+        if ours.added * 5.0 > other.added {
+            broken.push(format!("{ON_A_BRIDGE}: adds more than a fifth of {}", other.name));
+        }
+    }
+    if broken.is_empty() { Ok(()) } else { Err(broken.join("; ")) }
 }

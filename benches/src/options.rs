@@ -6,7 +6,7 @@ pub const USAGE: &str = "\
 Compares OCI runtimes with each other and with the kernel's own cost (`floor`), on this machine, as root.
 
 usage: cargo run --release -p benches [-- OPTIONS]
-       cargo run --release -p benches -- network [ROUNDS]    what a network adds, beside CNI and Podman
+       cargo run --release -p benches -- network [--check] [ROUNDS]    what a network adds, beside CNI and Podman
 
   --rounds N              interleaved rounds of every contestant (default 30)
   --runtimes a,b,…        onggi, runc, crun, youki, or paths (default: those that are installed;

@@ -115,6 +115,20 @@ impl Cgroup {
         Ok(Self { hierarchies, optional: given.is_none(), unit: None })
     }
 
+    /// For a container that stays in the caller's.
+    pub fn none() -> Self {
+        Self { hierarchies: Vec::new(), optional: true, unit: None }
+    }
+
+    /// The caller's own, as far as it can be seen.
+    pub fn of_caller(layout: &Layout) -> Self {
+        let hierarchy = |mount: &Mount| {
+            let dir = below(mount, &mount.own).ok()?;
+            Some(Hierarchy { mount: mount.point.clone(), dir, controllers: mount.controllers.clone() })
+        };
+        Self { hierarchies: layout.mounts.iter().filter_map(hierarchy).collect(), ..Self::none() }
+    }
+
     /// Where no path was asked for, a caller without the host's privileges does without the
     /// hierarchies that are not his, so that nothing is planned with them.
     pub fn without_refused(mut self) -> Self {
@@ -286,8 +300,8 @@ impl Cgroup {
         }
     }
 
-    /// An unprivileged caller may use no hierarchy: there is no cgroup, and nothing lists, freezes or
-    /// kills all of the container's processes.
+    /// None was wanted, or an unprivileged caller may use no hierarchy: nothing lists, freezes or kills
+    /// all of the container's processes.
     pub fn is_none(&self) -> bool {
         self.hierarchies.is_empty()
     }

@@ -18,7 +18,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod repair;
-mod resources;
+pub(crate) mod resources;
 mod scheduling;
 mod strict;
 pub(crate) mod sysctl;
@@ -55,14 +55,20 @@ impl Config {
     pub fn parse(bytes: &[u8]) -> Result<Config> {
         let (mut spec, mut found) = repair::parse::<Spec>(bytes, repair::Root::Config)?;
         written::check_spec(bytes, &mut spec, &mut found);
-        check_spec(&spec, &mut found);
-        Ok(Config { spec, warnings: found.into_warnings()? })
+        Self::check(spec, found)
     }
 
     /// The same checks for a configuration that was never text.
     pub fn from_spec(spec: Spec) -> Result<Config> {
-        let mut found = Found::default();
+        Self::check(spec, Found::default())
+    }
+
+    fn check(mut spec: Spec, mut found: Found) -> Result<Config> {
         check_spec(&spec, &mut found);
+        let version = spec.version().clone();
+        if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
+            resources::as_of(&version, resources);
+        }
         Ok(Config { spec, warnings: found.into_warnings()? })
     }
 }
@@ -82,6 +88,12 @@ pub fn parse_resources(bytes: &[u8]) -> Result<(LinuxResources, Vec<Finding>)> {
     written::check_resources(bytes, &mut resources, &mut found);
     resources::check(&resources, &mut found);
     Ok((resources, found.into_warnings()?))
+}
+
+/// Whether the rules of a version before 1.`minor` are those of a configuration that declares `version`.
+pub(crate) fn is_before(version: &str, minor: u32) -> bool {
+    let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) < (Some(1), Some(minor))
 }
 
 /// Whether `id` can be a container's id: it becomes a directory, a cgroup and a part of unit names.

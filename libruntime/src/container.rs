@@ -1,11 +1,11 @@
 //! A container that exists: what its state is, and the verbs on it.
 
-use crate::cgroup::{OomEvents, Stats, merged, network_of};
+use crate::cgroup::{Cgroup, OomEvents, Stats, merged, network_of};
 use crate::create::{prepare_spec, take_off};
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::parent::{self, Child};
 use crate::state::{Directory, State};
-use crate::{hooks, network, notify, resctrl, sys};
+use crate::{config, hooks, network, notify, resctrl, sys};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
@@ -234,7 +234,7 @@ impl Container {
         self.await_program(connection.as_fd())?;
         let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
         let state = self.hook_state(Status::Running);
-        if poststart_may_fail(&self.state.oci_version) {
+        if config::is_before(&self.state.oci_version, 3) {
             return Ok(hooks::run_each(after, "hooks.poststart", &state));
         }
         hooks::run_all(after, "hooks.poststart", &state, None).inspect_err(|_| self.end_init())?;
@@ -285,14 +285,8 @@ impl Container {
         // With its own pid namespace, all end with init.
         let with_init = all && signal == libc::SIGKILL && self.state.cgroup.is_none();
         let all = all && !(with_init && self.has_own(LinuxNamespaceType::Pid)?);
-        if all && self.state.cgroup.is_none() {
-            return Err(Error::unsupported(format!(
-                "container {} has no cgroup to find its processes in",
-                self.id()
-            )));
-        }
         if all {
-            return self.state.cgroup.kill_all(signal);
+            return self.cgroup_of_all()?.kill_all(signal);
         }
         let pidfd = self.open_init()?;
         sys::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|errno| match errno {
@@ -335,6 +329,7 @@ impl Container {
             // It has ended by itself, and only we can reap it.
             let _ = sys::wait_pidfd(child.pidfd.as_fd(), true);
         }
+        network::begin_tear_down(self.store(), &self.state.id);
         self.state.cgroup.kill_and_remove()?;
         let ends = self.has_own(LinuxNamespaceType::Network).unwrap_or(false);
         network::tear_down(self.store(), &self.state.id, ends)?;
@@ -385,7 +380,18 @@ impl Container {
 
     /// The pids of all its processes, as the caller sees them.
     pub fn processes(&self) -> Result<Vec<i32>> {
-        self.state.cgroup.pids(true)
+        self.cgroup_of_all()?.pids(true)
+    }
+
+    /// The cgroup, where its processes have one of their own.
+    fn cgroup_of_all(&self) -> Result<&Cgroup> {
+        match self.state.cgroup.is_none() {
+            true => Err(Error::unsupported(format!(
+                "container {} has no cgroup to find its processes in",
+                self.id()
+            ))),
+            false => Ok(&self.state.cgroup),
+        }
     }
 
     /// Changes its limits, all or none; what `resources` does not name stays. They are remembered.
@@ -397,10 +403,12 @@ impl Container {
         // As it is now: another process may have changed it.
         let old = self.directory.read_spec()?;
         let before = old.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
-        let new = with_resources(&old, &merged(&before, resources)?)?;
+        let mut resources = resources.clone();
+        config::resources::as_of(&self.state.oci_version, &mut resources);
+        let new = with_resources(&old, &merged(&before, &resources)?)?;
         // First, because the disk may be full.
         self.directory.replace_spec(&new)?;
-        self.state.cgroup.update(&before, resources).inspect_err(|_| {
+        self.state.cgroup.update(&before, &resources).inspect_err(|_| {
             // The error to report is the first one.
             let _ = self.directory.replace_spec(&old);
         })
@@ -481,12 +489,6 @@ fn with_resources(spec: &Spec, resources: &LinuxResources) -> Result<Spec> {
     let mut object = serde_json::to_value(spec).map_err(failed)?;
     object["linux"]["resources"] = serde_json::to_value(resources).map_err(failed)?;
     serde_json::from_value(object).map_err(failed)
-}
-
-/// Before 1.3 the spec had the failures of these hooks logged, and no more.
-fn poststart_may_fail(oci_version: &str) -> bool {
-    let mut numbers = oci_version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) < (Some(1), Some(3))
 }
 
 pub(crate) fn user_name(uid: u32) -> String {

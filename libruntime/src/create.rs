@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::network::{self, Network};
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::plan::Plan;
-use crate::plan::create::Request;
+use crate::plan::create::{CgroupDriver, Request};
 use crate::seccomp::{self, Filter};
 use crate::state::{Directory, ProcessId, State};
 use crate::{hooks, netdevices, plan, readiness, resctrl};
@@ -46,8 +46,8 @@ pub struct Create<'a> {
     /// The socket of a supervisor that is to hear when the container's program is ready (sd_notify(3));
     /// see [`Container::readiness`].
     pub notify_socket: Option<&'a Path>,
-    /// Have systemd make the cgroup, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
-    pub systemd_cgroup: bool,
+    /// Who makes the cgroup.
+    pub cgroup_driver: CgroupDriver,
 }
 
 impl<'a> Create<'a> {
@@ -64,7 +64,7 @@ impl<'a> Create<'a> {
             no_pivot: false,
             no_new_keyring: false,
             notify_socket: None,
-            systemd_cgroup: false,
+            cgroup_driver: CgroupDriver::default(),
             networks: Vec::new(),
         }
     }
@@ -78,7 +78,7 @@ impl<'a> Create<'a> {
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             notify_socket: self.notify_socket.map(Path::to_path_buf),
-            systemd_cgroup: self.systemd_cgroup,
+            cgroup_driver: self.cgroup_driver,
             network_requested: !self.networks.is_empty(),
             directory: std::path::absolute(self.store).unwrap_or(self.store.into()).join(self.id),
             network_files: Vec::new(),
@@ -125,12 +125,14 @@ pub(crate) fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) 
     let filter = filter.transpose()?;
     let layout = Layout::probe()?;
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = if request.systemd_cgroup {
-        let resources = linux.and_then(|linux| linux.resources().as_ref());
-        let annotations = spec.annotations().clone().unwrap_or_default();
-        Cgroup::plan_systemd(&layout, path, &request.id, resources, &annotations)?
-    } else {
-        Cgroup::plan(&layout, path, &request.id)?.without_refused()
+    let cgroup = match request.cgroup_driver {
+        CgroupDriver::Cgroupfs => Cgroup::plan(&layout, path, &request.id)?.without_refused(),
+        CgroupDriver::Systemd => {
+            let resources = linux.and_then(|linux| linux.resources().as_ref());
+            let annotations = spec.annotations().clone().unwrap_or_default();
+            Cgroup::plan_systemd(&layout, path, &request.id, resources, &annotations)?
+        }
+        CgroupDriver::None => Cgroup::none(),
     };
     let mut host = Host::probe(&spec, &layout, &cgroup)?;
     let networks = network::wanted(&spec, typed)?;

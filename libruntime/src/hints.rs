@@ -62,14 +62,16 @@ fn object(step: &Step<Text>) -> String {
         | PrivateParent { host_path }
         | AttachRootfs { host_path, .. }
         | AttachRootfsInScratch { host_path, .. } => host_path.first(),
-        Mount { fstype, target, .. } => format!("{} at {}", fstype.first(), target.first()),
+        Mount { fstype, target, .. } | MountByText { fstype, target, .. } => {
+            format!("{} at {}", fstype.first(), target.first())
+        }
         MoveMount { target, .. } | SetAttributes { target, .. } => target.first(),
         MakeNode { path, .. }
         | Symlink { path, .. }
         | MaskPath { path, .. }
         | ReadonlyPath { path }
         | OpenRoot { path }
-        | Chdir { path } => path.first(),
+        | Chdir { path, .. } => path.first(),
         JoinCgroup { tasks, .. } => tasks.first(),
         SetHostname { name } | SetDomainname { name } => name.first(),
         Setns { namespaces, .. } | Unshare { namespaces } | Clone { namespaces } => {
@@ -107,15 +109,13 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
         (Mount { strict: true, .. }, "openat2", Errno::ELOOP) => {
             "the destination has a symbolic link in it, which an image could use to hide where procfs or sysfs goes"
         }
-        (
-            Mount { .. } | MoveMount { .. } | MakeNode { .. } | Chdir { .. },
-            "mkdirat" | "mknodat",
-            Errno::EROFS,
-        ) => {
+        (_, "mkdirat" | "mknodat", Errno::EROFS) => {
             "the destination is missing and its filesystem is read-only; make it in the image, or mount something writable there first"
         }
-        (Mount { .. }, "fsopen", Errno::ENODEV) => "this kernel has no filesystem of this type",
-        (Mount { .. }, "fsconfig", Errno::EINVAL) => {
+        (Mount { .. } | MountByText { .. }, "fsopen" | "mount", Errno::ENODEV) => {
+            "this kernel has no filesystem of this type"
+        }
+        (Mount { .. } | MountByText { .. }, "fsconfig" | "mount", Errno::EINVAL) => {
             "the filesystem does not take one of these options, or not this value"
         }
         (Mount { .. }, "fsconfig", Errno::EPERM) => {
@@ -124,6 +124,7 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
         (Chdir { .. }, "openat2", Errno::ELOOP) => {
             "process.cwd leads through a magic link, which could lie outside the container"
         }
+        (Chdir { .. }, "openat2", Errno::ENOENT) => "the directory is not in the container; exec makes none",
         (OpenConsole { .. }, _, Errno::ENOENT | Errno::ENODEV) => {
             "a terminal needs a devpts mount at /dev/pts"
         }

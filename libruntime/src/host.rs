@@ -16,7 +16,7 @@ const OLDEST_KERNEL: (u32, u32) = (5, 14);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lsm {
     AppArmor,
-    SeLinux,
+    SELinux,
 }
 
 /// A cgroup hierarchy as a container's `cgroup` mount shows it.
@@ -78,7 +78,7 @@ impl Host {
         }
         let has_cgroup_mount = |kind: &Option<String>| matches!(kind.as_deref(), Some("cgroup" | "cgroup2"));
         if spec.mounts().iter().flatten().any(|mount| has_cgroup_mount(mount.typ())) {
-            host.cgroup_mounts = cgroup_mounts(layout, cgroup);
+            host.cgroup_mounts = cgroup_mounts(layout, cgroup, shows_all(spec, layout));
         }
         let label = |label: &Option<String>| label.as_ref().is_some_and(|label| !label.is_empty());
         let process = spec.process().as_ref();
@@ -115,7 +115,7 @@ impl Host {
 
     fn probe_selinux(&mut self) {
         if Path::new("/sys/fs/selinux/enforce").exists() {
-            self.lsms.insert(Lsm::SeLinux);
+            self.lsms.insert(Lsm::SELinux);
         }
     }
 
@@ -169,7 +169,15 @@ pub(crate) fn check_kernel() -> Result<()> {
     }
 }
 
-fn cgroup_mounts(layout: &Layout, cgroup: &Cgroup) -> Vec<CgroupMount> {
+/// In the caller's cgroup namespace paths in `/proc/PID/cgroup` are the caller's, and on v2 the peers let
+/// them be found. Only to the host's root: a user's cgroups above the container's are not its to change.
+fn shows_all(spec: &Spec, layout: &Layout) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
+    let has = |kind| namespaces.unwrap_or_default().iter().any(|namespace| namespace.typ() == kind);
+    layout.is_v2() && !has(Ns::Cgroup) && !has(Ns::User) && crate::cgroup::has_host_root()
+}
+
+fn cgroup_mounts(layout: &Layout, cgroup: &Cgroup, all: bool) -> Vec<CgroupMount> {
     let paths = cgroup.paths();
     let mount = |(point, controllers): (&Path, &[String])| {
         let v2 = controllers.is_empty();
@@ -182,7 +190,13 @@ fn cgroup_mounts(layout: &Layout, cgroup: &Cgroup) -> Vec<CgroupMount> {
         options.extend(controllers.iter().cloned());
         let links =
             controllers.iter().filter(|link| **link != name && !link.contains('=')).cloned().collect();
-        Some(CgroupMount { host_path: paths.get(key)?.clone(), name, v2, options, links })
+        let host_path = match paths.get(key) {
+            _ if all => point.into(),
+            Some(own) => own.clone(),
+            // It is in the caller's.
+            None => Cgroup::of_caller(layout).paths().remove(key)?,
+        };
+        Some(CgroupMount { host_path, name, v2, options, links })
     };
     layout.mount_points().filter_map(mount).collect()
 }

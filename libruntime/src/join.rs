@@ -87,6 +87,10 @@ impl Container {
         match self.status() {
             Status::Running | Status::Created => {}
             Status::Paused if options.ignore_paused => {}
+            Status::Paused => {
+                let error = self.wrong_state("exec in", Status::Paused, "running");
+                return Err(error.with_hint("resume it first, or use --ignore-paused"));
+            }
             status => return Err(self.wrong_state("exec in", status, "running")),
         }
         let spec = self.spec()?;

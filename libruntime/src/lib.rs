@@ -57,5 +57,6 @@ pub use features::features;
 pub use join::{Exec, Executed};
 pub use network::{Address, Attached, Attachment, Dns, Network, Protocol, Publish, Route, Subnet};
 pub use oci_spec::runtime::{Process, Spec};
+pub use plan::create::CgroupDriver;
 pub use readiness::Readiness;
 pub use state::now;

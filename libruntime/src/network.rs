@@ -12,7 +12,8 @@
 //! | `claims.rs` | who has which address, port and bridge: a locked directory of the store |
 //! | `bridge.rs` | bridges and their subnets |
 //! | `attach.rs` | veth pairs, addresses, routes |
-//! | `firewall.rs` | isolation, masquerading and published ports, by `nft` |
+//! | `firewall.rs` | isolation, masquerading and published ports: the rules, which `nft` makes |
+//! | `elements.rs` | the elements of their sets and maps, as messages to the kernel |
 //! | `names.rs` | hosts and resolv.conf |
 //! | `bandwidth.rs` | limits, by traffic control |
 //! | `rootless.rs`, `pasta.rs` | one network by pasta or slirp4netns, where there are no privileges |
@@ -22,7 +23,10 @@ mod attach;
 mod bandwidth;
 mod bridge;
 mod claims;
+mod elements;
 mod firewall;
+#[cfg(test)]
+mod firewall_tests;
 mod names;
 pub(crate) mod netlink;
 mod pasta;
@@ -195,13 +199,14 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
     }
     write_record(store, id, &attached)?;
     names::join(&claims, id, &attached)?;
-    let planned = || attached.networks.iter().map(|one| &one.network).zip(&bridges);
-    let unknown = planned().filter(|(_, bridge)| bridge.unknown).map(|(network, _)| network);
-    firewall::add(&claims, &attached, unknown).map_err(|error| error.at(&networks[0].at))?;
+    for one in &attached.networks {
+        firewall::add(&claims, one).map_err(|error| error.at(&one.network.at))?;
+    }
     let make = |(network, bridge): (&Network, &bridge::Bridge)| {
         bridge::make(&mut host, &claims, network, bridge).map_err(|error| error.at(&network.at))
     };
-    let bridges = planned().map(make).collect::<Result<_>>()?;
+    let planned = attached.networks.iter().map(|one| &one.network).zip(&bridges);
+    let bridges = planned.map(make).collect::<Result<_>>()?;
     Ok(Prepared { host, attached, bridges })
 }
 
@@ -236,6 +241,13 @@ fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
     }
 }
 
+/// Begins with what takes longest of [`tear_down`]. A failure of it is that one's to tell.
+pub(crate) fn begin_tear_down(store: &Path, id: &str) {
+    if let Ok(Some(attached)) = read_record(store, id) {
+        let _ = firewall::close(&attached);
+    }
+}
+
 /// Removes what [`Connecting`] has made for a container, all or a part of it, and nothing else.
 /// `ends`: its network namespace ends with it.
 pub(crate) fn tear_down(store: &Path, id: &str, ends: bool) -> Result<()> {
@@ -267,18 +279,17 @@ fn disconnect(store: &Path, id: &str, attached: &Attached, young: bool) -> Resul
     let claims = Claims::lock(store)?;
     names::leave(&claims, id, attached)?;
     let mut gone = Vec::new();
-    for one in &attached.networks {
-        let name = one.network.bridge.as_str();
-        if claims.release(name, id)? == 0 && !one.network.keep && bridge::remove(&mut host, &claims, name)? {
-            gone.push(name);
+    for Attachment { network, .. } in &attached.networks {
+        let free = claims.release(&network.bridge, id)? == 0 && !network.keep;
+        if free && bridge::may_go(&mut host, &claims, &network.bridge)? {
+            gone.push(network.bridge.as_str());
         }
     }
-    let kept = attached.networks.iter().any(|one| one.network.keep);
-    if claims.is_empty()? && !kept {
-        firewall::remove(&claims)?
-    } else {
-        firewall::forget(&claims, attached, &gone)?
+    let rules = firewall::forget(attached, &gone, claims.is_empty()?)?;
+    for name in gone {
+        bridge::remove(&mut host, &claims, name)?;
     }
+    drop(rules);
     // Last: another container may have them when the firewall has forgotten them.
     claims.release_ports(id)
 }

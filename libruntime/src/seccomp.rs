@@ -2,8 +2,8 @@
 //! and says what is wrong with it, [`Filter`] is what the stage hands to `seccomp(2)`.
 //!
 //! It makes no system call and knows nothing of processes; loading is a step of the plan. Inside,
-//! [`rules`] reads the profile, [`map`] turns it into one map over all call numbers for each kind of system
-//! call entry, and [`program`] writes the map down as instructions. [`tables`] is data.
+//! `rules` reads the profile, `map` turns it into one map over all call numbers for each kind of system
+//! call entry, and `program` writes the map down as instructions. `tables` is data.
 //!
 //! What a profile means where the specification does not say (tests compare all of it with libseccomp):
 //! - A rule without conditions holds whatever else the profile says of the call; of two, the first holds.
@@ -17,7 +17,7 @@
 //! - A rule with the default action says nothing, and does not override a later rule.
 //! - On x86 and arm, arguments have 32 bits and so have the values that they are compared with. On x32 they
 //!   have 64, because there the kernel reads all 64 (libseccomp compares 32 and can be misled).
-//! - A call newer than all that the profile names returns ENOSYS where the default is to refuse; see [`map`].
+//! - A call newer than all that the profile names returns ENOSYS where the default is to refuse; see `map`.
 //! - An entry of a machine that is not named, x32 without `SCMP_ARCH_X32` included, kills the process: its
 //!   numbers mean other calls, so no rule can be applied, and a thread that dies alone leaves locks behind.
 

@@ -53,6 +53,7 @@ const GLOBAL: &[Flag] = &[
     Flag::value("log-format", "FORMAT", "text or json (default: text)"),
     Flag::switch("debug", "say more in the log, and warnings on standard error"),
     Flag::switch("systemd-cgroup", "have systemd make the cgroups; cgroupsPath is slice:prefix:name"),
+    Flag::value("cgroup-manager", "WHO", "cgroupfs, systemd or disabled, as with crun"),
     Flag::value("rootless", "WHEN", "true, false or auto; accepted for runc's sake, it is found out anyway"),
     Flag::switch("version", "print the version").short("v"),
 ];

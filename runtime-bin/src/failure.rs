@@ -1,5 +1,6 @@
 //! Why the command ends early: a line of text, an exit code, and for programs the library's fields.
 
+use nix::errno::Errno;
 use serde_json::Value;
 use std::fmt::Display;
 
@@ -24,7 +25,12 @@ impl Failure {
 
     /// What the operating system answered to a call of our own.
     pub fn os(call: impl Display, error: impl Into<std::io::Error>) -> Self {
-        Self::new(format!("{call}: {}", error.into()))
+        let error = error.into();
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        Self::new(match errno {
+            Some(errno) => format!("{call}: {} ({errno:?})", errno.desc()),
+            None => format!("{call}: {error}"),
+        })
     }
 
     pub fn with_code(self, code: u8) -> Self {

@@ -4,7 +4,7 @@ use crate::cli::Parsed;
 use crate::failure::Failure;
 use crate::launch::Inherited;
 use crate::log::Log;
-use libruntime::{Container, Finding};
+use libruntime::{CgroupDriver, Container, Finding};
 use std::path::PathBuf;
 
 pub struct Global<'a> {
@@ -12,7 +12,7 @@ pub struct Global<'a> {
     pub root: PathBuf,
     /// It was named, so it ought to exist.
     pub root_is_given: bool,
-    pub systemd_cgroup: bool,
+    pub cgroup_driver: CgroupDriver,
     pub inherited: Inherited,
     log: &'a Log,
 }
@@ -31,8 +31,8 @@ impl<'a> Global<'a> {
         if root.parent().is_none() {
             return Err(Failure::usage("--root must not be /"));
         }
-        let systemd_cgroup = flags.is_set("systemd-cgroup");
-        Ok(Self { root, root_is_given: given.is_some(), systemd_cgroup, inherited, log })
+        let cgroup_driver = cgroup_driver(flags)?;
+        Ok(Self { root, root_is_given: given.is_some(), cgroup_driver, inherited, log })
     }
 
     pub fn load(&self, args: &Parsed) -> Result<Container, Failure> {
@@ -45,6 +45,18 @@ impl<'a> Global<'a> {
 
     pub fn warn_of<'f>(&self, findings: impl IntoIterator<Item = &'f Finding>) {
         findings.into_iter().for_each(|finding| self.log.warning(&finding.to_string()));
+    }
+}
+
+fn cgroup_driver(flags: &Parsed) -> Result<CgroupDriver, Failure> {
+    match flags.get("cgroup-manager") {
+        None if flags.is_set("systemd-cgroup") => Ok(CgroupDriver::Systemd),
+        None | Some("cgroupfs") => Ok(CgroupDriver::Cgroupfs),
+        Some("systemd") => Ok(CgroupDriver::Systemd),
+        Some("disabled") => Ok(CgroupDriver::None),
+        Some(other) => {
+            Err(Failure::usage(format!("--cgroup-manager is cgroupfs, systemd or disabled, not {other:?}")))
+        }
     }
 }
 

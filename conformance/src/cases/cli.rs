@@ -1,7 +1,8 @@
 //! The command line beyond the verbs of the lifecycle: version, help, features, spec, logs, global
 //! options, ids. What the verbs do is in lifecycle.rs, exec.rs and cgroups.rs.
 
-use crate::case::{Case, Outcome, case, check, contains, same};
+use crate::case::Need::Root;
+use crate::case::{Case, Outcome, case, check, contains, same, skip};
 use crate::process;
 use crate::test::Test;
 use serde_json::Value;
@@ -34,6 +35,7 @@ pub const CASES: &[Case] = &[
     case!(no_subreaper_and_no_new_keyring_are_accepted),
     case!(containers_of_other_state_directories_are_not_seen),
     case!(state_survives_the_runtime),
+    case!(without_a_cgroup_where_none_is_wanted, [Root]),
 ];
 
 fn plain(t: &Test, args: &[&str]) -> Outcome<process::Output> {
@@ -316,4 +318,18 @@ fn state_survives_the_runtime(t: &Test) -> Outcome {
         same("status", one.finish(process::LIMIT)?.ok()?.json()?["status"].as_str(), Some("running"))?;
     }
     Ok(())
+}
+
+/// As Podman asks for it with `--cgroups disabled`.
+fn without_a_cgroup_where_none_is_wanted(t: &Test) -> Outcome {
+    if t.runtime.name == "runc" {
+        return skip("runc has no --cgroup-manager");
+    }
+    let mut config = t.config();
+    config.args(&["/bin/cat", "/proc/self/cgroup"]).no_namespace("cgroup").remove("linux.resources");
+    let c = t.container(&config)?;
+    let mut command = t.runtime.command();
+    command.args(["--cgroup-manager", "disabled", "run", "--bundle"]).arg(&c.bundle).arg(&c.id);
+    let output = process::run(&mut command, &t.dir)?;
+    same("cgroups", output.ok()?.stdout.as_str(), fs::read_to_string("/proc/self/cgroup")?.as_str())
 }

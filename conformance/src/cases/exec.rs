@@ -180,6 +180,8 @@ fn exec_option_cwd_is_used(t: &Test) -> Outcome {
     let c = t.detached(&t.sleeper())?;
     same("cwd", c.exec_with(&["--cwd", "/usr/bin"], &["/bin/pwd"])?.ok()?.stdout.trim(), "/usr/bin")?;
     c.exec_with(&["--cwd", "/etc/passwd"], &["/bin/pwd"])?.refused()?;
+    c.exec_with(&["--cwd", "/not-there"], &["/bin/pwd"])?.refused()?;
+    check!(!c.path("/not-there").exists(), "exec made a directory");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ mod mounts;
 mod namespaces;
 mod networks;
 mod networks_bad;
+mod networks_rootless;
 mod process;
 mod repetition;
 mod rootless;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Case> {
         namespaces::CASES,
         networks::CASES,
         networks_bad::CASES,
+        networks_rootless::CASES,
         process::CASES,
         repetition::CASES,
         rootless::CASES,

@@ -6,6 +6,7 @@ use crate::case::{Case, Outcome, case, check};
 use crate::test::{Mounted, Test, mount_line, mount_options};
 
 pub const CASES: &[Case] = &[
+    case!(an_empty_option_is_skipped),
     case!(tmpfs_ro),
     case!(tmpfs_rw_after_ro),
     case!(tmpfs_nosuid),
@@ -70,6 +71,10 @@ fn looks(t: &Test, config: &crate::bundle::Config, place: &str, has: &[&str], la
         check!(!found.iter().any(|have| have == option), "{place}: {option} in {found:?}");
     }
     Ok(())
+}
+
+fn an_empty_option_is_skipped(t: &Test) -> Outcome {
+    tmpfs(t, &["", "nosuid"], &["nosuid"], &[])
 }
 
 fn tmpfs_ro(t: &Test) -> Outcome {

@@ -35,6 +35,7 @@ pub const CASES: &[Case] = &[
     case!(sysfs_is_bound_where_the_network_is_the_hosts, [Root]),
     case!(no_mounts_at_all),
     case!(mounts_of_the_host_are_gone),
+    case!(overlay_with_long_paths, [Root]),
     case!(bind_without_propagation_lets_nothing_out, [Root]),
     case!(propagation_slave, [Root]),
     case!(propagation_shared, [Root]),
@@ -331,6 +332,22 @@ fn exchange(t: &Test, root: Option<&str>, options: &[&str]) -> Outcome<(bool, bo
     Ok((in_container, on_host))
 }
 
+/// Longer than one value of fsconfig(2) may be.
+fn overlay_with_long_paths(t: &Test) -> Outcome {
+    let folder = |name: &str| -> Outcome<String> {
+        let dir = t.folder(&format!("{}-{name}", "long".repeat(40)))?;
+        fs::write(dir.join(name), "")?;
+        Ok(dir.display().to_string())
+    };
+    let lower = format!("lowerdir={}:{}", folder("one")?, folder("two")?);
+    let (upper, work) = (t.folder("upper")?, t.folder("work")?);
+    let (upper, work) = (format!("upperdir={}", upper.display()), format!("workdir={}", work.display()));
+    let mut config = t.config();
+    config.mount("/data", "overlay", "overlay", &["nodev", &lower, &upper, &work]);
+    same("files", t.script(&config, "touch /data/three; ls /data | tr '\\n' ' '")?.trim(), "one three two")?;
+    contains("mount", &mount_line(&t.probe(&config, &[])?, "/data")?, "nodev")
+}
+
 fn bind_without_propagation_lets_nothing_out(t: &Test) -> Outcome {
     same("on the host", exchange(t, None, &["rbind"])?.1, false)?;
     same("on the host", exchange(t, None, &["bind"])?.1, false)
@@ -339,7 +356,9 @@ fn bind_without_propagation_lets_nothing_out(t: &Test) -> Outcome {
 fn propagation_slave(t: &Test) -> Outcome {
     let root = Some("rslave");
     same("in the container, on the host", exchange(t, root, &["rbind", "rslave"])?, (true, false))?;
-    same("in the container, on the host", exchange(t, root, &["bind", "slave"])?, (true, false))
+    same("in the container, on the host", exchange(t, root, &["bind", "slave"])?, (true, false))?;
+    // What is said of the root is not said of other mounts.
+    same("in the container, on the host", exchange(t, Some("private"), &["rbind", "rslave"])?, (true, false))
 }
 
 fn propagation_shared(t: &Test) -> Outcome {

@@ -1,7 +1,7 @@
 //! Namespaces: each of them new, joined by its path, or the host's; user namespaces with their maps,
 //! time offsets. What lives in a namespace (names, sysctls, devices) is in linux.rs.
 
-use crate::case::Need::{Cgroup, Kernel, Path as File, Root};
+use crate::case::Need::{Cgroup, Kernel, Path as File, Root, V2};
 use crate::case::{Case, Outcome, case, check, contains, same, skip};
 use crate::test::{Container, Test, strings};
 use serde_json::{Value, json};
@@ -22,7 +22,9 @@ pub const CASES: &[Case] = &[
     case!(an_unknown_type_is_refused),
     case!(the_same_type_twice_is_refused),
     case!(no_namespaces_at_all_leaves_the_host_alone),
+    case!(without_a_cgroup_namespace_the_mount_has_the_paths_of_proc, [Root, V2]),
     case!(user_namespace_has_the_maps, [Root]),
+    case!(filesystems_of_a_user_namespace_are_its_roots, [Root]),
     case!(user_namespace_with_several_map_lines, [Root]),
     case!(user_namespace_without_maps_is_refused),
     case!(user_namespace_owns_the_other_namespaces, [Root]),
@@ -198,6 +200,13 @@ fn no_namespaces_at_all_leaves_the_host_alone(t: &Test) -> Outcome {
     Ok(())
 }
 
+fn without_a_cgroup_namespace_the_mount_has_the_paths_of_proc(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]);
+    let found = t.script(&config, "ls -d /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/cgroup.procs")?;
+    contains("path", &found, &t.cgroup)
+}
+
 fn user_namespace_has_the_maps(t: &Test) -> Outcome {
     let probe = t.probe(&mapped(t), &[])?;
     for key in ["uidMap", "gidMap"] {
@@ -207,6 +216,14 @@ fn user_namespace_has_the_maps(t: &Test) -> Outcome {
     }
     check!(probe["ns"]["user"] != of_host("user")?.as_str(), "the user namespace is the host's");
     same("uid", probe["uid"][0].as_i64(), Some(0))
+}
+
+fn filesystems_of_a_user_namespace_are_its_roots(t: &Test) -> Outcome {
+    let config = mapped(t);
+    for place in ["/dev/mqueue", "/dev/shm", "/dev", "/proc/sys/fs/mqueue"] {
+        same(place, t.script(&config, &format!("stat -c %u {place}"))?.trim(), "0")?;
+    }
+    Ok(())
 }
 
 fn user_namespace_with_several_map_lines(t: &Test) -> Outcome {

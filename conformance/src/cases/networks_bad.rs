@@ -5,7 +5,7 @@ use crate::case::Need::Root;
 use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::net::{as_before, host, needs, picture, server};
 use crate::process;
-use crate::test::Test;
+use crate::test::{Container, Test};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -20,11 +20,13 @@ pub const CASES: &[Case] = &[
     case!(without_nft_a_network_is_refused, [Root]),
     case!(without_permission_a_network_is_refused, [Root]),
     case!(kill_9_in_the_middle_leaves_nothing_behind_a_delete, [Root], 240),
+    case!(kill_9_in_a_delete_leaves_nothing_behind_the_next, [Root], 240),
 ];
+
+const NAME: &str = "org.onggi.network.eth0";
 
 /// Whether `create` with these networks fails with this text, the annotation's name and no trace.
 fn refused(t: &Test, network: &str, expected: &str) -> Outcome {
-    const NAME: &str = "org.onggi.network.eth0";
     let before = picture(t)?;
     let mut config = t.sleeper();
     config.set("annotations", json!({ NAME: network }));
@@ -106,8 +108,9 @@ fn an_exhausted_pool_is_refused(t: &Test) -> Outcome {
 fn refused_behind(t: &Test, prepare: &str, expected: &[&str]) -> Outcome {
     needs(t, &["unshare", "setpriv"])?;
     let before = picture(t)?;
-    let container = t.container(&t.sleeper())?;
-    let create = container.bundle_command("create", &["--network", "bridge=one"]);
+    let mut config = t.sleeper();
+    config.set("annotations", json!({ NAME: "bridge=one" }));
+    let create = t.container(&config)?.bundle_command("create", &[]);
     let words: Vec<_> = create.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
     let script = prepare.replace("RUNTIME", &format!("{} \"$@\"", t.runtime.program.display()));
     let mut command = Command::new("sh");
@@ -116,42 +119,68 @@ fn refused_behind(t: &Test, prepare: &str, expected: &[&str]) -> Outcome {
     for part in expected {
         contains("the error", &output.text(), part)?;
     }
+    same("the annotation", output.text().matches(&format!("annotations[{NAME}]")).count(), 1)?;
     as_before(t, &before)
 }
 
 fn without_nft_a_network_is_refused(t: &Test) -> Outcome {
     let hide = "exec unshare -m sh -c 'for d in /usr/sbin /sbin /usr/local/sbin; do
         [ -e $d/nft ] && mount -t tmpfs none $d; done; exec RUNTIME' sh \"$@\"";
-    refused_behind(t, hide, &["takes the program nft, which is not there", "--network", "install nftables"])
+    refused_behind(t, hide, &["takes the program nft, which is not there", "install nftables"])
 }
 
 fn without_permission_a_network_is_refused(t: &Test) -> Outcome {
     let drop = "exec setpriv --bounding-set=-net_admin --inh-caps=-net_admin RUNTIME";
-    refused_behind(t, drop, &["EPERM", "--network", "takes CAP_NET_ADMIN"])
+    refused_behind(t, drop, &["EPERM", "takes CAP_NET_ADMIN"])
+}
+
+const ROUNDS: u32 = 40;
+const BOTH: &[&str] = &[
+    "--network=bridge=one,address6=auto,publish=8080-8090:80-90,egress=10mbit,hosts=yes",
+    "--network=bridge=two",
+];
+
+/// Kills a call after a part of the time that it takes, and looks whether a delete removes everything.
+fn killed(t: &Test, container: &Container, mut call: Command, after: Duration, before: &[String]) -> Outcome {
+    let started = process::start(call.stdin(Stdio::null()), &t.dir)?;
+    std::thread::sleep(after);
+    let _ = kill(Pid::from_raw(started.pid), Signal::SIGKILL);
+    started.finish(Duration::from_secs(10))?;
+    let there = t.runtime.state.join(&container.id).exists();
+    let output = container.delete_force()?;
+    check!(output.code == 0 || !there, "after {after:?}: {}", output.text());
+    as_before(t, before)
 }
 
 fn kill_9_in_the_middle_leaves_nothing_behind_a_delete(t: &Test) -> Outcome {
     needs(t, &[])?;
     let before = picture(t)?;
-    let first = "bridge=one,address6=auto,publish=8080-8090:80-90,egress=10mbit,hosts=yes";
-    let networks = ["--network", first, "--network", "bridge=two"];
     let begin = Instant::now();
     let container = t.container(&t.sleeper())?;
-    container.create_with(&networks)?.ok()?;
+    container.create_with(BOTH)?.ok()?;
     let whole = begin.elapsed();
     container.delete_force()?.ok()?;
     as_before(t, &before)?;
-    const ROUNDS: u32 = 40;
     for round in 1..=ROUNDS {
-        let mut command = container.bundle_command("create", &networks);
-        let started = process::start(command.stdin(Stdio::null()), &t.dir)?;
-        std::thread::sleep(whole * round / ROUNDS);
-        let _ = kill(Pid::from_raw(started.pid), Signal::SIGKILL);
-        started.finish(Duration::from_secs(10))?;
-        let there = t.runtime.state.join(&container.id).exists();
-        let output = container.delete_force()?;
-        check!(output.code == 0 || !there, "round {round}: {}", output.text());
-        as_before(t, &before)?;
+        let create = container.bundle_command("create", BOTH);
+        killed(t, &container, create, whole * round / ROUNDS, &before)?;
+    }
+    Ok(())
+}
+
+fn kill_9_in_a_delete_leaves_nothing_behind_the_next(t: &Test) -> Outcome {
+    needs(t, &[])?;
+    let before = picture(t)?;
+    let container = t.container(&t.sleeper())?;
+    container.create_with(BOTH)?.ok()?;
+    let begin = Instant::now();
+    container.delete_force()?.ok()?;
+    let whole = begin.elapsed();
+    for round in 1..=ROUNDS {
+        container.create_with(BOTH)?.ok()?;
+        let mut delete = t.runtime.command();
+        delete.args(["delete", "--force", &container.id]);
+        killed(t, &container, delete, whole * round / ROUNDS, &before)?;
     }
     Ok(())
 }

@@ -217,7 +217,7 @@ impl Cgroup {
         let dir = match (self.dir_of(&write.controller), &write.missing) {
             (Some(dir), _) => dir,
             (None, Missing::Skip) => return Ok(()),
-            (None, _) => return Err(no_controller(&write.controller).at(&write.at)),
+            (None, _) => return Err(self.no_controller(&write.controller).at(&write.at)),
         };
         let path = dir.join(&write.file);
         match write_value(&path, write, journal) {
@@ -255,7 +255,7 @@ impl Cgroup {
     }
 
     fn check_usage(&self, controller: &str, file: &str, limit: i64) -> Result<()> {
-        let path = self.dir_of(controller).ok_or_else(|| no_controller(controller))?.join(file);
+        let path = self.dir_of(controller).ok_or_else(|| self.no_controller(controller))?.join(file);
         let text = files::read(&path).map_err(|errno| files::failed("read", &path, errno))?;
         match text.trim_end().parse::<u64>() {
             Ok(usage) if u64::try_from(limit).is_ok_and(|limit| limit < usage) => Err(Error::new(
@@ -267,13 +267,29 @@ impl Cgroup {
         }
     }
 
+    pub(super) fn no_controller(&self, name: &str) -> Error {
+        let hint = if !has_host_root() {
+            "without root this takes cgroup v2, and a part of it that is the caller's: \
+             see onggi check, and --systemd-cgroup"
+                .into()
+        } else if self.is_none() {
+            "the container was created without a cgroup".into()
+        } else {
+            format!("mount it: mount -t cgroup -o {name} none /sys/fs/cgroup/{name}")
+        };
+        Error::unsupported(format!("no usable cgroup hierarchy has the controller {name}")).with_hint(hint)
+    }
+
     fn set_devices(&self, devices: &[LinuxDeviceCgroup], fresh: bool) -> Result<Option<Finding>> {
         let policy = Policy::new(devices)?;
         let result = match self.dir_of("devices") {
             Some(dir) if self.is_v2() => set_program(dir, &policy, fresh),
             Some(dir) => set_lists(dir, &policy.v1()?, fresh),
             None if policy.allows_everything() => Ok(()),
-            None => Err(no_controller("devices")),
+            None if self.is_none() && has_host_root() => {
+                return Ok(Some(Finding::new(AT_DEVICES, "not enforced: the container has no cgroup")));
+            }
+            None => Err(self.no_controller("devices")),
         };
         match result {
             Ok(()) => Ok(None),
@@ -285,16 +301,6 @@ impl Cgroup {
             Err(error) => Err(error.at(AT_DEVICES)),
         }
     }
-}
-
-pub(super) fn no_controller(name: &str) -> Error {
-    let hint = match has_host_root() {
-        true => format!("mount it: mount -t cgroup -o {name} none /sys/fs/cgroup/{name}"),
-        false => "without root this takes cgroup v2, and a part of it that is the caller's: \
-                  see onggi check, and --systemd-cgroup"
-            .into(),
-    };
-    Error::unsupported(format!("no usable cgroup hierarchy has the controller {name}")).with_hint(hint)
 }
 
 /// A failed write with the value that it tried.

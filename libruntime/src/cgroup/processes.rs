@@ -136,7 +136,7 @@ impl Cgroup {
         match (v1, v2) {
             (Some(hierarchy), _) => Ok(Freezer::V1(&hierarchy.dir)),
             (None, Some(hierarchy)) => Ok(Freezer::V2(&hierarchy.dir)),
-            (None, None) => Err(super::apply::no_controller("freezer")),
+            (None, None) => Err(self.no_controller("freezer")),
         }
     }
 }

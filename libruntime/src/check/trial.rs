@@ -7,6 +7,7 @@ use crate::cgroup::Cgroup;
 use crate::container::Container;
 use crate::create::{Create, create};
 use crate::error::{Error, Result};
+use crate::plan::create::CgroupDriver;
 use serde_json::json;
 use std::fs;
 use std::io::ErrorKind;
@@ -108,7 +109,8 @@ fn try_one(store: &Path, bundle: &Path, systemd_cgroup: bool) -> Result<Group> {
     let id = format!("check-{}", std::process::id());
     let spec = serde_json::from_value(spec())
         .map_err(|error| Error::external(format!("the trial's configuration: {error}")))?;
-    let options = Create { spec: Some(spec), systemd_cgroup, ..Create::new(store, &id, bundle) };
+    let cgroup_driver = if systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+    let options = Create { spec: Some(spec), cgroup_driver, ..Create::new(store, &id, bundle) };
     let container = create(&options)?;
     let group = look_at(&container);
     container.delete(true)?;

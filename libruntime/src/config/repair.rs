@@ -5,6 +5,7 @@
 //! result, or is something the spec wants ignored. The checks of values are next door.
 
 use super::found::Found;
+use super::is_before;
 use super::strict::Strict;
 use crate::error::{Error, ErrorKind, Result};
 use oci_spec::runtime::Capability;
@@ -161,7 +162,9 @@ impl State {
     /// "Any value which cannot be mapped to a relevant kernel interface … MUST be logged as a warning".
     /// Since 1.1 the spec has them left out with a warning; before, they are errors.
     fn unknown_capabilities(&mut self, value: &mut Value, list: &[Step], at: &str) -> bool {
-        if is_before_1_1(value) {
+        // A process alone declares no version.
+        let version = value.get("ociVersion").and_then(Value::as_str).unwrap_or("1.1");
+        if is_before(version, 1) {
             return false;
         }
         let Some(Value::Array(names)) = find(value, list) else { return false };
@@ -305,11 +308,4 @@ fn placeholder(field: &str) -> Option<Value> {
         "domain" => json!("LINUX"),
         _ => return None,
     })
-}
-
-/// Whether a configuration declares a version of the spec before 1.1. A process alone declares none.
-fn is_before_1_1(config: &Value) -> bool {
-    let version = config.get("ociVersion").and_then(Value::as_str).unwrap_or("1.1");
-    let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) < (Some(1), Some(1))
 }

@@ -3,9 +3,10 @@
 
 use super::devices::{MAX_MAJOR, MAX_MINOR};
 use super::found::{Found, each, sorted};
+use super::is_before;
 use super::list::number_list;
 use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
 };
 use std::collections::HashMap;
 
@@ -30,6 +31,15 @@ pub(crate) fn check(resources: &LinuxResources, found: &mut Found) {
     }
     hugepages(resources, found);
     named(resources, found);
+}
+
+/// Before 1.3 "no limit" was the default of `pids.limit`, and so 0 meant it; since then 0 is a limit.
+pub(crate) fn as_of(version: &str, resources: &mut LinuxResources) {
+    if is_before(version, 3) && resources.pids().is_some_and(|pids| pids.limit() == 0) {
+        let mut unlimited = LinuxPids::default();
+        unlimited.set_limit(-1);
+        resources.set_pids(Some(unlimited));
+    }
 }
 
 /// Rules about several properties at once; an update may name only one of them.

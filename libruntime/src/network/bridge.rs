@@ -6,7 +6,7 @@ use super::claims::Claims;
 use super::netlink::{Link, Netlink, link_message};
 use super::request::{Address, Network};
 use super::subnet::Subnet;
-use super::{Attachment, firewall, hash, mac, mac_bytes, set_sysctl};
+use super::{Attachment, hash, mac, mac_bytes, set_sysctl};
 use crate::error::{Error, ErrorKind, Result};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
 use std::collections::HashSet;
@@ -27,8 +27,6 @@ pub(super) struct Bridge {
     pub subnets: [Option<Subnet>; 2],
     /// Those of them that it has not yet.
     missing: Vec<Subnet>,
-    /// Whether the firewall has to be told of it.
-    pub unknown: bool,
 }
 
 /// The hardware address of bridges that containers of this store have made. It tells whose they
@@ -76,7 +74,7 @@ pub(super) fn plan(
         let mut all = own.map(|address| address.subnet).chain(planned);
         all.find(|subnet| subnet.ip().is_ipv4() == v4)
     };
-    let mut bridge = Bridge { name: name.clone(), subnets: [None; 2], missing: Vec::new(), unknown: true };
+    let mut bridge = Bridge { name: name.clone(), subnets: [None; 2], missing: Vec::new() };
     for (subnet, v4) in bridge.subnets.iter_mut().zip([true, false]) {
         let (wish, asked, gateway) = network.of_family(v4);
         *subnet = match has(v4) {
@@ -93,12 +91,11 @@ pub(super) fn plan(
     claims.take(name, port, id)?.map_err(|who| {
         Error::new(ErrorKind::AlreadyExists, format!("interface {port} is taken by container {who}"))
     })?;
-    bridge.unknown = !ours || found.is_none() || !firewall::is_present()?;
     Ok(bridge)
 }
 
-/// Makes it so, and returns its index. The firewall knows it: a bridge of ours that is there has
-/// its rules, whenever we are killed.
+/// Makes it so, and returns its index. The firewall knows it already, so whenever we are killed, nobody
+/// is on a bridge without rules.
 pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridge: &Bridge) -> Result<u32> {
     let name = &bridge.name;
     let link = host.link(name).map_err(|errno| Error::os(format!("look for bridge {name}"), errno))?;
@@ -314,18 +311,23 @@ fn allocate(
         .with_hint("delete containers, or use a bridge with a larger subnet"))
 }
 
-/// Removes a bridge that nothing is left on; says whether the firewall is to forget it.
-pub(super) fn remove(host: &mut Netlink, claims: &Claims, name: &str) -> Result<bool> {
-    let failed = |errno| Error::os(format!("remove bridge {name}"), errno);
+/// Whether nothing is left on a bridge that no container claims. One of somebody else we leave.
+pub(super) fn may_go(host: &mut Netlink, claims: &Claims, name: &str) -> Result<bool> {
+    let failed = |errno| Error::os(format!("look for bridge {name}"), errno);
     match host.link(name).map_err(failed)? {
+        // Something else may have been connected to it by hand.
         Some(link) if is_ours(&link, claims) => {
-            // Something else may have been connected to it by hand.
-            if !host.ports(link.index).map_err(failed)?.iter().all(Link::is_dying) {
-                return Ok(false);
-            }
-            host.remove_link(name).map_err(failed)?;
-            Ok(true)
+            Ok(host.ports(link.index).map_err(failed)?.iter().all(Link::is_dying))
         }
         _ => Ok(true),
+    }
+}
+
+/// Removes it, if it is ours.
+pub(super) fn remove(host: &mut Netlink, claims: &Claims, name: &str) -> Result<()> {
+    let failed = |errno| Error::os(format!("remove bridge {name}"), errno);
+    match host.link(name).map_err(failed)? {
+        Some(link) if is_ours(&link, claims) => host.remove_link(name).map_err(failed),
+        _ => Ok(()),
     }
 }

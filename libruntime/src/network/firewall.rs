@@ -2,38 +2,38 @@
 //! whose rules never change. They look into sets and maps, and bridges and containers are elements
 //! of those, so a packet's cost does not grow with the number of containers.
 //!
-//! By `nft` and its own language: its JSON is left out of some builds, and version 1.0.6 cannot
-//! read in JSON a map to an address and a port. Every word in here was checked by `request.rs`.
-//! Deleting is "add, then delete" in one transaction, which succeeds if the element is gone too.
+//! The table is made by `nft` and its own language: its JSON is left out of some builds, and version
+//! 1.0.6 cannot read in JSON a map to an address and a port. The elements are elements.rs's.
 
 use super::claims::Claims;
-use super::netlink::{Netlink, whole};
-use super::request::{Network, Publish};
+use super::elements::{self, Element};
+use super::netlink::Netlink;
+use super::request::{Protocol, Publish};
 use super::{Attached, Attachment};
-use crate::error::{Error, Result};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
-use nix::errno::Errno;
-use std::fmt::Write as _;
-use std::io::Write as _;
+use crate::error::{Error, ErrorKind, Result};
+use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 /// Where it may be for those whose PATH is short.
 const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
-/// The table, as it is while there is a bridge. The order of rules matters.
-const TABLE: &str = "
+const TAKES: &str = "it takes CAP_NET_ADMIN and a kernel with nftables and its nat, fib and ct expressions";
+
+/// The table, as it is while there is a bridge. The order of rules matters. An element has no timeout
+/// but when it is removed.
+pub(super) const TABLE: &str = "
 add table inet onggi
-add set inet onggi bridges { type ifname; }
-add set inet onggi pairs { type ifname . ifname; }
-add set inet onggi internal { type ifname; }
-add set inet onggi outward { type ifname; }
-add map inet onggi any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
-add map inet onggi any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
-add map inet onggi bound4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
-add map inet onggi bound6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
-add set inet onggi self4 { type ipv4_addr . ipv4_addr; }
-add set inet onggi self6 { type ipv6_addr . ipv6_addr; }
+add set inet onggi bridges { type ifname; flags timeout; }
+add set inet onggi pairs { type ifname . ifname; flags timeout; }
+add set inet onggi internal { type ifname; flags timeout; }
+add set inet onggi outward { type ifname; flags timeout; }
+add map inet onggi any4 { type inet_proto . inet_service : ipv4_addr . inet_service; flags timeout; }
+add map inet onggi any6 { type inet_proto . inet_service : ipv6_addr . inet_service; flags timeout; }
+add map inet onggi bound4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; flags timeout; }
+add map inet onggi bound6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; flags timeout; }
+add set inet onggi self4 { type ipv4_addr . ipv4_addr; flags timeout; }
+add set inet onggi self6 { type ipv6_addr . ipv6_addr; flags timeout; }
 add chain inet onggi guard { type filter hook prerouting priority -300; }
 add chain inet onggi prerouting { type nat hook prerouting priority -100; }
 add chain inet onggi output { type nat hook output priority -100; }
@@ -66,112 +66,109 @@ add rule inet onggi postrouting oifname @bridges ip saddr 127.0.0.0/8 masquerade
 add rule inet onggi postrouting iifname @outward oifname != @bridges masquerade
 ";
 
-/// Whether the table is there: somebody may have flushed all rules since.
-pub(super) fn is_present() -> Result<bool> {
-    // NFT_MSG_GETTABLE with the name, behind a struct nfgenmsg (linux/netfilter/nf_tables.h).
-    const GET_TABLE: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | libc::NFT_MSG_GETTABLE as u16;
-    const INET: u8 = 1;
-    let mut body = vec![INET, 0, 0, 0];
-    body.extend_from_slice(&10u16.to_ne_bytes());
-    body.extend_from_slice(&1u16.to_ne_bytes());
-    body.extend_from_slice(b"onggi\0\0\0");
-    match Netlink::netfilter()?.exchange(&whole(GET_TABLE, NLM_F_REQUEST | NLM_F_ACK, &body)) {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => Ok(false),
-        Err(errno) => Err(Error::os("look for the nftables table inet onggi", errno)),
-    }
-}
-
-/// Takes bridges under the rules, and leads published ports to the container.
-pub(super) fn add<'a>(
-    claims: &Claims,
-    attached: &Attached,
-    bridges: impl Iterator<Item = &'a Network>,
-) -> Result<()> {
-    let mut text = String::new();
-    for network in bridges {
-        let kind = if network.internal { "internal" } else { "outward" };
-        for (set, key) in of_bridge(&network.bridge) {
-            if !matches!(set, "internal" | "outward") || set == kind {
-                let _ = writeln!(text, "add element inet onggi {set} {{ {key} }}");
+/// Takes the bridge of a container's network under the rules, and leads its published ports there.
+pub(super) fn add(claims: &Claims, one: &Attachment) -> Result<()> {
+    let other = if one.network.internal { "outward" } else { "internal" };
+    let mut all = of_bridge(&one.network.bridge).to_vec();
+    all.retain(|element| element.set != other);
+    all.extend(of_container(one));
+    loop {
+        let done = elements::add(&all);
+        match done.as_ref().map_err(|error| error.errno()) {
+            // There is no table yet, or another store has removed it.
+            Err(Some(libc::ENOENT)) => run(claims, TABLE)?,
+            // Ports are claimed in one store; the table is everybody's. Older kernels say EBUSY.
+            Err(Some(libc::EEXIST | libc::EBUSY)) => {
+                let text = "a published port is taken in the nftables table inet onggi";
+                let hint = "by a container of another store: see `nft list table inet onggi`";
+                return Err(Error::new(ErrorKind::AlreadyExists, text).with_hint(hint));
             }
+            _ => return done.map_err(|error| error.with_hint(TAKES)),
         }
     }
-    for Element { set, key, value } in elements(attached) {
-        let _ = writeln!(text, "add element inet onggi {set} {{ {key}{value} }}");
-    }
-    if text.is_empty() {
-        return Ok(());
-    }
-    if !is_present()? {
-        text.insert_str(0, TABLE);
-    }
-    run(claims, &text)
 }
 
-/// Undoes [`add`], wholly or in part done, for a container and for bridges that are gone.
-pub(super) fn forget(claims: &Claims, attached: &Attached, bridges: &[&str]) -> Result<()> {
-    let mut text = String::new();
-    for Element { set, key, value } in elements(attached) {
-        let _ = writeln!(text, "add element inet onggi {set} {{ {key}{value} }}");
-        let _ = writeln!(text, "delete element inet onggi {set} {{ {key} }}");
+/// Begins to close the container's published ports; the kernel takes until its next tick.
+pub(super) fn close(attached: &Attached) -> Result<()> {
+    match &attached.networks.iter().flat_map(of_container).collect::<Vec<_>>()[..] {
+        [] => Ok(()),
+        some => elements::expire(some),
     }
-    for (set, key) in bridges.iter().flat_map(|bridge| of_bridge(bridge)) {
-        let _ = writeln!(text, "add element inet onggi {set} {{ {key} }}");
-        let _ = writeln!(text, "delete element inet onggi {set} {{ {key} }}");
-    }
-    if text.is_empty() || !is_present()? { Ok(()) } else { run(claims, &text) }
 }
 
-/// No bridge is left.
-pub(super) fn remove(claims: &Claims) -> Result<()> {
-    if is_present()? { run(claims, "delete table inet onggi\n") } else { Ok(()) }
-}
-
-/// The sets that a bridge may be in, and how it is written there.
-fn of_bridge(name: &str) -> [(&'static str, String); 4] {
-    let one = format!("\"{name}\"");
-    [
-        ("bridges", one.clone()),
-        ("pairs", format!("{one} . {one}")),
-        ("internal", one.clone()),
-        ("outward", one),
-    ]
-}
-
-/// One of a set, whose value is empty, or of a map.
-struct Element {
-    set: &'static str,
-    key: String,
-    value: String,
-}
-
-/// Everything that the table knows of a container.
-fn elements(attached: &Attached) -> Vec<Element> {
-    let mut all = Vec::new();
-    for one in attached.networks.iter().filter(|one| !one.network.publish.is_empty()) {
-        for ip in one.addresses.iter().map(|address| address.ip()) {
-            let set = if ip.is_ipv4() { "self4" } else { "self6" };
-            all.push(Element { set, key: format!("{ip} . {ip}"), value: String::new() });
+/// Undoes [`add`], wholly or in part done, for a container and for bridges that nobody is on any more;
+/// `last`: no other is known here. What is returned is to be dropped, which takes its time, but as well
+/// beside something else that does.
+pub(super) fn forget(attached: &Attached, bridges: &[&str], last: bool) -> Result<Option<Netlink>> {
+    if last {
+        let ours: Vec<_> = bridges.iter().map(|bridge| interface(bridge)).collect();
+        if let Some(socket) = elements::remove_table("bridges", &ours)? {
+            return Ok(Some(socket));
         }
-        for publish in &one.network.publish {
-            all.extend(publish.bindings(&one.network).filter_map(|binding| port(one, *publish, binding)));
-        }
+    }
+    let mut all: Vec<_> = attached.networks.iter().flat_map(of_container).collect();
+    all.extend(bridges.iter().flat_map(|bridge| of_bridge(bridge)));
+    elements::remove(&all).map(|()| None)
+}
+
+/// The sets that a bridge may be in.
+fn of_bridge(name: &str) -> [Element; 4] {
+    [("bridges", 1), ("pairs", 2), ("internal", 1), ("outward", 1)].map(|(set, times)| Element {
+        set,
+        key: interface(name).repeat(times),
+        value: Vec::new(),
+    })
+}
+
+fn interface(name: &str) -> Vec<u8> {
+    let mut key = name.as_bytes().to_vec();
+    key.resize(libc::IFNAMSIZ, 0);
+    key
+}
+
+/// Everything that the table knows of a container in a network.
+fn of_container(one: &Attachment) -> Vec<Element> {
+    let Attachment { network, addresses, .. } = one;
+    let ports = network.publish.iter().flat_map(|publish| {
+        let bindings = publish.bindings(network);
+        bindings.filter_map(|binding| port(one, *publish, binding))
+    });
+    let mut all: Vec<_> = ports.collect();
+    if !all.is_empty() {
+        all.extend(addresses.iter().map(|address| {
+            let set = if address.ip().is_ipv4() { "self4" } else { "self6" };
+            Element { set, key: bytes(address.ip()).repeat(2), value: Vec::new() }
+        }));
     }
     all
 }
 
 fn port(one: &Attachment, publish: Publish, (ip, port): (IpAddr, u16)) -> Option<Element> {
     let inside = one.addresses.iter().find(|address| address.ip().is_ipv4() == ip.is_ipv4())?;
-    let value = format!(" : {} . {}", inside.ip(), publish.inside(port));
-    let service = format!("{} . {port}", publish.protocol);
-    let (set, key) = match (ip.is_unspecified(), ip.is_ipv4()) {
-        (true, true) => ("any4", service),
-        (true, false) => ("any6", service),
-        (false, true) => ("bound4", format!("{ip} . {service}")),
-        (false, false) => ("bound6", format!("{ip} . {service}")),
+    let protocol = match publish.protocol {
+        Protocol::Tcp => libc::IPPROTO_TCP,
+        Protocol::Udp => libc::IPPROTO_UDP,
+        Protocol::Sctp => libc::IPPROTO_SCTP,
     };
+    let (set, mut key) = match (ip.is_unspecified(), ip.is_ipv4()) {
+        (true, true) => ("any4", Vec::new()),
+        (true, false) => ("any6", Vec::new()),
+        (false, true) => ("bound4", bytes(ip)),
+        (false, false) => ("bound6", bytes(ip)),
+    };
+    // One byte and two, each filled up to four.
+    let padded = |port: u16| [port.to_be_bytes(), [0; 2]].concat();
+    key.extend([protocol as u8, 0, 0, 0]);
+    key.extend(padded(port));
+    let value = [bytes(inside.ip()), padded(publish.inside(port))].concat();
     Some(Element { set, key, value })
+}
+
+fn bytes(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
 }
 
 /// Runs one transaction. It keeps the lock, as its standard output, where nothing is written.
@@ -198,9 +195,7 @@ fn run(claims: &Claims, text: &str) -> Result<()> {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let first = said.lines().next().unwrap_or("no reason given").to_string();
-        return Err(Error::external(format!("nft refused the rules of a network: {first}")).with_hint(
-            "it takes CAP_NET_ADMIN and a kernel with nftables and its nat, fib and ct expressions",
-        ));
+        return Err(Error::external(format!("nft refused the rules of a network: {first}")).with_hint(TAKES));
     }
     Err(Error::unsupported("a network takes the program nft, which is not there")
         .with_hint("install nftables"))

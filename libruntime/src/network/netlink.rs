@@ -286,7 +286,7 @@ fn first_message(bytes: &[u8]) -> Option<(i32, &[u8], &[u8])> {
 }
 
 /// The attributes behind a fixed header of `header` bytes.
-fn attributes(body: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(body: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = body.get(header..).unwrap_or_default();
     std::iter::from_fn(move || {
         let [a, b, c, d] = *rest.first_chunk()?;

@@ -21,6 +21,20 @@ pub struct NetworkFile {
     pub destination: String,
 }
 
+/// Who makes the cgroup of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// The library, in the cgroup filesystems.
+    #[default]
+    Cgroupfs,
+    /// systemd, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
+    Systemd,
+    /// Nobody: the container stays in the caller's cgroup. Limits are refused, device rules are not
+    /// enforced, and its processes cannot be listed or paused.
+    None,
+}
+
 /// What the caller asks for beside the configuration.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Request {
@@ -32,7 +46,7 @@ pub struct Request {
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     #[serde(default)]
-    pub systemd_cgroup: bool,
+    pub cgroup_driver: CgroupDriver,
     /// It is connected to networks beside those of its annotations.
     #[serde(default)]
     pub network_requested: bool,
@@ -176,14 +190,18 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     // The mount namespace is made again where it must belong to the user namespace.
     let mount_again = if needs_scratch { Ns::Mount as u64 } else { 0 };
-    plan.push(
-        "linux.namespaces",
-        Step::Clone { namespaces: NamespaceFlags(namespaces.cloned() | mount_again) },
-    );
+    // The root directory of mqueue is that user's who makes the namespace.
+    let as_root = if namespaces.user.is_some() { namespaces.cloned() & Ns::Ipc as u64 } else { 0 };
+    let cloned = namespaces.cloned() & !as_root | mount_again;
+    plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(cloned) });
 
     // --- stage2: the container's init -----------------------------------------------------------
     if namespaces.user.is_some() {
-        become_root(&mut plan, &linux, host);
+        let groups_stay = host.rootless() || host.groups_are_fixed || process::keeps_groups(spec);
+        become_root(&mut plan, &linux, groups_stay);
+    }
+    if as_root != 0 {
+        plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(as_root) });
     }
     if needs_scratch {
         plan.push("root.path", Step::UnlockRoot);
@@ -221,7 +239,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     mask(&mut plan, &linux, &mounts);
     if root.readonly().unwrap_or(false) {
         // A missing working directory is made while that can be done.
-        plan.push("process.cwd", Step::Chdir { path: Text::path(process.cwd()) });
+        plan.push("process.cwd", Step::Chdir { path: Text::path(process.cwd()), make: true });
     }
     finish_root(&mut plan, root.readonly().unwrap_or(false), &propagation);
     if console {
@@ -232,6 +250,8 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         env: environment(process, request),
         host,
         in_user_namespace: namespaces.user.is_some(),
+        keeps_groups: process::keeps_groups(spec),
+        is_init: true,
     };
     process::identity(&mut plan, process, &work, filter)?;
     if spec.process().is_some() {
@@ -292,12 +312,13 @@ struct Propagation {
 fn root_propagation(linux: &Linux) -> Propagation {
     let asked = linux.rootfs_propagation().as_deref().unwrap_or_default();
     let (shared, slave, private) = (libc::MS_SHARED, libc::MS_SLAVE, libc::MS_PRIVATE);
-    match asked.strip_prefix('r').unwrap_or(asked) {
+    let (all, asked) = asked.strip_prefix('r').map_or((false, asked), |asked| (true, asked));
+    // What is asked of the root alone leaves a mount its own option, which may be rslave.
+    let namespace = if all { private } else { slave };
+    match asked {
         "shared" => Propagation { namespace: shared, setup: private, root: shared, shared: true },
-        "private" => Propagation { namespace: private, setup: private, root: 0, shared: false },
-        "unbindable" => {
-            Propagation { namespace: private, setup: private, root: libc::MS_UNBINDABLE, shared: false }
-        }
+        "private" => Propagation { namespace, setup: private, root: 0, shared: false },
+        "unbindable" => Propagation { namespace, setup: private, root: libc::MS_UNBINDABLE, shared: false },
         _ => Propagation { namespace: slave, setup: slave, root: 0, shared: false },
     }
 }
@@ -337,9 +358,9 @@ fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {
     }
 }
 
-/// Root of the user namespace, without the caller's groups where they may be given up.
-fn become_root(plan: &mut Plan, linux: &Linux, host: &Host) {
-    if !host.rootless() && !host.groups_are_fixed {
+/// Root of the user namespace, without the caller's groups unless they stay.
+fn become_root(plan: &mut Plan, linux: &Linux, groups_stay: bool) {
+    if !groups_stay {
         plan.push("linux.uidMappings", Step::SetGroups { groups: Text::data([]) });
     }
     plan.push("linux.uidMappings", first_ids(linux));

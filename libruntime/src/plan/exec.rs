@@ -57,7 +57,13 @@ pub fn exec(
         let mask = Text::data(process::bit_set(cpus, "process.execCPUAffinity.final")?);
         plan.push("process.execCPUAffinity.final", Step::SetAffinity { mask });
     }
-    let work = process::Work { env: process.env().clone().unwrap_or_default(), host, in_user_namespace };
+    let work = process::Work {
+        env: process.env().clone().unwrap_or_default(),
+        host,
+        in_user_namespace,
+        keeps_groups: process::keeps_groups(spec),
+        is_init: false,
+    };
     process::identity(&mut plan, process, &work, filter)?;
     plan.push("", Step::Sync { point: SyncPoint::Ready });
     process::execute(&mut plan, process, &work, filter, request.preserve_fds)?;

@@ -92,6 +92,8 @@ pub fn parse(options: &[String]) -> Options {
             "tmpcopyup" => found.copy_up = true,
             "idmap" => found.idmap = true,
             "ridmap" => (found.idmap, found.recursive_idmap) = (true, true),
+            // Podman writes empty ones, which mount(2) skips.
+            "" => {}
             _ if NOTHING.contains(&option) => {}
             _ if SUPERBLOCK.contains(&option) => found.data.push((option.into(), String::new())),
             _ => parse_attribute(option, &mut found),
@@ -123,6 +125,11 @@ mod tests {
 
     fn attrs(options: &[&str]) -> Attrs {
         parse(&options.iter().map(|option| option.to_string()).collect::<Vec<_>>()).attrs
+    }
+
+    #[test]
+    fn an_empty_option_is_none() {
+        assert_eq!(parse(&[String::new()]).data, []);
     }
 
     #[test]

@@ -165,10 +165,21 @@ impl Mounts {
                 flags.0 &= !libc::MOUNT_ATTR_RDONLY;
             }
             let label = site.label.filter(|_| !matches!(fstype, "proc" | "sysfs"));
-            let (copy_up, options) = (options.copy_up, filesystem_options(mount, &options, label));
-            let fstype = Text::of(fstype);
-            self.attach
-                .push((origin, Step::Mount { fstype, options, target, flags, attrs, copy_up, strict }));
+            let is_long = options.data.iter().any(|(_, value)| value.len() > LONGEST_VALUE);
+            let (copy_up, fstype) = (options.copy_up, Text::of(fstype));
+            let step = if is_long {
+                // It is private; mount(2) gives nothing to change that by.
+                if attrs.propagation & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0 {
+                    let what = format!("shared or unbindable with an option of over {LONGEST_VALUE} bytes");
+                    return Err(Error::unsupported(what).at(format!("{origin}.options")));
+                }
+                let (source, options) = (Text::path(&source(mount)), options_as_text(&options, label));
+                Step::MountByText { fstype, source, options, target, flags }
+            } else {
+                let options = filesystem_options(mount, &options, label);
+                Step::Mount { fstype, options, target, flags, attrs, copy_up, strict }
+            };
+            self.attach.push((origin, step));
         }
         Ok(())
     }
@@ -301,7 +312,7 @@ impl Mounts {
 /// The label of new filesystems. A host without SELinux has no labels that could be wrong.
 fn mount_label<'a>(plan: &mut Plan, spec: &'a Spec, host: &Host) -> Option<&'a str> {
     let label = spec.linux().as_ref()?.mount_label().as_deref().filter(|label| !label.is_empty())?;
-    if host.lsms.contains(&Lsm::SeLinux) {
+    if host.lsms.contains(&Lsm::SELinux) {
         return Some(label);
     }
     plan.warn("linux.mountLabel", format!("SELinux is not active on this host: no mount gets {label}"));
@@ -326,12 +337,18 @@ fn new_mount_attributes(attrs: &Attrs) -> (MountFlags, Attrs) {
     (MountFlags(attrs.set | attrs.rec_set), Attrs { propagation: attrs.propagation, ..Attrs::default() })
 }
 
+/// fsconfig(2) takes no longer value, in bytes. The layers of an overlay can be longer.
+const LONGEST_VALUE: usize = 255;
+
+fn source(mount: &Mount) -> PathBuf {
+    let source = mount.source().clone().filter(|source| !source.as_os_str().is_empty());
+    source.unwrap_or_else(|| PathBuf::from("none"))
+}
+
 fn filesystem_options(mount: &Mount, options: &Options, label: Option<&str>) -> Text {
     let mut data = Text::default();
     data.push("source");
-    let source = mount.source().clone().filter(|source| !source.as_os_str().is_empty());
-    let source = source.unwrap_or_else(|| PathBuf::from("none"));
-    data.push(source.as_os_str().as_encoded_bytes());
+    data.push(source(mount).as_os_str().as_encoded_bytes());
     for (key, value) in &options.data {
         data.push(key);
         data.push(value);
@@ -341,6 +358,16 @@ fn filesystem_options(mount: &Mount, options: &Options, label: Option<&str>) -> 
         data.push(label);
     }
     data
+}
+
+/// The same for mount(2), where a label is quoted for its commas.
+fn options_as_text(options: &Options, label: Option<&str>) -> Text {
+    let option = |(key, value): &(String, String)| match value.as_str() {
+        "" => key.clone(),
+        value => format!("{key}={value}"),
+    };
+    let label = label.map(|label| format!("context=\"{label}\""));
+    Text::of(options.data.iter().map(option).chain(label).collect::<Vec<_>>().join(","))
 }
 
 /// The user namespace whose maps a mount gets: one of its own, or the container's.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Lsm};
 use crate::seccomp::Filter;
 use oci_spec::runtime::{IOPriorityClass, Linux, LinuxSchedulerPolicy, MemoryPolicyFlagType, Process};
-use oci_spec::runtime::{LinuxPersonalityDomain, LinuxSchedulerFlag, PosixRlimitType};
+use oci_spec::runtime::{LinuxPersonalityDomain, LinuxSchedulerFlag, PosixRlimitType, Spec};
 use onggi_stage::{Secret, Step};
 
 /// Where a process will run.
@@ -14,6 +14,17 @@ pub(super) struct Work<'a> {
     pub env: Vec<String>,
     pub host: &'a Host,
     pub in_user_namespace: bool,
+    pub keeps_groups: bool,
+    /// The container's own process, or one of `exec`.
+    pub is_init: bool,
+}
+
+/// crun's annotation, which Podman sets for `--group-add keep-groups`: files that the caller may
+/// use by one of its groups stay usable, also where that group cannot be mapped.
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
+pub(super) fn keeps_groups(spec: &Spec) -> bool {
+    spec.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(KEEP_GROUPS))
 }
 
 /// The path that a process without one is looked up in (as execvp(3) and the peers do).
@@ -209,7 +220,7 @@ pub(super) fn identity(
     work: &Work,
     filter: Option<&Filter>,
 ) -> Result<()> {
-    plan.push("process.cwd", Step::Chdir { path: Text::path(process.cwd()) });
+    plan.push("process.cwd", Step::Chdir { path: Text::path(process.cwd()), make: work.is_init });
     let has_home = work.env.iter().any(|entry| entry.starts_with("HOME=") && entry.len() > 5);
     if !has_home {
         plan.push("process.user.uid", Step::FindHome { uid: process.user().uid() });
@@ -217,7 +228,14 @@ pub(super) fn identity(
     labels(plan, process, work.host)?;
     let user = process.user();
     let groups: Vec<u8> = user.additional_gids().iter().flatten().flat_map(|gid| gid.to_ne_bytes()).collect();
-    if !((work.host.rootless() || work.host.groups_are_fixed) && groups.is_empty()) {
+    if work.keeps_groups {
+        if !groups.is_empty() {
+            plan.warn(
+                "process.user.additionalGids",
+                format!("left out, because of annotations[{KEEP_GROUPS}]"),
+            );
+        }
+    } else if !((work.host.rootless() || work.host.groups_are_fixed) && groups.is_empty()) {
         plan.push("process.user.additionalGids", Step::SetGroups { groups: Text::data(groups) });
     }
     let sets = capabilities::sets(plan, process.capabilities().as_ref(), work.host, work.in_user_namespace);
@@ -243,7 +261,7 @@ fn labels(plan: &mut Plan, process: &Process, host: &Host) -> Result<()> {
         plan.push("process.apparmorProfile", Step::WriteProcess { path: Text::of(path), value });
     }
     if let Some(label) = label {
-        lacks(host, Lsm::SeLinux, "process.selinuxLabel")?;
+        lacks(host, Lsm::SELinux, "process.selinuxLabel")?;
         let value = Text::data(label.as_bytes());
         plan.push("process.selinuxLabel", Step::WriteProcess { path: Text::of("attr/exec"), value });
     }

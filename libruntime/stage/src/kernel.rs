@@ -178,6 +178,12 @@ pub fn move_mount(from: i32, to: i32) -> Done {
 }
 
 /// mount_setattr(2) on the mount behind `fd`; `userns` is used with `MOUNT_ATTR_IDMAP`.
+/// `what` is the type, the source and the options.
+pub fn mount(what: (&[u8], &[u8], &[u8]), target: &[u8], flags: u32) -> Done {
+    let (fstype, source, options) = (path(what.0)?, path(what.1)?, path(what.2)?);
+    call(Sysno::mount, [source, path(target)?, fstype, flags as usize, options]).map(drop)
+}
+
 pub fn mount_setattr(fd: i32, recursive: bool, set: u64, clear: u64, propagation: u64, userns: i32) -> Done {
     let attr = k::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: userns as u64 };
     let flags = k::AT_EMPTY_PATH | if recursive { k::AT_RECURSIVE } else { 0 };

@@ -165,6 +165,14 @@ pub enum Step<T> {
         copy_up: bool,
         strict: bool,
     },
+    /// The same by mount(2), which takes longer values; `options` is one text.
+    MountByText {
+        fstype: T,
+        source: T,
+        options: T,
+        target: T,
+        flags: MountFlags,
+    },
     /// Attaches a source.
     MoveMount {
         source: Source,
@@ -269,9 +277,10 @@ pub enum Step<T> {
     SetUmask {
         mask: u32,
     },
-    /// Enters a directory below the root, making it where it is missing.
+    /// Enters a directory below the root; `make` is for one that is missing.
     Chdir {
         path: T,
+        make: bool,
     },
     /// Looks the home directory of a user up in the container's `etc/passwd`, for [`Step::Exec`].
     FindHome {

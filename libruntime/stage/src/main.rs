@@ -114,6 +114,10 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             mounts::set_attributes(mount, attrs)?;
             mounts::attach(state.root, mount, Missing::Directory, target, strict)
         }
+        MountByText { fstype, source, options, target, flags } => {
+            let place = paths::ensure(state.root, target, Missing::Directory, false)?;
+            mounts::mount_by_text(state.procfs(), (fstype, source, options), place, flags.0)
+        }
         MoveMount { source, target, strict } => {
             mounts::attach_source(state.root, state.take_source(source)?, target, strict)
         }
@@ -145,7 +149,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         SetPersonality { persona } => identity::set_personality(persona),
         SetMemoryPolicy { mode, nodes } => identity::set_memory_policy(mode, nodes),
         SetUmask { mask } => identity::set_umask(mask),
-        Chdir { path } => nodes::chdir(state.root, path),
+        Chdir { path, make } => nodes::chdir(state.root, path, make),
         FindHome { uid } => nodes::find_home(state, uid),
         SetGroups { groups } => identity::set_groups(groups),
         SetIds { uid, gid } => identity::set_ids(uid, gid),

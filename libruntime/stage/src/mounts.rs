@@ -187,6 +187,43 @@ pub fn filesystem(fstype: &[u8], options: &[u8], flags: u64) -> Done<i32> {
     Ok(mount)
 }
 
+/// Mounts on `place`. The only name that mount(2) can have of a descriptor is in procfs.
+pub fn mount_by_text(procfs: i32, what: (&[u8], &[u8], &[u8]), place: i32, flags: u64) -> Done {
+    let mut name = *b"self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
+    let digits = (1..).find(|count| place < 10i32.saturating_pow(*count)).unwrap_or(10);
+    let mut rest = place;
+    for byte in name.iter_mut().skip(8).take(digits as usize).rev() {
+        *byte = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    let here = openat(AT_FDCWD, b".\0", k::O_PATH)?;
+    fchdir(procfs)?;
+    mount(what, &name, mount_flags(flags))?;
+    fchdir(here)?;
+    close(here);
+    close(place);
+    Ok(())
+}
+
+/// `MOUNT_ATTR_*` as mount(2) has them.
+fn mount_flags(attributes: u64) -> u32 {
+    let access_time = attributes & u64::from(k::MOUNT_ATTR__ATIME);
+    [
+        (k::MOUNT_ATTR_RDONLY, k::MS_RDONLY),
+        (k::MOUNT_ATTR_NOSUID, k::MS_NOSUID),
+        (k::MOUNT_ATTR_NODEV, k::MS_NODEV),
+        (k::MOUNT_ATTR_NOEXEC, k::MS_NOEXEC),
+        (k::MOUNT_ATTR_NODIRATIME, k::MS_NODIRATIME),
+        (k::MOUNT_ATTR_NOSYMFOLLOW, k::MS_NOSYMFOLLOW),
+    ]
+    .iter()
+    .filter(|(attribute, _)| attributes & u64::from(*attribute) != 0)
+    .map(|(_, flag)| *flag)
+    .chain((access_time == u64::from(k::MOUNT_ATTR_NOATIME)).then_some(k::MS_NOATIME))
+    .chain((access_time == u64::from(k::MOUNT_ATTR_STRICTATIME)).then_some(k::MS_STRICTATIME))
+    .fold(0, |flags, flag| flags | flag)
+}
+
 fn next_pair(list: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (key, rest) = list.split_at_checked(list.iter().position(|byte| *byte == 0)? + 1)?;
     let (value, rest) = rest.split_at_checked(rest.iter().position(|byte| *byte == 0)? + 1)?;

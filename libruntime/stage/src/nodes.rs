@@ -49,8 +49,9 @@ pub fn symlink(root: i32, content: &[u8], path: &[u8]) -> Done {
 }
 
 /// A magic link such as `/proc/self/fd/7` is no directory below the root, and is refused.
-pub fn chdir(root: i32, path: &[u8]) -> Done {
-    let directory = paths::ensure(root, path, Missing::Directory, false)?;
+pub fn chdir(root: i32, path: &[u8], make: bool) -> Done {
+    let directory =
+        if make { paths::ensure(root, path, Missing::Directory, false) } else { paths::resolve(root, path) }?;
     fchdir(directory)?;
     close(directory);
     Ok(())

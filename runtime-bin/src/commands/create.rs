@@ -109,7 +109,7 @@ impl Configured {
             no_pivot: args.is_set(NO_PIVOT.name),
             no_new_keyring: args.is_set(NO_NEW_KEYRING.name),
             notify_socket: notify_socket.as_deref().map(Path::new),
-            systemd_cgroup: global.systemd_cgroup,
+            cgroup_driver: global.cgroup_driver,
             networks: networks::of(args)?,
             ..Create::new(&global.root, args.positional(0), bundle(args))
         })?;

@@ -1,7 +1,7 @@
 //! `linux.resources`, in a config and alone.
 
-use super::check;
-use crate::config::parse_resources;
+use super::{changed, check};
+use crate::config::{Config, parse_resources};
 
 fn set(json: &str) -> String {
     format!("linux.resources = {json}")
@@ -121,6 +121,18 @@ fn pids_and_hugepages() {
         &pages(r#"{"pageSize":"2MB","limit":1},{"pageSize":"2MB","limit":1}"#),
         &format!("{at}[1].pageSize: already in {at}[0]"),
     );
+}
+
+#[test]
+fn a_pids_limit_of_zero_is_a_limit_since_1_3() {
+    let limit = |version: &str| {
+        let change = format!("ociVersion = \"{version}\"\nlinux.resources = {{\"pids\":{{\"limit\":0}}}}");
+        let spec = Config::parse(changed(&change).as_bytes()).unwrap().spec;
+        spec.linux().as_ref()?.resources().as_ref()?.pids().map(|pids| pids.limit())
+    };
+    assert_eq!(limit("1.0.2-dev"), Some(-1));
+    assert_eq!(limit("1.2.1"), Some(-1));
+    assert_eq!(limit("1.3.0"), Some(0));
 }
 
 #[test]

@@ -68,6 +68,28 @@ fn options_of_the_superblock_go_to_the_filesystem() {
 }
 
 #[test]
+fn options_that_are_too_long_for_fsconfig_go_to_mount() {
+    let long = "/layer".repeat(50);
+    let mount = format!(
+        r#"{{"mounts": [{{"destination": "/data", "type": "overlay", "source": "overlay",
+            "options": ["nodev", "lowerdir={long}", "index=off", "volatile"]}}]}}"#
+    );
+    check(
+        &mount,
+        expect![[r#"
+            after JoinSessionKeyring
+            + mounts[0]: MountByText { fstype: "overlay", source: "overlay", options: "lowerdir=/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer,index=off,volatile", target: "/data", flags: nodev }
+        "#]],
+    );
+    check(
+        &mount.replace("nodev", "shared"),
+        expect![[r#"
+            shared or unbindable with an option of over 255 bytes, at mounts[0].options
+        "#]],
+    );
+}
+
+#[test]
 fn options_that_mean_nothing_here_change_nothing() {
     tmpfs(
         r#""defaults", "silent", "loud", "iversion", "noiversion", "nofail""#,
@@ -347,10 +369,8 @@ fn rootfs_propagation_is_of_the_root_and_of_the_whole_namespace() {
     check(
         "unbindable",
         expect![[r#"
-            after linux.namespaces: Unshare
-            - linux.rootfsPropagation: SetPropagation { propagation: slave }
+            after linux.rootfsPropagation: SetPropagation
             - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
-            + linux.rootfsPropagation: SetPropagation { propagation: private }
             + root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: private }
             after root.path: PivotRoot
             + linux.rootfsPropagation: SetAttributes { target: "/", attrs: Attrs { propagation: unbindable } }
@@ -368,7 +388,7 @@ fn a_readonly_root_becomes_so_after_everything_is_in_it() {
             + root.path: AttachRootfs { host_path: "/srv/image", propagation: slave }
             after root.path: PivotRoot
             + linux.readonlyPaths[0]: ReadonlyPath { path: "/etc" }
-            + process.cwd: Chdir { path: "/" }
+            + process.cwd: Chdir { path: "/", make: true }
             + root.readonly: SetAttributes { target: "/", attrs: Attrs { set: ro } }
         "#]],
     );

@@ -195,6 +195,20 @@ fn the_user_is_set_with_its_groups_home_and_umask() {
 }
 
 #[test]
+fn the_callers_groups_stay_when_cruns_annotation_asks_for_it() {
+    check(
+        r#"{"process": {"user": {"uid": 0, "gid": 0, "additionalGids": [10]}},
+            "annotations": {"run.oci.keep_original_groups": "1"}}"#,
+        expect![[r#"
+            after process.user.uid: FindHome
+            - process.user.additionalGids: SetGroups { groups: "" }
+            after process.args[0]: Exec
+            + warning: process.user.additionalGids: left out, because of annotations[run.oci.keep_original_groups]
+        "#]],
+    );
+}
+
+#[test]
 fn a_home_of_the_environment_is_not_looked_up() {
     check(
         r#"{"process": {"env": ["HOME=/root"]}}"#,
@@ -272,7 +286,7 @@ fn a_label_is_refused_where_the_security_module_is_not_active() {
     check(
         r#"{"process": {"selinuxLabel": "a:b:c:s0"}}"#,
         expect![[r#"
-            SeLinux is not active on this host, at process.selinuxLabel; hint: remove the property, or boot with this security module
+            SELinux is not active on this host, at process.selinuxLabel; hint: remove the property, or boot with this security module
         "#]],
     );
     check(
@@ -309,7 +323,7 @@ fn a_profile_is_written_for_the_next_exec_before_privileges_go() {
 #[test]
 fn a_selinux_label_is_that_of_the_keyring_too() {
     check_on(
-        |given| given.host.lsms = [crate::host::Lsm::SeLinux].into(),
+        |given| given.host.lsms = [crate::host::Lsm::SELinux].into(),
         r#"{"process": {"selinuxLabel": "a:b:c:s0"}}"#,
         expect![[r#"
             after SetSid
@@ -365,7 +379,7 @@ fn a_process_joins_all_namespaces_at_once_and_the_pid_namespace_last() {
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
             process.user.umask: SetUmask { mask: 18 }
-            process.cwd: Chdir { path: "/" }
+            process.cwd: Chdir { path: "/", make: false }
             process.user.additionalGids: SetGroups { groups: "" }
             process.capabilities.bounding: DropBounding { keep: 0 }
             process.user: SetIds { uid: 0, gid: 0 }
@@ -392,7 +406,7 @@ fn affinity_is_set_before_the_cgroup_and_after_it() {
             JoinSessionKeyring { name: "_ses.box", label: "" }
             process.user.umask: SetUmask { mask: 18 }
             process.execCPUAffinity.final: SetAffinity { mask: "(8 bytes)" }
-            process.cwd: Chdir { path: "/" }
+            process.cwd: Chdir { path: "/", make: false }
             process.user.additionalGids: SetGroups { groups: "" }
             process.capabilities.bounding: DropBounding { keep: 0 }
             process.user: SetIds { uid: 0, gid: 0 }

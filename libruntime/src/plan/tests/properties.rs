@@ -94,7 +94,7 @@ fn full() -> Value {
 /// Root with both security modules and a terminal to hand over.
 fn host() -> Given {
     let mut given = given();
-    given.host.lsms.extend([Lsm::AppArmor, Lsm::SeLinux]);
+    given.host.lsms.extend([Lsm::AppArmor, Lsm::SELinux]);
     given.request.console_socket = true;
     given
 }

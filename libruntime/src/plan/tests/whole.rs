@@ -36,7 +36,7 @@ fn the_plan_of_a_minimal_config() {
             linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
             root.path: PivotRoot
             process.user.umask: SetUmask { mask: 18 }
-            process.cwd: Chdir { path: "/" }
+            process.cwd: Chdir { path: "/", make: true }
             process.user.uid: FindHome { uid: 0 }
             process.user.additionalGids: SetGroups { groups: "" }
             process.capabilities.bounding: DropBounding { keep: 0 }
@@ -103,7 +103,7 @@ fn the_plan_of_a_config_like_dockers() {
             linux.maskedPaths[1]: MaskPath { path: "/proc/acpi", source: Source(2) }
             process.terminal: UseConsole
             process.user.umask: SetUmask { mask: 18 }
-            process.cwd: Chdir { path: "/" }
+            process.cwd: Chdir { path: "/", make: true }
             process.user.uid: FindHome { uid: 0 }
             process.user.additionalGids: SetGroups { groups: "(8 bytes)" }
             process.capabilities.bounding: DropBounding { keep: 33 }
@@ -145,8 +145,9 @@ fn the_plan_of_a_rootless_config() {
             linux.devices: OpenDevice { source: Source(7), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
             root.path: AttachRootfs { host_path: "/home/u/merged", propagation: slave }
             linux.namespaces[5]: Setns { fd: Fd(3), namespaces: network }
-            linux.namespaces: Clone { namespaces: uts+ipc+pid }
+            linux.namespaces: Clone { namespaces: uts+pid }
             linux.uidMappings: SetIds { uid: 0, gid: 0 }
+            linux.namespaces: Unshare { namespaces: ipc }
             root.path: OpenRoot { path: "." }
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
@@ -169,7 +170,7 @@ fn the_plan_of_a_rootless_config() {
             hostname: SetHostname { name: "box" }
             linux.maskedPaths[0]: MaskPath { path: "/proc/kcore", source: Source(1) }
             process.user.umask: SetUmask { mask: 18 }
-            process.cwd: Chdir { path: "/root" }
+            process.cwd: Chdir { path: "/root", make: true }
             process.capabilities.bounding: DropBounding { keep: 1 }
             process.user: SetIds { uid: 0, gid: 0 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 1, effective: 1, inheritable: 0, permitted: 1, ambient: 0 }, also: 0 }

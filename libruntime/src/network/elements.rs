@@ -1,0 +1,230 @@
+//! Elements of the firewall's sets and maps, told to the kernel itself: to execute `nft` for one takes
+//! as long as all the rest of a network. Knows messages (linux/netfilter/nf_tables.h), not what the sets
+//! mean; that is in firewall.rs.
+
+use super::netlink::{Netlink, attributes, whole};
+use crate::error::{Error, Result};
+use netlink_packet_core::{NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
+use nix::errno::Errno;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const TABLE: &[u8] = b"onggi\0";
+
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
+const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_GEN_ID: u16 = 1;
+
+/// Many ticks.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// As many as surely fit into what a socket sends at once.
+const BATCH: usize = 256;
+
+/// One of a set, whose value is empty, or of a map. Their parts begin at multiples of four bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Element {
+    pub set: &'static str,
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+}
+
+/// Adds them for good. One that is there already is fine, but with another value it is EEXIST or EBUSY.
+pub(super) fn add(elements: &[Element]) -> Result<()> {
+    let new = |some: &[Element]| some.iter().map(|one| one.body(&[])).collect::<Vec<_>>();
+    elements
+        .chunks(BATCH)
+        .try_for_each(|some| transaction(None, libc::NFT_MSG_NEWSETELEM, &new(some)).map(drop))
+}
+
+/// Removes them. One that is not there is fine, and one with another value is not ours.
+///
+/// To close a socket after an element was deleted is to wait for an RCU grace period, 10 to 30 ms. For one
+/// that expires it is not, so they expire now, and what we wait for is the kernel's next tick. Before
+/// Linux 6.12 one that is there does not, nor in a table of an older onggi; it is deleted.
+pub(super) fn remove(elements: &[Element]) -> Result<()> {
+    expire(elements)?;
+    let end = Instant::now() + PATIENCE;
+    let mut socket = Netlink::netfilter()?;
+    let mut staying = Vec::new();
+    for element in elements {
+        let found = loop {
+            match element.find(&mut socket)? {
+                Found::Ending if Instant::now() < end => sleep(Duration::from_micros(200)),
+                other => break other,
+            }
+        };
+        if matches!(found, Found::Ours | Found::Ending) {
+            staying.push(element.any_value());
+        }
+    }
+    staying.chunks(BATCH).try_for_each(|some| transaction(None, libc::NFT_MSG_DELSETELEM, some).map(drop))
+}
+
+/// Begins to remove them.
+pub(super) fn expire(elements: &[Element]) -> Result<()> {
+    let mut socket = Netlink::netfilter()?;
+    let mut ours = Vec::new();
+    for element in elements {
+        if element.find(&mut socket)? == Found::Ours {
+            ours.push(element.expiring());
+        }
+    }
+    // Where the table knows no end of an element it stays, which is found.
+    ours.chunks(BATCH).for_each(|some| drop(transaction(None, libc::NFT_MSG_NEWSETELEM, some)));
+    Ok(())
+}
+
+/// What there is with the key of an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Ours,
+    Ending,
+    /// Another value.
+    Others,
+}
+
+/// Removes the whole table if a set of it has nothing but `ours`; `None` if it is left. Other stores
+/// share the table but not our lock: what they add meanwhile changes the generation of all rules.
+/// To close the socket that is returned is to wait, as for an element.
+pub(super) fn remove_table(set: &'static str, ours: &[Vec<u8>]) -> Result<Option<Netlink>> {
+    let mut socket = Netlink::netfilter()?;
+    loop {
+        let Some(answers) = look(&mut socket, libc::NFT_MSG_GETGEN, NLM_F_ACK, &[])? else { return Ok(None) };
+        let generation = answers.first().and_then(|body| inside(body, 4, NFTA_GEN_ID));
+        let found = look(&mut socket, libc::NFT_MSG_GETSETELEM, NLM_F_DUMP, &list(set, &[]))?;
+        let Some(found) = found else { return Ok(None) };
+        if found.iter().flat_map(|body| keys(body)).any(|key| !ours.iter().any(|own| own == key)) {
+            return Ok(None);
+        }
+        match transaction(generation, libc::NFT_MSG_DELTABLE, &[attribute(NFTA_TABLE_NAME, TABLE)]) {
+            Err(error) if error.errno() == Some(libc::ERESTART) => {}
+            Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
+            other => return other.map(Some),
+        }
+    }
+}
+
+impl Element {
+    fn body(&self, more: &[u8]) -> Vec<u8> {
+        let data = |kind, value: &[u8]| nested(kind, &attribute(NFTA_DATA_VALUE, value));
+        let mut element = data(NFTA_SET_ELEM_KEY, &self.key);
+        if !self.value.is_empty() {
+            element.extend(data(NFTA_SET_ELEM_DATA, &self.value));
+        }
+        element.extend_from_slice(more);
+        list(self.set, &nested(NFTA_LIST_ELEM, &element))
+    }
+
+    fn expiring(&self) -> Vec<u8> {
+        let life = [NFTA_SET_ELEM_TIMEOUT, NFTA_SET_ELEM_EXPIRATION];
+        self.body(&life.map(|kind| attribute(kind, &1u64.to_be_bytes())).concat())
+    }
+
+    /// The element with this key, whatever its value.
+    fn any_value(&self) -> Vec<u8> {
+        Self { value: Vec::new(), ..self.clone() }.body(&[])
+    }
+
+    fn find(&self, socket: &mut Netlink) -> Result<Found> {
+        let answers = look(socket, libc::NFT_MSG_GETSETELEM, NLM_F_ACK, &self.any_value())?;
+        let Some(element) = answers.iter().flatten().flat_map(|body| each(body)).next() else {
+            return Ok(Found::Nothing);
+        };
+        let value = inside(element, 0, NFTA_SET_ELEM_DATA).and_then(|data| inside(data, 0, NFTA_DATA_VALUE));
+        Ok(match inside(element, 0, NFTA_SET_ELEM_EXPIRATION) {
+            _ if value.unwrap_or_default() != self.value => Found::Others,
+            Some(_) => Found::Ending,
+            None => Found::Ours,
+        })
+    }
+}
+
+/// What names some elements of a set.
+fn list(set: &str, elements: &[u8]) -> Vec<u8> {
+    let mut all = attribute(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+    all.extend(attribute(NFTA_SET_ELEM_LIST_SET, &[set.as_bytes(), b"\0"].concat()));
+    if !elements.is_empty() {
+        all.extend(nested(NFTA_SET_ELEM_LIST_ELEMENTS, elements));
+    }
+    all
+}
+
+/// The attributes of each element in an answer.
+fn each(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let all = inside(body, 4, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
+    attributes(all, 0).map(|(_, element)| element)
+}
+
+fn keys(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    each(body).filter_map(|element| inside(inside(element, 0, NFTA_SET_ELEM_KEY)?, 0, NFTA_DATA_VALUE))
+}
+
+/// The value of the attribute of this kind, behind a header of that length.
+fn inside(bytes: &[u8], header: usize, kind: u16) -> Option<&[u8]> {
+    attributes(bytes, header).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// What the kernel answers; `None` where there is no such thing, or no nftables at all.
+fn look(socket: &mut Netlink, kind: i32, flags: u16, body: &[u8]) -> Result<Option<Vec<Vec<u8>>>> {
+    match socket.exchange(&message(kind, flags, body)) {
+        Ok(answers) => Ok(Some(answers)),
+        Err(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => Ok(None),
+        Err(errno) => Err(Error::os("look into the nftables table inet onggi", errno)),
+    }
+}
+
+/// Has the kernel do all or nothing of one kind, and returns the socket. What is refused is told before
+/// what is acknowledged, the last one.
+///
+/// ERESTART: the rules are not of this generation any more.
+fn transaction(generation: Option<&[u8]>, kind: i32, bodies: &[Vec<u8>]) -> Result<Netlink> {
+    let limit = |kind: i32, attributes: &[u8]| {
+        let [high, low] = (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes();
+        let header = [libc::AF_UNSPEC as u8, libc::NFNETLINK_V0 as u8, high, low];
+        whole(kind as u16, NLM_F_REQUEST, &[&header, attributes].concat())
+    };
+    let generation = generation.map(|number| attribute(libc::NFNL_BATCH_GENID as u16, number));
+    let mut all = limit(libc::NFNL_MSG_BATCH_BEGIN, &generation.unwrap_or_default());
+    let create = if kind == libc::NFT_MSG_NEWSETELEM { NLM_F_CREATE } else { 0 };
+    for (number, body) in bodies.iter().enumerate() {
+        let last = number + 1 == bodies.len();
+        all.extend(message(kind, create | if last { NLM_F_ACK } else { 0 }, body));
+    }
+    all.extend(limit(libc::NFNL_MSG_BATCH_END, &[]));
+    let mut socket = Netlink::netfilter()?;
+    match socket.exchange(&all) {
+        Ok(_) => Ok(socket),
+        Err(errno) => Err(Error::os("change the nftables table inet onggi", errno)),
+    }
+}
+
+/// Behind a `struct nfgenmsg` of the family inet.
+fn message(kind: i32, flags: u16, attributes: &[u8]) -> Vec<u8> {
+    let kind = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | kind as u16;
+    let header = [libc::NFPROTO_INET as u8, libc::NFNETLINK_V0 as u8, 0, 0];
+    whole(kind, NLM_F_REQUEST | flags, &[&header, attributes].concat())
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = 4 + value.len();
+    let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
+    bytes.extend_from_slice(&(length as u16).to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(value);
+    bytes.resize(length.next_multiple_of(4), 0);
+    bytes
+}
+
+fn nested(kind: u16, attributes: &[u8]) -> Vec<u8> {
+    attribute(kind | NLA_F_NESTED, attributes)
+}
