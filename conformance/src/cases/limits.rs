@@ -92,6 +92,7 @@ fn events_tells_of_memory_that_ran_out(t: &Test) -> Outcome {
     }
     let c = t.detached(&config)?;
     let told = t.dir.join("events");
+    std::fs::write(&told, "")?;
     let (command, id) = (c.runtime.program.display(), &c.id);
     let line =
         format!("exec {command} --root {} events {id} > {}", c.runtime.state.display(), told.display());
