@@ -37,7 +37,7 @@ pub const CASES: &[Case] = &[
     case!(exec_without_arguments_is_refused),
     case!(exec_in_a_created_container_works_or_is_refused),
     case!(exec_in_a_stopped_container_is_refused),
-    case!(exec_in_a_paused_container_is_refused),
+    case!(exec_in_a_paused_container_is_refused, [Cgroup]),
     case!(exec_in_a_user_namespace, [Root]),
     case!(exec_in_the_hosts_pid_namespace, [Root]),
     case!(exec_in_a_joined_pid_namespace, [Root]),

@@ -1,7 +1,7 @@
 //! The verbs and the states that they lead to: create, start, state, kill, delete, run, list, ps.
 //! More of the command line is in cli.rs, errors of the configuration in bad_input.rs.
 
-use crate::case::Need::Root;
+use crate::case::Need::{Cgroup, Root};
 use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::process;
 use crate::test::{Test, pause};
@@ -32,14 +32,14 @@ pub const CASES: &[Case] = &[
     case!(kill_of_a_stopped_container_is_refused),
     case!(kill_of_a_created_container_ends_it),
     case!(kill_with_an_unknown_signal_is_refused),
-    case!(kill_all_ends_every_process),
+    case!(kill_all_ends_every_process, [Cgroup]),
     case!(delete_of_a_running_container_is_refused),
     case!(delete_force_ends_a_running_container),
     case!(delete_force_of_a_created_container_works),
     case!(delete_force_of_nothing_succeeds),
     case!(delete_frees_the_id),
     case!(list_shows_containers_and_their_states),
-    case!(ps_shows_the_processes),
+    case!(ps_shows_the_processes, [Cgroup]),
 ];
 
 fn create_does_not_run_the_program(t: &Test) -> Outcome {
