@@ -26,6 +26,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: RUNTIME=NAME|PATH[,…] conformance [OPTION…] [FILTER…]
   FILTER       runs the cases whose GROUP::NAME has it in it; several: those with any of them
+  --without X  leaves out the cases whose GROUP::NAME has X in it; may be repeated
   --only NAME  runs the one case of that name
   --list       prints the cases and what they need
   --jobs N     runs N cases at a time (default 2)
@@ -37,6 +38,7 @@ CONFORMANCE_SLOW=N makes all time limits N times as long.";
 #[derive(Default)]
 struct Options {
     filters: Vec<String>,
+    without: Vec<String>,
     only: Option<String>,
     list: bool,
     quiet: bool,
@@ -55,6 +57,7 @@ fn options() -> Result<Options, String> {
         match arg.as_str() {
             "--list" => options.list = true,
             "--quiet" => options.quiet = true,
+            "--without" => options.without.push(value()?),
             "--only" => options.only = Some(value()?),
             "--jobs" => options.jobs = value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?,
             "--help" | "-h" => return Err(USAGE.to_owned()),
@@ -139,8 +142,8 @@ fn chosen(options: &Options) -> Result<Vec<Case>, String> {
     all.retain(|case| {
         let name = case.full_name();
         let only = options.only.as_deref().is_none_or(|only| case.name == only || name == only);
-        only && (options.filters.is_empty()
-            || options.filters.iter().any(|filter| name.contains(filter.as_str())))
+        let has_any = |parts: &[String]| parts.iter().any(|part| name.contains(part.as_str()));
+        only && (options.filters.is_empty() || has_any(&options.filters)) && !has_any(&options.without)
     });
     if all.is_empty() { Err("no case matches".to_owned()) } else { Ok(all) }
 }

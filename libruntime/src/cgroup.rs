@@ -79,6 +79,11 @@ impl Hierarchy {
     fn is_v2(&self) -> bool {
         self.controllers.is_empty()
     }
+
+    /// By systemd, for the processes of its units.
+    fn is_watched(&self) -> bool {
+        self.is_v2() || self.controllers.iter().any(|name| name == "name=systemd")
+    }
 }
 
 impl Cgroup {
@@ -364,14 +369,22 @@ impl Cgroup {
     /// processes that are still exiting are waited for, a little.
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + REMOVE_DEADLINE;
-        // systemd forgets a scope without processes by itself, and its cgroup with it. When it cannot
-        // be asked, an empty cgroup can be removed all the same.
         let unit = self.unit.as_ref().filter(|_| self.exists());
-        let mut first_error = unit.and_then(|unit| unit.stop().err()).filter(|_| !self.is_empty());
+        let unanswered = unit.and_then(|unit| unit.stop().err());
+        // When systemd cannot be asked: it notices later that the cgroup is empty and forgets the scope,
+        // but not that the cgroup is gone. So it is left what it watches.
+        let left = unanswered.is_some() && self.is_empty();
+        let mut first_error = unanswered.filter(|_| !left);
         // A hierarchy that cannot be removed must not keep the others.
         for hierarchy in &self.hierarchies {
-            if let Err(error) = remove_tree(&hierarchy.dir, deadline) {
-                first_error.get_or_insert(error);
+            let dirs = match left && hierarchy.is_watched() {
+                true => files::children(&hierarchy.dir),
+                false => vec![hierarchy.dir.clone()],
+            };
+            for dir in dirs {
+                if let Err(error) = remove_tree(&dir, deadline) {
+                    first_error.get_or_insert(error);
+                }
             }
         }
         first_error.map_or(Ok(()), Err)

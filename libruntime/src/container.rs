@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub use crate::sys::Exit;
 
 /// How long a killed process may take to be gone.
-const KILL_DEADLINE: Duration = Duration::from_secs(10);
+const KILL_DEADLINE: Duration = Duration::from_secs(8);
 
 /// The states of the spec (runtime.md, "State"), and the one that pausing adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

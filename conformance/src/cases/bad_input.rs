@@ -3,7 +3,7 @@
 //! but that the message is there, names no source code and is one.
 
 use crate::bundle::Config;
-use crate::case::Need::{Cgroup, Root};
+use crate::case::Need::Cgroup;
 use crate::case::{Case, Outcome, Stop, case, check};
 use crate::process::Output;
 use crate::test::{Container, Test};
@@ -49,8 +49,8 @@ pub const CASES: &[Case] = &[
     case!(a_bind_mount_without_source),
     case!(dots_in_the_cgroups_path, [Cgroup]),
     case!(a_hostname_that_is_too_long),
-    case!(id_maps_that_overlap, [Root]),
-    case!(id_maps_that_are_too_many, [Root]),
+    case!(id_maps_that_overlap),
+    case!(id_maps_that_are_too_many),
     case!(oom_score_adj_out_of_range),
     case!(an_executable_of_garbage),
     case!(a_script_whose_interpreter_is_missing),

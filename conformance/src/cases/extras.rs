@@ -15,13 +15,13 @@ use std::time::Duration;
 pub const CASES: &[Case] = &[
     case!(network_device_is_moved, [Root]),
     case!(network_device_is_moved_and_renamed, [Root]),
-    case!(network_device_that_is_missing_is_refused, [Root]),
-    case!(network_device_with_the_hosts_network_is_refused, [Root]),
-    case!(network_device_with_a_bad_name_is_refused, [Root]),
+    case!(network_device_that_is_missing_is_refused),
+    case!(network_device_with_the_hosts_network_is_refused),
+    case!(network_device_with_a_bad_name_is_refused),
     case!(apparmor_profile_without_apparmor_is_refused),
-    case!(apparmor_profile_that_is_not_loaded_is_refused, [Root]),
+    case!(apparmor_profile_that_is_not_loaded_is_refused),
     case!(selinux_label_without_selinux_is_refused),
-    case!(readiness_is_passed_on_to_the_callers_socket, [Root]),
+    case!(readiness_is_passed_on_to_the_callers_socket),
     case!(pidfd_socket_gets_the_process, [Kernel(5, 4)]),
 ];
 

@@ -34,7 +34,7 @@ pub const CASES: &[Case] = &[
     case!(hooks_do_not_keep_descriptors_of_the_runtime),
     case!(a_hook_that_reads_nothing_does_not_block),
     case!(poststop_hooks_run_after_a_failed_create_or_not_at_all),
-    case!(a_hook_by_a_magic_link_works, [Root]),
+    case!(a_hook_by_a_magic_link_works),
 ];
 
 const KINDS: [&str; 6] =

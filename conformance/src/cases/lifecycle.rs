@@ -32,14 +32,14 @@ pub const CASES: &[Case] = &[
     case!(kill_of_a_stopped_container_is_refused),
     case!(kill_of_a_created_container_ends_it),
     case!(kill_with_an_unknown_signal_is_refused),
-    case!(kill_all_ends_every_process, [Root]),
+    case!(kill_all_ends_every_process),
     case!(delete_of_a_running_container_is_refused),
     case!(delete_force_ends_a_running_container),
     case!(delete_force_of_a_created_container_works),
     case!(delete_force_of_nothing_succeeds),
     case!(delete_frees_the_id),
     case!(list_shows_containers_and_their_states),
-    case!(ps_shows_the_processes, [Root]),
+    case!(ps_shows_the_processes),
 ];
 
 fn create_does_not_run_the_program(t: &Test) -> Outcome {

@@ -10,12 +10,12 @@ use std::fs;
 
 pub const CASES: &[Case] = &[
     case!(hostname_is_set),
-    case!(hostname_without_its_namespace_is_refused, [Root]),
+    case!(hostname_without_its_namespace_is_refused),
     case!(domainname_is_set),
     case!(sysctls_of_the_containers_namespaces_are_set),
     case!(sysctl_with_slashes_is_set),
-    case!(sysctl_of_the_host_is_refused, [Root]),
-    case!(sysctl_of_a_namespace_that_is_the_hosts_is_refused, [Root]),
+    case!(sysctl_of_the_host_is_refused),
+    case!(sysctl_of_a_namespace_that_is_the_hosts_is_refused),
     case!(sysctl_that_does_not_exist_is_refused),
     case!(masked_files_are_empty),
     case!(masked_directories_are_empty_and_cannot_be_written),
@@ -32,15 +32,15 @@ pub const CASES: &[Case] = &[
     case!(default_devices_work),
     case!(ptmx_belongs_to_the_containers_devpts),
     case!(configured_devices_are_made, [Root, Capability(27)]),
-    case!(a_configured_fifo_is_made, [Root]),
+    case!(a_configured_fifo_is_made),
     case!(devices_are_made_below_missing_directories, [Root, Capability(27)]),
-    case!(a_device_with_an_unknown_type_is_refused, [Root]),
+    case!(a_device_with_an_unknown_type_is_refused),
     case!(a_device_outside_dev_is_made, [Root, Capability(27)]),
     case!(devices_in_a_user_namespace_are_binds, [Root]),
     case!(dev_null_of_the_host_keeps_its_owner, [Root]),
-    case!(dev_bound_from_the_host_is_not_changed, [Root]),
-    case!(no_dev_mount_still_gives_devices, [Root]),
-    case!(intel_rdt_without_the_hardware_is_refused, [Root]),
+    case!(dev_bound_from_the_host_is_not_changed),
+    case!(no_dev_mount_still_gives_devices),
+    case!(intel_rdt_without_the_hardware_is_refused),
 ];
 
 fn hostname_is_set(t: &Test) -> Outcome {

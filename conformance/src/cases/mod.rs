@@ -10,6 +10,7 @@ mod extras;
 mod hooks;
 mod idmap;
 mod lifecycle;
+mod limits;
 mod linux;
 mod mount_options;
 mod mount_paths;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Case> {
         hooks::CASES,
         idmap::CASES,
         lifecycle::CASES,
+        limits::CASES,
         linux::CASES,
         mount_options::CASES,
         mount_paths::CASES,

@@ -44,7 +44,7 @@ pub const CASES: &[Case] = &[
     case!(the_program_is_not_dumpable_longer_than_needed),
     case!(signals_are_not_blocked_or_ignored),
     case!(the_program_leads_a_session_of_its_own),
-    case!(the_session_keyring_is_a_new_one, [Root]),
+    case!(the_session_keyring_is_a_new_one),
 ];
 
 fn arguments_arrive_as_they_are(t: &Test) -> Outcome {

@@ -1,12 +1,15 @@
 //! What is special about a user without privileges; most other cases run as such a user too, with a
 //! user namespace that maps one id (see bundle.rs).
 
-use crate::case::Need::Rootless;
-use crate::case::{Case, Outcome, case, check, contains, same};
+use crate::bundle::Config;
+use crate::case::Need::{Path, Rootless};
+use crate::case::{Case, Outcome, case, check, contains, fail, same, skip};
 use crate::process;
 use crate::test::{Test, strings};
+use nix::unistd::{getegid, geteuid};
 use serde_json::json;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 pub const CASES: &[Case] = &[
@@ -14,8 +17,13 @@ pub const CASES: &[Case] = &[
     case!(without_a_user_namespace_it_is_refused_or_gets_one, [Rootless]),
     case!(ids_of_others_are_refused, [Rootless]),
     case!(supplementary_groups_that_cannot_be_set_are_refused, [Rootless]),
+    case!(a_user_other_than_root_is_the_caller, [Rootless]),
+    case!(a_user_other_than_root_is_a_subordinate_id, [Rootless, Path("/usr/bin/newuidmap")]),
     case!(limits_without_a_cgroup_are_refused, [Rootless]),
     case!(a_cgroup_mount_shows_the_hosts_hierarchies, [Rootless]),
+    case!(a_cgroup_that_is_not_the_users_is_refused, [Rootless]),
+    case!(without_a_cgroup_a_container_lives_and_ends, [Rootless]),
+    case!(check_names_what_a_user_lacks, [Rootless]),
     case!(a_device_is_a_bind_or_refused, [Rootless]),
     case!(sysfs_without_a_network_namespace_is_refused_or_bound, [Rootless]),
     case!(the_default_state_directory_is_the_users, [Rootless]),
@@ -26,7 +34,7 @@ pub const CASES: &[Case] = &[
 fn the_own_id_is_root_inside(t: &Test) -> Outcome {
     let probe = t.probe(&t.config(), &[])?;
     same("uid", probe["uid"][1].as_i64(), Some(0))?;
-    let own = nix::unistd::geteuid().as_raw().to_string();
+    let own = geteuid().as_raw().to_string();
     let lines = strings(&probe["uidMap"]);
     let fields: Vec<&str> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
     same("map", fields, vec!["0", own.as_str(), "1"])
@@ -53,12 +61,60 @@ fn supplementary_groups_that_cannot_be_set_are_refused(t: &Test) -> Outcome {
     Ok(())
 }
 
-fn limits_without_a_cgroup_are_refused(t: &Test) -> Outcome {
-    let writable =
-        |place: &std::path::PathBuf| nix::unistd::access(place, nix::unistd::AccessFlags::W_OK).is_ok();
-    if t.host.unified || t.host.cgroups("/").iter().any(writable) {
-        return crate::case::skip("the user may have a cgroup of its own");
+/// Runs, and runs something more, as user and group 1000 of the container.
+fn as_1000(t: &Test, config: &mut Config, on_the_host: u32) -> Outcome {
+    config.set("process.user", json!({ "uid": 1000, "gid": 1000 }));
+    config.args(&["/bin/sh", "-c", "id; exec sleep 1000"]);
+    let c = t.detached(config)?;
+    use std::os::unix::fs::MetadataExt;
+    same("owner on the host", fs::metadata(format!("/proc/{}", c.pid()?))?.uid(), on_the_host)?;
+    contains("exec", &c.exec(&["/bin/id"])?.ok()?.stdout, "uid=1000(user) gid=1000(user)")?;
+    c.delete_force()?.ok().map(drop)
+}
+
+fn a_user_other_than_root_is_the_caller(t: &Test) -> Outcome {
+    let mut config = t.config();
+    for (member, id) in [("linux.uidMappings", geteuid().as_raw()), ("linux.gidMappings", getegid().as_raw())]
+    {
+        config.set(member, json!([{ "containerID": 1000, "hostID": id, "size": 1 }]));
     }
+    as_1000(t, &mut config, geteuid().as_raw())
+}
+
+/// The first of the ids that the user was given in /etc/subuid or /etc/subgid.
+fn subordinate(file: &str, id: u32) -> Outcome<u32> {
+    let name = nix::unistd::User::from_uid(geteuid())?.map(|user| user.name).unwrap_or_default();
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let own = |line: &&str| line.split(':').next().is_some_and(|who| who == name || who == id.to_string());
+    let first = text.lines().find(own).and_then(|line| line.split(':').nth(1)?.parse().ok());
+    first.map_or_else(|| skip(format!("needs ids in {file}")), Ok)
+}
+
+fn a_user_other_than_root_is_a_subordinate_id(t: &Test) -> Outcome {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let (uids, gids) = (subordinate("/etc/subuid", uid)?, subordinate("/etc/subgid", uid)?);
+    let mut config = t.config();
+    for (member, own, first) in [("linux.uidMappings", uid, uids), ("linux.gidMappings", gid, gids)] {
+        let rest = json!({ "containerID": 1, "hostID": first, "size": 2000 });
+        config.set(member, json!([{ "containerID": 0, "hostID": own, "size": 1 }, rest]));
+    }
+    as_1000(t, &mut config, uids + 999)
+}
+
+/// Skips where the user may make cgroups: at the root of a hierarchy (v1), or beside its own (v2).
+fn has_no_cgroup(t: &Test) -> Outcome {
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let unified = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let beside = std::path::Path::new("/sys/fs/cgroup").join(unified).parent().map(PathBuf::from);
+    let writable = |place: &PathBuf| nix::unistd::access(place, nix::unistd::AccessFlags::W_OK).is_ok();
+    if t.host.own_cgroup.is_some() || t.host.cgroups("/").iter().chain(&beside).any(writable) {
+        return skip("the user has a cgroup of its own");
+    }
+    Ok(())
+}
+
+fn limits_without_a_cgroup_are_refused(t: &Test) -> Outcome {
+    has_no_cgroup(t)?;
     let mut config = t.config();
     config.set("linux.resources", json!({ "pids": { "limit": 10 } }));
     t.run(&config)?.refused()?;
@@ -77,6 +133,42 @@ fn a_cgroup_mount_shows_the_hosts_hierarchies(t: &Test) -> Outcome {
     let seen = t.script(&config, "ls /sys/fs/cgroup")?;
     let wanted = if t.host.unified { "cgroup.procs" } else { "pids" };
     contains("files", &seen, wanted)
+}
+
+fn a_cgroup_that_is_not_the_users_is_refused(t: &Test) -> Outcome {
+    has_no_cgroup(t)?;
+    let mut config = t.config();
+    config.set("linux.cgroupsPath", "/not-the-users");
+    t.run(&config)?.refused()?;
+    Ok(())
+}
+
+fn without_a_cgroup_a_container_lives_and_ends(t: &Test) -> Outcome {
+    has_no_cgroup(t)?;
+    let mut config = t.sleeper();
+    config.remove("linux.cgroupsPath");
+    let c = t.detached(&config)?;
+    contains("exec", &c.exec(&["/bin/id"])?.ok()?.stdout, "uid=0")?;
+    // What takes a cgroup says so.
+    for (verb, args) in [("pause", &[][..]), ("update", &["--pids-limit", "10"])] {
+        c.runtime.call(&[&[verb], args, &[&c.id]].concat())?.refused()?;
+    }
+    same("status", c.status()?.as_str(), "running")?;
+    c.delete_force()?.ok().map(drop)
+}
+
+fn check_names_what_a_user_lacks(t: &Test) -> Outcome {
+    t.needs_verb("check")?;
+    let output = t.runtime.call(&["check"])?;
+    if has_no_cgroup(t).is_err() {
+        return output.ok().map(drop);
+    }
+    let text = output.stdout;
+    let line = text.lines().position(|line| line.starts_with("limited") && line.contains("cgroups"));
+    let Some(line) = line else { return fail(format!("nothing is said of cgroups: {text}")) };
+    let rest: Vec<&str> = text.lines().skip(line + 1).take(2).map(str::trim).collect();
+    check!(rest[0].starts_with("costs: limits") && rest[1].starts_with("fix: "), "{rest:?}");
+    Ok(())
 }
 
 fn a_device_is_a_bind_or_refused(t: &Test) -> Outcome {
@@ -126,5 +218,5 @@ fn files_that_root_makes_belong_to_the_user(t: &Test) -> Outcome {
     let c = t.container(&t.shell("echo x > /made"))?;
     c.run()?.ok()?;
     use std::os::unix::fs::MetadataExt;
-    same("owner", fs::metadata(c.path("/made"))?.uid(), nix::unistd::geteuid().as_raw())
+    same("owner", fs::metadata(c.path("/made"))?.uid(), geteuid().as_raw())
 }

@@ -2,7 +2,7 @@
 //! What cgroups do without systemd is in cgroups.rs. The names of properties are those of systemctl(1).
 
 use crate::bundle::Config;
-use crate::case::Need::{Cgroup, Controller, Systemd, V2};
+use crate::case::Need::{Cgroup, Controller, Root, Systemd, V1, V2};
 use crate::case::{Case, Outcome, case, check, contains, fail, same};
 use crate::process::{self, Output, until};
 use crate::test::{Container, Test};
@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     case!(the_container_is_in_a_scope_of_its_slice, [Systemd, Cgroup]),
     case!(limits_are_in_the_files_and_in_the_unit_v2, [Systemd, Cgroup, V2, Controller("memory")]),
     case!(update_changes_the_files_and_the_unit_v2, [Systemd, Cgroup, V2, Controller("memory")]),
+    case!(limits_are_in_the_files_and_in_the_unit_v1, [Root, Systemd, V1, Controller("memory")]),
     case!(limits_survive_a_reload_of_the_manager, [Systemd, Cgroup, Controller("pids")]),
     case!(exec_is_in_the_scope, [Systemd, Cgroup]),
     case!(pause_and_resume_work_in_a_scope, [Systemd, Cgroup]),
@@ -113,6 +114,18 @@ fn limits_are_in_the_files_and_in_the_unit_v2(t: &Test) -> Outcome {
     same("MemoryMax", property(t, &unit, "MemoryMax")?.as_str(), "67108864")?;
     same("TasksMax", property(t, &unit, "TasksMax")?.as_str(), "77")?;
     same("CPUQuotaPerSecUSec", property(t, &unit, "CPUQuotaPerSecUSec")?.as_str(), "500ms")
+}
+
+fn limits_are_in_the_files_and_in_the_unit_v1(t: &Test) -> Outcome {
+    let (c, unit) = running(t, &limited(t))?;
+    same("memory.limit_in_bytes", file(t, &c, "memory", "memory.limit_in_bytes")?.as_str(), "67108864")?;
+    same("MemoryLimit", property(t, &unit, "MemoryLimit")?.as_str(), "67108864")?;
+    same("TasksMax", property(t, &unit, "TasksMax")?.as_str(), "77")?;
+    same("CPUQuotaPerSecUSec", property(t, &unit, "CPUQuotaPerSecUSec")?.as_str(), "500ms")?;
+    c.runtime.call(&["update", "--memory", "50331648", "--pids-limit", "88", &c.id])?.ok()?;
+    same("memory.limit_in_bytes", file(t, &c, "memory", "memory.limit_in_bytes")?.as_str(), "50331648")?;
+    same("MemoryLimit", property(t, &unit, "MemoryLimit")?.as_str(), "50331648")?;
+    same("TasksMax", property(t, &unit, "TasksMax")?.as_str(), "88")
 }
 
 fn update_changes_the_files_and_the_unit_v2(t: &Test) -> Outcome {

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long freezing and killing may take before it is an error.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(8);
 
 impl Cgroup {
     /// The processes in the cgroup itself, with `recursive` also in those below it.
@@ -49,7 +49,13 @@ impl Cgroup {
         let Some(hierarchy) = self.listing() else { return Ok(()) };
         if signal == libc::SIGKILL && hierarchy.is_v2() {
             match files::write(&hierarchy.dir.join("cgroup.kill"), "1") {
-                Ok(()) | Err(Errno::ENODEV) => return Ok(()),
+                Ok(()) => {
+                    // The kernel sends it to leaders alone: where one has ended before its threads they
+                    // live on. Those of other users were only the kernel's to end.
+                    let _ = self.signal(&self.pids(true)?, signal);
+                    return Ok(());
+                }
+                Err(Errno::ENODEV) => return Ok(()),
                 // No such file: the cgroup is gone, or the kernel is older than 5.14.
                 Err(_) => {}
             }
@@ -73,17 +79,24 @@ impl Cgroup {
         }
     }
 
+    /// To each of them; the error is the first.
     fn signal(&self, pids: &[i32], signal: i32) -> Result<()> {
+        if pids.is_empty() {
+            return Ok(());
+        }
+        let mut result = Ok(());
         let open: Vec<_> = pids.iter().filter_map(|&pid| Some((pid, pidfd_open(pid).ok()?))).collect();
         // A pid that ended and was given to a process outside before pidfd_open is not listed now.
         let still: HashSet<i32> = self.pids(true)?.into_iter().collect();
         for (pid, fd) in open.iter().filter(|(pid, _)| still.contains(pid)) {
             match pidfd_send_signal(fd.as_fd(), signal) {
                 Ok(()) | Err(Errno::ESRCH) => {}
-                Err(errno) => return Err(Error::os(format!("pidfd_send_signal to {pid}"), errno)),
+                Err(errno) => {
+                    result = result.and(Err(Error::os(format!("pidfd_send_signal to {pid}"), errno)));
+                }
             }
         }
-        Ok(())
+        result
     }
 
     /// Stops every process in the cgroup and below, and waits until they are stopped.

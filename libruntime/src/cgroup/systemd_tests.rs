@@ -261,6 +261,7 @@ fn an_update_leaves_the_device_program_of_systemd() {
     let Some(live) = live("beside", rules) else { return };
     let unit = live.0.unit.clone().unwrap();
     if !live.0.is_v2() || unit.user {
+        eprintln!("skipped: needs cgroup v2 and the system's systemd");
         return;
     }
     let set = ["set-property", "--runtime", &unit.name, "DevicePolicy=closed"];
@@ -287,6 +288,7 @@ fn an_update_leaves_the_device_program_of_systemd() {
 fn a_scope_on_v2_has_every_controller_of_the_root() {
     let Some(live) = live("all", "{}") else { return };
     if !live.0.is_v2() || live.0.unit.as_ref().unwrap().user {
+        eprintln!("skipped: needs cgroup v2 and the system's systemd");
         return;
     }
     let read = |dir: &Path| std::fs::read_to_string(dir.join("cgroup.controllers")).unwrap();
@@ -339,6 +341,7 @@ fn a_name_can_be_used_again_at_once() {
 #[test]
 fn paths_are_below_the_slice() {
     if !has_host_root() {
+        eprintln!("skipped: needs root");
         return;
     }
     let v2 = layout("30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/x\n");

@@ -415,6 +415,7 @@ fn only_the_delegated_files_are_given_away() {
 fn below_a_v2_cgroup_with_processes_limits_are_refused_by_name() {
     let Some(mut live) = Live::new("busy") else { return };
     if !live.cgroup.is_v2() {
+        eprintln!("skipped: needs cgroup v2");
         return;
     }
     live.spawn("exec sleep 1000");

@@ -197,7 +197,11 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
 
     // --- stage2: the container's init -----------------------------------------------------------
     if namespaces.user.is_some() {
-        become_root(&mut plan, host.rootless() || host.groups_are_fixed || process::keeps_groups(spec));
+        become_root(
+            &mut plan,
+            &linux,
+            host.rootless() || host.groups_are_fixed || process::keeps_groups(spec),
+        );
     }
     if as_root != 0 {
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(as_root) });
@@ -358,11 +362,22 @@ fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {
 }
 
 /// Root of the user namespace, without the caller's groups unless they stay.
-fn become_root(plan: &mut Plan, groups_stay: bool) {
+fn become_root(plan: &mut Plan, linux: &Linux, groups_stay: bool) {
     if !groups_stay {
         plan.push("linux.uidMappings", Step::SetGroups { groups: Text::data([]) });
     }
-    plan.push("linux.uidMappings", Step::SetIds { uid: 0, gid: 0 });
+    plan.push("linux.uidMappings", first_ids(linux));
+}
+
+/// Root, or where the maps have none their first id: a user may have no other than its own. Capabilities
+/// come with the namespace, not with the id.
+pub(super) fn first_ids(linux: &Linux) -> Step<Text> {
+    let first = |maps: &Option<Vec<LinuxIdMapping>>| {
+        let mut ids = maps.iter().flatten().map(LinuxIdMapping::container_id);
+        let first = ids.clone().next().unwrap_or(0);
+        if ids.any(|id| id == 0) { 0 } else { first }
+    };
+    Step::SetIds { uid: first(linux.uid_mappings()), gid: first(linux.gid_mappings()) }
 }
 
 fn needs_library_before_pivot(spec: &Spec, host: &Host) -> bool {

@@ -43,7 +43,7 @@ pub fn exec(
     }
     plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(0) });
     if in_user_namespace {
-        plan.push("linux.uidMappings", Step::SetIds { uid: 0, gid: 0 });
+        plan.push("linux.uidMappings", super::create::first_ids(&linux));
     }
     plan.push("", Step::SetSid);
     if !request.no_new_keyring {
@@ -86,7 +86,7 @@ pub(crate) fn hook(hook: &Hook, place: &str, inside: Option<&Spec>) -> Plan {
     }
     plan.push(place.clone(), Step::Clone { namespaces: NamespaceFlags(0) });
     if inside.is_some() && listed().any(|namespace| namespace.typ() == Ns::User) {
-        plan.push(place.clone(), Step::SetIds { uid: 0, gid: 0 });
+        plan.push(place.clone(), super::create::first_ids(&linux));
     }
     // A session of its own, so that all it starts can be ended with it.
     plan.push(place.clone(), Step::SetSid);

@@ -2,6 +2,7 @@
 
 use super::{check, check_from, check_on};
 use expect_test::expect;
+use onggi_stage::Step;
 
 const USER: &str = r#"{"linux": {
     "namespaces": [{"type": "mount"}, {"type": "user"}],
@@ -335,4 +336,16 @@ fn root_of_a_user_namespace_binds_devices_and_leaves_fixed_groups() {
         - process.user.additionalGids: SetGroups { groups: "" }
     "#]],
     );
+}
+
+#[test]
+fn a_container_is_set_up_by_root_or_by_the_first_id_that_is_mapped() {
+    let row = |id: u32| format!(r#"{{"containerID": {id}, "hostID": 5, "size": 1}}"#);
+    for (rows, wanted) in [(vec![], 0), (vec![row(0)], 0), (vec![row(1000)], 1000), (vec![row(7), row(0)], 0)]
+    {
+        let maps = rows.join(",");
+        let linux = format!(r#"{{"uidMappings": [{maps}], "gidMappings": [{maps}]}}"#);
+        let step = super::super::create::first_ids(&serde_json::from_str(&linux).unwrap());
+        assert_eq!(step, Step::SetIds { uid: wanted, gid: wanted }, "{linux}");
+    }
 }
