@@ -20,10 +20,10 @@ pub const CASES: &[Case] = &[
     case!(a_user_other_than_root_is_the_caller, [Rootless]),
     case!(a_user_other_than_root_is_a_subordinate_id, [Rootless, Path("/usr/bin/newuidmap")]),
     case!(limits_without_a_cgroup_are_refused, [Rootless]),
-    case!(a_cgroup_mount_shows_the_hosts_hierarchies, [Rootless]),
     case!(a_cgroup_that_is_not_the_users_is_refused, [Rootless]),
     case!(without_a_cgroup_a_container_lives_and_ends, [Rootless]),
     case!(check_names_what_a_user_lacks, [Rootless]),
+    case!(a_cgroup_mount_shows_the_hosts_hierarchies, [Rootless]),
     case!(a_device_is_a_bind_or_refused, [Rootless]),
     case!(sysfs_without_a_network_namespace_is_refused_or_bound, [Rootless]),
     case!(the_default_state_directory_is_the_users, [Rootless]),
@@ -121,20 +121,6 @@ fn limits_without_a_cgroup_are_refused(t: &Test) -> Outcome {
     Ok(())
 }
 
-/// Also where no cgroup is the user's own.
-fn a_cgroup_mount_shows_the_hosts_hierarchies(t: &Test) -> Outcome {
-    let mut config = t.config();
-    config.remove("linux.cgroupsPath").mount(
-        "/sys/fs/cgroup",
-        "cgroup",
-        "cgroup",
-        &["ro", "nosuid", "noexec"],
-    );
-    let seen = t.script(&config, "ls /sys/fs/cgroup")?;
-    let wanted = if t.host.unified { "cgroup.procs" } else { "pids" };
-    contains("files", &seen, wanted)
-}
-
 fn a_cgroup_that_is_not_the_users_is_refused(t: &Test) -> Outcome {
     has_no_cgroup(t)?;
     let mut config = t.config();
@@ -169,6 +155,20 @@ fn check_names_what_a_user_lacks(t: &Test) -> Outcome {
     let rest: Vec<&str> = text.lines().skip(line + 1).take(2).map(str::trim).collect();
     check!(rest[0].starts_with("costs: limits") && rest[1].starts_with("fix: "), "{rest:?}");
     Ok(())
+}
+
+/// Also where no cgroup is the user's own.
+fn a_cgroup_mount_shows_the_hosts_hierarchies(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.remove("linux.cgroupsPath").mount(
+        "/sys/fs/cgroup",
+        "cgroup",
+        "cgroup",
+        &["ro", "nosuid", "noexec"],
+    );
+    let seen = t.script(&config, "ls /sys/fs/cgroup")?;
+    let wanted = if t.host.unified { "cgroup.procs" } else { "pids" };
+    contains("files", &seen, wanted)
 }
 
 fn a_device_is_a_bind_or_refused(t: &Test) -> Outcome {

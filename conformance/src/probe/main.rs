@@ -302,7 +302,10 @@ fn memory(rest: &[&str]) -> String {
 
 /// Listens on a socket, says so on standard output, and takes one message with descriptors.
 fn message(path: &str) -> io::Result<(String, Vec<OwnedFd>)> {
-    let listener = UnixListener::bind(path)?;
+    // It is there once it listens, and not between bind(2) and listen(2).
+    let made = format!("{path}.made");
+    let listener = UnixListener::bind(&made)?;
+    std::fs::rename(made, path)?;
     let (stream, _) = listener.accept()?;
     sys::receive(&stream)
 }

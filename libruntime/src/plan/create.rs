@@ -197,11 +197,8 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
 
     // --- stage2: the container's init -----------------------------------------------------------
     if namespaces.user.is_some() {
-        become_root(
-            &mut plan,
-            &linux,
-            host.rootless() || host.groups_are_fixed || process::keeps_groups(spec),
-        );
+        let groups_stay = host.rootless() || host.groups_are_fixed || process::keeps_groups(spec);
+        become_root(&mut plan, &linux, groups_stay);
     }
     if as_root != 0 {
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(as_root) });
