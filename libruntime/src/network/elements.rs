@@ -47,7 +47,7 @@ pub(super) fn add(elements: &[Element]) -> Result<()> {
 
 /// Removes them. One that is not there is fine, and one with another value is not ours.
 ///
-/// To close a socket after an element was deleted is to wait for an RCU grace period, 10 to 30 ms. For one
+/// To close a socket after an element was deleted is to wait for an RCU grace period, as long as a run. For one
 /// that expires it is not, so they expire now, and what we wait for is the kernel's next tick. Before
 /// Linux 6.12 one that is there does not, nor in a table of an older onggi; it is deleted.
 pub(super) fn remove(elements: &[Element]) -> Result<()> {
