@@ -125,18 +125,19 @@ impl Directory {
             other => other.map_err(failed("rename", &directory.path)),
         });
         if made.is_err() {
-            let _ = aside.remove();
+            let _ = fs::remove_dir_all(&aside.path);
         }
         made.map(|()| directory)
     }
 
-    /// Removes what a process that is no more has left of its attempt to create `id`.
+    /// Removes what a process that is no more has left of its attempt to create or remove `id`.
     pub fn sweep(store: &Path, id: &str) {
         let prefix = format!(".{id}.");
         for entry in fs::read_dir(store).into_iter().flatten().flatten() {
             let name = entry.file_name().into_string().unwrap_or_default();
-            let creator = name.strip_prefix(&prefix).and_then(|pid| pid.parse::<i32>().ok());
-            if creator.is_some_and(|pid| stat(pid).is_none()) {
+            let rest = name.strip_prefix(&prefix).map(|rest| rest.strip_suffix('~').unwrap_or(rest));
+            let whose = rest.and_then(|pid| pid.parse::<i32>().ok());
+            if whose.is_some_and(|pid| stat(pid).is_none()) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -202,9 +203,14 @@ impl Directory {
             .map_err(|(_, errno)| Error::os(format!("flock {}", self.path.display()), errno))
     }
 
-    /// Removes it with all that is in it; one that is gone is fine.
+    /// Removes it with all that is in it; one that is gone is fine. It disappears at once: whatever kills
+    /// us, nothing is left that can be neither loaded nor made again.
     pub fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let aside = self.path.with_file_name(format!(".{name}.{}~", std::process::id()));
+        // Of an earlier process with our pid.
+        let _ = fs::remove_dir_all(&aside);
+        match fs::rename(&self.path, &aside).and_then(|()| fs::remove_dir_all(&aside)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io(format!("remove {}", self.path.display()), error))
             }
@@ -250,6 +256,19 @@ mod tests {
         assert_eq!(civil(0), (1970, 1, 1));
         assert_eq!(civil(11_016), (2000, 2, 29));
         assert_eq!(civil(20_778), (2026, 11, 21));
+    }
+
+    #[test]
+    fn what_a_dead_process_left_of_a_container_is_swept() {
+        let store = std::env::temp_dir().join(format!("onggi-sweep-{}", std::process::id()));
+        let dead = i32::MAX;
+        let names =
+            [format!(".a.{dead}"), format!(".a.{dead}~"), format!(".a.b.{dead}"), ".a.1~".to_string()];
+        names.iter().for_each(|name| fs::create_dir_all(store.join(name).join("in")).unwrap());
+        Directory::sweep(&store, "a");
+        let left = names.map(|name| store.join(name).exists());
+        fs::remove_dir_all(&store).unwrap();
+        assert_eq!(left, [false, false, true, true]);
     }
 
     #[test]
