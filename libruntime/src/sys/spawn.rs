@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use std::cell::Cell;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What [`spawn`] starts and what it hands over.
 pub struct Spawn<'a> {
@@ -91,6 +92,7 @@ pub struct Holder {
 pub fn hold_user_namespace() -> Result<Holder> {
     let flags = libc::CLONE_VM as u64 | libc::CLONE_PIDFD as u64 | libc::CLONE_NEWUSER as u64;
     let stack = Stack::new()?;
+    OUR_PID.store(std::process::id(), Ordering::Relaxed);
     let (pid, pidfd) = with_signals_blocked(|| clone3(&stack, flags, None, hold, &()))?;
     Ok(Holder { pid, pidfd, _stack: stack })
 }
@@ -104,9 +106,15 @@ impl Drop for Holder {
     }
 }
 
+/// Ours, for a child that shares our memory, and outlives the call that made it.
+static OUR_PID: AtomicU32 = AtomicU32::new(0);
+
+/// Until we end it, or are killed.
 extern "C" fn hold(_: &()) -> ! {
+    raw(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0]);
+    let orphaned = raw(libc::SYS_getppid, [0; 5]) as u32 != OUR_PID.load(Ordering::Relaxed);
     loop {
-        raw(libc::SYS_pause, [0; 5]);
+        raw(if orphaned { libc::SYS_exit_group } else { libc::SYS_pause }, [0; 5]);
     }
 }
 
