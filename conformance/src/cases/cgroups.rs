@@ -120,14 +120,14 @@ fn a_relative_path_is_below_something(t: &Test) -> Outcome {
     let text = fs::read_to_string(format!("/proc/{}/cgroup", c.pid()?))?;
     contains("path", &text, &relative)?;
     c.delete_force()?.ok()?;
-    // A runtime may put it below the cgroup that it runs in.
-    let pids =
-        text.lines().find(|line| line.contains(":pids:") || line.starts_with("0::")).unwrap_or_default();
-    let path = pids.splitn(3, ':').nth(2).unwrap_or_default();
-    check!(!t.host.cgroup("pids", path).exists(), "{path} is left");
-    if let Some(parent) = std::path::Path::new(path).parent() {
-        for place in t.host.cgroups(&parent.display().to_string()) {
-            let _ = fs::remove_dir(place);
+    // A runtime may put it below the cgroup that it runs in, which differs by hierarchy; what it made
+    // above is nobody's then.
+    for line in text.lines() {
+        let [_, controllers, path] = line.splitn(3, ':').collect::<Vec<_>>()[..] else { continue };
+        let dir = t.host.cgroup(controllers.split(',').next().unwrap_or_default(), path);
+        check!(!dir.exists(), "{} is left", dir.display());
+        if !path.starts_with(&t.cgroup) {
+            dir.ancestors().skip(1).take(2).for_each(|above| drop(fs::remove_dir(above)));
         }
     }
     Ok(())
