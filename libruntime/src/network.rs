@@ -68,6 +68,7 @@ pub struct Attachment {
     pub host: String,
     /// Where traffic of the container waits, if that is limited.
     pub queue: Option<String>,
+    /// Follows from the first address, unless it was asked for.
     pub mac: String,
     /// The container's, with the prefix of their subnets.
     pub addresses: Vec<Subnet>,
@@ -194,6 +195,10 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
         let at = |error: Error| error.at(&one.network.at);
         let bridge = bridge::plan(&mut host, &claims, id, &one.network, &one.host, &bridges).map_err(at)?;
         bridge::give_addresses(&claims, id, one, &bridge).map_err(|error| error.at(&one.network.at))?;
+        if let (true, Some(address)) = (one.mac.is_empty(), one.addresses.first()) {
+            // Not from the id: neighbours remember for half a minute who had the address.
+            one.mac = mac(hash(&[address.ip().to_string().as_bytes()]));
+        }
         claims.take_ports(id, &one.network).map_err(|error| error.at(&one.network.at))?;
         bridges.push(bridge);
     }
@@ -234,7 +239,7 @@ fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
     Attachment {
         host: name(HOST_END),
         queue: network.egress.map(|_| name("ogi")),
-        mac: network.mac.clone().unwrap_or_else(|| mac(key)),
+        mac: network.mac.clone().unwrap_or_default(),
         network: network.clone(),
         addresses: Vec::new(),
         gateways: Vec::new(),

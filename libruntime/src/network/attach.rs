@@ -45,7 +45,12 @@ pub(super) fn link(
         let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(hairpin)];
         message.attributes.push(LinkAttribute::LinkInfo(info));
     }
-    host.change_link(message).map_err(failed)
+    host.change_link(message).map_err(failed)?;
+    for address in &one.addresses {
+        // It may have been another's a moment ago, and a neighbour is not asked anew for half a minute.
+        host.change_neighbour(bridge, address.ip(), mac_bytes(&one.mac)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Removes a pair, whose container has ended.

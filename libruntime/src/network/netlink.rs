@@ -7,11 +7,12 @@
 
 use crate::error::{Error, Result};
 use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use netlink_packet_route::tc::TcMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
@@ -236,6 +237,20 @@ impl Netlink {
         match self.exchange(&whole(libc::RTM_NEWADDR, NLM_F_REQUEST | NLM_F_ACK | NEW, &body)) {
             Err(Errno::EEXIST) => Ok(()),
             other => other.map(drop),
+        }
+    }
+
+    /// Changes what is remembered of a neighbour; one that is not remembered is fine.
+    pub fn change_neighbour(&mut self, index: u32, ip: IpAddr, mac: Vec<u8>) -> Outcome<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family(ip);
+        message.header.ifindex = index;
+        message.header.state = NeighbourState::Stale;
+        message.attributes =
+            vec![NeighbourAttribute::Destination(ip.into()), NeighbourAttribute::LinkLayerAddress(mac)];
+        match self.request(Message::NewNeighbour(message), NLM_F_REPLACE) {
+            Err(Errno::ENOENT) => Ok(()),
+            other => other,
         }
     }
 

@@ -187,6 +187,30 @@ fn a_container_has_several_networks_of_both_families() {
     });
 }
 
+/// Neighbours remember for half a minute which interface had an address.
+#[test]
+fn an_address_that_another_container_had_is_reached_at_once() {
+    in_new_host(|| {
+        let store = Store::new();
+        let network = "bridge=one,subnet=10.1.0.0/24,subnet6=fd01::/64";
+        let peer = store.start("peer", &[&format!("{network},address6=auto")]);
+        let addresses: [IpAddr; 2] = ["10.1.0.9".parse().unwrap(), "fd01::9".parse().unwrap()];
+        for (round, mac) in ["", "", ",mac=02:00:00:00:00:01", ",mac=02:00:00:00:00:02"].iter().enumerate() {
+            let id = format!("c{round}");
+            let next = store.start(&id, &[&format!("{network},address=10.1.0.9,address6=fd01::9{mac}")]);
+            next.serve(80);
+            let is_next = |answer: Option<String>| answer.is_some_and(|text| text.starts_with(&id));
+            for ip in addresses {
+                assert!(is_next(ask(SocketAddr::new(ip, 80))), "the host, {ip}, {round}");
+                // With an address of its own choice, the container's other neighbours are its affair.
+                assert!(!mac.is_empty() || is_next(peer.ask(ip, 80)), "the peer, {ip}, {round}");
+            }
+            next.delete();
+        }
+        peer.delete();
+    });
+}
+
 #[test]
 fn containers_reach_the_outside_by_the_hosts_address_and_are_not_reached() {
     in_new_host(|| {
