@@ -40,9 +40,14 @@ pub(super) struct Element {
 /// Adds them for good. One that is there already is fine, but with another value it is EEXIST or EBUSY.
 pub(super) fn add(elements: &[Element]) -> Result<()> {
     let new = |some: &[Element]| some.iter().map(|one| one.body(&[])).collect::<Vec<_>>();
-    elements
-        .chunks(BATCH)
-        .try_for_each(|some| transaction(None, libc::NFT_MSG_NEWSETELEM, &new(some)).map(drop))
+    elements.chunks(BATCH).try_for_each(|some| transaction(libc::NFT_MSG_NEWSETELEM, &new(some)))
+}
+
+/// Whether the table is there. To find it missing by adding to it is to wait for an RCU grace period.
+pub(super) fn has_table() -> Result<bool> {
+    let name = attribute(NFTA_TABLE_NAME, TABLE);
+    let found = look(&mut Netlink::netfilter()?, libc::NFT_MSG_GETTABLE, NLM_F_ACK, &name)?;
+    Ok(found.is_some())
 }
 
 /// Removes them. One that is not there is fine, and one with another value is not ours.
@@ -66,7 +71,7 @@ pub(super) fn remove(elements: &[Element]) -> Result<()> {
             staying.push(element.any_value());
         }
     }
-    staying.chunks(BATCH).try_for_each(|some| transaction(None, libc::NFT_MSG_DELSETELEM, some).map(drop))
+    staying.chunks(BATCH).try_for_each(|some| transaction(libc::NFT_MSG_DELSETELEM, some))
 }
 
 /// Begins to remove them.
@@ -79,7 +84,7 @@ pub(super) fn expire(elements: &[Element]) -> Result<()> {
         }
     }
     // Where the table knows no end of an element it stays, which is found.
-    ours.chunks(BATCH).for_each(|some| drop(transaction(None, libc::NFT_MSG_NEWSETELEM, some)));
+    ours.chunks(BATCH).for_each(|some| drop(transaction(libc::NFT_MSG_NEWSETELEM, some)));
     Ok(())
 }
 
@@ -97,8 +102,9 @@ enum Found {
 /// share the table but not our lock: what they add meanwhile changes the generation of all rules.
 /// To close the socket that is returned is to wait, as for an element.
 pub(super) fn remove_table(set: &'static str, ours: &[Vec<u8>]) -> Result<Option<Netlink>> {
-    let mut socket = Netlink::netfilter()?;
     loop {
+        // Only one: whichever is closed first after the table was removed waits.
+        let mut socket = Netlink::netfilter()?;
         let Some(answers) = look(&mut socket, libc::NFT_MSG_GETGEN, NLM_F_ACK, &[])? else { return Ok(None) };
         let generation = answers.first().and_then(|body| inside(body, 4, NFTA_GEN_ID));
         let found = look(&mut socket, libc::NFT_MSG_GETSETELEM, NLM_F_DUMP, &list(set, &[]))?;
@@ -106,10 +112,13 @@ pub(super) fn remove_table(set: &'static str, ours: &[Vec<u8>]) -> Result<Option
         if found.iter().flat_map(|body| keys(body)).any(|key| !ours.iter().any(|own| own == key)) {
             return Ok(None);
         }
-        match transaction(generation, libc::NFT_MSG_DELTABLE, &[attribute(NFTA_TABLE_NAME, TABLE)]) {
-            Err(error) if error.errno() == Some(libc::ERESTART) => {}
-            Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
-            other => return other.map(Some),
+        let name = attribute(NFTA_TABLE_NAME, TABLE);
+        match socket.exchange(&batch(generation, libc::NFT_MSG_DELTABLE, &[name])) {
+            Ok(_) => return Ok(Some(socket)),
+            // The rules are not of this generation any more.
+            Err(Errno::ERESTART) => {}
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(changing(errno)),
         }
     }
 }
@@ -183,11 +192,17 @@ fn look(socket: &mut Netlink, kind: i32, flags: u16, body: &[u8]) -> Result<Opti
     }
 }
 
-/// Has the kernel do all or nothing of one kind, and returns the socket. What is refused is told before
-/// what is acknowledged, the last one.
-///
-/// ERESTART: the rules are not of this generation any more.
-fn transaction(generation: Option<&[u8]>, kind: i32, bodies: &[Vec<u8>]) -> Result<Netlink> {
+/// Has the kernel do all or nothing of one kind. What is refused is told before what is acknowledged,
+/// the last one.
+fn transaction(kind: i32, bodies: &[Vec<u8>]) -> Result<()> {
+    Netlink::netfilter()?.exchange(&batch(None, kind, bodies)).map(drop).map_err(changing)
+}
+
+fn changing(errno: Errno) -> Error {
+    Error::os("change the nftables table inet onggi", errno)
+}
+
+fn batch(generation: Option<&[u8]>, kind: i32, bodies: &[Vec<u8>]) -> Vec<u8> {
     let limit = |kind: i32, attributes: &[u8]| {
         let [high, low] = (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes();
         let header = [libc::AF_UNSPEC as u8, libc::NFNETLINK_V0 as u8, high, low];
@@ -201,11 +216,7 @@ fn transaction(generation: Option<&[u8]>, kind: i32, bodies: &[Vec<u8>]) -> Resu
         all.extend(message(kind, create | if last { NLM_F_ACK } else { 0 }, body));
     }
     all.extend(limit(libc::NFNL_MSG_BATCH_END, &[]));
-    let mut socket = Netlink::netfilter()?;
-    match socket.exchange(&all) {
-        Ok(_) => Ok(socket),
-        Err(errno) => Err(Error::os("change the nftables table inet onggi", errno)),
-    }
+    all
 }
 
 /// Behind a `struct nfgenmsg` of the family inet.

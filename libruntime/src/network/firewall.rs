@@ -72,10 +72,13 @@ pub(super) fn add(claims: &Claims, one: &Attachment) -> Result<()> {
     let mut all = of_bridge(&one.network.bridge).to_vec();
     all.retain(|element| element.set != other);
     all.extend(of_container(one));
+    if !elements::has_table()? {
+        run(claims, TABLE)?;
+    }
     loop {
         let done = elements::add(&all);
         match done.as_ref().map_err(|error| error.errno()) {
-            // There is no table yet, or another store has removed it.
+            // Another store has just removed it.
             Err(Some(libc::ENOENT)) => run(claims, TABLE)?,
             // Ports are claimed in one store; the table is everybody's. Older kernels say EBUSY.
             Err(Some(libc::EEXIST | libc::EBUSY)) => {
