@@ -26,9 +26,9 @@ pub(super) fn link(
     let failed =
         |errno| Error::os(format!("create the veth pair {} and {}", one.host, one.network.name), errno);
     match host.new_link(pair(one, bridge, netns)) {
-        // The name is derived from our id alone: somebody before us was killed.
+        // The name is derived from our id alone: it is that of somebody before us.
         Err(Errno::EEXIST) => {
-            host.remove_link(&one.host).map_err(failed)?;
+            give_way(host, &one.host).map_err(failed)?;
             host.new_link(pair(one, bridge, netns)).map_err(failed)?;
         }
         other => other.map_err(failed)?,
@@ -51,6 +51,22 @@ pub(super) fn link(
         host.change_neighbour(bridge, address.ip(), mac_bytes(&one.mac)).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Frees the name of a pair. One that goes by itself takes several RCU grace periods for it; it gets
+/// another name. One that does not is left from somebody who was killed.
+fn give_way(host: &mut Netlink, name: &str) -> Outcome<()> {
+    match host.link(name)? {
+        Some(link) if link.is_dying() || link.is_let_go() => {
+            let mut message = link_message(link.index);
+            message.attributes.push(LinkAttribute::IfName(format!("ogx{}", link.index)));
+            match host.set_link(message) {
+                Err(Errno::ENODEV) => Ok(()),
+                other => other,
+            }
+        }
+        _ => host.remove_link(name),
+    }
 }
 
 /// Removes a pair, whose container has ended.

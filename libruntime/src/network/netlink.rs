@@ -63,6 +63,11 @@ impl Link {
         // NETNSA_NSID_NOT_ASSIGNED (linux/net_namespace.h): one that is alive is given a number.
         self.kind == "veth" && self.other_end == Some(-1)
     }
+
+    /// Whether it is as `attach::unlink` leaves one that goes in a moment.
+    pub fn is_let_go(&self) -> bool {
+        self.kind == "veth" && !self.up && self.controller.is_none()
+    }
 }
 
 /// An address of an interface.

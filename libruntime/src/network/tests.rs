@@ -506,6 +506,31 @@ fn kill_9_in_the_middle_leaves_nothing_behind_a_delete() {
     });
 }
 
+/// The kernel takes several RCU grace periods to remove the interface of one that ends.
+#[test]
+fn a_container_that_comes_again_at_once_does_not_wait() {
+    in_new_host(|| {
+        let store = Store::new();
+        let holder = store.start("holder", &["bridge=one"]);
+        let links = || ip("-o link").lines().count();
+        let before = links();
+        let mut renamed = 0;
+        for _ in 0..10 {
+            let again = store.start("again", &["bridge=one"]);
+            assert!(again.netns.ip("-o link").contains("eth0"));
+            renamed += ip("-o link").matches(": ogx").count();
+            tear_down(&store.0, "again", true).unwrap();
+        }
+        assert!(renamed > 0);
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while links() > before {
+            assert!(std::time::Instant::now() < end, "{}", ip("-o link"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        holder.delete();
+    });
+}
+
 #[test]
 fn addresses_of_containers_that_are_gone_are_free() {
     in_new_host(|| {
