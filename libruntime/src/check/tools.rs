@@ -129,9 +129,15 @@ fn overlay() -> Check {
 
 fn network(root: bool) -> Check {
     const NAME: &str = "networks";
-    const COSTS: &str = "networks by annotation (io.onggi.network) are refused; engines bring their own";
+    const COSTS: &str = "networks by annotation (org.onggi.network) are refused; engines bring their own";
     if root {
         return match answers("nft", &["list", "tables"]) {
+            Ok(_) if forwarding_is_shut() => Check::limited(
+                NAME,
+                "iptables' policy for FORWARD is DROP, as Docker sets it",
+                "containers on a bridge reach only each other and the host, unless rules of yours let them",
+                "iptables -I DOCKER-USER -i BRIDGE -j ACCEPT, and -o BRIDGE (without Docker: -I FORWARD)",
+            ),
             Ok(_) => Check::ok(NAME, "nft answers, and the kernel takes its rules"),
             Err(problem) => Check::limited(
                 NAME,
@@ -160,15 +166,25 @@ fn network(root: bool) -> Check {
     }
 }
 
+/// Whether somebody else's rules drop what goes through the host. iptables of old is not seen.
+fn forwarding_is_shut() -> bool {
+    let chain = said("nft", &["list", "chain", "ip", "filter", "FORWARD"]);
+    chain.is_ok_and(|chain| chain.contains("policy drop"))
+}
+
 /// The first line that a program says, or why it says none.
 fn answers(name: &str, arguments: &[&str]) -> Result<String, String> {
+    said(name, arguments).map(|text| text.lines().next().unwrap_or_default().to_owned())
+}
+
+fn said(name: &str, arguments: &[&str]) -> Result<String, String> {
     let program = find_program(name).ok_or_else(|| format!("{name} is not installed"))?;
     let output = Command::new(&program).args(arguments).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("execute {}: {error}", program.display()))?;
-    let first = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match output.status.success() {
-        true => Ok(first(&output.stdout)),
-        false => Err(format!("{name}: {}", first(&output.stderr))),
+        true => Ok(text(&output.stdout)),
+        false => Err(format!("{name}: {}", text(&output.stderr).lines().next().unwrap_or_default())),
     }
 }
 

@@ -228,6 +228,29 @@ fn containers_reach_the_outside_by_the_hosts_address_and_are_not_reached() {
     });
 }
 
+/// As ARCHITECTURE.md and `onggi check` say.
+#[test]
+fn beside_docker_two_rules_let_a_bridge_through() {
+    in_new_host(|| {
+        let (store, world) = (Store::new(), outside());
+        run("nft 'add table ip filter; add chain ip filter DOCKER-USER; \
+             add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; \
+             add rule ip filter FORWARD jump DOCKER-USER'");
+        let a = store.start("a", &["bridge=one,publish=8080:80"]);
+        serve_in(&world, "world", 80);
+        a.serve(80);
+        let outwards = || a.ask("192.0.2.2".parse().unwrap(), 80);
+        let inwards = || world.run(|| ask("192.0.2.1:8080".parse().unwrap()));
+        assert_eq!((outwards(), inwards()), (None, None));
+        assert!(ask("127.0.0.1:8080".parse().unwrap()).is_some());
+        for interface in ["iifname", "oifname"] {
+            run(&format!("nft insert rule ip filter DOCKER-USER {interface} one accept"));
+        }
+        assert!(outwards().is_some() && inwards().is_some());
+        a.delete();
+    });
+}
+
 #[test]
 fn published_ports_answer_everywhere_they_should() {
     in_new_host(|| {
