@@ -14,6 +14,7 @@
 //! | `attach.rs` | veth pairs, addresses, routes |
 //! | `firewall.rs` | isolation, masquerading and published ports: the rules, which `nft` makes |
 //! | `elements.rs` | the elements of their sets and maps, as messages to the kernel |
+//! | `flows.rs` | what the kernel remembers of those who send to a published port |
 //! | `names.rs` | hosts and resolv.conf |
 //! | `bandwidth.rs` | limits, by traffic control |
 //! | `rootless.rs`, `pasta.rs` | one network by pasta or slirp4netns, where there are no privileges |
@@ -27,6 +28,7 @@ mod elements;
 mod firewall;
 #[cfg(test)]
 mod firewall_tests;
+mod flows;
 mod names;
 pub(crate) mod netlink;
 mod pasta;
@@ -207,6 +209,7 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
     for one in &attached.networks {
         firewall::add(&claims, one).map_err(|error| error.at(&one.network.at))?;
     }
+    flows::forget(&attached.networks)?;
     let make = |(network, bridge): (&Network, &bridge::Bridge)| {
         bridge::make(&mut host, &claims, network, bridge).map_err(|error| error.at(&network.at))
     };
@@ -291,6 +294,7 @@ fn disconnect(store: &Path, id: &str, attached: &Attached, young: bool) -> Resul
         }
     }
     let rules = firewall::forget(attached, &gone, claims.is_empty()?)?;
+    flows::forget(&attached.networks)?;
     for name in gone {
         bridge::remove(&mut host, &claims, name)?;
     }

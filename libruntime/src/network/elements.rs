@@ -179,7 +179,7 @@ fn keys(body: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The value of the attribute of this kind, behind a header of that length.
-fn inside(bytes: &[u8], header: usize, kind: u16) -> Option<&[u8]> {
+pub(super) fn inside(bytes: &[u8], header: usize, kind: u16) -> Option<&[u8]> {
     attributes(bytes, header).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
@@ -226,7 +226,7 @@ fn message(kind: i32, flags: u16, attributes: &[u8]) -> Vec<u8> {
     whole(kind, NLM_F_REQUEST | flags, &[&header, attributes].concat())
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
     bytes.extend_from_slice(&(length as u16).to_ne_bytes());
@@ -236,6 +236,6 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn nested(kind: u16, attributes: &[u8]) -> Vec<u8> {
+pub(super) fn nested(kind: u16, attributes: &[u8]) -> Vec<u8> {
     attribute(kind | NLA_F_NESTED, attributes)
 }

@@ -299,6 +299,36 @@ fn published_ports_answer_everywhere_they_should() {
     });
 }
 
+/// The kernel leads a flow as its first packet was led, for as long as packets keep coming.
+#[test]
+fn a_udp_client_that_goes_on_sending_reaches_the_next_container() {
+    in_new_host(|| {
+        let (store, world) = (Store::new(), outside());
+        let holder = store.start("holder", &["bridge=one,address6=auto"]);
+        let clients = ["192.0.2.1:5353", "[2001:db8::1]:5353"].map(|to| {
+            let from = if to.starts_with('[') { "[::]:7778" } else { "0.0.0.0:7777" };
+            (world.run(|| UdpSocket::bind(from).unwrap()), to)
+        });
+        // Before anybody listens, while somebody does, in between, and again.
+        for id in ["a", "b", "c"] {
+            let send = || clients.each_ref().map(|(client, to)| client.send_to(id.as_bytes(), to).unwrap());
+            send();
+            let next = store.start(id, &["bridge=one,address6=auto,publish=5353:53/udp"]);
+            let server = next.netns.run(|| UdpSocket::bind("[::]:53").unwrap());
+            server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            send();
+            let mut bytes = [0; 4];
+            for _ in &clients {
+                let (length, _) =
+                    server.recv_from(&mut bytes).unwrap_or_else(|error| panic!("{id}: {error}"));
+                assert_eq!(&bytes[..length], id.as_bytes());
+            }
+            next.delete();
+        }
+        holder.delete();
+    });
+}
+
 #[test]
 fn loopback_of_the_host_stays_shut_for_containers() {
     in_new_host(|| {

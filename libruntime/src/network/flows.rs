@@ -1,0 +1,94 @@
+//! Flows of UDP that the kernel remembers (conntrack). Rules that translate addresses look at the
+//! first packet of a flow only: who goes on sending to a port from before it was published, or after
+//! its container has gone, would not reach the next one for as long as they send.
+//!
+//! Messages: linux/netfilter/nfnetlink_conntrack.h.
+
+use super::Attachment;
+use super::elements::{attribute, inside, nested};
+use super::netlink::{Netlink, ip, whole};
+use super::request::Protocol;
+use crate::error::{Error, Result};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use nix::errno::Errno;
+use std::net::IpAddr;
+
+const IPCTNL_MSG_CT_GET: u16 = 1;
+const IPCTNL_MSG_CT_DELETE: u16 = 2;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_FILTER: u16 = 25;
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_DST: u16 = 4;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_DST_PORT: u16 = 3;
+/// Of the flags, the one that compares the protocol.
+const FILTER_PROTO_NUM: u32 = 1 << 3;
+
+/// Forgets the flows to a container's published ports of UDP.
+pub(super) fn forget(attached: &[Attachment]) -> Result<()> {
+    let published = |one: &Attachment| -> Vec<_> {
+        let udp = one.network.publish.iter().filter(|publish| publish.protocol == Protocol::Udp);
+        udp.flat_map(|publish| publish.bindings(&one.network)).collect()
+    };
+    let ports: Vec<(IpAddr, u16)> = attached.iter().flat_map(published).collect();
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let addresses = Netlink::here()?.addresses().map_err(|errno| Error::os("list addresses", errno))?;
+    // What goes through the host to somebody else is not led by our rules.
+    let is_own = |ip: IpAddr| ip.is_loopback() || addresses.iter().any(|own| own.subnet.ip() == ip);
+    let is_published = |(to, port): (IpAddr, u16)| {
+        ports.iter().any(|(ip, published)| {
+            let any = ip.is_unspecified() && ip.is_ipv4() == to.is_ipv4();
+            *published == port && (*ip == to || any && is_own(to))
+        })
+    };
+    let mut socket = Netlink::netfilter()?;
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for flow in of_udp(&mut socket, family)? {
+            if destination(&flow).is_some_and(is_published) {
+                let tuple = nested(CTA_TUPLE_ORIG, &flow);
+                match socket.exchange(&message(family, IPCTNL_MSG_CT_DELETE, NLM_F_ACK, &tuple)) {
+                    Ok(_) | Err(Errno::ENOENT) => {}
+                    Err(errno) => return Err(Error::os("forget a flow to a published port", errno)),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What names each flow; none on a kernel that does not tell.
+fn of_udp(socket: &mut Netlink, family: i32) -> Result<Vec<Vec<u8>>> {
+    let protocol = attribute(CTA_PROTO_NUM, &[libc::IPPROTO_UDP as u8]);
+    let mut filter = nested(CTA_TUPLE_ORIG, &nested(CTA_TUPLE_PROTO, &protocol));
+    let flags = [(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM), (CTA_FILTER_REPLY_FLAGS, 0)];
+    let flags = flags.map(|(kind, flags)| attribute(kind, &flags.to_ne_bytes())).concat();
+    filter.extend(nested(CTA_FILTER, &flags));
+    match socket.exchange(&message(family, IPCTNL_MSG_CT_GET, NLM_F_DUMP, &filter)) {
+        Ok(flows) => {
+            Ok(flows.iter().filter_map(|body| Some(inside(body, 4, CTA_TUPLE_ORIG)?.to_vec())).collect())
+        }
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => Ok(Vec::new()),
+        Err(errno) => Err(Error::os("list flows of published ports", errno)),
+    }
+}
+
+/// Where the first packet of a flow went.
+fn destination(flow: &[u8]) -> Option<(IpAddr, u16)> {
+    let addresses = inside(flow, 0, CTA_TUPLE_IP)?;
+    let to = inside(addresses, 0, CTA_IP_V4_DST).or_else(|| inside(addresses, 0, CTA_IP_V6_DST))?;
+    let port = inside(inside(flow, 0, CTA_TUPLE_PROTO)?, 0, CTA_PROTO_DST_PORT)?;
+    Some((ip(to)?, u16::from_be_bytes(*port.first_chunk()?)))
+}
+
+/// Behind a `struct nfgenmsg`.
+fn message(family: i32, kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
+    let kind = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8 | kind;
+    let header = [family as u8, libc::NFNETLINK_V0 as u8, 0, 0];
+    whole(kind, NLM_F_REQUEST | flags, &[&header, attributes].concat())
+}
