@@ -10,7 +10,9 @@ use super::{Attachment, hash, mac, mac_bytes, set_sysctl};
 use crate::error::{Error, ErrorKind, Result};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
 use std::collections::HashSet;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 /// IPv4 subnets are taken from here, 4,096 addresses each.
 const POOL: Subnet4 = (Ipv4Addr::new(10, 208, 0, 0), 12);
@@ -119,7 +121,7 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
     if !network.internal {
         set_sysctl("ipv4/ip_forward", "1")?;
         if network.address6 != Address::None {
-            set_sysctl("ipv6/conf/all/forwarding", "1")?;
+            forward_ipv6()?;
         }
     }
     if !network.publish.is_empty() && network.address != Address::None {
@@ -127,6 +129,25 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
         set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     }
     Ok(index)
+}
+
+/// A host that forwards does not listen to its own router's announcements any more, and loses its
+/// default route; unless each interface is told to go on (accept_ra in ip-sysctl.rst).
+fn forward_ipv6() -> Result<()> {
+    let conf = Path::new("/proc/sys/net/ipv6/conf");
+    let is =
+        |setting: &str, value| fs::read_to_string(conf.join(setting)).is_ok_and(|now| now.trim() == value);
+    if is("all/forwarding", "0") {
+        for entry in fs::read_dir(conf).into_iter().flatten().flatten() {
+            let accept_ra = format!("{}/accept_ra", entry.file_name().display());
+            // `default` is for interfaces to come, which may be anybody's.
+            let there = entry.file_name() != "all" && entry.file_name() != "default";
+            if there && is(&accept_ra, "1") {
+                set_sysctl(&format!("ipv6/conf/{accept_ra}"), "2")?;
+            }
+        }
+    }
+    set_sysctl("ipv6/conf/all/forwarding", "1")
 }
 
 fn check_link(link: &Link, claims: &Claims, network: &Network) -> Result<()> {

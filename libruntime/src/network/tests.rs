@@ -228,6 +228,24 @@ fn containers_reach_the_outside_by_the_hosts_address_and_are_not_reached() {
     });
 }
 
+#[test]
+fn a_host_that_begins_to_forward_still_listens_to_its_router() {
+    in_new_host(|| {
+        let (store, _world) = (Store::new(), outside());
+        let accepts = |name: &str| {
+            fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra")).unwrap().trim().to_owned()
+        };
+        let v4 = store.start("a", &["bridge=one"]);
+        assert_eq!((accepts("out0"), accepts("default")), ("1".into(), "1".into()));
+        let v6 = store.start("b", &["bridge=two,address6=auto"]);
+        assert_eq!(
+            (accepts("out0"), accepts("default"), accepts("two")),
+            ("2".into(), "1".into(), "0".into())
+        );
+        [v4, v6].into_iter().for_each(Container::delete);
+    });
+}
+
 /// As ARCHITECTURE.md and `onggi check` say.
 #[test]
 fn beside_docker_two_rules_let_a_bridge_through() {
