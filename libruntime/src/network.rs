@@ -201,6 +201,7 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
             // Not from the id: neighbours remember for half a minute who had the address.
             one.mac = mac(hash(&[address.ip().to_string().as_bytes()]));
         }
+        one.network.mtu = one.network.mtu.or(bridge.mtu);
         claims.take_ports(id, &one.network).map_err(|error| error.at(&one.network.at))?;
         bridges.push(bridge);
     }

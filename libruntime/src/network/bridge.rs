@@ -3,7 +3,7 @@
 //! kernel's own state is the only one and cannot go out of step.
 
 use super::claims::Claims;
-use super::netlink::{Link, Netlink, link_message};
+use super::netlink::{Link, Netlink, Route, link_message};
 use super::request::{Address, Network};
 use super::subnet::Subnet;
 use super::{Attachment, hash, mac, mac_bytes, set_sysctl};
@@ -29,6 +29,8 @@ pub(super) struct Bridge {
     pub subnets: [Option<Subnet>; 2],
     /// Those of them that it has not yet.
     missing: Vec<Subnet>,
+    /// Of its own and of the containers' interfaces.
+    pub mtu: Option<u32>,
 }
 
 /// The hardware address of bridges that containers of this store have made. It tells whose they
@@ -64,7 +66,8 @@ pub(super) fn plan(
     }
     let ours = found.as_ref().is_none_or(|link| is_ours(link, claims));
     let addresses = host.addresses().map_err(failed)?;
-    let mut used = host.destinations().map_err(|errno| Error::os("list routes", errno))?;
+    let routes = host.routes().map_err(|errno| Error::os("list routes", errno))?;
+    let mut used: Vec<_> = routes.iter().filter_map(|route| route.to).collect();
     used.extend(addresses.iter().map(|address| address.subnet));
     used.extend(before.iter().flat_map(|bridge| bridge.subnets).flatten());
     let has = |v4: bool| {
@@ -76,7 +79,12 @@ pub(super) fn plan(
         let mut all = own.map(|address| address.subnet).chain(planned);
         all.find(|subnet| subnet.ip().is_ipv4() == v4)
     };
-    let mut bridge = Bridge { name: name.clone(), subnets: [None; 2], missing: Vec::new() };
+    let mtu = match &found {
+        Some(link) => Some(link.mtu),
+        None if network.internal => None,
+        None => way_out(host, &routes)?,
+    };
+    let mut bridge = Bridge { name: name.clone(), subnets: [None; 2], missing: Vec::new(), mtu };
     for (subnet, v4) in bridge.subnets.iter_mut().zip([true, false]) {
         let (wish, asked, gateway) = network.of_family(v4);
         *subnet = match has(v4) {
@@ -96,6 +104,19 @@ pub(super) fn plan(
     Ok(bridge)
 }
 
+/// How long a packet to the outside may be: nobody tells a container when its packets are too long
+/// for the host's own network, and its answers do not arrive.
+fn way_out(host: &mut Netlink, routes: &[Route]) -> Result<Option<u32>> {
+    let mut least = None;
+    for index in routes.iter().filter(|route| route.to.is_none()).filter_map(|route| route.through) {
+        let link = host.link_at(index).map_err(|errno| Error::os("look for the way out", errno))?;
+        // IPv6 takes no less.
+        let mtu = link.map(|link| link.mtu).filter(|mtu| *mtu >= 1280);
+        least = least.into_iter().chain(mtu).min();
+    }
+    Ok(least)
+}
+
 /// Makes it so, and returns its index. The firewall knows it already, so whenever we are killed, nobody
 /// is on a bridge without rules.
 pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridge: &Bridge) -> Result<u32> {
@@ -103,7 +124,7 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
     let link = host.link(name).map_err(|errno| Error::os(format!("look for bridge {name}"), errno))?;
     let index = match &link {
         Some(link) => link.index,
-        None => create(host, claims, name, network.internal)?,
+        None => create(host, claims, bridge, network.internal)?,
     };
     if !bridge.missing.is_empty() {
         // A container must not become the host's router by saying so.
@@ -243,7 +264,8 @@ fn candidate(claims: &Claims, name: &str, v4: bool, number: u32) -> Option<Subne
     Subnet::new(Ipv6Addr::from_bits(0xfd << 120 | key << 80).into(), 64)
 }
 
-fn create(host: &mut Netlink, claims: &Claims, name: &str, internal: bool) -> Result<u32> {
+fn create(host: &mut Netlink, claims: &Claims, bridge: &Bridge, internal: bool) -> Result<u32> {
+    let name = &bridge.name;
     let failed = |errno| Error::os(format!("create bridge {name}"), errno);
     let mut message = link_message(0);
     // Of itself a bridge takes its address from its ports, so it would change under everybody.
@@ -252,6 +274,7 @@ fn create(host: &mut Netlink, claims: &Claims, name: &str, internal: bool) -> Re
         LinkAttribute::Address(own_mac(claims, name, internal)),
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
     ];
+    message.attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
     host.new_link(message).map_err(failed)?;
     let link = host.link(name).map_err(failed)?;
     let index = link.map(|link| link.index).ok_or_else(|| failed(nix::errno::Errno::ENODEV))?;

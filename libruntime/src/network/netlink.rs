@@ -50,6 +50,7 @@ pub(crate) struct Link {
     pub kind: String,
     pub alias: String,
     pub mac: Vec<u8>,
+    pub mtu: u32,
     /// The bridge that it is a port of.
     pub controller: Option<u32>,
     /// The number that our namespace has for that of the other end of a veth pair.
@@ -78,6 +79,15 @@ pub(crate) struct Address {
     pub permanent: bool,
     pub global: bool,
     pub raw: Vec<u8>,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// Everything else, if there is none.
+    pub to: Option<Subnet>,
+    /// The index of an interface.
+    pub through: Option<u32>,
 }
 
 /// Runs `work` on a thread of its own that is in the namespace; the caller's thread stays out.
@@ -162,6 +172,14 @@ impl Netlink {
     pub fn link(&mut self, name: &str) -> Outcome<Option<Link>> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
+        self.one_link(message)
+    }
+
+    pub fn link_at(&mut self, index: u32) -> Outcome<Option<Link>> {
+        self.one_link(link_message(index))
+    }
+
+    fn one_link(&mut self, message: LinkMessage) -> Outcome<Option<Link>> {
         match self.call(Message::GetLink(message), NLM_F_REQUEST | NLM_F_ACK) {
             Ok(bodies) => Ok(bodies.first().map(|body| link_of(body))),
             Err(Errno::ENODEV) => Ok(None),
@@ -259,10 +277,10 @@ impl Netlink {
         }
     }
 
-    /// Destinations of all unicast routes of the main table.
-    pub fn destinations(&mut self) -> Outcome<Vec<Subnet>> {
+    /// All unicast routes of the main table.
+    pub fn routes(&mut self) -> Outcome<Vec<Route>> {
         let bodies = self.call(Message::GetRoute(RouteMessage::default()), NLM_F_REQUEST | NLM_F_DUMP)?;
-        Ok(bodies.iter().filter_map(|body| destination_of(body)).collect())
+        Ok(bodies.iter().filter_map(|body| route_of(body)).collect())
     }
 
     pub fn new_qdisc(&mut self, message: TcMessage) -> Outcome<()> {
@@ -345,6 +363,7 @@ fn link_of(body: &[u8]) -> Link {
             libc::IFLA_IFNAME => link.name = text(value),
             libc::IFLA_IFALIAS => link.alias = text(value),
             libc::IFLA_ADDRESS => link.mac = value.to_vec(),
+            libc::IFLA_MTU => link.mtu = number(value).unwrap_or_default(),
             libc::IFLA_MASTER => link.controller = number(value),
             libc::IFLA_LINK_NETNSID => link.other_end = number(value).map(|number| number as i32),
             libc::IFLA_LINKINFO => {
@@ -378,11 +397,12 @@ fn address_of(body: &[u8]) -> Option<Address> {
 }
 
 /// From `struct rtmsg` and its attributes.
-fn destination_of(body: &[u8]) -> Option<Subnet> {
+fn route_of(body: &[u8]) -> Option<Route> {
     let [_, length, _, _, table, _, _, kind] = *body.first_chunk()?;
     if table != RouteHeader::RT_TABLE_MAIN || kind != libc::RTN_UNICAST {
         return None;
     }
-    let (_, value) = attributes(body, 12).find(|(kind, _)| *kind == libc::RTA_DST)?;
-    Subnet::new(ip(value)?, length)
+    let value = |wanted| attributes(body, 12).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let to = value(libc::RTA_DST).and_then(ip).and_then(|to| Subnet::new(to, length));
+    Some(Route { to, through: value(libc::RTA_OIF).and_then(number) })
 }

@@ -14,7 +14,7 @@
 //! | `default` | `no`: no default route (the first network has one) |
 //! | `internal` | `yes`: nothing but the bridge can be reached, and no port published |
 //! | `keep` | `yes`: the bridge stays when the last container leaves it, which takes 40 ms otherwise |
-//! | `mtu`, `mac` | of the interface; without `mac` it follows from the first address |
+//! | `mtu`, `mac` | of the interface; the bridge's, and one that follows from the first address, if not named |
 //! | `publish` | `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp\|udp\|sctp]`, an IPv6 address in brackets |
 //! | `hosts` | `yes`: /etc/hosts has the names of the bridge's containers: id, hostname, aliases |
 //! | `alias` | one more name of the container |

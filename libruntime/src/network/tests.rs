@@ -246,6 +246,36 @@ fn a_host_that_begins_to_forward_still_listens_to_its_router() {
     });
 }
 
+#[test]
+fn packets_are_as_long_as_the_way_out_takes_them() {
+    in_new_host(|| {
+        let (store, _world) = (Store::new(), outside());
+        ip("link set out0 mtu 1400");
+        ip("route add default via 192.0.2.2");
+        let mtu = |container: &Container| {
+            container
+                .netns
+                .ip("link show eth0")
+                .split_once("mtu ")
+                .unwrap()
+                .1
+                .split(' ')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        let a = store.start("a", &["bridge=one"]);
+        ip("link set out0 mtu 9000");
+        let b = store.start("b", &["bridge=one"]);
+        let c = store.start("c", &["bridge=one,mtu=1300"]);
+        let inner = store.start("d", &["bridge=in,internal=yes"]);
+        let large = store.start("e", &["bridge=large"]);
+        let all = [&a, &b, &c, &inner, &large].map(mtu);
+        assert_eq!(all, ["1400", "1400", "1300", "1500", "9000"]);
+        [a, b, c, inner, large].into_iter().for_each(Container::delete);
+    });
+}
+
 /// As ARCHITECTURE.md and `onggi check` say.
 #[test]
 fn beside_docker_two_rules_let_a_bridge_through() {
