@@ -48,7 +48,7 @@ pub(crate) use request::wanted;
 pub use request::{Address, Network, Protocol, Publish, Route};
 pub use subnet::Subnet;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use claims::Claims;
 use netlink::Netlink;
 use nix::errno::Errno;
@@ -208,7 +208,7 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
     write_record(store, id, &attached)?;
     names::join(&claims, id, &attached)?;
     for one in &attached.networks {
-        firewall::add(&claims, one).map_err(|error| error.at(&one.network.at))?;
+        add_rules(&claims, id, one).map_err(|error| error.at(&one.network.at))?;
     }
     flows::forget(&attached.networks)?;
     let make = |(network, bridge): (&Network, &bridge::Bridge)| {
@@ -217,6 +217,32 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
     let planned = attached.networks.iter().map(|one| &one.network).zip(&bridges);
     let bridges = planned.map(make).collect::<Result<_>>()?;
     Ok(Prepared { host, attached, bridges })
+}
+
+fn add_rules(claims: &Claims, id: &str, one: &Attachment) -> Result<()> {
+    if firewall::make(claims)? {
+        // Of containers that were connected when somebody flushed all rules.
+        for other in others(claims, id)? {
+            match firewall::add(claims, &other) {
+                // Another store has taken its port since.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                done => done?,
+            }
+        }
+    }
+    firewall::add(claims, one)
+}
+
+/// What the other containers of the store have.
+fn others(claims: &Claims, id: &str) -> Result<Vec<Attachment>> {
+    let mut all = Vec::new();
+    for bridge in claims.bridges()? {
+        for other in claims.owners(&bridge, HOST_END)?.iter().filter(|other| *other != id) {
+            let record = read_record(claims.store(), other)?.unwrap_or_default();
+            all.extend(record.networks.into_iter().filter(|one| one.network.bridge == bridge));
+        }
+    }
+    Ok(all)
 }
 
 impl Prepared {
@@ -294,7 +320,7 @@ fn disconnect(store: &Path, id: &str, attached: &Attached, young: bool) -> Resul
             gone.push(network.bridge.as_str());
         }
     }
-    let rules = firewall::forget(attached, &gone, claims.is_empty()?)?;
+    let rules = firewall::forget(attached, &gone, claims.bridges()?.is_empty())?;
     flows::forget(&attached.networks)?;
     for name in gone {
         bridge::remove(&mut host, &claims, name)?;

@@ -125,9 +125,9 @@ impl Claims {
         Ok(left)
     }
 
-    /// Whether no bridge is used.
-    pub fn is_empty(&self) -> Result<bool> {
-        Ok(list(&self.root.join("bridges"))?.is_empty())
+    /// The bridges that are used, by the dead too.
+    pub fn bridges(&self) -> Result<Vec<String>> {
+        list(&self.root.join("bridges"))
     }
 
     /// Claims every published port that neither another container nor a process of the host has.

@@ -66,15 +66,21 @@ add rule inet onggi postrouting oifname @bridges ip saddr 127.0.0.0/8 masquerade
 add rule inet onggi postrouting iifname @outward oifname != @bridges masquerade
 ";
 
+/// Makes the table if there is none, and says whether it has.
+pub(super) fn make(claims: &Claims) -> Result<bool> {
+    let missing = !elements::has_table()?;
+    if missing {
+        run(claims, TABLE)?;
+    }
+    Ok(missing)
+}
+
 /// Takes the bridge of a container's network under the rules, and leads its published ports there.
 pub(super) fn add(claims: &Claims, one: &Attachment) -> Result<()> {
     let other = if one.network.internal { "outward" } else { "internal" };
     let mut all = of_bridge(&one.network.bridge).to_vec();
     all.retain(|element| element.set != other);
     all.extend(of_container(one));
-    if !elements::has_table()? {
-        run(claims, TABLE)?;
-    }
     loop {
         let done = elements::add(&all);
         match done.as_ref().map_err(|error| error.errno()) {

@@ -54,6 +54,28 @@ fn a_kept_bridge_keeps_its_rules() {
     });
 }
 
+/// `systemctl restart nftables` does that.
+#[test]
+fn rules_that_were_flushed_come_back_with_the_next_container() {
+    in_new_host(|| {
+        let (store, other) = (Store::new(), Store::new());
+        let a = store.start("a", &["bridge=one,publish=8080:80", "bridge=two,internal=yes"]);
+        let b = other.start("b", &["bridge=three"]);
+        a.serve(80);
+        let before = rules();
+        run("nft flush ruleset");
+        assert!(!answers(8080));
+        store.start("c", &["bridge=one"]).delete();
+        assert!(answers(8080));
+        let elements = |text: &str| text.matches(['"', '.']).count();
+        assert_eq!(elements(&rules()) + elements(r#""three" "three" . "three" "three""#), elements(&before));
+        run("nft flush ruleset");
+        a.delete();
+        b.delete();
+        assert_eq!(rules(), "");
+    });
+}
+
 #[test]
 fn hundreds_of_ports_come_and_go() {
     in_new_host(|| {

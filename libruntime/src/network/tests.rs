@@ -458,19 +458,6 @@ fn new_bridges_of_one_container_get_subnets_of_their_own() {
 }
 
 #[test]
-fn rules_that_were_flushed_come_back() {
-    in_new_host(|| {
-        let store = Store::new();
-        let a = store.start("a", &["bridge=one,publish=8080:80"]);
-        run("nft flush ruleset");
-        let b = store.start("b", &["bridge=one,publish=8081:80"]);
-        assert!(run("nft list ruleset").contains("8081"));
-        [a, b].into_iter().for_each(Container::delete);
-        assert!(!ip("link").contains("one"));
-    });
-}
-
-#[test]
 fn bandwidth_is_what_was_asked_for() {
     in_new_host(|| {
         let store = Store::new();
