@@ -174,16 +174,18 @@ impl Drop for Made {
             let _ = cgroup.remove();
         }
         resctrl::remove(&self.resctrl);
-        if let Some(store) = &self.network {
-            let _ = network::tear_down(store, &self.id, false);
-        }
+        let unconnected =
+            self.network.as_ref().is_none_or(|store| network::tear_down(store, &self.id, false).is_ok());
         if let Some(rootfs) = &self.mounted {
             take_off(rootfs);
         }
         if let Some((hooks, state)) = &self.after {
             hooks::run_each(hooks, "hooks.poststop", state);
         }
-        let _ = self.directory.remove();
+        // What is left of a network is found by its record; `delete --force` tries again.
+        if unconnected {
+            let _ = self.directory.remove();
+        }
     }
 }
 

@@ -75,6 +75,9 @@ pub struct Attachment {
     /// The container's, with the prefix of their subnets.
     pub addresses: Vec<Subnet>,
     pub gateways: Vec<IpAddr>,
+    /// The bridge is somebody else's, and so is what may go into it.
+    #[serde(default)]
+    pub foreign: bool,
 }
 
 /// What a container has of all its networks, in their order.
@@ -202,6 +205,7 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
             one.mac = mac(hash(&[address.ip().to_string().as_bytes()]));
         }
         one.network.mtu = one.network.mtu.or(bridge.mtu);
+        one.foreign = bridge.foreign;
         claims.take_ports(id, &one.network).map_err(|error| error.at(&one.network.at))?;
         bridges.push(bridge);
     }
@@ -273,6 +277,7 @@ fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
         network: network.clone(),
         addresses: Vec::new(),
         gateways: Vec::new(),
+        foreign: false,
     }
 }
 
@@ -316,7 +321,8 @@ fn disconnect(store: &Path, id: &str, attached: &Attached, young: bool) -> Resul
     let mut gone = Vec::new();
     for Attachment { network, .. } in &attached.networks {
         let free = claims.release(&network.bridge, id)? == 0 && !network.keep;
-        if free && bridge::may_go(&mut host, &claims, &network.bridge)? {
+        let known = gone.contains(&network.bridge.as_str());
+        if free && !known && bridge::may_go(&mut host, &claims, &network.bridge)? {
             gone.push(network.bridge.as_str());
         }
     }

@@ -32,9 +32,9 @@ A --network is KEY=VALUE pairs with commas between them:
    subnet=, gateway=           of the bridge, with subnet6= and gateway6= (default: a free one)
    route=10.0.0.0/8[@ADDRESS]  by the gateway if no other is named
    default=no                  no default route by this network
-   internal=yes                nothing but the bridge can be reached
+   internal=yes                nothing but the bridge and its own address can be reached
    keep=yes                    the bridge stays when the last container leaves it
-   mtu=, mac=                  of the interface
+   mtu=, mac=                  of the interface (default: the bridge's; from the address)
    hosts=yes                   names of the bridge's containers are in /etc/hosts
    alias=NAME                  one more name of the container (repeatable)
    dns=ADDRESS|host, search=   lines of /etc/resolv.conf (repeatable)

@@ -62,6 +62,8 @@ fn give_way(host: &mut Netlink, name: &str) -> Outcome<()> {
             message.attributes.push(LinkAttribute::IfName(format!("ogx{}", link.index)));
             match host.set_link(message) {
                 Err(Errno::ENODEV) => Ok(()),
+                // One that is up has its name for ever before Linux 6.2.
+                Err(Errno::EBUSY) => host.remove_link(name),
                 other => other,
             }
         }
@@ -151,10 +153,10 @@ impl Inside {
         let failed = |what: String| move |errno| Error::os(what, errno);
         let index = interfaces::interface_index(self.v4.as_fd(), name)
             .map_err(failed(format!("look in the container for {name}")))?;
+        // Another container on the bridge must not become its router by saying so.
+        set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
         if one.addresses.iter().any(|address| address.ip().is_ipv6()) {
-            // Another container on the bridge must not become its router by saying so, and the
-            // address would be unusable for a second while it is looked for; we hand them out.
-            set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+            // It would be unusable for a second while it is looked for; we hand addresses out.
             set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
         }
         for address in &one.addresses {

@@ -26,14 +26,14 @@ pub(super) fn limit(host: &mut Netlink, one: &Attachment) -> Result<()> {
     };
     if let Some(rate) = network.ingress {
         let port = index(host, &one.host)?;
-        host.new_qdisc(token_bucket(port, rate)).map_err(|errno| refused("ingress", errno))?;
+        host.new_qdisc(token_bucket(port, rate, network.mtu)).map_err(|errno| refused("ingress", errno))?;
     }
     if let (Some(rate), Some(queue)) = (network.egress, &one.queue) {
         let failed = |errno| refused("egress", errno);
         let port = index(host, &one.host)?;
         host.remove_link(queue).and_then(|()| host.new_link(ifb(queue))).map_err(failed)?;
         let queue = index(host, queue)?;
-        host.new_qdisc(token_bucket(queue, rate)).map_err(failed)?;
+        host.new_qdisc(token_bucket(queue, rate, network.mtu)).map_err(failed)?;
         host.new_qdisc(ingress(port)).map_err(failed)?;
         host.new_filter(turn(port, queue)).map_err(failed)?;
     }
@@ -64,15 +64,16 @@ fn option(kind: u16, value: &[u8]) -> TcOption {
 }
 
 /// tbf(8): bits per second, bursts of 10 ms, a queue of 50 ms.
-fn token_bucket(index: u32, rate: u64) -> TcMessage {
+fn token_bucket(index: u32, rate: u64, mtu: Option<u32>) -> TcMessage {
     const PARMS: u16 = 1;
     const RATE64: u16 = 4;
     const BURST: u16 = 6;
     const ETHERNET: u8 = 1;
     let bytes = rate / 8;
     let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    // Below this a full packet of a large MTU would never pass.
-    let burst = small((bytes / 100).max(32 << 10));
+    // A longer packet, with its Ethernet header, would never pass.
+    let longest = u64::from(mtu.unwrap_or_default()) + 64;
+    let burst = small((bytes / 100).max(32 << 10).max(longest));
     let limit = small((bytes / 20).max(64 << 10)).saturating_add(burst);
     // struct tc_tbf_qopt: two struct tc_ratespec (rate and no peak rate), limit, buffer, mtu.
     let mut parms = Vec::new();

@@ -31,6 +31,8 @@ pub(super) struct Bridge {
     missing: Vec<Subnet>,
     /// Of its own and of the containers' interfaces.
     pub mtu: Option<u32>,
+    /// Somebody else has made it: nothing about it is changed.
+    pub foreign: bool,
 }
 
 /// The hardware address of bridges that containers of this store have made. It tells whose they
@@ -84,7 +86,8 @@ pub(super) fn plan(
         None if network.internal => None,
         None => way_out(host, &routes)?,
     };
-    let mut bridge = Bridge { name: name.clone(), subnets: [None; 2], missing: Vec::new(), mtu };
+    let mut bridge =
+        Bridge { name: name.clone(), subnets: [None; 2], missing: Vec::new(), mtu, foreign: !ours };
     for (subnet, v4) in bridge.subnets.iter_mut().zip([true, false]) {
         let (wish, asked, gateway) = network.of_family(v4);
         *subnet = match has(v4) {
@@ -126,7 +129,7 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
         Some(link) => link.index,
         None => create(host, claims, bridge, network.internal)?,
     };
-    if !bridge.missing.is_empty() {
+    if !bridge.foreign {
         // A container must not become the host's router by saying so.
         set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
         // Until it is sure that nobody else has its link-local address, it asks for no neighbour.
@@ -145,7 +148,7 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
             forward_ipv6()?;
         }
     }
-    if !network.publish.is_empty() && network.address != Address::None {
+    if !network.publish.is_empty() && network.address != Address::None && !bridge.foreign {
         // From 127.0.0.1 to a container; firewall.rs keeps the other direction shut.
         set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     }
@@ -185,6 +188,10 @@ fn check_link(link: &Link, claims: &Claims, network: &Network) -> Result<()> {
         )
         .with_hint("stores do not know of each other's addresses; name another bridge"));
     }
+    if network.internal && !is_ours(link, claims) {
+        return Err(invalid(format!("bridge {name} was made by somebody else, who decides what it reaches"))
+            .with_hint("only a bridge that is made for it can be internal"));
+    }
     if is_ours(link, claims) && link.mac != own_mac(claims, name, network.internal) {
         let (is, asked) = if network.internal { ("is not", "is") } else { ("is", "is not") };
         return Err(invalid(format!("bridge {name} {is} internal, and the network {asked}")));
@@ -211,7 +218,6 @@ fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidConfig, message)
 }
 
-/// Of a bridge that others have made, nothing is changed.
 fn foreign(name: &str, v4: bool, asked: Option<Subnet>, gateway: Option<IpAddr>) -> Result<Subnet> {
     let family = if v4 { "IPv4" } else { "IPv6" };
     match (asked, gateway) {

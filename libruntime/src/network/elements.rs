@@ -57,6 +57,19 @@ pub(super) fn has_table() -> Result<bool> {
 /// Linux 6.12 one that is there does not, nor in a table of an older onggi; it is deleted.
 pub(super) fn remove(elements: &[Element]) -> Result<()> {
     expire(elements)?;
+    loop {
+        let staying = staying(elements)?;
+        let mut batches = staying.chunks(BATCH);
+        match batches.try_for_each(|some| transaction(libc::NFT_MSG_DELSETELEM, some)) {
+            // It has just expired, or its table was removed.
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            done => return done,
+        }
+    }
+}
+
+/// What names those of them that do not expire.
+fn staying(elements: &[Element]) -> Result<Vec<Vec<u8>>> {
     let end = Instant::now() + PATIENCE;
     let mut socket = Netlink::netfilter()?;
     let mut staying = Vec::new();
@@ -67,11 +80,12 @@ pub(super) fn remove(elements: &[Element]) -> Result<()> {
                 other => break other,
             }
         };
-        if matches!(found, Found::Ours | Found::Ending) {
-            staying.push(element.any_value());
+        let name = element.any_value();
+        if matches!(found, Found::Ours | Found::Ending) && !staying.contains(&name) {
+            staying.push(name);
         }
     }
-    staying.chunks(BATCH).try_for_each(|some| transaction(libc::NFT_MSG_DELSETELEM, some))
+    Ok(staying)
 }
 
 /// Begins to remove them.
@@ -98,19 +112,22 @@ enum Found {
     Others,
 }
 
-/// Removes the whole table if a set of it has nothing but `ours`; `None` if it is left. Other stores
+/// Removes the whole table if these sets of it have nothing but `ours`; `None` if it is left. Other stores
 /// share the table but not our lock: what they add meanwhile changes the generation of all rules.
 /// To close the socket that is returned is to wait, as for an element.
-pub(super) fn remove_table(set: &'static str, ours: &[Vec<u8>]) -> Result<Option<Netlink>> {
+pub(super) fn remove_table(sets: &[&str], ours: &[Element]) -> Result<Option<Netlink>> {
     loop {
         // Only one: whichever is closed first after the table was removed waits.
         let mut socket = Netlink::netfilter()?;
         let Some(answers) = look(&mut socket, libc::NFT_MSG_GETGEN, NLM_F_ACK, &[])? else { return Ok(None) };
         let generation = answers.first().and_then(|body| inside(body, 4, NFTA_GEN_ID));
-        let found = look(&mut socket, libc::NFT_MSG_GETSETELEM, NLM_F_DUMP, &list(set, &[]))?;
-        let Some(found) = found else { return Ok(None) };
-        if found.iter().flat_map(|body| keys(body)).any(|key| !ours.iter().any(|own| own == key)) {
-            return Ok(None);
+        for set in sets {
+            let found = look(&mut socket, libc::NFT_MSG_GETSETELEM, NLM_F_DUMP, &list(set, &[]))?;
+            let Some(found) = found else { return Ok(None) };
+            let own = |key: &[u8]| ours.iter().any(|own| own.set == *set && own.key == key);
+            if !found.iter().flat_map(|body| keys(body)).all(own) {
+                return Ok(None);
+            }
         }
         let name = attribute(NFTA_TABLE_NAME, TABLE);
         match socket.exchange(&batch(generation, libc::NFT_MSG_DELTABLE, &[name])) {

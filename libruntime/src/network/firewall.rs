@@ -35,6 +35,7 @@ add map inet onggi bound6 { type ipv6_addr . inet_proto . inet_service : ipv6_ad
 add set inet onggi self4 { type ipv4_addr . ipv4_addr; flags timeout; }
 add set inet onggi self6 { type ipv6_addr . ipv6_addr; flags timeout; }
 add chain inet onggi guard { type filter hook prerouting priority -300; }
+add chain inet onggi input { type filter hook input priority 0; }
 add chain inet onggi prerouting { type nat hook prerouting priority -100; }
 add chain inet onggi output { type nat hook output priority -100; }
 add chain inet onggi published
@@ -43,6 +44,9 @@ add chain inet onggi postrouting { type nat hook postrouting priority 100; }
 flush table inet onggi
 # route_localnet, which published ports need, opens the host's loopback to its bridges.
 add rule inet onggi guard iifname @bridges ip daddr 127.0.0.0/8 drop
+# Nobody speaks for another bridge's containers, whose answers would be let in to them.
+add rule inet onggi guard iifname @bridges fib saddr . iif oif missing drop
+add rule inet onggi input iifname @internal fib daddr type local fib daddr . iif type != local drop
 add rule inet onggi prerouting fib daddr type local jump published
 add rule inet onggi output fib daddr type local jump published
 # From ::1 no packet can leave the host; refused, those who ask `localhost` go on to 127.0.0.1.
@@ -66,6 +70,9 @@ add rule inet onggi postrouting oifname @bridges ip saddr 127.0.0.0/8 masquerade
 add rule inet onggi postrouting iifname @outward oifname != @bridges masquerade
 ";
 
+/// The sets that tell whether anybody has a use for the table.
+const IN_USE: [&str; 5] = ["pairs", "any4", "any6", "bound4", "bound6"];
+
 /// Makes the table if there is none, and says whether it has.
 pub(super) fn make(claims: &Claims) -> Result<bool> {
     let missing = !elements::has_table()?;
@@ -77,9 +84,14 @@ pub(super) fn make(claims: &Claims) -> Result<bool> {
 
 /// Takes the bridge of a container's network under the rules, and leads its published ports there.
 pub(super) fn add(claims: &Claims, one: &Attachment) -> Result<()> {
-    let other = if one.network.internal { "outward" } else { "internal" };
+    let sets: &[&str] = match one {
+        // Within it, too, a published port takes both ways through the host.
+        Attachment { foreign: true, .. } => &["pairs"],
+        one if one.network.internal => &["bridges", "pairs", "internal"],
+        _ => &["bridges", "pairs", "outward"],
+    };
     let mut all = of_bridge(&one.network.bridge).to_vec();
-    all.retain(|element| element.set != other);
+    all.retain(|element| sets.contains(&element.set));
     all.extend(of_container(one));
     loop {
         let done = elements::add(&all);
@@ -109,14 +121,11 @@ pub(super) fn close(attached: &Attached) -> Result<()> {
 /// `last`: no other is known here. What is returned is to be dropped, which takes its time, but as well
 /// beside something else that does.
 pub(super) fn forget(attached: &Attached, bridges: &[&str], last: bool) -> Result<Option<Netlink>> {
-    if last {
-        let ours: Vec<_> = bridges.iter().map(|bridge| interface(bridge)).collect();
-        if let Some(socket) = elements::remove_table("bridges", &ours)? {
-            return Ok(Some(socket));
-        }
-    }
     let mut all: Vec<_> = attached.networks.iter().flat_map(of_container).collect();
     all.extend(bridges.iter().flat_map(|bridge| of_bridge(bridge)));
+    if last && let Some(socket) = elements::remove_table(&IN_USE, &all)? {
+        return Ok(Some(socket));
+    }
     elements::remove(&all).map(|()| None)
 }
 

@@ -87,14 +87,12 @@ pub enum Dns {
 fn of_host() -> Result<String> {
     // systemd-resolved listens on the host's loopback; here it names whom it asks.
     const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
-    let reachable = |line: &&str| {
-        let server = line.trim().strip_prefix("nameserver").map(|ip| ip.trim().parse::<IpAddr>());
-        server.is_none_or(|ip| ip.is_ok_and(|ip| !ip.is_loopback()))
-    };
+    let server = |line: &str| line.trim().strip_prefix("nameserver").map(|ip| ip.trim().parse::<IpAddr>());
+    let reachable = |line: &&str| server(line).is_none_or(|ip| ip.is_ok_and(|ip| !ip.is_loopback()));
     for file in FILES {
         let text = fs::read_to_string(file).unwrap_or_default();
         let lines: String = text.lines().filter(reachable).map(|line| format!("{line}\n")).collect();
-        if lines.contains("nameserver") {
+        if lines.lines().any(|line| server(line).is_some()) {
             return Ok(lines);
         }
     }

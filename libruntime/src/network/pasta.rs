@@ -4,7 +4,7 @@
 //! this pid is it shows in its command line, which names the file.
 
 use super::request::{Protocol, Publish};
-use super::rootless::LIMITS;
+use super::rootless::{LIMITS, unblocked};
 use super::{Attachment, Subnet};
 use crate::error::{Error, Result};
 use crate::sys;
@@ -55,7 +55,7 @@ pub(super) fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: B
     command.stdin(copy(netns)?).stdout(owner).stderr(Stdio::null());
     // A terminal's interrupt is for the container.
     command.process_group(0);
-    match command.status() {
+    match unblocked(|| command.status()) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("execute pasta", error)),
         Ok(status) if status.success() => Ok(true),

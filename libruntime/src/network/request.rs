@@ -12,7 +12,7 @@
 //! | `gateway`, `gateway6` | the bridge's own address; the subnet's first if not named |
 //! | `route` | `10.0.0.0/8` or `10.0.0.0/8@10.1.2.3`, by the gateway if no other is named |
 //! | `default` | `no`: no default route (the first network has one) |
-//! | `internal` | `yes`: nothing but the bridge can be reached, and no port published |
+//! | `internal` | `yes`: nothing but the bridge and its own address can be reached, and no port published |
 //! | `keep` | `yes`: the bridge stays when the last container leaves it, which takes 40 ms otherwise |
 //! | `mtu`, `mac` | of the interface; the bridge's, and one that follows from the first address, if not named |
 //! | `publish` | `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp\|udp\|sctp]`, an IPv6 address in brackets |
@@ -248,7 +248,10 @@ impl Network {
         if self.internal && !self.publish.is_empty() {
             refuse("publish: the network is internal".to_string());
         }
-        for publish in &self.publish {
+        for (at, publish) in self.publish.iter().enumerate() {
+            if let Some(other) = self.publish[..at].iter().find(|other| other.is_like(publish)) {
+                refuse(format!("publish: {publish}: {other} has that port already"));
+            }
             if publish.address == Some(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
                 refuse(format!("publish: {publish}: the kernel lets nothing leave from ::1; use 127.0.0.1"));
             }
@@ -323,6 +326,16 @@ fn check_together(networks: &[Network], findings: &mut Vec<Finding>) {
                 let message = format!("the interface {} is there twice", network.name);
                 findings.push(Finding::new(&network.at, message));
             }
+            if other.bridge == network.bridge && other.internal != network.internal {
+                let message = format!("bridge {} is internal or it is not; see {}", network.bridge, other.at);
+                findings.push(Finding::new(&network.at, message));
+            }
+            let both =
+                network.publish.iter().flat_map(|own| other.publish.iter().map(move |other| (own, other)));
+            for (own, published) in both.filter(|(own, published)| own.is_like(published)) {
+                let message = format!("publish: {own}: {published} of {} has that port already", other.at);
+                findings.push(Finding::new(&network.at, message));
+            }
             for v4 in [true, false] {
                 let (Some(a), Some(b)) = (network.of_family(v4).1, other.of_family(v4).1) else { continue };
                 let same = (a.network(), a.length()) == (b.network(), b.length());
@@ -367,6 +380,12 @@ impl Publish {
             None => any.into_iter().filter(has).collect(),
         };
         addresses.into_iter().flat_map(move |ip| (self.first..=self.last).map(move |port| (ip, port)))
+    }
+
+    /// Whether one of its ports is one of the other's, on the same address.
+    fn is_like(&self, other: &Publish) -> bool {
+        let apart = self.last < other.first || other.last < self.first;
+        self.protocol == other.protocol && self.address == other.address && !apart
     }
 
     /// The container's port for one of the host's.

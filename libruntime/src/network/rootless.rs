@@ -10,6 +10,7 @@ use super::{Attached, Attachment, Subnet, mac, names, pasta, write_record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -45,6 +46,7 @@ pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: Borro
             // slirp4netns(1): guest and gateway have these numbers in every subnet.
             addresses: vec![subnet.with(subnet.at(100))],
             gateways: vec![subnet.at(2)],
+            foreign: false,
         }],
     };
     write_record(store, id, &attached)?;
@@ -84,6 +86,15 @@ fn check(network: &Network) -> Result<()> {
     }
 }
 
+/// Starts a process that stays, with no signal blocked in it as they are in this thread.
+pub(super) fn unblocked<T>(start: impl FnOnce() -> T) -> T {
+    let before = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let done = start();
+    // What has just been read can be written.
+    let _ = before.and_then(|before| before.thread_set_mask());
+    done
+}
+
 fn cannot_publish(publish: &Publish) -> bool {
     publish.protocol == Protocol::Sctp || publish.address.is_some_and(|ip| ip.is_ipv6())
 }
@@ -116,7 +127,7 @@ fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) 
         .stderr(log)
         // A terminal's interrupt is for the container.
         .process_group(0);
-    let mut child = command.spawn().map_err(|error| match error.kind() {
+    let mut child = unblocked(|| command.spawn()).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Error::unsupported("a network without root takes pasta or slirp4netns, and neither is there")
                 .with_hint("install one of them (passt, slirp4netns), or run as root")

@@ -276,6 +276,96 @@ fn packets_are_as_long_as_the_way_out_takes_them() {
     });
 }
 
+/// Answers to the sender of a packet are let in to the bridge that has the address.
+#[test]
+fn a_container_cannot_speak_for_one_of_another_bridge() {
+    in_new_host(|| {
+        let (store, world) = (Store::new(), outside());
+        let (a, b) = (
+            store.start("a", &["bridge=one,address6=auto"]),
+            store.start("b", &["bridge=two,address6=auto"]),
+        );
+        let to = ["192.0.2.2:9", "[2001:db8::2]:9"].map(|to| to.parse::<SocketAddr>().unwrap());
+        let servers = to.map(|to| world.run(|| UdpSocket::bind(to).unwrap()));
+        let heard = |from: IpAddr| {
+            let to = to[usize::from(from.is_ipv6())];
+            let sender = a.netns.run(|| UdpSocket::bind((from, 0)).unwrap());
+            sender.send_to(b"x", to).unwrap();
+            let server = &servers[usize::from(from.is_ipv6())];
+            server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            server.recv_from(&mut [0; 4]).is_ok()
+        };
+        for v4 in [true, false] {
+            let (own, others) = (a.address(0, v4), b.address(0, v4));
+            assert!(heard(own), "{own}");
+            a.netns.ip(&format!("addr add {others} dev eth0 {}", if v4 { "" } else { "nodad" }));
+            assert!(!heard(others), "{others}");
+        }
+        [a, b].into_iter().for_each(Container::delete);
+    });
+}
+
+#[test]
+fn an_internal_container_reaches_its_bridge_and_no_other_address_of_the_host() {
+    in_new_host(|| {
+        let (store, _world) = (Store::new(), outside());
+        let a = store.start("a", &["bridge=in,internal=yes,address6=auto"]);
+        let b = store.start("b", &["bridge=in,internal=yes"]);
+        b.serve(80);
+        let listener = TcpListener::bind("[::]:9000").unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _ = stream.write_all(b"host");
+            }
+        });
+        for gateway in read_record(&store.0, "a").unwrap().unwrap().networks[0].gateways.clone() {
+            let family = if gateway.is_ipv4() { "-4" } else { "-6" };
+            a.netns.ip(&format!("{family} route add default via {gateway}"));
+            assert!(a.ask(gateway, 9000).is_some(), "{gateway}");
+        }
+        assert_eq!(a.ask("192.0.2.1".parse().unwrap(), 9000), None);
+        assert_eq!(a.ask("2001:db8::1".parse().unwrap(), 9000), None);
+        assert!(a.ask(b.ip(), 80).is_some());
+        [a, b].into_iter().for_each(Container::delete);
+    });
+}
+
+#[test]
+fn a_bridge_of_somebody_else_is_left_as_it_is() {
+    in_new_host(|| {
+        let (store, other, world) = (Store::new(), Store::new(), outside());
+        for command in
+            ["link add theirs type bridge", "addr add 10.9.0.1/24 dev theirs", "link set theirs up"]
+        {
+            ip(command);
+        }
+        let settings = || {
+            ["ipv4/conf/theirs/route_localnet", "ipv6/conf/theirs/accept_ra"]
+                .map(|name| fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap())
+        };
+        let before = settings();
+        world.ip("route add 10.9.0.0/24 via 192.0.2.1");
+        let a = store.start("a", &["bridge=theirs,publish=8080:80"]);
+        let b = other.start("b", &["bridge=theirs,address=10.9.0.77,publish=8081:80"]);
+        a.serve(80);
+        b.serve(80);
+        assert_eq!(settings(), before);
+        // What goes into it is its owner's to say.
+        assert!(world.run(|| ask(SocketAddr::new(a.ip(), 80))).is_some());
+        for port in [8080, 8081] {
+            assert!(world.run(|| ask(([192, 0, 2, 1], port).into())).is_some(), "{port}");
+        }
+        assert!(a.ask([192, 0, 2, 1].into(), 8081).is_some(), "within the bridge");
+        let refused = store.refused("c", &["bridge=theirs,internal=yes"], "was made by somebody else");
+        assert_eq!(refused.place(), Some("annotations[org.onggi.network.eth0]"));
+        a.delete();
+        assert!(world.run(|| ask(([192, 0, 2, 1], 8081).into())).is_some());
+        b.delete();
+        assert!(ip("link").contains("theirs"));
+        assert_eq!(run("nft list ruleset"), "");
+    });
+}
+
 /// As ARCHITECTURE.md and `onggi check` say.
 #[test]
 fn beside_docker_two_rules_let_a_bridge_through() {
