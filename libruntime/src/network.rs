@@ -200,9 +200,10 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
         let at = |error: Error| error.at(&one.network.at);
         let bridge = bridge::plan(&mut host, &claims, id, &one.network, &one.host, &bridges).map_err(at)?;
         bridge::give_addresses(&claims, id, one, &bridge).map_err(|error| error.at(&one.network.at))?;
-        if let (true, Some(address)) = (one.mac.is_empty(), one.addresses.first()) {
+        if one.mac.is_empty() {
             // Not from the id: neighbours remember for half a minute who had the address.
-            one.mac = mac(hash(&[address.ip().to_string().as_bytes()]));
+            let address = one.addresses.first().map(|address| address.ip().to_string());
+            one.mac = mac(hash(&[address.as_ref().unwrap_or(&one.host).as_bytes()]));
         }
         one.network.mtu = one.network.mtu.or(bridge.mtu);
         one.foreign = bridge.foreign;

@@ -121,7 +121,7 @@ fn elements_that_do_not_expire_are_deleted() {
         let store = Store::new();
         let holder = store.start("holder", &["bridge=one"]);
         let (a, b): (Container, Container) = (
-            store.start("a", &["bridge=two,publish=8080:80"]),
+            store.start("a", &["bridge=two,publish=8080:80", "bridge=two,address6=auto"]),
             store.start("b", &["bridge=one,publish=8081:80"]),
         );
         b.serve(80);

@@ -242,7 +242,13 @@ fn a_host_that_begins_to_forward_still_listens_to_its_router() {
             (accepts("out0"), accepts("default"), accepts("two")),
             ("2".into(), "1".into(), "0".into())
         );
-        [v4, v6].into_iter().for_each(Container::delete);
+        // Nobody on a bridge becomes a router by saying so, not for containers without IPv6 either.
+        let none = store.start("c", &["bridge=three,address=none"]);
+        assert_eq!(["one", "two", "three"].map(accepts), ["0", "0", "0"]);
+        for container in [&v4, &v6, &none] {
+            assert_eq!(container.netns.run(|| accepts("eth0")), "0", "{}", container.id);
+        }
+        [v4, v6, none].into_iter().for_each(Container::delete);
     });
 }
 
