@@ -70,7 +70,7 @@ pub struct Attachment {
     pub host: String,
     /// Where traffic of the container waits, if that is limited.
     pub queue: Option<String>,
-    /// Follows from the first address, unless it was asked for.
+    /// Follows from an address, one that was asked for if there is one, unless itself was asked for.
     pub mac: String,
     /// The container's, with the prefix of their subnets.
     pub addresses: Vec<Subnet>,
@@ -202,7 +202,10 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
         bridge::give_addresses(&claims, id, one, &bridge).map_err(|error| error.at(&one.network.at))?;
         if one.mac.is_empty() {
             // Not from the id: neighbours remember for half a minute who had the address.
-            let address = one.addresses.first().map(|address| address.ip().to_string());
+            let wishes = [one.network.address, one.network.address6];
+            let asked = |address: &&Subnet| wishes.contains(&Address::Static(address.ip()));
+            let address = one.addresses.iter().find(asked).or(one.addresses.first());
+            let address = address.map(|address| address.ip().to_string());
             one.mac = mac(hash(&[address.as_ref().unwrap_or(&one.host).as_bytes()]));
         }
         one.network.mtu = one.network.mtu.or(bridge.mtu);
@@ -321,7 +324,7 @@ fn disconnect(store: &Path, id: &str, attached: &Attached, young: bool) -> Resul
     names::leave(&claims, id, attached)?;
     let mut gone = Vec::new();
     for Attachment { network, .. } in &attached.networks {
-        let free = claims.release(&network.bridge, id)? == 0 && !network.keep;
+        let free = claims.release(&network.bridge, id)? == 0;
         let known = gone.contains(&network.bridge.as_str());
         if free && !known && bridge::may_go(&mut host, &claims, &network.bridge)? {
             gone.push(network.bridge.as_str());

@@ -33,7 +33,7 @@ A --network is KEY=VALUE pairs with commas between them:
    route=10.0.0.0/8[@ADDRESS]  by the gateway if no other is named
    default=no                  no default route by this network
    internal=yes                nothing but the bridge and its own address can be reached
-   keep=yes                    the bridge stays when the last container leaves it
+   keep=yes                    the bridge stays when its last container goes, until one says no
    mtu=, mac=                  of the interface (default: the bridge's; from the address)
    hosts=yes                   names of the bridge's containers are in /etc/hosts
    alias=NAME                  one more name of the container (repeatable)

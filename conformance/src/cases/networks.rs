@@ -248,6 +248,8 @@ fn a_bridge_is_kept_when_asked(t: &Test) -> Outcome {
     contains("interfaces", &host(t, "ip -o link")?, "one: ")?;
     contains("rules", &host(t, "nft list table inet onggi")?, "\"one\"")?;
     run("bridge=one")?;
+    contains("interfaces", &host(t, "ip -o link")?, "one: ")?;
+    run("bridge=one,keep=no")?;
     as_before(t, &before)
 }
 

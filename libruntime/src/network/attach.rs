@@ -156,6 +156,7 @@ impl Inside {
         // Another container on the bridge must not become its router by saying so.
         set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
         if one.addresses.iter().any(|address| address.ip().is_ipv6()) {
+            set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
             // It would be unusable for a second while it is looked for; we hand addresses out.
             set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
         }
@@ -175,6 +176,9 @@ impl Inside {
             let of_family = |gateway: &&IpAddr| gateway.is_ipv4() == wanted.to.ip().is_ipv4();
             let via = wanted.via.or_else(|| one.gateways.iter().find(of_family).copied());
             let said = via.map(|via| format!(" via {via}")).unwrap_or_default();
+            if wanted.to.length() == 0 {
+                has_default[usize::from(wanted.to.ip().is_ipv6())] = true;
+            }
             route(wanted.to, via)
                 .map_err(failed(format!("add the route {}{said} in the container", wanted.to)))?;
         }

@@ -3,7 +3,7 @@
 //! kernel's own state is the only one and cannot go out of step.
 
 use super::claims::Claims;
-use super::netlink::{Link, Netlink, Route, link_message};
+use super::netlink::{Link, Netlink, Outcome, Route, link_message};
 use super::request::{Address, Network};
 use super::subnet::Subnet;
 use super::{Attachment, hash, mac, mac_bytes, set_sysctl};
@@ -14,13 +14,18 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-/// IPv4 subnets are taken from here, 4,096 addresses each.
-const POOL: Subnet4 = (Ipv4Addr::new(10, 208, 0, 0), 12);
+/// IPv4 subnets are taken from here in this order, 4,096 addresses each: so many from the first one on.
+const POOLS: [(Ipv4Addr, u32); 3] = [
+    (Ipv4Addr::new(10, 208, 0, 0), 256),
+    (Ipv4Addr::new(172, 24, 0, 0), 128),
+    (Ipv4Addr::new(192, 168, 128, 0), 8),
+];
 const POOL_PREFIX: u8 = 20;
-type Subnet4 = (Ipv4Addr, u8);
 
 /// What the alias of a bridge begins with that some store's containers have made.
 const ALIAS: &str = "onggi bridge of ";
+/// The same of one that stays when nobody is on it.
+const KEPT: &str = "onggi bridge kept by ";
 
 /// A bridge as it is to be.
 pub(super) struct Bridge {
@@ -69,7 +74,11 @@ pub(super) fn plan(
     let ours = found.as_ref().is_none_or(|link| is_ours(link, claims));
     let addresses = host.addresses().map_err(failed)?;
     let routes = host.routes().map_err(|errno| Error::os("list routes", errno))?;
-    let mut used: Vec<_> = routes.iter().filter_map(|route| route.to).collect();
+    let mut used: Vec<_> =
+        routes.iter().filter(|route| !route.by_gateway).filter_map(|route| route.to).collect();
+    // VPNs route both halves of everything instead of a default.
+    let far = routes.iter().filter(|route| route.by_gateway).filter_map(|route| route.to);
+    let behind: Vec<_> = far.filter(|subnet| subnet.length() >= 8).collect();
     used.extend(addresses.iter().map(|address| address.subnet));
     used.extend(before.iter().flat_map(|bridge| bridge.subnets).flatten());
     let has = |v4: bool| {
@@ -94,7 +103,7 @@ pub(super) fn plan(
             _ if *wish == Address::None => None,
             Some(has) => Some(check_subnet(name, has, asked, gateway)?),
             None if ours => {
-                let new = choose(&used, claims, name, v4, asked, gateway)?;
+                let new = choose([&used, &behind], claims, name, v4, asked, gateway)?;
                 bridge.missing.push(new);
                 Some(new)
             }
@@ -130,6 +139,17 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
         None => create(host, claims, bridge, network.internal)?,
     };
     if !bridge.foreign {
+        let kept = link.as_ref().filter(|link| !link.alias.is_empty());
+        let kept = kept.map(|link| link.alias.starts_with(KEPT));
+        let keep = network.keep.or(kept).unwrap_or_default();
+        if kept != Some(keep) {
+            mark(host, claims, index, keep)
+                .map_err(|errno| Error::os(format!("give bridge {name} an alias"), errno))?;
+        }
+        // IPv6 may be off for whatever comes new.
+        if network.address6 != Address::None {
+            set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
+        }
         // A container must not become the host's router by saying so.
         set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
         // Until it is sure that nobody else has its link-local address, it asks for no neighbour.
@@ -181,7 +201,7 @@ fn check_link(link: &Link, claims: &Claims, network: &Network) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidConfig, format!("{name} is no bridge, it is {kind}"))
             .with_hint("name another bridge; one that is missing is made"));
     }
-    if link.alias.starts_with(ALIAS) && !is_ours(link, claims) {
+    if [ALIAS, KEPT].iter().any(|alias| link.alias.starts_with(alias)) && !is_ours(link, claims) {
         return Err(Error::new(
             ErrorKind::AlreadyExists,
             format!("bridge {name} belongs to another store: {}", link.alias),
@@ -227,19 +247,22 @@ fn foreign(name: &str, v4: bool, asked: Option<Subnet>, gateway: Option<IpAddr>)
     }
 }
 
-/// The address of a new bridge, in a subnet that the host has no other use for.
+/// The address of a new bridge, in a subnet that the host has no other use for. `used` are its own and
+/// those behind a gateway, of which a part may be asked for: an office routes 10.0.0.0/8 as a whole.
 fn choose(
-    used: &[Subnet],
+    used: [&[Subnet]; 2],
     claims: &Claims,
     name: &str,
     v4: bool,
     asked: Option<Subnet>,
     gateway: Option<IpAddr>,
 ) -> Result<Subnet> {
-    let free = |subnet: &Subnet| !used.iter().any(|other| other.overlaps(*subnet));
+    let free = |subnet: &Subnet| !used.concat().iter().any(|other| other.overlaps(*subnet));
     let subnet = match asked {
         Some(asked) => {
-            let other = used.iter().find(|other| other.overlaps(asked));
+            let [own, behind] = used;
+            let inner = behind.iter().filter(|other| other.length() >= asked.length());
+            let other = own.iter().chain(inner).find(|other| other.overlaps(asked));
             if let Some(other) = other {
                 return Err(invalid(format!("the subnet {asked} overlaps {other}, which the host uses"))
                     .with_hint("see `ip route` and `ip address`"));
@@ -247,7 +270,8 @@ fn choose(
             asked
         }
         None => {
-            let mut all = (0..256u32).filter_map(|number| candidate(claims, name, v4, number));
+            let mut all = (0..POOLS.iter().map(|(_, count)| count).sum())
+                .filter_map(|number| candidate(claims, name, v4, number));
             all.find(free).ok_or_else(|| {
                 Error::new(ErrorKind::Unsupported, format!("no subnet is free for bridge {name}"))
                     .with_hint("name one: subnet=10.1.2.0/24")
@@ -259,9 +283,10 @@ fn choose(
 
 fn candidate(claims: &Claims, name: &str, v4: bool, number: u32) -> Option<Subnet> {
     if v4 {
-        let (first, length) = POOL;
-        let at = (number < 1 << (POOL_PREFIX - length))
-            .then(|| first.to_bits() + (number << (32 - POOL_PREFIX)))?;
+        let mut all =
+            POOLS.iter().flat_map(|(first, count)| (0..*count).map(|number| (first.to_bits(), number)));
+        let (first, number) = all.nth(number as usize)?;
+        let at = first + (number << (32 - POOL_PREFIX));
         return Subnet::new(Ipv4Addr::from_bits(at).into(), POOL_PREFIX);
     }
     // Unique local addresses: 40 bits that nobody else has (RFC 4193).
@@ -283,13 +308,16 @@ fn create(host: &mut Netlink, claims: &Claims, bridge: &Bridge, internal: bool) 
     message.attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
     host.new_link(message).map_err(failed)?;
     let link = host.link(name).map_err(failed)?;
-    let index = link.map(|link| link.index).ok_or_else(|| failed(nix::errno::Errno::ENODEV))?;
+    link.map(|link| link.index).ok_or_else(|| failed(nix::errno::Errno::ENODEV))
+}
+
+/// For people and other stores. The kernel does not take an alias with a new link.
+fn mark(host: &mut Netlink, claims: &Claims, index: u32, keep: bool) -> Outcome<()> {
+    let alias = if keep { KEPT } else { ALIAS };
+    let alias: String = format!("{alias}{}", claims.store().display()).chars().take(250).collect();
     let mut message = link_message(index);
-    // For people and other stores; the kernel does not take it with a new link.
-    let alias: String = format!("{ALIAS}{}", claims.store().display()).chars().take(250).collect();
     message.attributes.push(LinkAttribute::IfAlias(alias));
-    host.set_link(message).map_err(failed)?;
-    Ok(index)
+    host.set_link(message)
 }
 
 /// Claims the container's addresses.
@@ -361,14 +389,14 @@ fn allocate(
         .with_hint("delete containers, or use a bridge with a larger subnet"))
 }
 
-/// Whether nothing is left on a bridge that no container claims. One of somebody else we leave.
+/// Whether nothing is left on a bridge that no container claims, and nobody wants it kept. One of somebody
+/// else we leave.
 pub(super) fn may_go(host: &mut Netlink, claims: &Claims, name: &str) -> Result<bool> {
     let failed = |errno| Error::os(format!("look for bridge {name}"), errno);
     match host.link(name).map_err(failed)? {
         // Something else may have been connected to it by hand.
-        Some(link) if is_ours(&link, claims) => {
-            Ok(host.ports(link.index).map_err(failed)?.iter().all(Link::is_dying))
-        }
+        Some(link) if is_ours(&link, claims) => Ok(!link.alias.starts_with(KEPT)
+            && host.ports(link.index).map_err(failed)?.iter().all(Link::is_dying)),
         _ => Ok(true),
     }
 }

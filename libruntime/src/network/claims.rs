@@ -141,7 +141,9 @@ impl Claims {
         for publish in &network.publish {
             for (address, port) in publish.bindings(network) {
                 let name = port_name(publish.protocol, address, port);
-                let other = taken.iter().find(|other| ports_collide(other, publish.protocol, address, port));
+                let others =
+                    || taken.iter().filter(|other| owner(&directory.join(other)).as_deref() != Some(id));
+                let other = others().find(|other| ports_collide(other, publish.protocol, address, port));
                 if let Some(other) = other {
                     let who = owner(&directory.join(other)).unwrap_or_default();
                     return Err(taken_port(publish.protocol, address, port, &format!("container {who}")));

@@ -50,6 +50,9 @@ fn a_kept_bridge_keeps_its_rules() {
         store.start("b", &["bridge=two"]).delete();
         assert!(rules().contains("\"one\""));
         store.start("c", &["bridge=one"]).delete();
+        store.refused("d", &["bridge=one,internal=yes"], "is not internal");
+        assert!(rules().contains("\"one\""));
+        store.start("e", &["bridge=one,keep=no"]).delete();
         assert_eq!((rules(), ip("-o link").lines().count()), (String::new(), 1));
     });
 }

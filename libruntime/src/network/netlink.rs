@@ -88,6 +88,8 @@ pub(crate) struct Route {
     pub to: Option<Subnet>,
     /// The index of an interface.
     pub through: Option<u32>,
+    /// By somebody else, not to neighbours.
+    pub by_gateway: bool,
 }
 
 /// Runs `work` on a thread of its own that is in the namespace; the caller's thread stays out.
@@ -404,5 +406,9 @@ fn route_of(body: &[u8]) -> Option<Route> {
     }
     let value = |wanted| attributes(body, 12).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let to = value(libc::RTA_DST).and_then(ip).and_then(|to| Subnet::new(to, length));
-    Some(Route { to, through: value(libc::RTA_OIF).and_then(number) })
+    Some(Route {
+        to,
+        through: value(libc::RTA_OIF).and_then(number),
+        by_gateway: value(libc::RTA_GATEWAY).is_some(),
+    })
 }

@@ -13,7 +13,7 @@
 //! | `route` | `10.0.0.0/8` or `10.0.0.0/8@10.1.2.3`, by the gateway if no other is named |
 //! | `default` | `no`: no default route (the first network has one) |
 //! | `internal` | `yes`: nothing but the bridge and its own address can be reached, and no port published |
-//! | `keep` | `yes`: the bridge stays when the last container leaves it, which takes 40 ms otherwise |
+//! | `keep` | `yes`: the bridge stays when its last container goes, which takes 40 ms otherwise; until one says `no` |
 //! | `mtu`, `mac` | of the interface; the bridge's, and one that follows from the first address, if not named |
 //! | `publish` | `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp\|udp\|sctp]`, an IPv6 address in brackets |
 //! | `hosts` | `yes`: /etc/hosts has the names of the bridge's containers: id, hostname, aliases |
@@ -94,7 +94,7 @@ pub struct Network {
     pub default_route: bool,
     pub internal: bool,
     /// The bridge stays when the last container has left it.
-    pub keep: bool,
+    pub keep: Option<bool>,
     pub mtu: Option<u32>,
     pub mac: Option<String>,
     pub publish: Vec<Publish>,
@@ -125,7 +125,7 @@ impl Default for Network {
             routes: Vec::new(),
             default_route: true,
             internal: false,
-            keep: false,
+            keep: None,
             mtu: None,
             mac: None,
             publish: Vec::new(),
@@ -198,7 +198,7 @@ impl Network {
             "route" => self.routes.push(route(value)?),
             "default" => self.default_route = flag(value)?,
             "internal" => self.internal = flag(value)?,
-            "keep" => self.keep = flag(value)?,
+            "keep" => self.keep = Some(flag(value)?),
             "mtu" => self.mtu = Some(mtu(value)?),
             "mac" => self.mac = Some(mac(value)?),
             "publish" => self.publish.push(value.parse()?),
@@ -238,12 +238,18 @@ impl Network {
                     refuse(format!("{name}{key}: {ip} is no host's address in {subnet}"));
                 }
             }
+            if let Some(subnet) = subnet.filter(|subnet| !is_hosts(subnet.network())) {
+                refuse(format!("subnet{key}: {subnet} has no addresses of hosts"));
+            }
             if fixed.is_some() && fixed == gateway {
                 refuse(format!("address{key}: it is the gateway's"));
             }
         }
         if self.address == Address::None && self.address6 == Address::None && !self.publish.is_empty() {
             refuse("publish: the interface has no address".to_string());
+        }
+        if self.address6 != Address::None && self.mtu.is_some_and(|mtu| mtu < 1280) {
+            refuse("mtu: IPv6 takes at least 1280".to_string());
         }
         if self.internal && !self.publish.is_empty() {
             refuse("publish: the network is internal".to_string());
@@ -385,7 +391,10 @@ impl Publish {
     /// Whether one of its ports is one of the other's, on the same address.
     fn is_like(&self, other: &Publish) -> bool {
         let apart = self.last < other.first || other.last < self.first;
-        self.protocol == other.protocol && self.address == other.address && !apart
+        let place = |one: &Self| one.address.filter(|ip| !ip.is_unspecified());
+        let family = |one: &Self| one.address.map(|ip| ip.is_ipv4());
+        let of_one = family(self).is_none_or(|v4| family(other).is_none_or(|other| other == v4));
+        self.protocol == other.protocol && place(self) == place(other) && of_one && !apart
     }
 
     /// The container's port for one of the host's.
@@ -415,7 +424,10 @@ impl FromStr for Publish {
             let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
             bare.unwrap_or(text).parse::<IpAddr>().map_err(|_| bad())
         });
-        let address = address.transpose()?.filter(|address| !address.is_unspecified());
+        let address = address.transpose()?;
+        if address.is_some_and(|address| address.is_multicast()) {
+            return Err(format!("{text:?} is on an address that is no host's"));
+        }
         let (first, last) = range(host).ok_or_else(bad)?;
         let (container, end) = range(inside).ok_or_else(bad)?;
         if last - first != end - container {
@@ -488,6 +500,11 @@ fn flag(text: &str) -> std::result::Result<bool, String> {
     }
 }
 
+/// Whether an address can be that of an interface.
+fn is_hosts(ip: IpAddr) -> bool {
+    !(ip.is_multicast() || ip.is_loopback() || ip.is_unspecified())
+}
+
 fn mtu(text: &str) -> std::result::Result<u32, String> {
     let mtu = text.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
     mtu.ok_or_else(|| format!("{text:?} is not a number from 68 to 65535"))
@@ -497,7 +514,9 @@ fn mac(text: &str) -> std::result::Result<String, String> {
     let bytes: Option<Vec<u8>> =
         text.split(':').map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2)).collect();
     match bytes.as_deref() {
-        Some([first, _, _, _, _, _]) if first & 1 == 0 => Ok(text.to_ascii_lowercase()),
+        Some([first, _, _, _, _, _]) if first & 1 == 0 && bytes != Some(vec![0; 6]) => {
+            Ok(text.to_ascii_lowercase())
+        }
         _ => Err(format!("{text:?} is not the address of one interface, such as 02:00:00:00:00:01")),
     }
 }

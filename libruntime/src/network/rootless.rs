@@ -75,7 +75,7 @@ fn check(network: &Network) -> Result<()> {
         ("route", !network.routes.is_empty()),
         ("default", !network.default_route),
         ("internal", network.internal),
-        ("keep", network.keep),
+        ("keep", network.keep.is_some()),
         ("ingress", network.ingress.is_some()),
         ("egress", network.egress.is_some()),
         ("publish", network.publish.iter().any(cannot_publish)),

@@ -174,7 +174,10 @@ fn a_container_has_several_networks_of_both_families() {
         assert!(c.ask("10.1.0.9".parse().unwrap(), 80).is_some());
         assert!(c.ask(a.address(0, false), 80).is_some());
         let shown = a.netns.ip("addr show eth0");
-        assert!(shown.contains("mtu 1400") && shown.contains("02:00:00:00:00:99"), "{shown}");
+        assert!(
+            shown.contains("MULTICAST") && shown.contains("mtu 1400") && shown.contains("02:00:00:00:00:99"),
+            "{shown}"
+        );
         let routes = a.netns.ip("route");
         assert!(
             routes.contains("default via 10.1.0.1 dev eth0") && routes.contains("10.7.0.0/16 via"),
@@ -194,13 +197,20 @@ fn an_address_that_another_container_had_is_reached_at_once() {
         let store = Store::new();
         let network = "bridge=one,subnet=10.1.0.0/24,subnet6=fd01::/64";
         let peer = store.start("peer", &[&format!("{network},address6=auto")]);
-        let addresses: [IpAddr; 2] = ["10.1.0.9".parse().unwrap(), "fd01::9".parse().unwrap()];
-        for (round, mac) in ["", "", ",mac=02:00:00:00:00:01", ",mac=02:00:00:00:00:02"].iter().enumerate() {
+        let rounds = [
+            ("address=10.1.0.9,address6=fd01::9", ""),
+            ("address=10.1.0.9,address6=fd01::9", ""),
+            ("address=10.1.0.9,address6=fd01::9", ",mac=02:00:00:00:00:01"),
+            ("address=10.1.0.9,address6=fd01::9", ",mac=02:00:00:00:00:02"),
+            ("address6=fd01::a", ""),
+            ("address6=fd01::a", ""),
+        ];
+        for (round, (addresses, mac)) in rounds.into_iter().enumerate() {
             let id = format!("c{round}");
-            let next = store.start(&id, &[&format!("{network},address=10.1.0.9,address6=fd01::9{mac}")]);
+            let next = store.start(&id, &[&format!("{network},{addresses}{mac}")]);
             next.serve(80);
             let is_next = |answer: Option<String>| answer.is_some_and(|text| text.starts_with(&id));
-            for ip in addresses {
+            for ip in [next.address(0, true), next.address(0, false)] {
                 assert!(is_next(ask(SocketAddr::new(ip, 80))), "the host, {ip}, {round}");
                 // With an address of its own choice, the container's other neighbours are its affair.
                 assert!(!mac.is_empty() || is_next(peer.ask(ip, 80)), "the peer, {ip}, {round}");
@@ -249,6 +259,21 @@ fn a_host_that_begins_to_forward_still_listens_to_its_router() {
             assert_eq!(container.netns.run(|| accepts("eth0")), "0", "{}", container.id);
         }
         [v4, v6, none].into_iter().for_each(Container::delete);
+    });
+}
+
+#[test]
+fn a_subnet_is_found_beside_an_office_that_has_all_of_10() {
+    in_new_host(|| {
+        let (store, _world) = (Store::new(), outside());
+        ip("route add 10.0.0.0/8 via 192.0.2.2");
+        ip("route add 10.7.7.0/24 via 192.0.2.2");
+        ip("route add 128.0.0.0/1 via 192.0.2.2");
+        let a = store.start("a", &["bridge=one"]);
+        assert!(a.ip().to_string().starts_with("172.24."), "{}", a.ip());
+        let b = store.start("b", &["bridge=two,subnet=10.1.2.0/24"]);
+        store.refused("c", &["bridge=three,subnet=10.7.0.0/16"], "overlaps 10.7.7.0/24");
+        [a, b].into_iter().for_each(Container::delete);
     });
 }
 

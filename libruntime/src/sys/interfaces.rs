@@ -69,9 +69,12 @@ pub fn interface_index(socket: BorrowedFd, name: &str) -> Result<u32> {
     Ok(argument.value as u32)
 }
 
-/// SIOCSIFFLAGS: up, and nothing special.
+/// SIOCGIFFLAGS and SIOCSIFFLAGS: up, and else as it is.
 pub fn bring_interface_up(socket: BorrowedFd, name: &str) -> Result<()> {
-    request(socket, libc::SIOCSIFFLAGS as _, &mut named(name, libc::IFF_UP as libc::c_short))
+    let mut argument = named(name, 0 as libc::c_short);
+    request(socket, libc::SIOCGIFFLAGS as _, &mut argument)?;
+    argument.value |= libc::IFF_UP as libc::c_short;
+    request(socket, libc::SIOCSIFFLAGS as _, &mut argument)
 }
 
 /// SIOCSIFADDR and, where a prefix is not told along with the address, SIOCSIFNETMASK. The socket
