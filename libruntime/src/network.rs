@@ -29,6 +29,8 @@ mod firewall;
 #[cfg(test)]
 mod firewall_tests;
 mod flows;
+#[cfg(test)]
+mod host_tests;
 mod names;
 pub(crate) mod netlink;
 mod pasta;
@@ -201,12 +203,7 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
         let bridge = bridge::plan(&mut host, &claims, id, &one.network, &one.host, &bridges).map_err(at)?;
         bridge::give_addresses(&claims, id, one, &bridge).map_err(|error| error.at(&one.network.at))?;
         if one.mac.is_empty() {
-            // Not from the id: neighbours remember for half a minute who had the address.
-            let wishes = [one.network.address, one.network.address6];
-            let asked = |address: &&Subnet| wishes.contains(&Address::Static(address.ip()));
-            let address = one.addresses.iter().find(asked).or(one.addresses.first());
-            let address = address.map(|address| address.ip().to_string());
-            one.mac = mac(hash(&[address.as_ref().unwrap_or(&one.host).as_bytes()]));
+            one.mac = mac_of(one);
         }
         one.network.mtu = one.network.mtu.or(bridge.mtu);
         one.foreign = bridge.foreign;
@@ -331,7 +328,8 @@ fn disconnect(store: &Path, id: &str, attached: &Attached, young: bool) -> Resul
         }
     }
     let rules = firewall::forget(attached, &gone, claims.bridges()?.is_empty())?;
-    flows::forget(&attached.networks)?;
+    // Else the kernel forgets them by itself, some time after the last packet.
+    let _ = flows::forget(&attached.networks);
     for name in gone {
         bridge::remove(&mut host, &claims, name)?;
     }
@@ -382,6 +380,15 @@ fn hash(parts: &[&[u8]]) -> u64 {
     value ^= value >> 32;
     value = value.wrapping_mul(0xd6e8_feb8_6659_fd93);
     value ^ value >> 32
+}
+
+/// Follows from an address, not from the id: neighbours remember for half a minute who had that.
+fn mac_of(one: &Attachment) -> String {
+    let wishes = [one.network.address, one.network.address6];
+    let asked = |address: &&Subnet| wishes.contains(&Address::Static(address.ip()));
+    let address = one.addresses.iter().find(asked).or(one.addresses.first());
+    let address = address.map(|address| address.ip().to_string());
+    mac(hash(&[address.as_ref().unwrap_or(&one.host).as_bytes()]))
 }
 
 /// A locally administered unicast address.

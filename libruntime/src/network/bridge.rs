@@ -4,7 +4,7 @@
 
 use super::claims::Claims;
 use super::netlink::{Link, Netlink, Outcome, Route, link_message};
-use super::request::{Address, Network};
+use super::request::{Address, Network, Publish};
 use super::subnet::Subnet;
 use super::{Attachment, hash, mac, mac_bytes, set_sysctl};
 use crate::error::{Error, ErrorKind, Result};
@@ -207,6 +207,14 @@ fn check_link(link: &Link, claims: &Claims, network: &Network) -> Result<()> {
             format!("bridge {name} belongs to another store: {}", link.alias),
         )
         .with_hint("stores do not know of each other's addresses; name another bridge"));
+    }
+    let loopback = |publish: &Publish| publish.address.is_some_and(|ip| ip.is_loopback());
+    if network.publish.iter().any(loopback) && !is_ours(link, claims) {
+        // It would open the host's loopback to whoever else is on the bridge.
+        return Err(invalid(format!(
+            "publish: bridge {name} was made by somebody else, and 127.0.0.1 is not led there"
+        ))
+        .with_hint("publish on another address of the host"));
     }
     if network.internal && !is_ours(link, claims) {
         return Err(invalid(format!("bridge {name} was made by somebody else, who decides what it reaches"))

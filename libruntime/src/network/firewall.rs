@@ -44,9 +44,10 @@ add chain inet onggi postrouting { type nat hook postrouting priority 100; }
 flush table inet onggi
 # route_localnet, which published ports need, opens the host's loopback to its bridges.
 add rule inet onggi guard iifname @bridges ip daddr 127.0.0.0/8 drop
-# Nobody speaks for another bridge's containers, whose answers would be let in to them.
-add rule inet onggi guard iifname @bridges fib saddr . iif oif missing drop
 add rule inet onggi input iifname @internal fib daddr type local fib daddr . iif type != local drop
+# Nobody begins to speak for another bridge's containers: answers would be let in to them. (What answers
+# comes by the way that the container has, and is not seen here.)
+add rule inet onggi prerouting iifname @bridges fib saddr . iif oif missing drop
 add rule inet onggi prerouting fib daddr type local jump published
 add rule inet onggi output fib daddr type local jump published
 # From ::1 no packet can leave the host; refused, those who ask `localhost` go on to 127.0.0.1.
