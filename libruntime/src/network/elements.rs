@@ -57,12 +57,13 @@ pub(super) fn has_table() -> Result<bool> {
 /// Linux 6.12 one that is there does not, nor in a table of an older onggi; it is deleted.
 pub(super) fn remove(elements: &[Element]) -> Result<()> {
     expire(elements)?;
+    let mut attempts = 0..3;
     loop {
         let staying = staying(elements)?;
         let mut batches = staying.chunks(BATCH);
         match batches.try_for_each(|some| transaction(libc::NFT_MSG_DELSETELEM, some)) {
-            // It has just expired, or its table was removed.
-            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            // One has just expired, or the table was removed.
+            Err(error) if error.errno() == Some(libc::ENOENT) && attempts.next().is_some() => {}
             done => return done,
         }
     }

@@ -22,7 +22,7 @@ const HOSTS: &str = "hosts";
 const RESOLV: &str = "resolv.conf";
 
 /// The name that Podman's containers have for the host, too.
-const HOST: &str = "host.containers.internal";
+pub(super) const HOST: &str = "host.containers.internal";
 
 /// What a container that wants names claims on a bridge begins with.
 const CLAIM: &str = "hosts-";

@@ -23,7 +23,7 @@
 //!
 //! Pure: whether it can be had is found when it is done.
 
-use super::names::Dns;
+use super::names::{Dns, HOST};
 use super::subnet::Subnet;
 use crate::error::{Error, Finding, Result};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -203,7 +203,7 @@ impl Network {
             "mac" => self.mac = Some(mac(value)?),
             "publish" => self.publish.push(value.parse()?),
             "hosts" => self.hosts = flag(value)?,
-            "alias" => self.aliases.push(host_name(value)?),
+            "alias" => self.aliases.push(alias(value)?),
             "dns" if value == "host" => self.dns.push(Dns::Host),
             "dns" => self.dns.push(Dns::Server(ip(value)?)),
             "search" => self.search.push(host_name(value)?),
@@ -539,6 +539,14 @@ fn rate(text: &str) -> std::result::Result<u64, String> {
 }
 
 /// What can stand in hosts and resolv.conf.
+/// One that `names.rs` gives to nobody else.
+fn alias(text: &str) -> std::result::Result<String, String> {
+    if ["localhost", HOST].contains(&text) {
+        return Err(format!("{text:?} is the name of somebody else"));
+    }
+    host_name(text)
+}
+
 fn host_name(text: &str) -> std::result::Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if text.is_empty() || text.len() > 253 || !text.chars().all(good) {

@@ -50,6 +50,7 @@ fn nothing_bad_gets_through() {
     refused("publish=80", "is not [ADDRESS:]PORT");
     refused("publish=80-81:80", "more ports on one side");
     refused("publish=80-90:80-90,publish=85:1", "80-90:80-90/tcp has that port already");
+    refused("alias=localhost", "the name of somebody else");
     refused("publish=0:80", "is not [ADDRESS:]PORT");
     refused("publish=70000:80", "is not [ADDRESS:]PORT");
     refused("publish=[fd00::1]:80:80", "no address of that family");
