@@ -139,21 +139,8 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
         None => create(host, claims, bridge, network.internal)?,
     };
     if !bridge.foreign {
-        let kept = link.as_ref().filter(|link| !link.alias.is_empty());
-        let kept = kept.map(|link| link.alias.starts_with(KEPT));
-        let keep = network.keep.or(kept).unwrap_or_default();
-        if kept != Some(keep) {
-            mark(host, claims, index, keep)
-                .map_err(|errno| Error::os(format!("give bridge {name} an alias"), errno))?;
-        }
-        // IPv6 may be off for whatever comes new.
-        if network.address6 != Address::None {
-            set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
-        }
-        // A container must not become the host's router by saying so.
-        set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
-        // Until it is sure that nobody else has its link-local address, it asks for no neighbour.
-        set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
+        let alias = link.as_ref().map(|link| link.alias.as_str()).unwrap_or_default();
+        settle(host, claims, network, (index, alias))?;
     }
     for address in &bridge.missing {
         host.add_address(index, *address)
@@ -173,6 +160,25 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
         set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     }
     Ok(index)
+}
+
+/// What a bridge of ours is besides its addresses: `is` its index and its alias.
+fn settle(host: &mut Netlink, claims: &Claims, network: &Network, is: (u32, &str)) -> Result<()> {
+    let (name, (index, alias)) = (&network.bridge, is);
+    let kept = (!alias.is_empty()).then(|| alias.starts_with(KEPT));
+    let keep = network.keep.or(kept).unwrap_or_default();
+    if kept != Some(keep) {
+        mark(host, claims, index, keep)
+            .map_err(|errno| Error::os(format!("give bridge {name} an alias"), errno))?;
+    }
+    // IPv6 may be off for whatever comes new.
+    if network.address6 != Address::None {
+        set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
+    }
+    // A container must not become the host's router by saying so.
+    set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    // Until it is sure that nobody else has its link-local address, it asks for no neighbour.
+    set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")
 }
 
 /// A host that forwards does not listen to its own router's announcements any more, and loses its
@@ -201,7 +207,19 @@ fn check_link(link: &Link, claims: &Claims, network: &Network) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidConfig, format!("{name} is no bridge, it is {kind}"))
             .with_hint("name another bridge; one that is missing is made"));
     }
-    if [ALIAS, KEPT].iter().any(|alias| link.alias.starts_with(alias)) && !is_ours(link, claims) {
+    if !is_ours(link, claims) {
+        return check_foreign(link, network);
+    }
+    if link.mac != own_mac(claims, name, network.internal) {
+        let (is, asked) = if network.internal { ("is not", "is") } else { ("is", "is not") };
+        return Err(invalid(format!("bridge {name} {is} internal, and the network {asked}")));
+    }
+    Ok(())
+}
+
+fn check_foreign(link: &Link, network: &Network) -> Result<()> {
+    let name = &link.name;
+    if [ALIAS, KEPT].iter().any(|alias| link.alias.starts_with(alias)) {
         return Err(Error::new(
             ErrorKind::AlreadyExists,
             format!("bridge {name} belongs to another store: {}", link.alias),
@@ -209,20 +227,16 @@ fn check_link(link: &Link, claims: &Claims, network: &Network) -> Result<()> {
         .with_hint("stores do not know of each other's addresses; name another bridge"));
     }
     let loopback = |publish: &Publish| publish.address.is_some_and(|ip| ip.is_loopback());
-    if network.publish.iter().any(loopback) && !is_ours(link, claims) {
+    if network.publish.iter().any(loopback) {
         // It would open the host's loopback to whoever else is on the bridge.
         return Err(invalid(format!(
             "publish: bridge {name} was made by somebody else, and 127.0.0.1 is not led there"
         ))
         .with_hint("publish on another address of the host"));
     }
-    if network.internal && !is_ours(link, claims) {
+    if network.internal {
         return Err(invalid(format!("bridge {name} was made by somebody else, who decides what it reaches"))
             .with_hint("only a bridge that is made for it can be internal"));
-    }
-    if is_ours(link, claims) && link.mac != own_mac(claims, name, network.internal) {
-        let (is, asked) = if network.internal { ("is not", "is") } else { ("is", "is not") };
-        return Err(invalid(format!("bridge {name} {is} internal, and the network {asked}")));
     }
     Ok(())
 }
