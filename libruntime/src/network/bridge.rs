@@ -36,7 +36,7 @@ pub(super) struct Bridge {
     missing: Vec<Subnet>,
     /// Of its own and of the containers' interfaces.
     pub mtu: Option<u32>,
-    /// Somebody else has made it: nothing about it is changed.
+    /// Somebody else has made it: it is brought up, and nothing else about it is changed.
     pub foreign: bool,
 }
 

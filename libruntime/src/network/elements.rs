@@ -2,9 +2,9 @@
 //! as long as all the rest of a network. Knows messages (linux/netfilter/nf_tables.h), not what the sets
 //! mean; that is in firewall.rs.
 
-use super::netlink::{Netlink, attributes, whole};
+use super::netlink::{Netlink, attribute, attributes, nested, netfilter, value_of, whole};
 use crate::error::{Error, Result};
-use netlink_packet_core::{NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::errno::Errno;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -121,7 +121,7 @@ pub(super) fn remove_table(sets: &[&str], ours: &[Element]) -> Result<Option<Net
         // Only one: whichever is closed first after the table was removed waits.
         let mut socket = Netlink::netfilter()?;
         let Some(answers) = look(&mut socket, libc::NFT_MSG_GETGEN, NLM_F_ACK, &[])? else { return Ok(None) };
-        let generation = answers.first().and_then(|body| inside(body, 4, NFTA_GEN_ID));
+        let generation = answers.first().and_then(|body| value_of(body, 4, NFTA_GEN_ID));
         for set in sets {
             let found = look(&mut socket, libc::NFT_MSG_GETSETELEM, NLM_F_DUMP, &list(set, &[]))?;
             let Some(found) = found else { return Ok(None) };
@@ -167,8 +167,9 @@ impl Element {
         let Some(element) = answers.iter().flatten().flat_map(|body| each(body)).next() else {
             return Ok(Found::Nothing);
         };
-        let value = inside(element, 0, NFTA_SET_ELEM_DATA).and_then(|data| inside(data, 0, NFTA_DATA_VALUE));
-        Ok(match inside(element, 0, NFTA_SET_ELEM_EXPIRATION) {
+        let value =
+            value_of(element, 0, NFTA_SET_ELEM_DATA).and_then(|data| value_of(data, 0, NFTA_DATA_VALUE));
+        Ok(match value_of(element, 0, NFTA_SET_ELEM_EXPIRATION) {
             _ if value.unwrap_or_default() != self.value => Found::Others,
             Some(_) => Found::Ending,
             None => Found::Ours,
@@ -188,17 +189,12 @@ fn list(set: &str, elements: &[u8]) -> Vec<u8> {
 
 /// The attributes of each element in an answer.
 fn each(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let all = inside(body, 4, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
+    let all = value_of(body, 4, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
     attributes(all, 0).map(|(_, element)| element)
 }
 
 fn keys(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    each(body).filter_map(|element| inside(inside(element, 0, NFTA_SET_ELEM_KEY)?, 0, NFTA_DATA_VALUE))
-}
-
-/// The value of the attribute of this kind, behind a header of that length.
-pub(super) fn inside(bytes: &[u8], header: usize, kind: u16) -> Option<&[u8]> {
-    attributes(bytes, header).find(|(found, _)| *found == kind).map(|(_, value)| value)
+    each(body).filter_map(|element| value_of(value_of(element, 0, NFTA_SET_ELEM_KEY)?, 0, NFTA_DATA_VALUE))
 }
 
 /// What the kernel answers; `None` where there is no such thing, or no nftables at all.
@@ -237,23 +233,7 @@ fn batch(generation: Option<&[u8]>, kind: i32, bodies: &[Vec<u8>]) -> Vec<u8> {
     all
 }
 
-/// Behind a `struct nfgenmsg` of the family inet.
+/// Of the family inet.
 fn message(kind: i32, flags: u16, attributes: &[u8]) -> Vec<u8> {
-    let kind = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | kind as u16;
-    let header = [libc::NFPROTO_INET as u8, libc::NFNETLINK_V0 as u8, 0, 0];
-    whole(kind, NLM_F_REQUEST | flags, &[&header, attributes].concat())
-}
-
-pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = 4 + value.len();
-    let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
-    bytes.extend_from_slice(&(length as u16).to_ne_bytes());
-    bytes.extend_from_slice(&kind.to_ne_bytes());
-    bytes.extend_from_slice(value);
-    bytes.resize(length.next_multiple_of(4), 0);
-    bytes
-}
-
-pub(super) fn nested(kind: u16, attributes: &[u8]) -> Vec<u8> {
-    attribute(kind | NLA_F_NESTED, attributes)
+    netfilter((libc::NFNL_SUBSYS_NFTABLES, kind), libc::NFPROTO_INET, flags, attributes)
 }

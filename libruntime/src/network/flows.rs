@@ -5,16 +5,15 @@
 //! Messages: linux/netfilter/nfnetlink_conntrack.h.
 
 use super::Attachment;
-use super::elements::{attribute, inside, nested};
-use super::netlink::{Netlink, ip, whole};
+use super::netlink::{Netlink, attribute, ip, nested, netfilter, value_of};
 use super::request::Protocol;
 use crate::error::{Error, Result};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use nix::errno::Errno;
 use std::net::IpAddr;
 
-const IPCTNL_MSG_CT_GET: u16 = 1;
-const IPCTNL_MSG_CT_DELETE: u16 = 2;
+const IPCTNL_MSG_CT_GET: i32 = 1;
+const IPCTNL_MSG_CT_DELETE: i32 = 2;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
@@ -71,7 +70,7 @@ fn of_udp(socket: &mut Netlink, family: i32) -> Result<Vec<Vec<u8>>> {
     filter.extend(nested(CTA_FILTER, &flags));
     match socket.exchange(&message(family, IPCTNL_MSG_CT_GET, NLM_F_DUMP, &filter)) {
         Ok(flows) => {
-            Ok(flows.iter().filter_map(|body| Some(inside(body, 4, CTA_TUPLE_ORIG)?.to_vec())).collect())
+            Ok(flows.iter().filter_map(|body| Some(value_of(body, 4, CTA_TUPLE_ORIG)?.to_vec())).collect())
         }
         Err(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => Ok(Vec::new()),
         Err(errno) => Err(Error::os("list flows of published ports", errno)),
@@ -80,15 +79,12 @@ fn of_udp(socket: &mut Netlink, family: i32) -> Result<Vec<Vec<u8>>> {
 
 /// Where the first packet of a flow went.
 fn destination(flow: &[u8]) -> Option<(IpAddr, u16)> {
-    let addresses = inside(flow, 0, CTA_TUPLE_IP)?;
-    let to = inside(addresses, 0, CTA_IP_V4_DST).or_else(|| inside(addresses, 0, CTA_IP_V6_DST))?;
-    let port = inside(inside(flow, 0, CTA_TUPLE_PROTO)?, 0, CTA_PROTO_DST_PORT)?;
+    let addresses = value_of(flow, 0, CTA_TUPLE_IP)?;
+    let to = value_of(addresses, 0, CTA_IP_V4_DST).or_else(|| value_of(addresses, 0, CTA_IP_V6_DST))?;
+    let port = value_of(value_of(flow, 0, CTA_TUPLE_PROTO)?, 0, CTA_PROTO_DST_PORT)?;
     Some((ip(to)?, u16::from_be_bytes(*port.first_chunk()?)))
 }
 
-/// Behind a `struct nfgenmsg`.
-fn message(family: i32, kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
-    let kind = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8 | kind;
-    let header = [family as u8, libc::NFNETLINK_V0 as u8, 0, 0];
-    whole(kind, NLM_F_REQUEST | flags, &[&header, attributes].concat())
+fn message(family: i32, kind: i32, flags: u16, attributes: &[u8]) -> Vec<u8> {
+    netfilter((libc::NFNL_SUBSYS_CTNETLINK, kind), family, flags, attributes)
 }

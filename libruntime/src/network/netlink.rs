@@ -7,8 +7,8 @@
 
 use crate::error::{Error, Result};
 use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
@@ -313,6 +313,32 @@ pub(crate) fn whole(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A request to a part of the packet filter, behind a `struct nfgenmsg`.
+pub(super) fn netfilter(
+    (subsystem, kind): (i32, i32),
+    family: i32,
+    flags: u16,
+    attributes: &[u8],
+) -> Vec<u8> {
+    let kind = (subsystem as u16) << 8 | kind as u16;
+    let header = [family as u8, libc::NFNETLINK_V0 as u8, 0, 0];
+    whole(kind, NLM_F_REQUEST | flags, &[&header, attributes].concat())
+}
+
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = 4 + value.len();
+    let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
+    bytes.extend_from_slice(&(length as u16).to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(value);
+    bytes.resize(length.next_multiple_of(4), 0);
+    bytes
+}
+
+pub(super) fn nested(kind: u16, attributes: &[u8]) -> Vec<u8> {
+    attribute(kind | NLA_F_NESTED, attributes)
+}
+
 fn family(ip: IpAddr) -> AddressFamily {
     if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
@@ -336,6 +362,11 @@ pub(crate) fn attributes(body: &[u8], header: usize) -> impl Iterator<Item = (u1
         // The two highest bits say how the value is written.
         Some((u16::from_ne_bytes([c, d]) & 0x3fff, value))
     })
+}
+
+/// The value of the attribute of this kind, behind a header of that length.
+pub(super) fn value_of(bytes: &[u8], header: usize, kind: u16) -> Option<&[u8]> {
+    attributes(bytes, header).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {
@@ -369,8 +400,7 @@ fn link_of(body: &[u8]) -> Link {
             libc::IFLA_MASTER => link.controller = number(value),
             libc::IFLA_LINK_NETNSID => link.other_end = number(value).map(|number| number as i32),
             libc::IFLA_LINKINFO => {
-                let info = attributes(value, 0).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
-                link.kind = info.map(|(_, value)| text(value)).unwrap_or_default();
+                link.kind = value_of(value, 0, libc::IFLA_INFO_KIND).map(text).unwrap_or_default();
             }
             _ => {}
         }
@@ -404,7 +434,7 @@ fn route_of(body: &[u8]) -> Option<Route> {
     if table != RouteHeader::RT_TABLE_MAIN || kind != libc::RTN_UNICAST {
         return None;
     }
-    let value = |wanted| attributes(body, 12).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let value = |kind| value_of(body, 12, kind);
     let to = value(libc::RTA_DST).and_then(ip).and_then(|to| Subnet::new(to, length));
     Some(Route {
         to,

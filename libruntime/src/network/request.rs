@@ -14,7 +14,7 @@
 //! | `default` | `no`: no default route (the first network has one) |
 //! | `internal` | `yes`: nothing but the bridge and its own address can be reached, and no port published |
 //! | `keep` | `yes`: the bridge stays when its last container goes, which takes 40 ms otherwise; until one says `no` |
-//! | `mtu`, `mac` | of the interface; the bridge's, and one that follows from the first address, if not named |
+//! | `mtu`, `mac` | of the interface; the bridge's, and one that follows from an address, if not named |
 //! | `publish` | `[ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp\|udp\|sctp]`, an IPv6 address in brackets |
 //! | `hosts` | `yes`: /etc/hosts has the names of the bridge's containers: id, hostname, aliases |
 //! | `alias` | one more name of the container |
@@ -391,10 +391,11 @@ impl Publish {
     /// Whether one of its ports is one of the other's, on the same address.
     fn is_like(&self, other: &Publish) -> bool {
         let apart = self.last < other.first || other.last < self.first;
-        let place = |one: &Self| one.address.filter(|ip| !ip.is_unspecified());
-        let family = |one: &Self| one.address.map(|ip| ip.is_ipv4());
-        let of_one = family(self).is_none_or(|v4| family(other).is_none_or(|other| other == v4));
-        self.protocol == other.protocol && place(self) == place(other) && of_one && !apart
+        let any = |one: &Self| one.address.is_none_or(|ip| ip.is_unspecified());
+        // Without an address it is on both families' unspecified one.
+        let both = self.address.is_none() || other.address.is_none();
+        let same = self.address == other.address || both && any(self) && any(other);
+        self.protocol == other.protocol && same && !apart
     }
 
     /// The container's port for one of the host's.
