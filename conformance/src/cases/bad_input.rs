@@ -329,20 +329,13 @@ fn a_bind_mount_without_source(t: &Test) -> Outcome {
 }
 
 fn dots_in_the_cgroups_path(t: &Test) -> Outcome {
-    let canary = t.canary().display().to_string();
-    for path in [format!("{}/../../escape", t.cgroup), format!("../../../../../../../..{canary}/escape")] {
-        let mut config = t.sleeper();
-        config.set("linux.cgroupsPath", path.as_str());
-        let c = t.container(&config)?;
-        let output = c.create()?;
-        let _ = c.delete_force()?;
-        for place in [format!("{}/../../escape", t.cgroup), format!("{canary}/escape")] {
-            for made in t.host.cgroups(&place) {
-                let _ = fs::remove_dir(made);
-            }
-        }
-        output.refused()?;
-    }
+    // Where the dots lead is below the case's own cgroup.
+    let mut config = t.sleeper();
+    config.set("linux.cgroupsPath", format!("{}/a/b/../../escape", t.cgroup));
+    let c = t.container(&config)?;
+    let output = c.create()?;
+    let _ = c.delete_force()?;
+    output.refused()?;
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Holes about /dev: an image whose /dev, /dev/null, /dev/console or /dev/ptmx leads elsewhere. The rest
-//! of what broke the peers is in security.rs; the rule is the same: refuse or contain.
+//! of what broke the peers is in security.rs; the rule is the same: refuse or contain. Every target of an
+//! attack is a decoy: a file of the case's own, or a sysctl of the container's own UTS namespace.
 
 use crate::bundle::link;
 use crate::case::Need::Root;
 use crate::case::{Case, Outcome, case, check, same};
 use crate::process;
 use crate::test::{Container, Test};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 
 pub const CASES: &[Case] = &[
@@ -14,6 +15,7 @@ pub const CASES: &[Case] = &[
     case!(cve_2025_31133_null_is_a_file, [Root]),
     case!(cve_2025_52565_console_is_a_symlink, [Root]),
     case!(cve_2025_52565_pts_from_a_volume, [Root]),
+    case!(cve_2025_52565_pty_entry_is_a_symlink, [Root]),
     case!(cve_2026_41579_dev_is_an_absolute_symlink),
     case!(cve_2026_41579_dev_is_a_relative_symlink),
     case!(cve_2026_41579_dev_pts_is_a_symlink),
@@ -37,28 +39,35 @@ fn without_dev(t: &Test) -> crate::bundle::Config {
     config
 }
 
+/// A procfs entry to aim at. Reading and writing it reaches the UTS namespace of the reader, which is the
+/// container's own; an entry such as core_pattern would be the host's where the attack succeeds.
+const DECOY: &str = "/proc/sys/kernel/hostname";
+const DECOY_VALUE: &str = "value-of-the-decoy";
+
 /// Masks with a /dev/null of the image: a masked file must be neither readable nor writable.
 fn masked_with(t: &Test, prepare: impl Fn(&Container) -> Outcome) -> Outcome {
     let mut config = without_dev(t);
-    config.set("linux.maskedPaths", json!(["/secret", "/proc/version"]));
-    config.args(&[
-        "/bin/sh",
-        "-c",
-        "cat /secret /proc/version 2>/dev/null; echo x >> /secret; stat -L -c %F /secret",
-    ]);
+    config.set("linux.maskedPaths", json!(["/secret", "/proc/version"])).set("hostname", DECOY_VALUE);
+    // Not on standard output, and nothing to /dev/null: both may be what the link leads to.
+    config.shell("/probe report --cat /secret --cat /proc/version --stat /secret > /report");
     let c = t.container(&config)?;
     fs::write(c.path("/secret"), "the secret")?;
     prepare(&c)?;
     let output = c.run()?;
-    check!(!output.stdout.contains("the secret"), "read: {}", output.text());
-    check!(!output.stdout.contains("Linux version"), "read: {}", output.text());
-    check!(!output.stdout.contains("from the link"), "the link's target is there: {}", output.text());
-    Ok(())
+    if output.code != 0 {
+        return output.refused().map(drop);
+    }
+    let probe: Value = serde_json::from_str(&fs::read_to_string(c.path("/report"))?)?;
+    for path in ["/secret", "/proc/version"] {
+        same(path, probe["cat"][path].as_str(), Some(""))?;
+    }
+    let secret = &probe["stat"]["/secret"];
+    same("what is at /secret", (&secret["type"], &secret["rdev"]), (&json!("char"), &json!("1:3")))
 }
 
 fn cve_2025_31133_null_is_a_symlink(t: &Test) -> Outcome {
     let canary = format!("{}/file", canary(t));
-    for target in ["/proc/sys/kernel/core_pattern", "/etc/link-target", &canary] {
+    for target in [DECOY, "/etc/link-target", &canary] {
         masked_with(t, |c| {
             fs::write(c.path("/etc/link-target"), "from the link")?;
             link(&c.path("/dev/null"), target)?;
@@ -98,9 +107,9 @@ fn with_terminal(
 }
 
 fn cve_2025_52565_console_is_a_symlink(t: &Test) -> Outcome {
-    for target in ["/proc/sys/kernel/core_pattern", "/etc/passwd", &format!("{}/file", canary(t))] {
+    for target in [DECOY, "/etc/passwd", &format!("{}/file", canary(t))] {
         let mut config = without_dev(t);
-        config.shell("echo to-the-console > /dev/console; cat /etc/passwd | head -1; cat /proc/sys/kernel/core_pattern");
+        config.shell(&format!("echo to-the-console > /dev/console; cat /etc/passwd | head -1; cat {DECOY}"));
         let output = with_terminal(t, &mut config, |c| Ok(link(&c.path("/dev/console"), target)?))?;
         check!(!output.contains("to-the-console\r\nto-the-console"), "written through the link: {output}");
     }
@@ -110,7 +119,7 @@ fn cve_2025_52565_console_is_a_symlink(t: &Test) -> Outcome {
 fn cve_2025_52565_pts_from_a_volume(t: &Test) -> Outcome {
     let volume = t.folder("volume")?;
     for n in 0..10 {
-        link(&volume.join(n.to_string()), "/proc/sys/kernel/core_pattern")?;
+        link(&volume.join(n.to_string()), DECOY)?;
     }
     let mut config = t.config();
     config.no_mount("/dev/pts").bind(&volume, "/dev/pts", &[]);
@@ -118,6 +127,38 @@ fn cve_2025_52565_pts_from_a_volume(t: &Test) -> Outcome {
     let output = with_terminal(t, &mut config, |_| Ok(()))?;
     // An empty output is a refusal. A console that is none of a pty is the hole.
     check!(output.is_empty() || output.contains("88 character special"), "the console is: {output}");
+    Ok(())
+}
+
+fn cve_2025_52565_pty_entry_is_a_symlink(t: &Test) -> Outcome {
+    // The pty multiplexer of this /dev works; the names of the ptys that it makes lead elsewhere.
+    let volume = t.folder("volume")?;
+    for (name, major, minor) in [("null", 1, 3), ("zero", 1, 5), ("tty", 5, 0)] {
+        device(&volume.join(name), major, minor)?;
+    }
+    fs::create_dir(volume.join("pts"))?;
+    for n in 0..10 {
+        link(&volume.join(format!("pts/{n}")), DECOY)?;
+    }
+    link(&volume.join("ptmx"), "/real/ptmx")?;
+    let mut config = without_dev(t);
+    config.mount("/real", "devpts", "devpts", &["newinstance", "ptmxmode=0666"]);
+    config.bind(&volume, "/dev", &[]).bind(&t.folder("out")?, "/out", &[]);
+    config.shell("stat -L -c '%t %F' /dev/console > /out/console; sleep 1");
+    with_terminal(t, &mut config, |_| Ok(()))?;
+    // No file: refused.
+    let console = fs::read_to_string(t.dir.join("out/console")).unwrap_or_default();
+    check!(
+        console.is_empty() || console.trim() == "88 character special device",
+        "the console is: {console}"
+    );
+    Ok(())
+}
+
+/// A character device of the case's own.
+fn device(path: &std::path::Path, major: u64, minor: u64) -> Outcome {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))?;
     Ok(())
 }
 
