@@ -4,6 +4,7 @@
 use crate::host::Host;
 use crate::test::Test;
 use std::fmt::Debug;
+use std::time::Duration;
 
 /// Why a case did not pass.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +96,12 @@ pub struct Case {
 impl Case {
     pub fn full_name(&self) -> String {
         format!("{}::{}", self.group, self.name)
+    }
+
+    /// When it is stopped: later on a slow machine, and where whole walks are wanted.
+    pub fn limit(&self) -> Duration {
+        let factor = if self.group == "faults" && crate::walk::is_whole() { 100 } else { 1 };
+        Duration::from_secs(self.seconds * factor) * crate::process::slowness()
     }
 }
 

@@ -14,6 +14,7 @@ mod process;
 mod report;
 mod runner;
 mod test;
+mod walk;
 
 use case::{Case, Stop};
 use expected::Expected;
@@ -72,6 +73,16 @@ fn options() -> Result<Options, String> {
 }
 
 fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "--trace") {
+        return match walk::tracer::main(&args[1..]) {
+            Ok(code) => ExitCode::from(code as u8),
+            Err(text) => {
+                eprintln!("{text}");
+                ExitCode::from(125)
+            }
+        };
+    }
     match run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -51,6 +51,7 @@ impl Grade {
 pub fn line(case: &Case, grade: &Grade, verdict: &Verdict) {
     let detail = match grade {
         Grade::Skip(reason) | Grade::Known(reason) => format!("  ({reason})"),
+        _ if !verdict.note.is_empty() => format!("  ({})", verdict.note),
         _ => String::new(),
     };
     println!("{:6} {:5} ms  {}{detail}", grade.word(), verdict.milliseconds, case.full_name());

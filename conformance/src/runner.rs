@@ -74,6 +74,8 @@ fn built(name: &str) -> Vec<PathBuf> {
 #[derive(Clone, Debug)]
 pub struct Verdict {
     pub stop: Result<(), Stop>,
+    /// What the case has to say of its success.
+    pub note: String,
     pub milliseconds: u64,
 }
 
@@ -107,7 +109,7 @@ pub fn all(
             });
         }
     });
-    let lost = Verdict { stop: Err(Stop::Fail("no result".into())), milliseconds: 0 };
+    let lost = Verdict { stop: Err(Stop::Fail("no result".into())), note: String::new(), milliseconds: 0 };
     let results = results.into_inner().unwrap_or_default();
     let flat: Vec<Verdict> =
         results.into_iter().map(|verdict| verdict.unwrap_or_else(|| lost.clone())).collect();
@@ -123,10 +125,11 @@ fn outside(case: &Case, candidate: &Candidate, scratch: &Path, index: usize) -> 
         Err(Stop::Fail(text)) => Err(Stop::Fail(format!("the suite itself: {text}"))),
         Err(skip) => Err(skip),
     };
+    let note = fs::read_to_string(dir.join("note")).unwrap_or_default();
     if std::env::var_os("CONFORMANCE_KEEP").is_none() {
         let _ = fs::remove_dir_all(&dir);
     }
-    Verdict { stop, milliseconds: begin.elapsed().as_millis() as u64 }
+    Verdict { stop, note, milliseconds: begin.elapsed().as_millis() as u64 }
 }
 
 fn started(case: &Case, candidate: &Candidate, scratch: &Path, dir: &Path) -> Outcome<Result<(), Stop>> {
@@ -145,7 +148,7 @@ fn started(case: &Case, candidate: &Candidate, scratch: &Path, dir: &Path) -> Ou
         .process_group(0)
         .spawn()?;
     // The inner process stops the case by itself and then needs time to sweep.
-    let end = Instant::now() + Duration::from_secs(case.seconds + 45) * process::slowness();
+    let end = Instant::now() + case.limit() + Duration::from_secs(45) * process::slowness();
     while child.try_wait()?.is_none() {
         if Instant::now() > end {
             let _ = kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGKILL);
@@ -238,9 +241,9 @@ fn within_time(case: &Case, test: &'static Test) -> Outcome {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(test)));
         let _ = sender.send(result.unwrap_or_else(|_| Err(Stop::Fail("the case itself panicked".into()))));
     });
-    match receiver.recv_timeout(Duration::from_secs(case.seconds) * process::slowness()) {
+    match receiver.recv_timeout(case.limit()) {
         Ok(result) => result,
-        Err(_) => Err(Stop::Fail(format!("not finished after {} s", case.seconds))),
+        Err(_) => Err(Stop::Fail(format!("not finished after {} s", case.limit().as_secs()))),
     }
 }
 

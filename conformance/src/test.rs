@@ -56,6 +56,11 @@ impl Test {
         Self { host, runtime, dir, base, cgroup, count: AtomicU32::new(0) }
     }
 
+    /// Something that is printed beside the case's name when it has passed.
+    pub fn note(&self, text: &str) {
+        let _ = fs::write(self.dir.join("note"), text);
+    }
+
     /// A directory that nothing in a container may change; see leaks.rs.
     pub fn canary(&self) -> PathBuf {
         self.dir.join("canary")

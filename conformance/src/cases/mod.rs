@@ -7,6 +7,7 @@ mod cgroups;
 mod cli;
 mod exec;
 mod extras;
+mod faults;
 mod hooks;
 mod idmap;
 mod lifecycle;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Case> {
         cli::CASES,
         exec::CASES,
         extras::CASES,
+        faults::CASES,
         hooks::CASES,
         idmap::CASES,
         lifecycle::CASES,
