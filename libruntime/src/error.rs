@@ -28,6 +28,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Something outside (a hook, a helper program, a service) failed or did not answer in time.
     External,
+    /// An invariant of the library does not hold: a fault of onggi, not of the caller's.
+    Internal,
 }
 
 /// A problem, or something worth a warning, at one place of `config.json`.
@@ -106,6 +108,10 @@ impl Error {
 
     pub(crate) fn external(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::External, message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message).with_hint("this is a fault of onggi; please report it")
     }
 
     /// Every problem of a configuration at once; there is at least one.

@@ -37,7 +37,7 @@ pub(crate) fn run_each(hooks: &[Hook], place: &str, state: &[u8]) -> Vec<Error> 
 }
 
 fn run(hook: &Hook, place: &str, state: &[u8], inside: Inside) -> Result<()> {
-    let plan = plan::exec::hook(hook, place, inside.map(|(spec, _)| spec));
+    let plan = plan::exec::hook(hook, place, inside.map(|(spec, _)| spec))?;
     let failed = |errno| Error::os("pipe", errno).at(place.to_string());
     let (stdin, feed) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let (messages, stderr) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;

@@ -76,8 +76,7 @@ impl Host {
             let groups = std::fs::read("/proc/self/setgroups");
             host.groups_are_fixed = groups.is_ok_and(|text| text.starts_with(b"deny"));
         }
-        let has_cgroup_mount = |kind: &Option<String>| matches!(kind.as_deref(), Some("cgroup" | "cgroup2"));
-        if spec.mounts().iter().flatten().any(|mount| has_cgroup_mount(mount.typ())) {
+        if spec.mounts().iter().flatten().any(|mount| is_cgroup(mount.typ())) {
             host.cgroup_mounts = cgroup_mounts(layout, cgroup, shows_all(spec, layout));
         }
         let label = |label: &Option<String>| label.as_ref().is_some_and(|label| !label.is_empty());
@@ -90,7 +89,7 @@ impl Host {
             host.probe_selinux();
         }
         host.probe_owners(spec);
-        if process.is_some_and(|process| process.rlimits().is_some()) {
+        if process.is_some_and(|process| process.rlimits().is_some()) || has_many_sources(spec) {
             host.probe_rlimits()?;
         }
         Ok(host)
@@ -153,6 +152,19 @@ impl Host {
     pub fn rlimit(&self, resource: u32) -> Option<(u64, u64)> {
         self.rlimits.get(resource as usize).copied()
     }
+}
+
+/// So many that their descriptors could exceed a soft limit, which is 1024 by default.
+fn has_many_sources(spec: &Spec) -> bool {
+    let mounts = spec.mounts().iter().flatten();
+    // A cgroup mount has a source for each hierarchy of v1.
+    let mounts: usize = mounts.map(|one| if is_cgroup(one.typ()) { 20 } else { 1 }).sum();
+    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()).map_or(0, Vec::len);
+    mounts + devices > 200
+}
+
+fn is_cgroup(kind: &Option<String>) -> bool {
+    matches!(kind.as_deref(), Some("cgroup" | "cgroup2"))
 }
 
 pub(crate) fn check_kernel() -> Result<()> {

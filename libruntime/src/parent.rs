@@ -84,7 +84,7 @@ impl<'a> Stage<'a> {
         let opened = open_handed(plan, launch, &theirs, &procfs)?;
         let fds: Vec<RawFd> = opened.iter().map(Opened::as_raw_fd).collect();
         let keep: Vec<RawFd> = fds.iter().copied().filter(|fd| *fd >= 0).collect();
-        let encoded = stage::sealed_plan(&plan.encode(&fds))?;
+        let encoded = stage::sealed_plan(&plan.encode(&fds)?)?;
         let program = stage::sealed_program()?;
         let spawned = sys::spawn(&sys::Spawn {
             program: program.as_fd(),

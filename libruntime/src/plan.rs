@@ -16,7 +16,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 
-use crate::error::Finding;
+use crate::error::{Error, Finding, Result};
 use onggi_stage::{Fd, Header, MAX_FDS, MAX_RECEIVED, MAX_SOURCES, Source, Step};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
@@ -86,7 +86,7 @@ impl fmt::Debug for Text {
 }
 
 impl Serialize for Text {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
             serializer.serialize_str(&self.shown())
         } else {
@@ -141,7 +141,7 @@ pub struct Plan {
     /// The user namespace to join, if one was given.
     pub joined_user_namespace: Option<PathBuf>,
     pub warnings: Vec<Finding>,
-    sources: u16,
+    sources: usize,
 }
 
 impl Plan {
@@ -164,8 +164,10 @@ impl Plan {
     }
 
     fn new_source(&mut self) -> Source {
+        // More than fit are an error of `check_limits`.
+        let source = Source(self.sources.min(MAX_SOURCES - 1) as u16);
         self.sources += 1;
-        Source(self.sources - 1)
+        source
     }
 
     fn warn(&mut self, at: impl Into<String>, message: impl Into<String>) {
@@ -177,48 +179,74 @@ impl Plan {
     }
 
     /// The plan as the stage reads it. `fds` are the numbers of [`Plan::handed`].
-    pub fn encode(&self, fds: &[RawFd]) -> Vec<u8> {
+    pub fn encode(&self, fds: &[RawFd]) -> Result<Vec<u8>> {
+        let failed = |error: postcard::Error| Error::internal(format!("the plan cannot be encoded: {error}"));
         let fds = Text::data(fds.iter().flat_map(|fd| fd.to_ne_bytes()).collect::<Vec<_>>());
-        let mut bytes = Vec::with_capacity(16 << 10);
-        // Writing to a vector cannot fail, and every type of a step can be encoded.
-        bytes = postcard::to_extend(&Header { fds }, bytes).unwrap_or_default();
+        let mut bytes = postcard::to_extend(&Header { fds }, Vec::with_capacity(16 << 10)).map_err(failed)?;
         for (step, _) in &self.steps {
-            bytes = postcard::to_extend(step, bytes).unwrap_or_default();
+            bytes = postcard::to_extend(step, bytes).map_err(failed)?;
         }
-        bytes
+        Ok(bytes)
     }
 
-    /// The rules of order, each with its reason. Every planner ends with this.
-    fn check(&self) {
+    /// The limits of the stage, and the rules of order, each with its reason. Every planner ends with this.
+    fn check(&self) -> Result<()> {
+        self.check_limits()?;
+        let rule = |holds: bool, reason: &str| match holds {
+            true => Ok(()),
+            false => Err(Error::internal(format!("the plan breaks a rule: {reason}"))),
+        };
         let position =
             |wanted: &dyn Fn(&Step<Text>) -> bool| self.steps.iter().position(|(step, _)| wanted(step));
         let last =
             |wanted: &dyn Fn(&Step<Text>) -> bool| self.steps.iter().rposition(|(step, _)| wanted(step));
-        let tasks = self.handed.iter().filter(|(what, _)| matches!(what, Handed::CgroupTasks(_))).count();
-        assert!(tasks <= MAX_RECEIVED, "see the limits");
-        let end = self.steps.len() - 1;
-        assert!(matches!(self.steps[end].0, Step::Exec { .. }), "a plan ends with its program");
-        assert_eq!(position(&|s| matches!(s, Step::Exec { .. })), Some(end), "one program, at the end");
-        assert!(self.handed.len() <= MAX_FDS && usize::from(self.sources) <= MAX_SOURCES, "see the limits");
-        let clone =
-            position(&|s| matches!(s, Step::Clone { .. })).expect("the container's process is cloned");
+        let end = self.steps.len().saturating_sub(1);
+        let exec = position(&|s| matches!(s, Step::Exec { .. }));
+        rule(exec == Some(end), "a plan has one program, at its end")?;
+        let clone = position(&|s| matches!(s, Step::Clone { .. }));
+        rule(clone.is_some(), "the container's process is cloned")?;
+        let clone = clone.unwrap_or(0);
         if let Some(open) = last(&|s| matches!(s, Step::OpenSource { .. } | Step::OpenDevice { .. })) {
-            assert!(open < clone, "sources are opened in the caller's mount namespace");
+            rule(open < clone, "sources are opened in the caller's mount namespace")?;
         }
         let pivot =
             position(&|s| matches!(s, Step::PivotRoot | Step::MoveRoot | Step::Chroot)).unwrap_or(clone);
         let mounted = last(&|s| matches!(s, Step::Mount { .. } | Step::MoveMount { .. })).unwrap_or(0);
-        assert!(mounted <= pivot, "mounts are made before the root is entered");
+        rule(mounted <= pivot, "mounts are made before the root is entered")?;
         if let Some(mask) = position(&|s| matches!(s, Step::MaskPath { .. } | Step::ReadonlyPath { .. })) {
-            assert!(mask > pivot, "what is mounted last would uncover a mask");
+            rule(mask > pivot, "what is mounted last would uncover a mask")?;
         }
-        let close = position(&|s| matches!(s, Step::CloseFds { .. })).expect("nothing leaks into a program");
+        let close = position(&|s| matches!(s, Step::CloseFds { .. }));
+        rule(close.is_some(), "nothing leaks into a program")?;
         let ids = last(&|s| matches!(s, Step::SetIds { .. })).unwrap_or(0);
-        assert!(ids < close, "the program runs as its user");
+        rule(Some(ids) < close, "the program runs as its user")?;
         if let Some(seccomp) = position(&|s| matches!(s, Step::SetSeccomp { .. })) {
-            assert!(seccomp > ids, "a filter need not allow the set-up");
-            assert!(end - seccomp <= 2, "only the capabilities come between the filter and the program");
+            rule(seccomp > ids, "a filter need not allow the set-up")?;
+            rule(end - seccomp <= 2, "only the capabilities come between the filter and the program")?;
         }
+        Ok(())
+    }
+
+    /// What a configuration can exceed: the stage has tables of fixed sizes.
+    fn check_limits(&self) -> Result<()> {
+        let opens = |step: &Step<Text>| {
+            use Step::{OpenDevice, OpenIdmapped, OpenSource};
+            matches!(step, OpenSource { .. } | OpenIdmapped { .. } | OpenDevice { .. })
+        };
+        let mut sources = self.steps.iter().filter(|(step, _)| opens(step));
+        if let Some((_, origin)) = sources.nth(MAX_SOURCES) {
+            let text = format!("more than {MAX_SOURCES} bind mounts and devices");
+            return Err(Error::unsupported(text).at(origin.to_string()));
+        }
+        if let Some((_, origin)) = self.handed.get(MAX_FDS) {
+            let text = format!("more than {MAX_FDS} namespaces, id maps and cgroups");
+            return Err(Error::unsupported(text).at(origin.to_string()));
+        }
+        let mut tasks = self.handed.iter().filter(|(what, _)| matches!(what, Handed::CgroupTasks(_)));
+        if tasks.nth(MAX_RECEIVED).is_some() {
+            return Err(Error::unsupported(format!("more than {MAX_RECEIVED} cgroup hierarchies")));
+        }
+        Ok(())
     }
 }
 

@@ -173,7 +173,9 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         );
     }
     // Sources are paths of the caller, so they are opened in its mounts, before any of ours.
+    let before_sources = plan.steps().len();
     let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces)?;
+    process::raise_open_files(&mut plan, before_sources, process, host);
     let needs_scratch = namespaces.needs_scratch(host);
     attach_root(&mut plan, &rootfs, &propagation, needs_scratch, own_mounts);
     if needs_scratch {
@@ -219,6 +221,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     mounts.attach(&mut plan);
     devices::make(&mut plan, &linux, &mounts);
+    process::lower_open_files(&mut plan, process, host);
     if console {
         process::open_console(&mut plan, process, request)?;
         plan.push("process.terminal", Step::MountConsole);
@@ -261,7 +264,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let listener = plan.hand("", Handed::Listener);
     plan.push("", Step::AwaitStart { listener });
     process::execute(&mut plan, process, &work, filter, request.preserve_fds)?;
-    plan.check();
+    plan.check()?;
     Ok(plan)
 }
 

@@ -67,13 +67,13 @@ pub fn exec(
     process::identity(&mut plan, process, &work, filter)?;
     plan.push("", Step::Sync { point: SyncPoint::Ready });
     process::execute(&mut plan, process, &work, filter, request.preserve_fds)?;
-    plan.check();
+    plan.check()?;
     Ok(plan)
 }
 
 /// The plan that runs a hook: in the caller's namespaces, or in those of the container of `inside`,
 /// before its root is entered or after.
-pub(crate) fn hook(hook: &Hook, place: &str, inside: Option<&Spec>) -> Plan {
+pub(crate) fn hook(hook: &Hook, place: &str, inside: Option<&Spec>) -> Result<Plan> {
     let mut plan = Plan::new();
     let place = place.to_string();
     let linux = inside.and_then(|spec| spec.linux().clone()).unwrap_or_default();
@@ -99,6 +99,6 @@ pub(crate) fn hook(hook: &Hook, place: &str, inside: Option<&Spec>) -> Plan {
     }
     hook.env().iter().flatten().for_each(|entry| env.push(entry));
     plan.push(format!("{place}.path"), Step::Exec { paths: Text::path(hook.path()), args, env: Secret(env) });
-    plan.check();
-    plan
+    plan.check()?;
+    Ok(plan)
 }

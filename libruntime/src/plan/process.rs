@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Lsm};
 use crate::seccomp::Filter;
 use oci_spec::runtime::{IOPriorityClass, Linux, LinuxSchedulerPolicy, MemoryPolicyFlagType, Process};
-use oci_spec::runtime::{LinuxPersonalityDomain, LinuxSchedulerFlag, PosixRlimitType, Spec};
+use oci_spec::runtime::{LinuxPersonalityDomain, LinuxSchedulerFlag, PosixRlimit, PosixRlimitType, Spec};
 use onggi_stage::{Secret, Step};
 
 /// Where a process will run.
@@ -108,6 +108,40 @@ pub(super) fn raise_rlimits(plan: &mut Plan, process: &Process, host: &Host) {
             let step = Step::SetRlimit { resource, soft, hard: limit.hard() };
             plan.push(format!("process.rlimits[{at}]"), step);
         }
+    }
+}
+
+/// How many descriptors the stage has open beside its sources, at most.
+const OTHER_FILES: u64 = onggi_stage::MAX_FDS as u64 + 64;
+
+/// Whether more sources are open at a time than the caller's soft limit allows; then the step that raises it.
+fn more_open_files(plan: &Plan, process: &Process, host: &Host) -> Option<Step<Text>> {
+    let resource = libc::RLIMIT_NOFILE as u32;
+    let (soft, hard) = host.rlimit(resource)?;
+    let wanted = open_files_of(process).map_or(hard, |limit| limit.hard().max(hard));
+    let needed = plan.sources as u64 + OTHER_FILES;
+    (needed > soft && soft < wanted).then_some(Step::SetRlimit { resource, soft: wanted, hard: wanted })
+}
+
+fn open_files_of(process: &Process) -> Option<&PosixRlimit> {
+    process.rlimits().iter().flatten().find(|limit| limit.typ() == PosixRlimitType::RlimitNofile)
+}
+
+/// `at` is where the sources begin.
+pub(super) fn raise_open_files(plan: &mut Plan, at: usize, process: &Process, host: &Host) {
+    if let Some(step) = more_open_files(plan, process, host) {
+        plan.steps.insert(at, (step, "mounts".into()));
+    }
+}
+
+/// The program gets the caller's limit again, unless it has one of its own.
+pub(super) fn lower_open_files(plan: &mut Plan, process: &Process, host: &Host) {
+    let resource = libc::RLIMIT_NOFILE as u32;
+    if let Some((soft, hard)) = host.rlimit(resource)
+        && open_files_of(process).is_none()
+        && more_open_files(plan, process, host).is_some()
+    {
+        plan.push("mounts", Step::SetRlimit { resource, soft, hard });
     }
 }
 

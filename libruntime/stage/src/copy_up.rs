@@ -5,8 +5,15 @@ use crate::kernel::*;
 use crate::paths;
 use linux_raw_sys::general as k;
 
-/// Deeper trees than this are no content that belongs into a tmpfs.
-const DEEPEST: u32 = 64;
+/// Deeper trees than this are no content that belongs into a tmpfs. Each level keeps two descriptors open.
+const DEEPEST: usize = 64;
+
+/// A directory that is being copied.
+#[derive(Clone, Copy)]
+struct Level {
+    from: i32,
+    to: i32,
+}
 
 pub fn copy_up(root: i32, target: &[u8], mount: i32) -> Done {
     let flags = k::O_RDONLY | k::O_DIRECTORY | k::O_CLOEXEC;
@@ -15,47 +22,78 @@ pub fn copy_up(root: i32, target: &[u8], mount: i32) -> Done {
         other => other?,
     };
     let to = openat(mount, b".\0", k::O_RDONLY | k::O_DIRECTORY)?;
-    let found = statx(from)?;
-    copy_owner(to, b".\0", &found)?;
-    copy_mode(to, b".\0", &found)?;
-    let copied = copy_directory(from, to, 0);
-    close(from);
-    close(to);
-    copied
+    copy_tree(Level { from, to })
 }
 
-fn copy_directory(from: i32, to: i32, depth: u32) -> Done {
-    if depth == DEEPEST {
-        return Err(Failed { call: Sysno::getdents64, errno: ELOOP });
+/// Goes down into a directory as soon as it is read, and on in the parent after that: with a list of levels in
+/// place of recursion, because the caller's limit on the stack may be small.
+fn copy_tree(top: Level) -> Done {
+    let mut levels = [top; DEEPEST];
+    let mut depth = 0;
+    loop {
+        let level = *levels.get(depth).ok_or(Failed { call: Sysno::getdents64, errno: ELOOP })?;
+        if let Some(inner) = copy_entries(level)? {
+            depth += 1;
+            *levels.get_mut(depth).ok_or(Failed { call: Sysno::getdents64, errno: ELOOP })? = inner;
+            continue;
+        }
+        // Last, because a mode without write permission would keep the entries out.
+        let found = statx(level.from)?;
+        copy_owner(level.to, b".\0", &found)?;
+        copy_mode(level.to, b".\0", &found)?;
+        close(level.from);
+        close(level.to);
+        if depth == 0 {
+            return Ok(());
+        }
+        depth -= 1;
     }
+}
+
+/// Copies entries up to the next directory, which is made and opened. Reading goes on behind it then.
+fn copy_entries(level: Level) -> Done<Option<Level>> {
     let mut entries = [0u64; 256];
     loop {
         let (address, size) = (entries.as_mut_ptr() as usize, size_of_val(&entries));
-        let length = call(Sysno::getdents64, [from as usize, address, size])?;
+        let length = call(Sysno::getdents64, [level.from as usize, address, size])?;
         if length == 0 {
-            return Ok(());
+            return Ok(None);
         }
         // SAFETY: the buffer is this long, and any byte is a u8.
         let mut rest = unsafe { core::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), length) };
-        while let Some((name, after)) = next_entry(rest) {
-            if !matches!(name, b".\0" | b"..\0") {
-                copy_entry(from, to, name, depth)?;
-            }
+        while let Some((entry, after)) = next_entry(rest) {
             rest = after;
+            if matches!(entry.name, b".\0" | b"..\0") {
+                continue;
+            }
+            if let Some(inner) = copy_entry(level, entry.name)? {
+                const SET: usize = 0;
+                call(Sysno::lseek, [level.from as usize, entry.next as usize, SET])?;
+                return Ok(Some(inner));
+            }
         }
     }
 }
 
-/// struct linux_dirent64: two u64, the record's length, a type, and the name.
-fn next_entry(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+struct Entry<'a> {
+    name: &'a [u8],
+    /// Where the directory is read on behind this entry.
+    next: u64,
+}
+
+/// struct linux_dirent64: inode and offset, two u64, the record's length, a type, and the name.
+fn next_entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
+    let next = u64::from_ne_bytes(*bytes.get(8..)?.first_chunk::<8>()?);
     let length = u16::from_ne_bytes(*bytes.get(16..)?.first_chunk::<2>()?);
     let (record, rest) = bytes.split_at_checked(length.into())?;
     let name = record.get(19..)?;
     let end = name.iter().position(|byte| *byte == 0)?;
-    Some((name.get(..=end)?, rest))
+    Some((Entry { name: name.get(..=end)?, next }, rest))
 }
 
-fn copy_entry(from: i32, to: i32, name: &[u8], depth: u32) -> Done {
+/// A directory is made and opened, not copied.
+fn copy_entry(level: Level, name: &[u8]) -> Done<Option<Level>> {
+    let Level { from, to } = level;
     let node = openat(from, name, k::O_PATH | k::O_NOFOLLOW)?;
     let found = statx(node)?;
     close(node);
@@ -64,27 +102,29 @@ fn copy_entry(from: i32, to: i32, name: &[u8], depth: u32) -> Done {
         k::S_IFDIR => {
             mkdirat(to, name, 0o700)?;
             let flags = k::O_RDONLY | k::O_DIRECTORY | k::O_NOFOLLOW;
-            let (inner_from, inner_to) = (openat(from, name, flags)?, openat(to, name, flags)?);
-            let copied = copy_directory(inner_from, inner_to, depth + 1);
-            close(inner_from);
-            close(inner_to);
-            copied?;
+            return Ok(Some(Level { from: openat(from, name, flags)?, to: openat(to, name, flags)? }));
         }
         k::S_IFLNK => {
             let mut content = [0u8; 4096];
             readlinkat(from, name, &mut content)?;
             symlinkat(&content, to, name)?;
-            return copy_owner(to, name, &found);
+            return copy_owner(to, name, &found).map(|()| None);
         }
         k::S_IFREG => copy_file(from, to, name)?,
         _ => mknodat(to, name, mode, found.stx_rdev_major, found.stx_rdev_minor)?,
     }
     copy_owner(to, name, &found)?;
-    copy_mode(to, name, &found)
+    copy_mode(to, name, &found)?;
+    Ok(None)
 }
 
+/// How much there can be is for the new filesystem to say: it fails with ENOSPC.
 fn copy_file(from: i32, to: i32, name: &[u8]) -> Done {
-    let source = openat(from, name, k::O_RDONLY | k::O_NOFOLLOW)?;
+    // Not blocked by a fifo that has taken the file's place, and not copied from either.
+    let source = openat(from, name, k::O_RDONLY | k::O_NOFOLLOW | k::O_NONBLOCK | k::O_NOCTTY)?;
+    if !is_regular(source) {
+        return Err(Failed { call: Sysno::openat, errno: ESTALE });
+    }
     let flags = k::O_WRONLY | k::O_CREAT | k::O_EXCL | k::O_CLOEXEC;
     let copy = openat2(to, name, flags, 0o600, k::RESOLVE_BENEATH)?;
     const MOST: usize = 0x7fff_f000;

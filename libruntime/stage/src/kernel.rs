@@ -26,6 +26,7 @@ pub const ELOOP: i32 = 40;
 pub const E2BIG: i32 = 7;
 pub const EPROTO: i32 = 71;
 pub const ENAMETOOLONG: i32 = 36;
+pub const ESTALE: i32 = 116;
 
 pub const AT_FDCWD: i32 = k::AT_FDCWD;
 
@@ -52,10 +53,12 @@ pub fn path(text: &[u8]) -> Done<usize> {
     }
 }
 
+/// A filter of the container may refuse exit_group(2), and exit(2) with it; no filter refuses the instruction
+/// that traps, and the kernel ends the process if its signal is blocked or ignored (signal(7)).
 pub fn exit(code: i32) -> ! {
-    loop {
-        let _ = call(Sysno::exit_group, [code as usize]);
-    }
+    let _ = call(Sysno::exit_group, [code as usize]);
+    let _ = call(Sysno::exit, [code as usize]);
+    crate::bare::trap()
 }
 
 pub fn close(fd: i32) {
@@ -104,6 +107,10 @@ pub fn statx(fd: i32) -> Done<k::statx> {
 
 pub fn is_directory(fd: i32) -> Done<bool> {
     Ok(u32::from(statx(fd)?.stx_mode) & k::S_IFMT == k::S_IFDIR)
+}
+
+pub fn is_regular(fd: i32) -> bool {
+    statx(fd).is_ok_and(|found| u32::from(found.stx_mode) & k::S_IFMT == k::S_IFREG)
 }
 
 /// The magic number of the filesystem that `fd` is on.

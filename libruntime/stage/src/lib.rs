@@ -24,7 +24,7 @@ pub struct Fd(pub u16);
 pub struct Source(pub u16);
 
 /// How many [`Source`]s a plan may have.
-pub const MAX_SOURCES: usize = 4096;
+pub const MAX_SOURCES: usize = 1 << 16;
 /// How many file descriptors a plan may hand over.
 pub const MAX_FDS: usize = 256;
 

@@ -57,19 +57,27 @@ pub fn chdir(root: i32, path: &[u8], make: bool) -> Done {
     Ok(())
 }
 
+/// How much of `etc/passwd` is read, in bytes: some 20,000 users. The file is the image's, and the container
+/// can make it endless.
+const MOST_OF_PASSWD: usize = 1 << 20;
+
 /// The sixth field of the line of `etc/passwd` whose third is `uid`; `/` where there is none.
 pub fn find_home(state: &mut State, uid: u32) -> Done {
     let mut found = Line { field: 0, number: Some(0), home: [0; HOME], length: 0 };
     let mut home: &[u8] = b"/";
-    let flags = k::O_RDONLY | k::O_CLOEXEC | k::O_NONBLOCK;
-    if let Ok(passwd) = openat2(state.root, b"etc/passwd\0", flags, 0, paths::IN_ROOT) {
+    if let Some(passwd) = open_regular(state.root, b"etc/passwd\0") {
         let mut chunk = [0u8; 4096];
+        let mut rest = MOST_OF_PASSWD;
         'read: while let Ok(length @ 1..) = read(passwd, &mut chunk) {
             for byte in chunk.iter().take(length) {
                 if found.take(*byte, uid) {
                     home = found.home.get(..found.length).unwrap_or(home);
                     break 'read;
                 }
+            }
+            rest = rest.saturating_sub(length);
+            if rest == 0 {
+                break;
             }
         }
         close(passwd);
@@ -81,6 +89,25 @@ pub fn find_home(state: &mut State, uid: u32) -> Done {
         state.home_length += 1;
     }
     Ok(())
+}
+
+/// A file below the root for reading, if it is a regular one. Its kind is asked before it is opened, because
+/// the opening of a device can have an effect, and again after, because the container can exchange the file.
+fn open_regular(root: i32, path: &[u8]) -> Option<i32> {
+    let node = openat2(root, path, k::O_PATH | k::O_CLOEXEC, 0, paths::IN_ROOT).ok()?;
+    let regular = is_regular(node);
+    close(node);
+    if !regular {
+        return None;
+    }
+    // A fifo that has taken the file's place neither blocks the opening nor a read.
+    let flags = k::O_RDONLY | k::O_CLOEXEC | k::O_NONBLOCK | k::O_NOCTTY;
+    let file = openat2(root, path, flags, 0, paths::IN_ROOT).ok()?;
+    if !is_regular(file) {
+        close(file);
+        return None;
+    }
+    Some(file)
 }
 
 const HOME: usize = 512;

@@ -6,7 +6,7 @@ use onggi_stage::{Fd, MAX_FDS, MAX_SOURCES, REPORT_SIZE, Report, Source};
 pub struct State {
     /// The descriptors handed over, as [`Fd`] counts them. All begins as zeros, which cost no file space.
     handed: [i32; MAX_FDS],
-    /// Mounts opened and not yet attached; 0 where there is none.
+    /// Mounts opened and not yet attached; 0 where there is none. Only pages that are written take memory.
     sources: [i32; MAX_SOURCES],
     /// Where failures and sync points are reported: the library, and from `start` on whoever started.
     pub channel: i32,

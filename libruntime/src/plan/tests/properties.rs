@@ -120,10 +120,11 @@ fn decided(config: &Value) -> Result<String, String> {
         hooks.and_then(|all| all.poststart().as_ref()),
         hooks.and_then(|all| all.poststop().as_ref()),
     ];
-    let inside = inside.into_iter().flatten().flatten().map(|hook| exec::hook(hook, "h", Some(&spec)));
+    let inside =
+        inside.into_iter().flatten().flatten().map(|hook| exec::hook(hook, "h", Some(&spec)).unwrap());
     let mut text = format!("{warnings:?} {:?}", filter.map(|filter| filter.notify));
     for plan in [plan, join].into_iter().chain(inside) {
-        text += &format!("{:?} {:?} {:?}", plan.encode(&[]), plan.handed, plan.warnings);
+        text += &format!("{:?} {:?} {:?}", plan.encode(&[]).unwrap(), plan.handed, plan.warnings);
         text += &format!("{:?} {:?}", plan.id_maps, plan.new_user_namespace);
     }
     Ok(text)
