@@ -2,6 +2,7 @@
 //! host, and in those of containers; a namespace that plays the outside world; servers and clients.
 //! Judges nothing but that a command of its own succeeds.
 
+use crate::bundle::Config;
 use crate::case::{Outcome, fail, skip};
 use crate::process::{self, Output, Started};
 use crate::test::{Container, Test};
@@ -24,6 +25,13 @@ pub fn needs(t: &Test, programs: &[&str]) -> Outcome {
         }
     }
     host(t, "ip link set lo up").map(drop)
+}
+
+/// A container whose annotations may ask for networks.
+pub fn by_annotation(t: &Test, config: &Config) -> Outcome<Container> {
+    let mut container = t.container(config)?;
+    container.runtime.flags = &["--network-annotations"];
+    Ok(container)
 }
 
 /// A command on "the host"; it has to succeed.

@@ -216,8 +216,13 @@ fn judged(case: &Case, host: Host, name: &str, program: PathBuf, dir: &Path, scr
     for file in ["canary/file", "canary/ptmx", "canary/dir/file"] {
         fs::write(dir.join(file), "untouched")?;
     }
-    let runtime =
-        Runtime { program, name: name.to_owned(), state: dir.join("state"), dir: dir.to_path_buf() };
+    let runtime = Runtime {
+        program,
+        name: name.to_owned(),
+        state: dir.join("state"),
+        dir: dir.to_path_buf(),
+        flags: &[],
+    };
     let last = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let cgroup = format!("{}/{last}", cgroup_parent(&host, scratch));
     let test = Test::new(host, runtime, scratch.join("base"), cgroup);

@@ -22,13 +22,15 @@ pub struct Runtime {
     pub state: PathBuf,
     /// The case's directory, where the outputs of calls are kept.
     pub dir: PathBuf,
+    /// Flags before the verb.
+    pub flags: &'static [&'static str],
 }
 
 impl Runtime {
     /// A call with `--root`; add the arguments and give it to [`process::run`].
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--root").arg(&self.state).current_dir(&self.dir);
+        command.arg("--root").arg(&self.state).args(self.flags).current_dir(&self.dir);
         command
     }
 

@@ -12,7 +12,7 @@ use crate::plan::Plan;
 use crate::plan::create::{CgroupDriver, Request};
 use crate::seccomp::{self, Filter};
 use crate::state::{Directory, ProcessId, State};
-use crate::{hooks, netdevices, plan, readiness, resctrl};
+use crate::{hooks, netdevices, parent, plan, readiness, resctrl};
 use nix::mount::MntFlags;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
@@ -35,7 +35,7 @@ pub struct Create<'a> {
     pub console_socket: Option<BorrowedFd<'a>>,
     /// The container's standard input, output and error, unless it has a terminal.
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Descriptors 3 to 2 + n stay open in the container.
+    /// Descriptors 3 to 2 + n stay open in the container; each of them must be open.
     pub preserve_fds: u32,
     /// Move the root over `/` where pivot_root(2) cannot be used (on an initial RAM filesystem).
     pub no_pivot: bool,
@@ -43,6 +43,9 @@ pub struct Create<'a> {
     pub no_new_keyring: bool,
     /// Networks to connect it to, beside those of its annotations.
     pub networks: Vec<Network>,
+    /// Annotations `org.onggi.network.*` ask for networks too. Engines copy annotations from images and pods,
+    /// whose authors could then have bridges, ports and routes of the host: by default there is only a warning.
+    pub network_annotations: bool,
     /// The socket of a supervisor that is to hear when the container's program is ready (sd_notify(3));
     /// see [`Container::readiness`].
     pub notify_socket: Option<&'a Path>,
@@ -66,6 +69,7 @@ impl<'a> Create<'a> {
             notify_socket: None,
             cgroup_driver: CgroupDriver::default(),
             networks: Vec::new(),
+            network_annotations: false,
         }
     }
 
@@ -80,6 +84,7 @@ impl<'a> Create<'a> {
             notify_socket: self.notify_socket.map(Path::to_path_buf),
             cgroup_driver: self.cgroup_driver,
             network_requested: !self.networks.is_empty(),
+            network_annotations: self.network_annotations,
             directory: std::path::absolute(self.store).unwrap_or(self.store.into()).join(self.id),
             network_files: Vec::new(),
         }
@@ -135,7 +140,10 @@ pub(crate) fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) 
         CgroupDriver::None => Cgroup::none(),
     };
     let mut host = Host::probe(&spec, &layout, &cgroup)?;
-    let networks = network::wanted(&spec, typed)?;
+    let networks = network::wanted(&spec, typed, request.network_annotations)?;
+    if !request.network_annotations {
+        warnings.extend(network::ignored(&spec));
+    }
     if request.network_files.is_empty() {
         request.network_files = network::files(&spec, &networks, &request.directory)?;
     }
@@ -195,6 +203,7 @@ impl Drop for Made {
 /// # Errors
 /// One that names the place in `config.json`, the call and its errno; nothing is left behind.
 pub fn create(options: &Create) -> Result<Container> {
+    parent::check_preserved(options.preserve_fds)?;
     let prepared = prepare(options)?;
     let state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
     let directory = Directory::create(options.store, &state, &prepared.spec)?;

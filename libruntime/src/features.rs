@@ -16,8 +16,9 @@ pub fn features() -> Value {
         "mountOptions": plan::known_mount_options(),
         "linux": linux(),
         "annotations": { "io.onggi.version": env!("CARGO_PKG_VERSION") },
-        // No annotation changes what onggi does.
-        "potentiallyUnsafeConfigAnnotations": [],
+        // A trailing dot stands for all that begin so (features.md).
+        "potentiallyUnsafeConfigAnnotations":
+            ["org.onggi.network.", "org.systemd.property.", "run.oci.keep_original_groups"],
     })
 }
 

@@ -55,6 +55,9 @@ pub struct Host {
     /// exist yet, or only systemd may do it.
     pub attach_first: bool,
     pub owned_by_joined_user: Vec<Ns>,
+    /// Those given by path that are the caller's own, or those of the host's init: what a sysctl or a name
+    /// changes in there, it changes for the host.
+    pub joined_of_host: Vec<Ns>,
     /// The caller's soft and hard limits, by resource; none where no limit is asked for.
     pub rlimits: Vec<(u64, u64)>,
 }
@@ -89,6 +92,7 @@ impl Host {
             host.probe_selinux();
         }
         host.probe_owners(spec);
+        host.probe_joined(spec);
         if process.is_some_and(|process| process.rlimits().is_some()) || has_many_sources(spec) {
             host.probe_rlimits()?;
         }
@@ -137,6 +141,32 @@ impl Host {
             .filter(|(kind, path)| *kind != Ns::User && same(path) == Some(true))
             .map(|(kind, _)| kind)
             .collect();
+    }
+
+    /// A namespace is compared by its file (namespaces(7)): its path says nothing, a bind mount has any.
+    fn probe_joined(&mut self, spec: &Spec) {
+        use std::os::unix::fs::MetadataExt;
+        let linux = spec.linux().as_ref();
+        let sets_sysctls = linux.is_some_and(|linux| linux.sysctl().iter().flatten().next().is_some());
+        if !sets_sysctls && spec.hostname().is_none() && spec.domainname().is_none() {
+            return;
+        }
+        let file = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        for namespace in linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default() {
+            let name = match namespace.typ() {
+                Ns::Ipc => "ipc",
+                Ns::Network => "net",
+                Ns::Uts => "uts",
+                _ => continue,
+            };
+            let Some(joined) = namespace.path().as_deref().and_then(file) else { continue };
+            // Without root nobody may look at the init's, and nobody may change it either.
+            let own = ["thread-self", "1"]
+                .map(|process| file(&Path::new("/proc").join(process).join("ns").join(name)));
+            if own.contains(&Some(joined)) {
+                self.joined_of_host.push(namespace.typ());
+            }
+        }
     }
 
     /// Without root, a user namespace comes before everything that needs privileges.

@@ -8,7 +8,7 @@ use crate::parent::{Child, Event, Given, Launch, Stage};
 use crate::plan::Plan;
 use crate::plan::create::Request;
 use crate::seccomp;
-use crate::{notify, plan, sys};
+use crate::{notify, parent, plan, sys};
 use nix::errno::Errno;
 use oci_spec::runtime::{Process, Spec};
 use onggi_stage::SyncPoint;
@@ -20,7 +20,7 @@ pub struct Exec<'a> {
     /// A connected unix stream socket that gets the terminal's master (`terminal`).
     pub console_socket: Option<BorrowedFd<'a>>,
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Descriptors 3 to 2 + n stay open in the process.
+    /// Descriptors 3 to 2 + n stay open in the process; each of them must be open.
     pub preserve_fds: u32,
     /// Below the container's cgroup; of one controller, or of all.
     pub cgroup: Vec<(Option<String>, std::path::PathBuf)>,
@@ -84,6 +84,7 @@ impl Container {
     /// # Errors
     /// Also what the program's execution fails with.
     pub fn exec(&self, options: &Exec) -> Result<Executed> {
+        parent::check_preserved(options.preserve_fds)?;
         match self.status() {
             Status::Running | Status::Created => {}
             Status::Paused if options.ignore_paused => {}

@@ -44,11 +44,17 @@ mod state;
 mod sys;
 mod userns;
 
+/// The first of `count` descriptors from 3 on that is not open.
+#[doc(hidden)] // the command asks before it opens anything
+pub fn first_closed_descriptor(count: u32) -> Option<u32> {
+    sys::first_closed(count)
+}
+
 #[doc(hidden)] // for the command's default directory
 pub use cgroup::has_host_root;
 pub use cgroup::{Oom, OomEvents, Stats};
 pub use check::{Check, Level, Report, check};
-pub use config::{Config, check_id, parse_process, parse_resources};
+pub use config::{Config, MAX_CONFIG_SIZE, check_id, parse_process, parse_resources};
 pub use console::{receive_terminal, set_terminal_size, terminal_size};
 pub use container::{Container, Exit, Status};
 pub use create::{Create, Explanation, create, explain};

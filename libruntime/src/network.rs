@@ -46,8 +46,8 @@ mod tests;
 
 pub use names::Dns;
 pub(crate) use names::files;
-pub(crate) use request::wanted;
 pub use request::{Address, Network, Protocol, Publish, Route};
+pub(crate) use request::{ignored, wanted};
 pub use subnet::Subnet;
 
 use crate::error::{Error, ErrorKind, Result};

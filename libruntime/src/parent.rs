@@ -238,6 +238,20 @@ pub(crate) fn step_error(plan: &Plan, step: u32, call: u32, errno: i32) -> Error
     crate::hints::render(step, origin, call, Errno::from_raw(errno))
 }
 
+/// Asked before anything of ours is opened: a number that is free would be given to a descriptor of ours, and
+/// handed over with what it opens.
+pub(crate) fn check_preserved(count: u32) -> Result<()> {
+    match sys::first_closed(count) {
+        None => Ok(()),
+        Some(fd) => {
+            let last = u64::from(count) + 2;
+            let text =
+                format!("preserve_fds {count} means the descriptors 3 to {last}, but {fd} is not open");
+            Err(Error::new(ErrorKind::InvalidConfig, text))
+        }
+    }
+}
+
 fn spawn_failed(errno: Errno) -> Error {
     let error = Error::os("execveat onggi-stage", errno);
     match errno {

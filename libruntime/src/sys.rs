@@ -28,6 +28,15 @@ fn owned(result: libc::c_long) -> Result<OwnedFd> {
     check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// The first of `count` descriptors from 3 on that is not open (fcntl(2)).
+pub fn first_closed(count: u32) -> Option<u32> {
+    let is_open = |fd: &u32| {
+        // SAFETY: fcntl with an integer argument; a number that is no descriptor is EBADF.
+        i32::try_from(*fd).is_ok_and(|fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0)
+    };
+    (3..count.saturating_add(3)).find(|fd| !is_open(fd))
+}
+
 /// memfd_create(2) with `content`, sealed against every change.
 pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<OwnedFd> {
     let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;

@@ -54,6 +54,10 @@ const GLOBAL: &[Flag] = &[
     Flag::switch("debug", "say more in the log, and warnings on standard error"),
     Flag::switch("systemd-cgroup", "have systemd make the cgroups; cgroupsPath is slice:prefix:name"),
     Flag::value("cgroup-manager", "WHO", "cgroupfs, systemd or disabled, as with crun"),
+    Flag::switch(
+        "network-annotations",
+        "annotations org.onggi.network.* of config.json count; whoever writes them can change the host's network",
+    ),
     Flag::value("rootless", "WHEN", "true, false or auto; accepted for runc's sake, it is found out anyway"),
     Flag::switch("version", "print the version").short("v"),
 ];

@@ -13,12 +13,14 @@ pub struct Global<'a> {
     /// It was named, so it ought to exist.
     pub root_is_given: bool,
     pub cgroup_driver: CgroupDriver,
-    pub inherited: Inherited,
+    /// Annotations may ask for networks.
+    pub network_annotations: bool,
+    inherited: Result<Inherited, Failure>,
     log: &'a Log,
 }
 
 impl<'a> Global<'a> {
-    pub fn new(flags: &Parsed, log: &'a Log, inherited: Inherited) -> Result<Self, Failure> {
+    pub fn new(flags: &Parsed, log: &'a Log, inherited: Result<Inherited, Failure>) -> Result<Self, Failure> {
         if let Some(value) = flags.get("rootless").filter(|value| !["true", "false", "auto"].contains(value))
         {
             return Err(Failure::usage(format!("--rootless is true, false or auto, not {value:?}")));
@@ -32,7 +34,13 @@ impl<'a> Global<'a> {
             return Err(Failure::usage("--root must not be /"));
         }
         let cgroup_driver = cgroup_driver(flags)?;
-        Ok(Self { root, root_is_given: given.is_some(), cgroup_driver, inherited, log })
+        let network_annotations = flags.is_set("network-annotations");
+        Ok(Self { root, root_is_given: given.is_some(), cgroup_driver, network_annotations, inherited, log })
+    }
+
+    /// An error only for the verbs that hand descriptors over.
+    pub fn inherited(&self) -> Result<Inherited, Failure> {
+        self.inherited.clone()
     }
 
     pub fn load(&self, args: &Parsed) -> Result<Container, Failure> {

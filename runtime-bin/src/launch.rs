@@ -1,8 +1,9 @@
 //! What the verbs that start something share: descriptors that are handed on, console sockets,
 //! pid files.
 
-use crate::cli::{Flag, Parsed};
+use crate::cli::{Flag, Line, Parsed};
 use crate::failure::Failure;
+use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::fs::{self, OpenOptions};
 use std::io::{IoSlice, Write};
@@ -20,42 +21,54 @@ pub const PRESERVE_FDS: Flag =
     Flag::value("preserve-fds", "N", "keep N more descriptors open: 3 to N+2, behind those of $LISTEN_FDS");
 pub const DETACH: Flag = Flag::switch("detach", "do not wait for the process").short("d");
 
-/// The caller's descriptors above standard error that the process is to have.
+/// The caller's descriptors above standard error that the process is to have, from 3 on.
+#[derive(Clone, Copy)]
 pub struct Inherited {
     /// Those of socket activation (sd_listen_fds(3)), which come first.
     pub listen_fds: u32,
-    pub preserve_fds: Result<u32, Failure>,
+    pub preserve_fds: u32,
 }
 
 impl Inherited {
-    pub fn of(args: &Parsed) -> Self {
-        let listen_fds = listen_fds();
-        Self { listen_fds, preserve_fds: preserve_fds(args) }
+    /// Every one of them has to be open now, before anything of ours is: the number of one that is not would be
+    /// given to a descriptor of ours, and the process would get that.
+    pub fn of(line: &Line) -> Result<Self, Failure> {
+        // A process that joins a container is not activated, as with runc.
+        let listen_fds = if line.verb.name == "exec" { 0 } else { listen_fds()? };
+        check_open("LISTEN_FDS", 3, listen_fds, listen_fds)?;
+        let preserve_fds = line.args.number("preserve-fds")?.unwrap_or(0);
+        let all = listen_fds.saturating_add(preserve_fds);
+        check_open("--preserve-fds", 3 + u64::from(listen_fds), preserve_fds, all)?;
+        Ok(Self { listen_fds, preserve_fds })
+    }
+
+    pub fn count(self) -> u32 {
+        self.listen_fds + self.preserve_fds
     }
 }
 
 /// Activation is meant for us only if it names our pid.
-fn listen_fds() -> u32 {
-    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
-    match number("LISTEN_PID") {
-        Some(pid) if pid == std::process::id() => number("LISTEN_FDS").unwrap_or(0),
-        _ => 0,
+fn listen_fds() -> Result<u32, Failure> {
+    let pid = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse::<u32>().ok());
+    let Ok(count) = std::env::var("LISTEN_FDS") else { return Ok(0) };
+    match pid {
+        Some(pid) if pid == std::process::id() => {
+            count.parse().map_err(|_| Failure::usage(format!("LISTEN_FDS is a number, not {count:?}")))
+        }
+        _ => Ok(0),
     }
 }
 
-fn preserve_fds(args: &Parsed) -> Result<u32, Failure> {
-    let count: u32 = args.number("preserve-fds")?.unwrap_or(0);
-    let first = 3 + listen_fds();
-    let end = first.checked_add(count).filter(|end| *end <= 1 << 20);
-    let end = end.ok_or_else(|| Failure::usage(format!("--preserve-fds {count} is too large")))?;
-    match (first..end).find(|fd| fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err()) {
+/// `all` are those from 3 on, `count` those of them that `name` asks for, which begin at `first`.
+fn check_open(name: &str, first: u64, count: u32, all: u32) -> Result<(), Failure> {
+    match libruntime::first_closed_descriptor(all) {
         Some(fd) => {
-            let range = format!("{first} to {}", end - 1);
-            Err(Failure::usage(format!(
-                "--preserve-fds {count} means descriptors {range}, but {fd} is not open"
-            )))
+            let last = first + u64::from(count) - 1;
+            let text =
+                format!("{name} {count} means the descriptors {first} to {last}, but {fd} is not open");
+            Err(Failure::usage(text))
         }
-        None => Ok(count),
+        None => Ok(()),
     }
 }
 
@@ -93,23 +106,31 @@ pub fn send_pidfd(socket: Option<&UnixStream>, pidfd: BorrowedFd) -> Result<(), 
 }
 
 /// Writes the pid file, if one is wanted. It appears whole: engines wait for it and read it at once.
+/// A link is replaced, as runc does, unless it leads to something that is no regular file.
 pub fn write_pid_file(args: &Parsed, pid: i32) -> Result<(), Failure> {
     let Some(path) = args.get(PID_FILE.name).filter(|path| !path.is_empty()) else { return Ok(()) };
     let failed = |error| Failure::os(format_args!("write {path}"), error);
     let path_of = Path::new(path);
     let name =
         path_of.file_name().ok_or_else(|| Failure::usage(format!("--pid-file {path:?} names no file")))?;
+    if fs::metadata(path_of).is_ok_and(|found| !found.is_file()) {
+        return write_into(path_of, pid).map_err(failed);
+    }
     let aside = path_of.with_file_name(format!(".{}", name.to_string_lossy()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(&aside)
-        .map_err(failed)?;
+    // One that is there is left from a crash, or a trap: O_EXCL follows no link.
+    let _ = fs::remove_file(&aside);
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o644).open(&aside).map_err(failed)?;
     let written = file.write_all(pid.to_string().as_bytes()).and_then(|()| fs::rename(&aside, path_of));
     written.map_err(|error| {
         let _ = fs::remove_file(&aside);
         failed(error)
     })
+}
+
+/// Into a device or a fifo: a rename would take its place. Does not wait for a reader.
+fn write_into(path: &Path, pid: i32) -> std::io::Result<()> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let mut file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+    file.write_all(pid.to_string().as_bytes())
 }

@@ -10,6 +10,7 @@ mod commands;
 mod failure;
 mod foreground;
 mod global;
+mod input;
 mod launch;
 mod log;
 mod networks;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         }
     };
     // Asked before any descriptor of ours can take a number.
-    let inherited = launch::Inherited::of(&line.args);
+    let inherited = launch::Inherited::of(&line);
     let log = match Log::open(&line.global) {
         Ok(log) => log,
         Err(failure) => return end(&Log::default(), Err(failure)),

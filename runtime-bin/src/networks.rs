@@ -40,8 +40,9 @@ A --network is KEY=VALUE pairs with commas between them:
    dns=ADDRESS|host, search=   lines of /etc/resolv.conf (repeatable)
    publish=8080:80             like --publish (repeatable; so is route)
    ingress=, egress=100mbit    like --bandwidth
---publish and --bandwidth belong to the --network before them, or to the first one. An annotation
-org.onggi.network.NAME of config.json asks for an interface NAME with the same words.";
+--publish and --bandwidth belong to the --network before them, or to the first one. With the global
+flag --network-annotations, an annotation org.onggi.network.NAME of config.json asks for an interface
+NAME with the same words.";
 
 /// The networks of the command line, in order.
 pub fn of(args: &Parsed) -> Result<Vec<Network>, Failure> {

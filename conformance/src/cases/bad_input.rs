@@ -59,6 +59,8 @@ pub const CASES: &[Case] = &[
     case!(a_hundred_thousand_mounts_after_a_bad_one, [], 60),
     case!(two_hundred_megabytes_of_config_end_in_bounded_time, [], 90),
     case!(bundle_that_cannot_be_read),
+    case!(files_without_end_are_refused, [], 90),
+    case!(files_that_are_nested_too_deeply_are_refused),
 ];
 
 /// Both verbs that read a configuration must refuse it, with one clear message, and keep no container.
@@ -422,6 +424,40 @@ fn two_hundred_megabytes_of_config_end_in_bounded_time(t: &Test) -> Outcome {
     let output = started.finish(std::time::Duration::from_secs(60))?;
     let _ = c.delete_force()?;
     if output.code != 0 { clear(output) } else { Ok(()) }
+}
+
+/// A call that names an input: with a limit on memory, so that a runtime that reads on does not harm others.
+fn with_input(t: &Test, c: &Container, words: &[&str], file: &str) -> Outcome<Output> {
+    let script = "ulimit -v 4000000; exec \"$RT\" --root \"$ST\" \"$@\"";
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", script, "sh"]).args(words.iter().map(|word| word.replace("FILE", file)));
+    command.arg(&c.id).env("RT", &t.runtime.program).env("ST", &t.runtime.state).current_dir(&c.bundle);
+    crate::process::run(&mut command, &t.dir)
+}
+
+const INPUTS: &[&[&str]] =
+    &[&["exec", "--process", "FILE"], &["update", "--resources", "FILE"], &["create", "--config", "FILE"]];
+
+fn files_without_end_are_refused(t: &Test) -> Outcome {
+    let c = t.detached(&t.sleeper())?;
+    let fifo = t.dir.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    for words in INPUTS {
+        for file in ["/dev/zero", &fifo.display().to_string()] {
+            clear(with_input(t, &c, words, file)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn files_that_are_nested_too_deeply_are_refused(t: &Test) -> Outcome {
+    let c = t.detached(&t.sleeper())?;
+    let file = t.dir.join("nested");
+    fs::write(&file, "[".repeat(1 << 20))?;
+    for words in INPUTS {
+        clear(with_input(t, &c, words, &file.display().to_string())?)?;
+    }
+    Ok(())
 }
 
 fn bundle_that_cannot_be_read(t: &Test) -> Outcome {

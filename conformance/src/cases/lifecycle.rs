@@ -25,6 +25,8 @@ pub const CASES: &[Case] = &[
     case!(run_forwards_sigterm),
     case!(pid_file_holds_the_pid_of_the_container),
     case!(pid_file_that_cannot_be_written_fails_the_create),
+    case!(pid_file_that_is_no_regular_file_stays_what_it_is, [Root]),
+    case!(pid_file_that_is_a_link_leaves_its_target_alone),
     case!(an_id_in_use_is_refused),
     case!(a_container_that_does_not_exist_is_an_error_of_every_verb),
     case!(kill_without_signal_sends_term),
@@ -189,6 +191,34 @@ fn pid_file_that_cannot_be_written_fails_the_create(t: &Test) -> Outcome {
     c.create_with(&["--pid-file", &t.dir.join("missing/pid").display().to_string()])?.refused()?;
     c.call("state", &[])?.refused()?;
     Ok(())
+}
+
+/// `--pid-file /dev/null` must not leave the host without a null device: here it is one of the case's own.
+fn pid_file_that_is_no_regular_file_stays_what_it_is(t: &Test) -> Outcome {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    use std::os::unix::fs::FileTypeExt;
+    let device = t.dir.join("null");
+    mknod(&device, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 3))?;
+    let c = t.container(&t.sleeper())?;
+    let _ = c.create_with(&["--pid-file", &device.display().to_string()])?;
+    check!(fs::symlink_metadata(&device)?.file_type().is_char_device(), "the device is a file now");
+    Ok(())
+}
+
+/// The link is replaced: whoever can write the directory could else have any file of the host overwritten.
+fn pid_file_that_is_a_link_leaves_its_target_alone(t: &Test) -> Outcome {
+    let (link, aside, target) = (t.dir.join("pid"), t.dir.join(".pid"), t.dir.join("target"));
+    fs::write(&target, "untouched")?;
+    std::os::unix::fs::symlink(&target, &link)?;
+    let c = t.container(&t.sleeper())?;
+    c.create_with(&["--pid-file", &link.display().to_string()])?.ok()?;
+    same("pid file", fs::read_to_string(&link)?, c.pid()?.to_string())?;
+    same("target", fs::read_to_string(&target)?.as_str(), "untouched")?;
+    c.delete_force()?.ok()?;
+    // The name that the file has before it is whole.
+    std::os::unix::fs::symlink(&target, &aside)?;
+    let _ = c.create_with(&["--pid-file", &link.display().to_string()])?;
+    same("target", fs::read_to_string(&target)?.as_str(), "untouched")
 }
 
 fn an_id_in_use_is_refused(t: &Test) -> Outcome {

@@ -11,10 +11,27 @@ pub const CASES: &[Case] = &[
     case!(little_memory_is_enough_or_named, [Cgroup, Controller("memory")], 60),
     case!(update_changes_everything_v1, [Root, V1, Controller("memory"), Controller("cpuset")]),
     case!(update_changes_everything_v2, [Cgroup, V2, Controller("memory"), Controller("cpuset")]),
+    case!(ten_thousand_bind_mounts, [Root], 90),
     case!(events_tells_of_memory_that_ran_out, [Cgroup, Controller("memory")]),
 ];
 
 const MIB: u64 = 1 << 20;
+
+/// With the soft limit on open files that most hosts have.
+fn ten_thousand_bind_mounts(t: &Test) -> Outcome {
+    let source = t.folder("source")?;
+    let mut config = t.shell("ls /mnt | wc -l; ulimit -n");
+    for at in 0..9_900 {
+        config.bind(&source, &format!("/mnt/{at}"), &[]);
+    }
+    let c = t.container(&config)?;
+    let call = format!("ulimit -Sn 1024; exec \"$RT\" --root \"$ST\" run --bundle \"$B\" {}", c.id);
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", &call]).env("RT", &t.runtime.program).env("ST", &t.runtime.state).env("B", &c.bundle);
+    let started = process::start(&mut command, &t.dir)?;
+    let output = started.finish(std::time::Duration::from_secs(60))?.ok()?;
+    same("mounts and open files", output.stdout.trim(), "9900\n1024")
+}
 
 /// From 512 KiB upward a container starts, or its error says what it has too little of.
 fn little_memory_is_enough_or_named(t: &Test) -> Outcome {

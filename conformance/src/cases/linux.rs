@@ -4,9 +4,10 @@
 use crate::bundle::{MASKED, READONLY};
 use crate::case::Need::{Capability, Root};
 use crate::case::{Case, Outcome, case, check, same};
-use crate::test::Test;
+use crate::test::{Mounted, Test};
 use serde_json::json;
 use std::fs;
+use std::path::Path;
 
 pub const CASES: &[Case] = &[
     case!(hostname_is_set),
@@ -16,6 +17,7 @@ pub const CASES: &[Case] = &[
     case!(sysctl_with_slashes_is_set),
     case!(sysctl_of_the_host_is_refused),
     case!(sysctl_of_a_namespace_that_is_the_hosts_is_refused),
+    case!(sysctl_of_a_path_that_is_the_hosts_namespace_is_refused, [Root]),
     case!(sysctl_that_does_not_exist_is_refused),
     case!(masked_files_are_empty),
     case!(masked_directories_are_empty_and_cannot_be_written),
@@ -102,6 +104,26 @@ fn sysctl_of_a_namespace_that_is_the_hosts_is_refused(t: &Test) -> Outcome {
     let mut config = t.config();
     config.no_namespace("network").set("linux.sysctl", json!({ "net.ipv4.ip_forward": before.trim() }));
     t.run(&config)?.refused()?;
+    Ok(())
+}
+
+/// The path is there, but what it names is the host's: each value is the one that is there already.
+fn sysctl_of_a_path_that_is_the_hosts_namespace_is_refused(t: &Test) -> Outcome {
+    for (kind, file, key) in [
+        ("network", "net", "net.ipv4.ip_forward"),
+        ("ipc", "ipc", "kernel.msgmax"),
+        ("uts", "uts", "kernel.domainname"),
+    ] {
+        let before = fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/")))?;
+        let path = t.dir.join(file);
+        fs::write(&path, "")?;
+        let own = format!("/proc/self/ns/{file}");
+        let _mounted = Mounted::bind(Path::new(&own), &path)?;
+        let mut config = t.config();
+        config.no_namespace(kind).join(kind, &path.to_string_lossy()).remove("hostname");
+        config.set("linux.sysctl", json!({ key: before.trim() }));
+        t.run(&config)?.refused()?;
+    }
     Ok(())
 }
 

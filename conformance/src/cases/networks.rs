@@ -3,7 +3,7 @@
 
 use crate::case::Need::Root;
 use crate::case::{Case, Outcome, case, check, contains, fail, same};
-use crate::net::{World, address, as_before, ask, host, inside, needs, picture, server};
+use crate::net::{World, address, as_before, ask, by_annotation, host, inside, needs, picture, server};
 use crate::process;
 use crate::test::{Container, Test};
 use nix::sched::{CloneFlags, setns};
@@ -17,6 +17,7 @@ use std::time::Duration;
 pub const CASES: &[Case] = &[
     case!(no_network_is_touched_by_default, [Root]),
     case!(an_annotation_gives_a_network, [Root]),
+    case!(an_annotation_alone_changes_nothing, [Root]),
     case!(containers_on_a_bridge_talk_and_on_two_do_not, [Root], 60),
     case!(a_container_has_several_networks_of_both_families, [Root]),
     case!(containers_reach_the_outside_and_are_not_reached, [Root], 60),
@@ -52,7 +53,8 @@ fn an_annotation_gives_a_network(t: &Test) -> Outcome {
         KEY,
         json!({ "org.onggi.network.web0": "bridge=one,subnet=10.1.2.0/24,address=10.1.2.3,mtu=1400" }),
     );
-    let container = t.detached(&config)?;
+    let container = by_annotation(t, &config)?;
+    container.run_with(&["--detach"])?.ok()?;
     let network = container.state()?["networks"][0].clone();
     same("the name", network["name"].as_str(), Some("web0"))?;
     same("the bridge", network["bridge"].as_str(), Some("one"))?;
@@ -63,6 +65,29 @@ fn an_annotation_gives_a_network(t: &Test) -> Outcome {
         contains("inside", &shown, part)?;
     }
     contains("inside", &shown, network["mac"].as_str().unwrap_or("no mac"))?;
+    container.delete_force()?.ok()?;
+    as_before(t, &before)
+}
+
+/// Podman copies the labels of an image into annotations: without the operator's flag they are nothing.
+fn an_annotation_alone_changes_nothing(t: &Test) -> Outcome {
+    needs(t, &[])?;
+    let before = picture(t)?;
+    let forwarding = host(t, "cat /proc/sys/net/ipv4/ip_forward")?;
+    let mut config = t.sleeper();
+    let all = "bridge=evil,subnet=198.51.100.0/24,publish=0.0.0.0:8080:80,keep=yes";
+    config.set(KEY, json!({ "org.onggi.network.eth0": all }));
+    let container = t.container(&config)?;
+    let log = t.dir.join("log");
+    let mut command = t.runtime.command();
+    command.arg("--log").arg(&log).args(["run", "--detach", "--bundle"]).arg(&container.bundle);
+    process::run(command.arg(&container.id), &t.dir)?.ok()?;
+    let warnings = std::fs::read_to_string(&log)?;
+    contains("the log", &warnings, "annotations[org.onggi.network.eth0]")?;
+    check!(container.state()?["networks"].is_null(), "state has networks");
+    same("its interfaces", inside(t, container.pid()?, "grep -c : /proc/net/dev")?.stdout.trim(), "1")?;
+    as_before(t, &before)?;
+    same("forwarding", host(t, "cat /proc/sys/net/ipv4/ip_forward")?, forwarding)?;
     container.delete_force()?.ok()?;
     as_before(t, &before)
 }
@@ -296,7 +321,8 @@ fn a_network_device_of_the_spec_comes_beside(t: &Test) -> Outcome {
     let mut config = t.config();
     config.set("linux.netDevices", json!({ "given0": {} }));
     config.set(KEY, json!({ "org.onggi.network.eth0": "bridge=one" }));
-    let names = t.script(&config, "cut -d: -f1 /proc/net/dev | tr -d ' ' | tr '\\n' ' '")?;
+    config.shell("cut -d: -f1 /proc/net/dev | tr -d ' ' | tr '\\n' ' '");
+    let names = by_annotation(t, &config)?.run()?.ok()?.stdout;
     contains("interfaces", &names, "given0")?;
     contains("interfaces", &names, "eth0")
 }

@@ -3,7 +3,7 @@
 
 use crate::case::Need::Root;
 use crate::case::{Case, Outcome, case, check, contains, same};
-use crate::net::{as_before, host, needs, picture, server};
+use crate::net::{as_before, by_annotation, host, needs, picture, server};
 use crate::process;
 use crate::test::{Container, Test};
 use nix::sys::signal::{Signal, kill};
@@ -30,7 +30,7 @@ fn refused(t: &Test, network: &str, expected: &str) -> Outcome {
     let before = picture(t)?;
     let mut config = t.sleeper();
     config.set("annotations", json!({ NAME: network }));
-    let output = t.container(&config)?.create()?.refused()?;
+    let output = by_annotation(t, &config)?.create()?.refused()?;
     contains(network, &output.text(), expected)?;
     contains(network, &output.text(), &format!("annotations[{NAME}]"))?;
     same("messages", output.text().matches("annotations[").count(), 1)?;
@@ -110,7 +110,7 @@ fn refused_behind(t: &Test, prepare: &str, expected: &[&str]) -> Outcome {
     let before = picture(t)?;
     let mut config = t.sleeper();
     config.set("annotations", json!({ NAME: "bridge=one" }));
-    let create = t.container(&config)?.bundle_command("create", &[]);
+    let create = by_annotation(t, &config)?.bundle_command("create", &[]);
     let words: Vec<_> = create.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
     let script = prepare.replace("RUNTIME", &format!("{} \"$@\"", t.runtime.program.display()));
     let mut command = Command::new("sh");

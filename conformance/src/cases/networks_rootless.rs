@@ -52,7 +52,8 @@ fn server(t: &Test, runtime: &Runtime, network: &str) -> Outcome<Container> {
     config.no_mount("/dev/pts").mount("/dev/pts", "devpts", "devpts", &options);
     config.args(&["/bin/busybox", "nc", "-ll", "-p", "80", "-e", "/bin/echo", "a"]);
     config.set("annotations", json!({ ANNOTATION: network }));
-    Ok(Container { runtime: runtime.clone(), ..t.container(&config)? })
+    let runtime = Runtime { flags: &["--network-annotations"], ..runtime.clone() };
+    Ok(Container { runtime, ..t.container(&config)? })
 }
 
 fn connects(t: &Test, program: &str) -> Outcome {

@@ -40,6 +40,7 @@ pub const CASES: &[Case] = &[
     case!(open_files_of_the_caller_do_not_leak),
     case!(preserve_fds_hands_over_that_many),
     case!(preserve_fds_that_are_not_open_are_refused),
+    case!(listen_fds_that_are_not_open_are_not_the_runtimes),
     case!(listen_fds_are_handed_over_with_the_pid_in_the_container),
     case!(the_program_is_not_dumpable_longer_than_needed),
     case!(signals_are_not_blocked_or_ignored),
@@ -344,6 +345,22 @@ fn listen_fds_are_handed_over_with_the_pid_in_the_container(t: &Test) -> Outcome
     let env = strings(&output["env"]);
     check!(env.contains(&"LISTEN_FDS=2".to_owned()), "no LISTEN_FDS=2: {env:?}");
     check!(env.contains(&"LISTEN_PID=1".to_owned()), "no LISTEN_PID=1: {env:?}");
+    Ok(())
+}
+
+/// What the numbers would name are the runtime's own files: its procfs, its sockets.
+fn listen_fds_that_are_not_open_are_not_the_runtimes(t: &Test) -> Outcome {
+    for count in ["30", "4294967295"] {
+        let opens = format!("exec 3</dev/null 4<&- 5<&-; export LISTEN_FDS={count} LISTEN_PID=$$");
+        let output = with_open_files(t, &opens, "")?;
+        if output.code != 0 {
+            output.refused()?;
+            continue;
+        }
+        let report = output.json()?;
+        let fds: Vec<&String> = report["fds"].as_object().into_iter().flatten().map(|(n, _)| n).collect();
+        check!(fds.iter().all(|fd| ["0", "1", "2", "3"].contains(&fd.as_str())), "open: {}", report["fds"]);
+    }
     Ok(())
 }
 

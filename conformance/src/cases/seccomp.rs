@@ -36,6 +36,7 @@ pub const CASES: &[Case] = &[
     case!(notify_as_default_action_is_refused),
     case!(notify_with_a_socket_that_is_not_there_is_refused),
     case!(hundreds_of_rules),
+    case!(a_filter_that_refuses_the_end_is_no_hang),
 ];
 
 /// The numbers of getppid, sched_yield, and sched_getscheduler, whose arguments can be anything.
@@ -370,6 +371,27 @@ fn a_filter_with_a_user_other_than_root(t: &Test) -> Outcome {
         let rule = json!({ "names": ["sched_getscheduler"], "action": "SCMP_ACT_ERRNO" });
         config.set("linux.seccomp", allow_but(rule));
         same("errno", t.run(&config)?.ok()?.json()?["errno"].as_i64(), Some(1))?;
+    }
+    Ok(())
+}
+
+/// Nothing is allowed, or all but what a program ends with: the set-up cannot go on, and has to end.
+fn a_filter_that_refuses_the_end_is_no_hang(t: &Test) -> Outcome {
+    let end = json!([{ "names": ["exit", "exit_group", "execve", "execveat"], "action": "SCMP_ACT_ERRNO" }]);
+    for profile in [
+        json!({ "defaultAction": "SCMP_ACT_ERRNO" }),
+        json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": end }),
+    ] {
+        let mut config = t.config();
+        config.set("linux.seccomp", profile);
+        let c = t.container(&config)?;
+        let output = c.run()?;
+        check!(output.code != 0, "the program ran: {}", output.text());
+        c.delete_force()?;
+        if c.create()?.code == 0 {
+            c.start()?;
+            process::until("it is gone", || Ok(!matches!(c.status().as_deref(), Ok("created" | "running"))))?;
+        }
     }
     Ok(())
 }

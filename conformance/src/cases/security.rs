@@ -35,6 +35,9 @@ pub const CASES: &[Case] = &[
     case!(readonly_path_swapped_while_starting, [Root], 120),
     case!(passwd_is_a_symlink_out, [Root]),
     case!(passwd_is_a_fifo, [Root]),
+    case!(passwd_without_end),
+    case!(passwd_of_a_great_size),
+    case!(tmpcopyup_of_a_deep_tree_with_a_small_stack),
     case!(tmpcopyup_of_a_fifo_does_not_block, [Root]),
     case!(rootfs_is_a_symlink),
     case!(pid_namespace_hides_the_runtime),
@@ -422,6 +425,34 @@ fn passwd_is_a_fifo(t: &Test) -> Outcome {
     let output = c.run();
     check!(output.is_ok(), "the runtime waits for the container's fifo");
     Ok(())
+}
+
+/// `create`, `run` and `exec` look the home directory up in it.
+fn passwd_without_end(t: &Test) -> Outcome {
+    let c = t.container(&t.sleeper())?;
+    link(&c.path("/etc/passwd"), "/dev/zero")?;
+    if c.run_with(&["--detach"])?.code == 0 {
+        c.exec(&["/probe"])?;
+    }
+    Ok(())
+}
+
+fn passwd_of_a_great_size(t: &Test) -> Outcome {
+    let c = t.container(&t.shell("echo ran"))?;
+    // 64 GiB of zeros before the first line, which take no space.
+    fs::File::create(c.path("/etc/passwd"))?.set_len(64 << 30)?;
+    c.run().map(drop)
+}
+
+fn tmpcopyup_of_a_deep_tree_with_a_small_stack(t: &Test) -> Outcome {
+    let mut config = t.shell("find /data | wc -l");
+    config.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    let c = t.container(&config)?;
+    fs::create_dir_all(c.path(&format!("/data/{}", "deep/".repeat(50))))?;
+    let call = format!("ulimit -s 256; exec \"$RT\" --root \"$ST\" run --bundle \"$B\" {}", c.id);
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", &call]).env("RT", &t.runtime.program).env("ST", &t.runtime.state).env("B", &c.bundle);
+    same("directories", process::run(&mut command, &t.dir)?.ok()?.stdout.trim(), "51")
 }
 
 fn tmpcopyup_of_a_fifo_does_not_block(t: &Test) -> Outcome {

@@ -129,7 +129,7 @@ fn overlay() -> Check {
 
 fn network(root: bool) -> Check {
     const NAME: &str = "networks";
-    const COSTS: &str = "networks by annotation (org.onggi.network) are refused; engines bring their own";
+    const COSTS: &str = "networks of our own (--network) are refused; engines bring their own";
     if root {
         return match answers("nft", &["list", "tables"]) {
             Ok(_) if forwarding_is_shut() => Check::limited(

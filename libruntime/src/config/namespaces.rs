@@ -76,9 +76,7 @@ fn sysctls(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Found) {
             }
         };
         let typ = match sysctl::namespace_of(&path) {
-            Ok(sysctl::Namespace::Ipc) => Type::Ipc,
-            Ok(sysctl::Namespace::Network) => Type::Network,
-            Ok(sysctl::Namespace::Uts) => Type::Uts,
+            Ok(namespace) => namespace.of_spec(),
             Err(text) => {
                 found.problem(at, text);
                 continue;

@@ -1,11 +1,23 @@
 //! Which sysctl a key names, and which namespace keeps it from changing the host.
 
+use oci_spec::runtime::LinuxNamespaceType;
+
 /// The kinds of namespace that have sysctls of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Namespace {
     Ipc,
     Network,
     Uts,
+}
+
+impl Namespace {
+    pub(crate) fn of_spec(self) -> LinuxNamespaceType {
+        match self {
+            Self::Ipc => LinuxNamespaceType::Ipc,
+            Self::Network => LinuxNamespaceType::Network,
+            Self::Uts => LinuxNamespaceType::Uts,
+        }
+    }
 }
 
 const IPC: [&str; 8] = ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"];

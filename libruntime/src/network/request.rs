@@ -278,14 +278,23 @@ impl Network {
     }
 }
 
-/// The networks that annotations and the caller ask for, each with the name of its interface.
+/// Warnings about the annotations that ask for a network where the operator has not allowed that.
+pub(crate) fn ignored(spec: &Spec) -> Vec<Finding> {
+    let annotations = spec.annotations().iter().flatten().map(|(key, _)| key);
+    let mut keys: Vec<_> = annotations.filter(|key| key.starts_with(ANNOTATION)).collect();
+    keys.sort_unstable();
+    let message = "ignored: an image can have written it; --network-annotations allows it";
+    keys.into_iter().map(|key| Finding::new(format!("annotations[{key}]"), message)).collect()
+}
+
+/// The networks that the caller and, with `by_annotation`, annotations ask for, each with the name of its interface.
 ///
 /// # Errors
 /// One with every problem of them all.
-pub(crate) fn wanted(spec: &Spec, typed: &[Network]) -> Result<Vec<Network>> {
+pub(crate) fn wanted(spec: &Spec, typed: &[Network], by_annotation: bool) -> Result<Vec<Network>> {
     let mut findings = Vec::new();
     let mut networks = Vec::new();
-    let mut annotations: Vec<_> = spec.annotations().iter().flatten().collect();
+    let mut annotations: Vec<_> = spec.annotations().iter().flatten().filter(|_| by_annotation).collect();
     annotations.sort_unstable();
     for (key, value) in annotations {
         let Some(name) = key.strip_prefix(ANNOTATION) else { continue };

@@ -70,15 +70,26 @@ fn every_problem_is_found_at_once() {
 fn annotations_and_typed_requests_come_together() {
     let spec =
         spec(&[("org.onggi.network.eth1", "bridge=b"), ("org.other", "x"), ("org.onggi.network.eth0", "")]);
-    let networks = wanted(&spec, &[Network::default()]).unwrap();
+    let networks = wanted(&spec, &[Network::default()], true).unwrap();
     let names: Vec<_> =
         networks.iter().map(|network| (network.name.as_str(), network.bridge.as_str())).collect();
     assert_eq!(names, [("eth0", "onggi0"), ("eth1", "b"), ("eth2", "onggi0")]);
 }
 
+/// Podman copies an image's labels into annotations.
+#[test]
+fn an_annotation_counts_only_where_the_operator_allows_it() {
+    let spec = spec(&[("org.onggi.network.eth0", "bridge=b,publish=80:80"), ("org.other", "x")]);
+    assert!(wanted(&spec, &[], false).unwrap().is_empty());
+    assert_eq!(wanted(&spec, &[Network::default()], false).unwrap().len(), 1);
+    let warnings = ignored(&spec);
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(warnings[0].at, "annotations[org.onggi.network.eth0]");
+}
+
 #[test]
 fn nothing_is_wanted_by_default() {
-    assert!(wanted(&spec(&[]), &[]).unwrap().is_empty());
+    assert!(wanted(&spec(&[]), &[], true).unwrap().is_empty());
 }
 
 #[test]
@@ -89,6 +100,7 @@ fn problems_between_networks_are_found() {
             ("org.onggi.network.eth1", "bridge=b,subnet=10.1.2.0/24"),
         ]),
         &[Network { name: "eth0".into(), ..Network::default() }],
+        true,
     )
     .unwrap_err();
     let text = error.to_string();
@@ -100,6 +112,6 @@ fn problems_between_networks_are_found() {
 fn a_joined_or_missing_namespace_gets_no_network() {
     let joined = json!({ "ociVersion": "1.3.0", "annotations": { "org.onggi.network.eth0": "" },
         "linux": { "namespaces": [{ "type": "network", "path": "/proc/1/ns/net" }] } });
-    let error = wanted(&serde_json::from_value(joined).unwrap(), &[]).unwrap_err();
+    let error = wanted(&serde_json::from_value(joined).unwrap(), &[], true).unwrap_err();
     assert!(error.to_string().contains("a network namespace of its own"), "{error}");
 }

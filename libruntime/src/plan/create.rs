@@ -2,7 +2,7 @@
 
 use super::mounts::Mounts;
 use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
-use crate::config::sysctl::key_path;
+use crate::config::sysctl::{key_path, namespace_of};
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
 use crate::readiness;
@@ -47,6 +47,9 @@ pub struct Request {
     pub no_new_keyring: bool,
     #[serde(default)]
     pub cgroup_driver: CgroupDriver,
+    /// Networks of annotations count.
+    #[serde(default)]
+    pub network_annotations: bool,
     /// It is connected to networks beside those of its annotations.
     #[serde(default)]
     pub network_requested: bool,
@@ -237,7 +240,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         (true, false) => Step::PivotRoot,
     };
     plan.push("root.path", pivot);
-    set_names_and_sysctls(&mut plan, spec, &linux)?;
+    set_names_and_sysctls(&mut plan, spec, &linux, host)?;
     // Masks come after all mounts, which could otherwise uncover what they hide.
     mask(&mut plan, &linux, &mounts);
     if root.readonly().unwrap_or(false) {
@@ -391,19 +394,32 @@ fn needs_library_before_pivot(spec: &Spec, host: &Host) -> bool {
     hooks || devices.is_some_and(|devices| !devices.is_empty()) || host.network_requested
 }
 
-fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux) -> Result<()> {
+fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Host) -> Result<()> {
+    // Other namespaces by path are a pod's, which its containers share.
+    let may_change = |kind: Ns, place: &str| match host.joined_of_host.contains(&kind) {
+        true => Err(Error::invalid(vec![Finding::new(
+            place,
+            format!("the {kind} namespace given by path is the host's; it would change that"),
+        )])),
+        false => Ok(()),
+    };
     // Engines write an empty name where they mean none.
     if let Some(name) = spec.hostname().as_ref().filter(|name| !name.is_empty()) {
+        may_change(Ns::Uts, "hostname")?;
         plan.push("hostname", Step::SetHostname { name: Text::data(name.as_bytes()) });
     }
     if let Some(name) = spec.domainname().as_ref().filter(|name| !name.is_empty()) {
+        may_change(Ns::Uts, "domainname")?;
         plan.push("domainname", Step::SetDomainname { name: Text::data(name.as_bytes()) });
     }
     let mut sysctls: Vec<_> = linux.sysctl().iter().flatten().collect();
     sysctls.sort();
     for (key, value) in sysctls {
         let place = format!("linux.sysctl[{key}]");
-        let path = key_path(key).map_err(|problem| Error::invalid(vec![Finding::new(&place, problem)]))?;
+        let invalid = |problem| Error::invalid(vec![Finding::new(&place, problem)]);
+        let path = key_path(key).map_err(invalid)?;
+        let kind = namespace_of(&path).map_err(|problem| invalid(problem.into()))?;
+        may_change(kind.of_spec(), &place)?;
         let path = Text::of(format!("sys/{path}"));
         plan.push(place, Step::WriteSysctl { path, value: Text::data(value.as_bytes()) });
     }

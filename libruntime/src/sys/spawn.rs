@@ -29,8 +29,8 @@ pub struct Spawn<'a> {
 struct Child {
     program: RawFd,
     stdio: [RawFd; 3],
+    /// The first descriptor that is not preserved.
     first_free: u32,
-    preserve: u32,
     /// Sorted.
     keep: Vec<RawFd>,
     args: [*const libc::c_char; 3],
@@ -56,8 +56,7 @@ pub fn spawn(what: &Spawn) -> Result<(i32, OwnedFd)> {
     let child = Child {
         program: what.program.as_raw_fd(),
         stdio,
-        first_free: 3 + what.preserve,
-        preserve: what.preserve,
+        first_free: what.preserve.saturating_add(3),
         keep,
         args: [c"onggi-stage".as_ptr(), number.as_ptr(), std::ptr::null()],
         errno: Cell::new(0),
@@ -272,7 +271,7 @@ extern "C" fn run_child(child: &Child) -> ! {
             raw(libc::SYS_fcntl, [at, libc::F_SETFD as usize, 0, 0, 0]);
         }
     }
-    for fd in 3..3 + child.preserve as usize {
+    for fd in 3..child.first_free as usize {
         raw(libc::SYS_fcntl, [fd, libc::F_SETFD as usize, 0, 0, 0]);
     }
     let mut first = child.first_free;

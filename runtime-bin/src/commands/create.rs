@@ -5,6 +5,7 @@
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
+use crate::input;
 use crate::launch::{self, CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::networks::{self, BANDWIDTH, NETWORK, PUBLISH};
 use libruntime::{Config, Container, Create};
@@ -43,7 +44,7 @@ pub const VERB: Verb = Verb {
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
-    let spec = Configured::read(global, args)?;
+    let spec = Configured::read(args)?;
     let console = launch::console_socket(args, spec.terminal, true)?;
     let container = spec.create(global, args, console.as_ref().map(AsFd::as_fd))?;
     match announce(args, &container) {
@@ -78,39 +79,36 @@ pub struct Configured {
 }
 
 impl Configured {
-    pub fn read(global: &Global, args: &Parsed) -> Result<Self, Failure> {
-        let Config { mut spec, warnings } = match args.get("config").filter(|file| !file.is_empty()) {
+    pub fn read(args: &Parsed) -> Result<Self, Failure> {
+        let Config { spec, warnings } = match args.get("config").filter(|file| !file.is_empty()) {
             None => Config::load(bundle(args))?,
-            Some(file) => {
-                let bytes =
-                    std::fs::read(file).map_err(|error| Failure::os(format_args!("open {file}"), error))?;
-                Config::parse(&bytes)?
-            }
+            Some(file) => Config::parse(&input::read(file)?)?,
         };
-        if global.inherited.listen_fds > 0 {
-            activate(&mut spec, global.inherited.listen_fds);
-        }
         let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
         Ok(Self { spec, warnings, terminal })
     }
 
     pub fn create(
-        self,
+        mut self,
         global: &Global,
         args: &Parsed,
         console: Option<BorrowedFd>,
     ) -> Result<Container, Failure> {
         let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
-        let preserved = global.inherited.preserve_fds.as_ref().map_err(Failure::clone)?;
+        let inherited = global.inherited()?;
+        if inherited.listen_fds > 0 {
+            activate(&mut self.spec, inherited.listen_fds);
+        }
         let container = libruntime::create(&Create {
             spec: Some(self.spec),
             console_socket: console,
-            preserve_fds: global.inherited.listen_fds + preserved,
+            preserve_fds: inherited.count(),
             no_pivot: args.is_set(NO_PIVOT.name),
             no_new_keyring: args.is_set(NO_NEW_KEYRING.name),
             notify_socket: notify_socket.as_deref().map(Path::new),
             cgroup_driver: global.cgroup_driver,
             networks: networks::of(args)?,
+            network_annotations: global.network_annotations,
             ..Create::new(&global.root, args.positional(0), bundle(args))
         })?;
         let new = container.warnings().iter().filter(|warning| !self.warnings.contains(warning));

@@ -5,6 +5,7 @@ use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::foreground::{attend, exit_code};
 use crate::global::Global;
+use crate::input;
 use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::signals::Signals;
 use crate::terminal::Terminal;
@@ -62,7 +63,7 @@ fn exec(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let relayed = wants_terminal && !detach;
     let options = Exec {
         console_socket: given.as_ref().or(relayed.then_some(&theirs)).map(AsFd::as_fd),
-        preserve_fds: *global.inherited.preserve_fds.as_ref().map_err(Failure::clone)?,
+        preserve_fds: global.inherited()?.preserve_fds,
         cgroup: args.all("cgroup").flat_map(cgroup).collect(),
         ignore_paused: args.is_set("ignore-paused"),
         ..Exec::new(process)
@@ -97,7 +98,7 @@ fn cgroup(text: &str) -> Vec<(Option<String>, PathBuf)> {
 
 fn process(global: &Global, args: &Parsed, container: &Container) -> Result<libruntime::Process, Failure> {
     let bytes = match args.get("process").filter(|file| !file.is_empty()) {
-        Some(file) => std::fs::read(file).map_err(|error| Failure::os(format_args!("open {file}"), error))?,
+        Some(file) => input::read(file)?,
         None if args.rest.len() < 2 => {
             return Err(Failure::usage("exec needs a command, or a process object with --process"));
         }

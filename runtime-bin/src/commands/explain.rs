@@ -34,7 +34,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
         Some("json") => true,
         Some(other) => return Err(Failure::usage(format!("--format is text or json, not {other:?}"))),
     };
-    let configured = Configured::read(global, args)?;
+    let configured = Configured::read(args)?;
     let id = if args.rest.is_empty() { "container" } else { args.positional(0) };
     // Stands for the socket that create would be given.
     let (console, _other) = UnixStream::pair().map_err(|error| Failure::os("socketpair", error))?;
@@ -42,6 +42,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
         console_socket: configured.terminal.then(|| console.as_fd()),
         spec: Some(configured.spec),
         networks: networks::of(args)?,
+        network_annotations: global.network_annotations,
         ..Create::new(&global.root, id, bundle(args))
     };
     let explanation = libruntime::explain(&options)?;

@@ -42,7 +42,7 @@ pub const VERB: Verb = Verb {
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let detach = args.is_set(DETACH.name);
-    let spec = Configured::read(global, args)?;
+    let spec = Configured::read(args)?;
     let console = launch::console_socket(args, spec.terminal, detach)?;
     if detach {
         let container = spec.create(global, args, console.as_ref().map(AsFd::as_fd))?;

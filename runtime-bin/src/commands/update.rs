@@ -4,8 +4,8 @@
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
+use crate::input;
 use serde_json::{Value, json};
-use std::io::Read;
 
 pub const VERB: Verb = Verb {
     name: "update",
@@ -71,7 +71,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
             if NUMBERS.iter().chain(SIZES).chain(TEXTS).any(|(flag, _)| args.get(flag).is_some()) {
                 global.warn("other limits are not read, because there is --resources");
             }
-            read(file)?
+            if file == "-" { input::read_standard() } else { input::read(file) }?
         }
         None => resources(args)?.to_string().into_bytes(),
     };
@@ -84,15 +84,6 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     global.warn_of(&warnings);
     global.warn_of(&container.update(&resources)?);
     Ok(0)
-}
-
-fn read(file: &str) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let read = match file {
-        "-" => std::io::stdin().read_to_end(&mut bytes).map(|_| bytes),
-        file => std::fs::read(file),
-    };
-    read.map_err(|error| Failure::os(format_args!("open {file}"), error))
 }
 
 /// The flags as a `linux.resources` object.

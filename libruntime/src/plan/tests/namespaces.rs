@@ -1,7 +1,8 @@
 //! Namespaces: which are made, which are joined, and what has to happen before and after.
 
-use super::{check, check_from, check_on};
+use super::{Given, check, check_from, check_on, given, merge, minimal, planned};
 use expect_test::expect;
+use oci_spec::runtime::LinuxNamespaceType as Ns;
 use onggi_stage::Step;
 
 const USER: &str = r#"{"linux": {
@@ -348,4 +349,37 @@ fn a_container_is_set_up_by_root_or_by_the_first_id_that_is_mapped() {
         let step = super::super::create::first_ids(&serde_json::from_str(&linux).unwrap());
         assert_eq!(step, Step::SetIds { uid: wanted, gid: wanted }, "{linux}");
     }
+}
+
+/// A path says nothing: a bind mount of the host's namespace has any. The files are compared by host.rs.
+#[test]
+fn a_joined_namespace_of_the_host_gets_no_sysctl_and_no_name() {
+    let host = |given: &mut Given| given.host.joined_of_host = vec![Ns::Network, Ns::Uts];
+    let base = r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "network", "path": "/run/n"},
+        {"type": "uts", "path": "/run/u"}, {"type": "ipc", "path": "/run/i"}]}}"#;
+    let refused = |what: &str, kind: &str, fragment: &str| {
+        let text = format!(
+            "invalid config: {what}: the {kind} namespace given by path is the host's; it would change that\n"
+        );
+        let mut given = given();
+        host(&mut given);
+        let mut config = minimal();
+        merge(&mut config, serde_json::from_str(base).unwrap());
+        merge(&mut config, serde_json::from_str(fragment).unwrap());
+        assert_eq!(planned(&config, &given).map(|_| ()).unwrap_err() + "\n", text);
+    };
+    let net = r#"{"linux": {"sysctl": {"net.ipv4.ip_forward": "1"}}}"#;
+    refused("linux.sysctl[net.ipv4.ip_forward]", "network", net);
+    let uts = r#"{"linux": {"sysctl": {"kernel.domainname": "x"}}}"#;
+    refused("linux.sysctl[kernel.domainname]", "uts", uts);
+    refused("hostname", "uts", r#"{"hostname": "x"}"#);
+    check_from(
+        base,
+        host,
+        r#"{"linux": {"sysctl": {"fs.mqueue.msg_max": "9"}}}"#,
+        expect![[r#"
+            after root.path: PivotRoot
+            + linux.sysctl[fs.mqueue.msg_max]: WriteSysctl { path: "sys/fs/mqueue/msg_max", value: "9" }
+        "#]],
+    );
 }
