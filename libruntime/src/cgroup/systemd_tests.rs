@@ -112,9 +112,26 @@ fn annotations_set_harmless_properties_only() {
         set("After", "['a.service', 'b.service']").unwrap().1,
         Value::Strs(vec!["a.service".into(), "b.service".into()])
     );
-    for name in
-        ["ExecStartPre", "ExecStopPost", "Wants", "Requires", "OnFailure", "Slice", "PIDs", "Delegate", "Sec"]
-    {
+    for name in [
+        "ExecStartPre",
+        "ExecStopPost",
+        "Wants",
+        "Requires",
+        "OnFailure",
+        "Slice",
+        "PIDs",
+        "Delegate",
+        "Sec",
+        "MemoryMin",
+        "MemoryLow",
+        "CPUWeight",
+        "IOWeight",
+        "KillMode",
+        "SendSIGKILL",
+        "FinalKillSignal",
+        "DeviceAllow",
+        "ManagedOOMPreference",
+    ] {
         let error = set(name, "'x'").unwrap_err();
         assert_eq!(error.findings()[0].at, format!("annotations.org.systemd.property.{name}"));
     }

@@ -399,7 +399,7 @@ fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Hos
     let may_change = |kind: Ns, place: &str| match host.joined_of_host.contains(&kind) {
         true => Err(Error::invalid(vec![Finding::new(
             place,
-            format!("the {kind} namespace given by path is the host's; it would change that"),
+            "the namespace given by path is the host's; it would change that",
         )])),
         false => Ok(()),
     };
