@@ -116,7 +116,7 @@ const OTHER_FILES: u64 = onggi_stage::MAX_FDS as u64 + 64;
 
 /// Whether more sources are open at a time than the caller's soft limit allows; then the step that raises it.
 fn more_open_files(plan: &Plan, process: &Process, host: &Host) -> Option<Step<Text>> {
-    let resource = libc::RLIMIT_NOFILE as u32;
+    let resource = resource(PosixRlimitType::RlimitNofile);
     let (soft, hard) = host.rlimit(resource)?;
     let wanted = open_files_of(process).map_or(hard, |limit| limit.hard().max(hard));
     let needed = plan.sources as u64 + OTHER_FILES;
@@ -136,7 +136,7 @@ pub(super) fn raise_open_files(plan: &mut Plan, at: usize, process: &Process, ho
 
 /// The program gets the caller's limit again, unless it has one of its own.
 pub(super) fn lower_open_files(plan: &mut Plan, process: &Process, host: &Host) {
-    let resource = libc::RLIMIT_NOFILE as u32;
+    let resource = resource(PosixRlimitType::RlimitNofile);
     if let Some((soft, hard)) = host.rlimit(resource)
         && open_files_of(process).is_none()
         && more_open_files(plan, process, host).is_some()
