@@ -220,8 +220,8 @@ impl Container {
             return Err(Error::invalid(vec![Finding::new("process", "is required to start a container")]));
         }
         let connection = self.connect()?;
-        match parent::receive(connection.as_fd())? {
-            (Some(Report::Executing), _) => {}
+        match parent::receive(connection.as_fd())?.report {
+            Some(Report::Executing) => {}
             _ => return Err(self.wrong_state("start", self.status(), "created")),
         }
         let all = spec.hooks().as_ref();
@@ -260,7 +260,8 @@ impl Container {
     /// Until the program is executed, or was not.
     fn await_program(&self, connection: BorrowedFd) -> Result<()> {
         loop {
-            match parent::receive(connection)? {
+            let received = parent::receive(connection)?;
+            match (received.report, received.fd) {
                 (_, Some(listener)) => notify::send(&self.directory, self, listener)?,
                 (Some(Report::Failed { step, call, errno }), _) => {
                     let prepared = prepare_spec(self.spec()?.clone(), self.state.request.clone(), &[])?;

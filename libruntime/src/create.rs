@@ -297,7 +297,7 @@ impl Creation<'_> {
     fn answer(&mut self, stage: &mut Stage) -> Result<bool> {
         let spec = &self.prepared.spec;
         match stage.next()? {
-            Event::Pid => {
+            Event::Cloned => {
                 // A stage that is gone by now says why next.
                 if let Some(connecting) = &mut self.connecting
                     && let Ok(netns) = File::open(format!("/proc/{}/ns/net", stage.pid()))

@@ -114,7 +114,7 @@ impl Container {
         };
         loop {
             match stage.next()? {
-                Event::Pid | Event::At(SyncPoint::Created | SyncPoint::Cgroups) => {}
+                Event::Cloned | Event::At(SyncPoint::Created | SyncPoint::Cgroups) => {}
                 Event::At(SyncPoint::Attached) => {
                     cgroup.attach(stage.pid())?;
                     stage.answer()?;

@@ -3,7 +3,7 @@
 //!
 //! | the stage says | the library |
 //! |---|---|
-//! | `Pid(n)` | keeps hold of process n, the one that goes on |
+//! | `Cloned` | keeps hold of the sender, which goes on; a second time is an error |
 //! | `At(Attached)` | has it in its cgroups, and answers |
 //! | `At(Cgroups)` | has made its v1 cgroups, and sends the files through which it joins them |
 //! | `At(Created)` | runs hooks, moves interfaces, and answers |
@@ -28,7 +28,7 @@ use std::path::Path;
 
 /// What happened next.
 pub(crate) enum Event {
-    Pid,
+    Cloned,
     At(SyncPoint),
     Listener(OwnedFd),
     End,
@@ -80,6 +80,8 @@ impl<'a> Stage<'a> {
         let (channel, theirs) =
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|errno| Error::os("socketpair", errno))?;
+        socket::setsockopt(&channel, socket::sockopt::PassCred, &true)
+            .map_err(|errno| Error::os("setsockopt SO_PASSCRED", errno))?;
         let procfs = private_procfs()?;
         let opened = open_handed(plan, launch, &theirs, &procfs)?;
         let fds: Vec<RawFd> = opened.iter().map(Opened::as_raw_fd).collect();
@@ -109,28 +111,25 @@ impl<'a> Stage<'a> {
 
     /// Waits for what the stage says next. A failure of a step is the error.
     pub fn next(&mut self) -> Result<Event> {
-        let (report, listener) = receive(self.channel.as_fd())?;
-        if let Some(listener) = listener {
+        let Received { report, fd, sender } = receive(self.channel.as_fd())?;
+        if let Some(listener) = fd {
             return Ok(Event::Listener(listener));
         }
         match report {
             None => Ok(Event::End),
             Some(Report::Failed { step, call, errno }) => Err(self.failed(step, call, errno)),
-            Some(Report::Pid(pid)) => {
+            Some(Report::Cloned) => {
+                let pid = sender.filter(|_| self.init.is_none());
+                let pid = pid.ok_or_else(|| Error::external("the stage was cloned when it should not be"))?;
                 let pidfd = sys::pidfd_open(pid).map_err(|errno| Error::os("pidfd_open", errno))?;
                 self.init = Some(Child { pid, pidfd });
                 if let Some(first) = self.first.take() {
                     // It ends right after this report.
                     let _ = sys::wait_pidfd(first.pidfd.as_fd(), true);
                 }
-                Ok(Event::Pid)
+                Ok(Event::Cloned)
             }
-            Some(Report::At(point)) => match point {
-                1 => Ok(Event::At(SyncPoint::Attached)),
-                2 => Ok(Event::At(SyncPoint::Created)),
-                4 => Ok(Event::At(SyncPoint::Cgroups)),
-                _ => Ok(Event::At(SyncPoint::Ready)),
-            },
+            Some(Report::At(point)) => Ok(Event::At(point)),
             Some(Report::Executing) => Ok(Event::End),
         }
     }
@@ -195,38 +194,51 @@ pub(crate) fn answer(channel: BorrowedFd) -> Result<()> {
         .map_err(|errno| Error::os("send to the stage", errno))
 }
 
-/// One report; `None` at the end of file. With it, the descriptor that came along.
-pub(crate) fn receive(channel: BorrowedFd) -> Result<(Option<Report>, Option<OwnedFd>)> {
+/// One message of the stage.
+pub(crate) struct Received {
+    /// `None` at the end of file, and beside a descriptor.
+    pub report: Option<Report>,
+    pub fd: Option<OwnedFd>,
+    /// The pid of its sender, where the socket asks for it.
+    sender: Option<i32>,
+}
+
+pub(crate) fn receive(channel: BorrowedFd) -> Result<Received> {
     let mut bytes = [0u8; REPORT_SIZE + 4];
-    let mut control = nix::cmsg_space!([RawFd; 1]);
-    let (length, fd) = loop {
+    let mut control = nix::cmsg_space!([RawFd; 1], socket::UnixCredentials);
+    let (length, (fd, sender)) = loop {
         let mut vector = [IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         match socket::recvmsg::<()>(channel.as_raw_fd(), &mut vector, Some(&mut control), flags) {
             Err(Errno::EINTR) => {}
             // A peer that dies with unread data resets the connection: the end all the same.
-            Err(Errno::ECONNRESET) => break (0, None),
+            Err(Errno::ECONNRESET) => break (0, (None, None)),
             Err(errno) => return Err(Error::os("recvmsg from the stage", errno)),
-            Ok(message) => break (message.bytes, received_fd(&message)?),
+            Ok(message) => break (message.bytes, beside(&message)?),
         }
     };
-    match (length, fd) {
-        (0, None) => Ok((None, None)),
-        (_, Some(fd)) => Ok((None, Some(fd))),
-        (length, None) => Report::decode(&bytes[..length])
-            .map(|report| (Some(report), None))
-            .ok_or_else(|| Error::external("the stage sent something that is no report")),
-    }
+    let report = match length {
+        0 => None,
+        _ if fd.is_some() => None,
+        length => Some(
+            Report::decode(&bytes[..length])
+                .ok_or_else(|| Error::external("the stage sent something that is no report"))?,
+        ),
+    };
+    Ok(Received { report, fd, sender })
 }
 
-fn received_fd(message: &socket::RecvMsg<()>) -> Result<Option<OwnedFd>> {
-    let mut found = None;
+/// The descriptor and the sender's pid that came with a message.
+fn beside(message: &socket::RecvMsg<()>) -> Result<(Option<OwnedFd>, Option<i32>)> {
+    let (mut fd, mut sender) = (None, None);
     for control in message.cmsgs().map_err(|errno| Error::os("recvmsg from the stage", errno))? {
-        if let ControlMessageOwned::ScmRights(fds) = control {
-            found = fds.first().copied();
+        match control {
+            ControlMessageOwned::ScmRights(fds) => fd = fds.first().copied().map(sys::own),
+            ControlMessageOwned::ScmCredentials(credentials) => sender = Some(credentials.pid()),
+            _ => {}
         }
     }
-    Ok(found.map(sys::own))
+    Ok((fd, sender))
 }
 
 /// A failed step as people read it: the call and its object, the errno, the place, a hint.

@@ -216,10 +216,8 @@ impl Plan {
         if let Some(mask) = position(&|s| matches!(s, Step::MaskPath { .. } | Step::ReadonlyPath { .. })) {
             rule(mask > pivot, "what is mounted last would uncover a mask")?;
         }
-        let close = position(&|s| matches!(s, Step::CloseFds { .. }));
-        rule(close.is_some(), "nothing leaks into a program")?;
         let ids = last(&|s| matches!(s, Step::SetIds { .. })).unwrap_or(0);
-        rule(Some(ids) < close, "the program runs as its user")?;
+        self.check_descriptors(clone, ids)?;
         if let Some(seccomp) = position(&|s| matches!(s, Step::SetSeccomp { .. })) {
             rule(seccomp > ids, "a filter need not allow the set-up")?;
             rule(end - seccomp <= 2, "only the capabilities come between the filter and the program")?;
@@ -248,6 +246,46 @@ impl Plan {
         }
         Ok(())
     }
+
+    /// A process of the container that sees the stage could open through what the stage has open.
+    fn check_descriptors(&self, clone: usize, ids: usize) -> Result<()> {
+        let position =
+            |wanted: &dyn Fn(&Step<Text>) -> bool| self.steps.iter().position(|(step, _)| wanted(step));
+        let Some(close) = position(&|s| matches!(s, Step::CloseFds { .. })) else {
+            return rule(false, "nothing leaks into a program");
+        };
+        rule(ids < close, "the program runs as its user")?;
+        let joins = |s: &Step<Text>| match s {
+            Step::Setns { fd, .. } => self.handed.get(usize::from(fd.0)).is_some_and(|(what, _)| *what == Handed::Pidfd),
+            _ => false,
+        };
+        if position(&joins).is_some() {
+            rule(close < clone, "all is closed before the clone into a pid namespace that others live in")?;
+        }
+        if let Some(wait) = position(&|s| matches!(s, Step::AwaitStart { .. })) {
+            rule(close < wait, "a container that waits for its start can be joined")?;
+        }
+        let late = self.steps[close + 1..].iter().any(|(step, _)| uses_descriptors(step));
+        rule(!late, "what uses a descriptor comes before all are closed")
+    }
+}
+
+/// Whether the stage needs the root, the procfs or another descriptor for it; the reports and the listener stay.
+fn uses_descriptors(step: &Step<Text>) -> bool {
+    use Step::*;
+    !matches!(
+        step,
+        Clone { .. }
+            | SetSid
+            | SetControllingTerminal
+            | SetScheduler { .. }
+            | SetCapabilities { .. }
+            | SetRlimit { .. }
+            | SetSeccomp { .. }
+            | Sync { .. }
+            | AwaitStart { .. }
+            | Exec { .. }
+    )
 }
 
 pub use capabilities::names as known_capabilities;

@@ -51,7 +51,9 @@ const NUMBERED: [C; 41] = [
 ];
 
 /// Loading a seccomp filter without no_new_privs takes it.
+pub(super) const SYS_PTRACE: u64 = 1 << 19;
 pub(super) const SYS_ADMIN: u64 = 1 << 21;
+pub(super) const SYS_NICE: u64 = 1 << 23;
 
 /// The names of all capabilities, in the order of their numbers.
 pub fn names() -> Vec<String> {
@@ -110,6 +112,8 @@ mod tests {
     fn numbers_are_those_of_the_kernel() {
         assert_eq!(bit(C::Chown), 1);
         assert_eq!(bit(C::SysAdmin), SYS_ADMIN);
+        assert_eq!(bit(C::SysPtrace), SYS_PTRACE);
+        assert_eq!(bit(C::SysNice), SYS_NICE);
         assert_eq!(bit(C::CheckpointRestore), 1 << 40);
         assert_eq!(names()[7], "CAP_SETUID");
     }

@@ -198,6 +198,9 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     // The root directory of mqueue is that user's who makes the namespace.
     let as_root = if namespaces.user.is_some() { namespaces.cloned() & Ns::Ipc as u64 } else { 0 };
     let cloned = namespaces.cloned() & !as_root | mount_again;
+    // After the last write into our own directory of procfs as root of a user namespace: the files of a process
+    // that is not dumpable belong to the root of the namespace that it was executed in.
+    process::not_dumpable(&mut plan, host);
     plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(cloned) });
 
     // --- stage2: the container's init -----------------------------------------------------------
@@ -250,7 +253,9 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     finish_root(&mut plan, root.readonly().unwrap_or(false), &propagation);
     if console {
         plan.push("process.terminal", Step::UseConsole);
+        plan.push("process.terminal", Step::SetControllingTerminal);
     }
+    process::scheduler(&mut plan, process);
     process::scheduling(&mut plan, process, &linux)?;
     let work = process::Work {
         env: environment(process, request),
@@ -263,10 +268,12 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if spec.process().is_some() {
         process::find_program(&mut plan, process, &work)?;
     }
-    plan.push("", Step::Sync { point: SyncPoint::Ready });
+    // Before the container can be seen to exist: `exec` brings processes that see this one.
     let listener = plan.hand("", Handed::Listener);
+    plan.push("", Step::CloseFds { preserve: request.preserve_fds, keep: listener });
+    plan.push("", Step::Sync { point: SyncPoint::Ready });
     plan.push("", Step::AwaitStart { listener });
-    process::execute(&mut plan, process, &work, filter, request.preserve_fds)?;
+    process::execute(&mut plan, process, &work, filter)?;
     plan.check()?;
     Ok(plan)
 }

@@ -6,10 +6,11 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::seccomp::Filter;
 use oci_spec::runtime::{Hook, LinuxNamespaceType as Ns, Process, Spec};
-use onggi_stage::{NamespaceFlags, Secret, Step, SyncPoint};
+use onggi_stage::{CHANNEL, NamespaceFlags, Secret, Step, SyncPoint};
 
 /// The plan that runs `process` in the container of `spec`, which runs as the process behind
-/// [`Handed::Pidfd`]. All is done outside its pid namespace, whose members could look at us.
+/// [`Handed::Pidfd`]. What can be done outside its pid namespace is done there: its members see the process from
+/// the clone on, and one with CAP_SYS_PTRACE can take its descriptors (pidfd_getfd(2)) and its capabilities.
 pub fn exec(
     spec: &Spec,
     process: &Process,
@@ -41,16 +42,14 @@ pub fn exec(
     if process.terminal().unwrap_or(false) {
         process::open_console(&mut plan, process, request)?;
     }
-    plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(0) });
+    if process.terminal().unwrap_or(false) {
+        plan.push("process.terminal", Step::UseConsole);
+    }
     if in_user_namespace {
         plan.push("linux.uidMappings", super::create::first_ids(&linux));
     }
-    plan.push("", Step::SetSid);
     if !request.no_new_keyring {
         process::keyring(&mut plan, process, &format!("_ses.{}", request.id));
-    }
-    if process.terminal().unwrap_or(false) {
-        plan.push("process.terminal", Step::UseConsole);
     }
     process::scheduling(&mut plan, process, &linux)?;
     if let Some(cpus) = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref()) {
@@ -65,8 +64,16 @@ pub fn exec(
         is_init: false,
     };
     process::identity(&mut plan, process, &work, filter)?;
+    process::not_dumpable(&mut plan, host);
+    plan.push("", Step::CloseFds { preserve: request.preserve_fds, keep: CHANNEL });
+    plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(0) });
+    plan.push("", Step::SetSid);
+    if process.terminal().unwrap_or(false) {
+        plan.push("process.terminal", Step::SetControllingTerminal);
+    }
+    process::scheduler_of_clone(&mut plan, process, &work, filter);
     plan.push("", Step::Sync { point: SyncPoint::Ready });
-    process::execute(&mut plan, process, &work, filter, request.preserve_fds)?;
+    process::execute(&mut plan, process, &work, filter)?;
     plan.check()?;
     Ok(plan)
 }
@@ -84,14 +91,14 @@ pub(crate) fn hook(hook: &Hook, place: &str, inside: Option<&Spec>) -> Result<Pl
         let fd = plan.hand("", Handed::Pidfd);
         plan.push(place.clone(), Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
     }
-    plan.push(place.clone(), Step::Clone { namespaces: NamespaceFlags(0) });
     if inside.is_some() && listed().any(|namespace| namespace.typ() == Ns::User) {
         plan.push(place.clone(), super::create::first_ids(&linux));
     }
+    plan.push(place.clone(), Step::SetUmask { mask: 0o022 });
+    plan.push(place.clone(), Step::CloseFds { preserve: 0, keep: CHANNEL });
+    plan.push(place.clone(), Step::Clone { namespaces: NamespaceFlags(0) });
     // A session of its own, so that all it starts can be ended with it.
     plan.push(place.clone(), Step::SetSid);
-    plan.push(place.clone(), Step::SetUmask { mask: 0o022 });
-    plan.push(place.clone(), Step::CloseFds { preserve: 0 });
     let (mut args, mut env) = (Text::default(), Text::default());
     match hook.args().as_deref() {
         Some(given @ [_, ..]) => given.iter().for_each(|arg| args.push(arg)),

@@ -37,6 +37,14 @@ pub(super) fn oom_score(plan: &mut Plan, process: &Process) {
     }
 }
 
+/// Without CAP_SYS_PTRACE the caller could not use a process that is not dumpable either: hooks and `exec` join
+/// its namespaces. Then the container has none of that capability over the stage, and gets what it has itself.
+pub(super) fn not_dumpable(plan: &mut Plan, host: &Host) {
+    if !host.rootless() && host.capabilities & capabilities::SYS_PTRACE != 0 {
+        plan.push("", Step::NotDumpable);
+    }
+}
+
 /// The v1 cgroups. In v2's the process is born. A new container's are made while its process starts,
 /// and come `later`.
 pub(super) fn join_cgroups(plan: &mut Plan, host: &Host, later: bool) {
@@ -145,8 +153,8 @@ pub(super) fn lower_open_files(plan: &mut Plan, process: &Process, host: &Host) 
     }
 }
 
+/// What a child inherits; the scheduler it need not (`SCHED_RESET_ON_FORK`, sched(7)).
 pub(super) fn scheduling(plan: &mut Plan, process: &Process, linux: &Linux) -> Result<()> {
-    scheduler(plan, process);
     if let Some(priority) = process.io_priority() {
         let class: u32 = match priority.class() {
             IOPriorityClass::IoprioClassRt => 1,
@@ -171,7 +179,7 @@ pub(super) fn scheduling(plan: &mut Plan, process: &Process, linux: &Linux) -> R
 }
 
 /// struct sched_attr, version 0: 48 bytes (sched_setattr(2)).
-fn scheduler(plan: &mut Plan, process: &Process) {
+pub(super) fn scheduler(plan: &mut Plan, process: &Process) {
     let Some(scheduler) = process.scheduler() else { return };
     let policy: u32 = match scheduler.policy() {
         LinuxSchedulerPolicy::SchedOther => 0,
@@ -275,16 +283,43 @@ pub(super) fn identity(
     let sets = capabilities::sets(plan, process.capabilities().as_ref(), work.host, work.in_user_namespace);
     plan.push("process.capabilities.bounding", Step::DropBounding { keep: sets.bounding });
     plan.push("process.user", Step::SetIds { uid: user.uid(), gid: user.gid() });
-    let no_new_privileges = process.no_new_privileges().unwrap_or(false);
-    // A filter needs CAP_SYS_ADMIN to be loaded, unless no privilege can be gained any more.
-    let also = if filter.is_some() && !no_new_privileges { capabilities::SYS_ADMIN } else { 0 };
+    let later = if work.is_init { 0 } else { for_scheduler(process) };
+    let also = for_filter(process, filter) | later;
     plan.push("process.capabilities", Step::SetCapabilities { sets, also });
-    if no_new_privileges {
+    if process.no_new_privileges().unwrap_or(false) {
         plan.push("process.noNewPrivileges", Step::NoNewPrivileges);
     }
     Ok(())
 }
 
+/// A filter needs CAP_SYS_ADMIN to be loaded, unless no privilege can be gained any more (seccomp(2)).
+fn for_filter(process: &Process, filter: Option<&Filter>) -> u64 {
+    let no_new_privileges = process.no_new_privileges().unwrap_or(false);
+    if filter.is_some() && !no_new_privileges { capabilities::SYS_ADMIN } else { 0 }
+}
+
+fn for_scheduler(process: &Process) -> u64 {
+    if process.scheduler().is_some() { capabilities::SYS_NICE } else { 0 }
+}
+
+/// The scheduler of a process that is cloned with its identity.
+pub(super) fn scheduler_of_clone(plan: &mut Plan, process: &Process, work: &Work, filter: Option<&Filter>) {
+    if for_scheduler(process) != 0 {
+        scheduler(plan, process);
+        capabilities_again(plan, process, work, for_filter(process, filter));
+    }
+}
+
+fn capabilities_again(plan: &mut Plan, process: &Process, work: &Work, also: u64) {
+    let before = plan.warnings.len();
+    let sets = capabilities::sets(plan, process.capabilities().as_ref(), work.host, work.in_user_namespace);
+    // These were said when the sets were planned the first time.
+    plan.warnings.truncate(before);
+    plan.push("process.capabilities", Step::SetCapabilities { sets, also });
+}
+
+/// For the attributes of both modules a child inherits what its parent has written for the next execve(2):
+/// SELinux keeps it with the credentials, AppArmor copies it when a task is made.
 fn labels(plan: &mut Plan, process: &Process, host: &Host) -> Result<()> {
     let profile = process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty());
     let label = process.selinux_label().as_deref().filter(|label| !label.is_empty());
@@ -320,26 +355,19 @@ fn rlimits(plan: &mut Plan, process: &Process) {
     }
 }
 
-/// The last steps: limits, nothing stays open, the filter, and the program.
+/// The last steps: limits, the filter, and the program.
 pub(super) fn execute(
     plan: &mut Plan,
     process: &Process,
     work: &Work,
     filter: Option<&Filter>,
-    preserve: u32,
 ) -> Result<()> {
     rlimits(plan, process);
-    plan.push("", Step::CloseFds { preserve });
     if let Some(filter) = filter {
         let (program, notify) = (Text::data(filter.program.clone()), filter.notify.is_some());
         plan.push("linux.seccomp", Step::SetSeccomp { program, flags: filter.flags, notify });
-        if !process.no_new_privileges().unwrap_or(false) {
-            let before = plan.warnings.len();
-            let sets =
-                capabilities::sets(plan, process.capabilities().as_ref(), work.host, work.in_user_namespace);
-            // These were said when the sets were planned the first time.
-            plan.warnings.truncate(before);
-            plan.push("process.capabilities", Step::SetCapabilities { sets, also: 0 });
+        if for_filter(process, Some(filter)) != 0 {
+            capabilities_again(plan, process, work, 0);
         }
     }
     let (paths, args) = program(process, work)?;

@@ -140,6 +140,7 @@ fn line(origin: &str, text: &str) -> String {
 fn brief(step: &Step<super::Text>) -> String {
     let text = match step {
         Step::AwaitStart { .. } => "AwaitStart".to_string(),
+        Step::CloseFds { preserve, .. } => format!("CloseFds {{ preserve: {preserve} }}"),
         // Its program is another for each architecture, and is the seccomp module's to test.
         Step::SetSeccomp { flags, notify, .. } => {
             format!("SetSeccomp {{ flags: {flags}, notify: {notify} }}")

@@ -54,10 +54,13 @@ pub fn mount(state: &State) -> Done {
 }
 
 pub fn use_it(state: &mut State) -> Done {
-    crate::kernel::ioctl(state.console, ioctl::TIOCSCTTY, 0)?;
     for standard in 0..3 {
         call(Sysno::dup3, [state.console as usize, standard, 0])?;
     }
     close(state.console);
     Ok(())
+}
+
+pub fn set_controlling_terminal() -> Done {
+    crate::kernel::ioctl(0, ioctl::TIOCSCTTY, 0).map(drop)
 }

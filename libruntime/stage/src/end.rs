@@ -15,15 +15,12 @@ pub fn clone(state: &State, namespaces: NamespaceFlags) -> Done {
     if pid != 0 {
         exit(0);
     }
-    // The child tells itself, so that this is heard before anything else it says.
-    let mut digits = [0u8; 12];
-    let length = crate::identity::own_pid(state.procfs(), &mut digits)?;
-    let pid = digits.iter().take(length).fold(0, |sum, digit| sum * 10 + i32::from(digit - b'0'));
-    state.report(Report::Pid(pid))
+    // The child reports itself, so that this arrives before anything else that it reports.
+    state.report(Report::Cloned)
 }
 
 pub fn sync(state: &State, point: SyncPoint) -> Done {
-    state.report(Report::At(point as u32))?;
+    state.report(Report::At(point))?;
     state.wait()
 }
 
@@ -32,7 +29,7 @@ pub fn receive_fds(state: &mut State, first: Fd, count: u16) -> Done {
     const NOT_ALL: Failed = Failed { call: Sysno::recvmsg, errno: EPROTO };
     const CLOEXEC: usize = 0x4000_0000;
     const HEADER: usize = 16;
-    state.report(Report::At(SyncPoint::Cgroups as u32))?;
+    state.report(Report::At(SyncPoint::Cgroups))?;
     let mut word = [0u8; 1];
     let vector = [word.as_mut_ptr() as usize, word.len()];
     // struct cmsghdr and the descriptors; both architectures are 64-bit and little-endian.
@@ -86,16 +83,21 @@ pub fn set_seccomp(state: &State, program: &[u8], flags: u32, notify: bool) -> D
     Ok(())
 }
 
-pub fn close_fds(state: &State, preserve: u32) -> Done {
+/// From here on nothing of the host's is open, for processes of the container to find below `/proc/PID/fd`.
+pub fn close_fds(state: &State, preserve: u32, keep: i32) -> Done {
     const SETFD: usize = 2;
     const CLOEXEC: usize = 1;
-    let (first, channel) = (3 + preserve, state.channel as u32);
-    // The one that stays says by its end that the program was executed.
+    let (channel, keep) = (state.channel as u32, keep as u32);
+    // The end of file of the channel tells the library that the program was executed.
     call(Sysno::fcntl, [channel as usize, SETFD, CLOEXEC])?;
-    if channel > first {
-        call(Sysno::close_range, [first as usize, channel as usize - 1, 0])?;
+    let mut first = 3 + preserve;
+    for kept in [channel.min(keep), channel.max(keep)] {
+        if kept > first {
+            call(Sysno::close_range, [first as usize, kept as usize - 1, 0])?;
+        }
+        first = first.max(kept + 1);
     }
-    call(Sysno::close_range, [first.max(channel + 1) as usize, u32::MAX as usize, 0]).map(drop)
+    call(Sysno::close_range, [first as usize, u32::MAX as usize, 0]).map(drop)
 }
 
 /// Addresses of the texts in a list, ended by a zero, as execve(2) wants them.

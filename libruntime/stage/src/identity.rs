@@ -181,3 +181,7 @@ fn raise_ambient(ambient: u64) -> Done {
 pub fn no_new_privileges() -> Done {
     prctl(p::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
 }
+
+pub fn not_dumpable() -> Done {
+    prctl(p::PR_SET_DUMPABLE, 0, 0).map(drop)
+}

@@ -19,6 +19,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fd(pub u16);
 
+/// What every plan hands over first: the channel to the library, and the private procfs.
+pub const CHANNEL: Fd = Fd(0);
+pub const PROCFS: Fd = Fd(1);
+
 /// Which of the mounts that the stage has opened and not yet attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source(pub u16);
@@ -145,7 +149,7 @@ pub enum Step<T> {
     FetchSource {
         source: Source,
     },
-    /// clone3(2) with `CLONE_PARENT`. The child reports its pid and goes on with the next step; the parent ends.
+    /// clone3(2) with `CLONE_PARENT`. The child reports itself and goes on with the next step; the parent ends.
     Clone {
         namespaces: NamespaceFlags,
     },
@@ -207,8 +211,10 @@ pub enum Step<T> {
     },
     /// Attaches the pty at `/dev/console`.
     MountConsole,
-    /// Makes the pty the controlling terminal and standard input, output and error.
+    /// Makes the pty standard input, output and error.
     UseConsole,
+    /// Makes standard input the controlling terminal of the session, which is the process's own.
+    SetControllingTerminal,
     /// pivot_root(2) into the container's root; the old root goes.
     PivotRoot,
     /// chroot(2), for a container without a mount namespace of its own.
@@ -304,6 +310,8 @@ pub enum Step<T> {
         also: u64,
     },
     NoNewPrivileges,
+    /// `PR_SET_DUMPABLE` 0 (prctl(2)), until the program is executed.
+    NotDumpable,
     /// seccomp(2); `program` is an array of `struct sock_filter`. `notify` hands the listener to the library.
     SetSeccomp {
         program: T,
@@ -325,9 +333,10 @@ pub enum Step<T> {
     AwaitStart {
         listener: Fd,
     },
-    /// Closes every file descriptor but standard ones, the next `preserve`, and the one that reports failures.
+    /// Closes every file descriptor but standard ones, the next `preserve`, the one that reports failures, and `keep`.
     CloseFds {
         preserve: u32,
+        keep: Fd,
     },
     /// execve(2) of the first of `paths` that exists. `env` gets the home directory that was found, if any.
     Exec {
@@ -362,15 +371,26 @@ pub enum SyncPoint {
     Cgroups = 4,
 }
 
+impl TryFrom<u32> for SyncPoint {
+    type Error = ();
+
+    /// A number that is none of these is an error: taken for a point, it would let the stage go on.
+    fn try_from(number: u32) -> Result<Self, ()> {
+        let all = [Self::Attached, Self::Created, Self::Ready, Self::Cgroups];
+        all.into_iter().find(|point| *point as u32 == number).ok_or(())
+    }
+}
+
 /// What the stage says: one datagram of twelve bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
     /// Step `step` failed in system call `call`.
     Failed { step: u32, call: u32, errno: i32 },
-    /// The process that goes on has this pid, as the library sees it.
-    Pid(i32),
-    /// The stage waits at this point, a [`SyncPoint`].
-    At(u32),
+    /// The sender goes on with the plan. Its pid is in the message's credentials (unix(7), `SCM_CREDENTIALS`), which
+    /// the kernel writes, in numbers of the receiver's pid namespace.
+    Cloned,
+    /// The stage waits at this point.
+    At(SyncPoint),
     /// To a starter: it is the one. End of file after its word means that the program was executed.
     Executing,
 }
@@ -378,7 +398,7 @@ pub enum Report {
 /// The size of an encoded [`Report`].
 pub const REPORT_SIZE: usize = 12;
 
-const PID: u32 = u32::MAX;
+const CLONED: u32 = u32::MAX;
 const AT: u32 = u32::MAX - 1;
 const EXECUTING: u32 = u32::MAX - 2;
 
@@ -386,8 +406,8 @@ impl Report {
     pub fn encode(self) -> [u8; REPORT_SIZE] {
         let (step, call, value) = match self {
             Self::Failed { step, call, errno } => (step, call, errno),
-            Self::Pid(pid) => (PID, 0, pid),
-            Self::At(point) => (AT, point, 0),
+            Self::Cloned => (CLONED, 0, 0),
+            Self::At(point) => (AT, point as u32, 0),
             Self::Executing => (EXECUTING, 0, 0),
         };
         let (s, c, v) = (step.to_ne_bytes(), call.to_ne_bytes(), value.to_ne_bytes());
@@ -400,11 +420,36 @@ impl Report {
         let (call, rest) = rest.split_first_chunk::<4>()?;
         let (value, rest) = rest.split_first_chunk::<4>()?;
         let (call, value) = (u32::from_ne_bytes(*call), i32::from_ne_bytes(*value));
-        rest.is_empty().then_some(match u32::from_ne_bytes(*step) {
-            PID => Self::Pid(value),
-            AT => Self::At(call),
+        if !rest.is_empty() {
+            return None;
+        }
+        Some(match u32::from_ne_bytes(*step) {
+            CLONED => Self::Cloned,
+            AT => Self::At(SyncPoint::try_from(call).ok()?),
             EXECUTING => Self::Executing,
             step => Self::Failed { step, call, errno: value },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_come_back_as_they_were() {
+        let failed = Report::Failed { step: 7, call: 59, errno: 2 };
+        for report in [failed, Report::Cloned, Report::At(SyncPoint::Cgroups), Report::Executing] {
+            assert_eq!(Report::decode(&report.encode()), Some(report));
+        }
+    }
+
+    #[test]
+    fn an_unknown_sync_point_is_no_report() {
+        let mut bytes = Report::At(SyncPoint::Ready).encode();
+        for number in [0u32, 5, 255, u32::MAX] {
+            bytes[4..8].copy_from_slice(&number.to_ne_bytes());
+            assert_eq!(Report::decode(&bytes), None, "{number}");
+        }
     }
 }

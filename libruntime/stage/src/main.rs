@@ -131,6 +131,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         }
         MountConsole => console::mount(state),
         UseConsole => console::use_it(state),
+        SetControllingTerminal => console::set_controlling_terminal(),
         PivotRoot => mounts::pivot_root(state.root),
         Chroot => mounts::chroot(state.root),
         MoveRoot => mounts::move_root(state.root),
@@ -156,11 +157,12 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         DropBounding { keep } => identity::drop_bounding(keep),
         SetCapabilities { sets, also } => identity::set_capabilities(sets, also),
         NoNewPrivileges => identity::no_new_privileges(),
+        NotDumpable => identity::not_dumpable(),
         SetSeccomp { program, flags, notify } => end::set_seccomp(state, program, flags, notify),
         Sync { point } => end::sync(state, point),
         FindProgram { paths, .. } => end::find_program(paths),
         AwaitStart { listener } => end::await_start(state, state.fd(listener)),
-        CloseFds { preserve } => end::close_fds(state, preserve),
+        CloseFds { preserve, keep } => end::close_fds(state, preserve, state.fd(keep)),
         Exec { paths, args, ref env } => end::exec(state, paths, args, env.0),
     }
 }

@@ -1,7 +1,7 @@
 //! What the stage knows between two steps: descriptors, and nothing else that could decide.
 
 use crate::kernel::*;
-use onggi_stage::{Fd, MAX_FDS, MAX_SOURCES, REPORT_SIZE, Report, Source};
+use onggi_stage::{CHANNEL, Fd, MAX_FDS, MAX_SOURCES, PROCFS, REPORT_SIZE, Report, Source};
 
 pub struct State {
     /// The descriptors handed over, as [`Fd`] counts them. All begins as zeros, which cost no file space.
@@ -26,10 +26,6 @@ pub struct State {
 
 pub const HOME_SIZE: usize = 1024;
 
-/// The descriptors that every plan hands over first.
-pub const CHANNEL: usize = 0;
-pub const PROCFS: usize = 1;
-
 impl State {
     pub const EMPTY: Self = Self {
         handed: [0; MAX_FDS],
@@ -48,7 +44,7 @@ impl State {
         for (slot, bytes) in self.handed.iter_mut().zip(fds.as_chunks::<4>().0) {
             *slot = i32::from_ne_bytes(*bytes);
         }
-        self.channel = self.handed[CHANNEL];
+        self.channel = self.fd(CHANNEL);
     }
 
     pub fn fd(&self, fd: Fd) -> i32 {
@@ -62,7 +58,7 @@ impl State {
     }
 
     pub fn procfs(&self) -> i32 {
-        self.handed[PROCFS]
+        self.fd(PROCFS)
     }
 
     pub fn put_source(&mut self, source: Source, fd: i32) -> Done {

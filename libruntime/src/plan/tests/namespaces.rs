@@ -18,7 +18,7 @@ fn new_namespaces_are_made_by_one_clone() {
             {"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc"}, {"type": "network"}
         ]}}"#,
         expect![[r#"
-            after root.path: AttachRootfs
+            after NotDumpable
             - linux.namespaces: Clone { namespaces: none }
             + linux.namespaces: Clone { namespaces: uts+ipc+pid+network }
         "#]],
@@ -32,7 +32,6 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
-            - linux.namespaces: Clone { namespaces: none }
             + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
             + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
@@ -47,6 +46,8 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
             + linux.devices: ParkSource { source: Source(4) }
             + linux.devices: ParkSource { source: Source(5) }
             + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: user }
+            after NotDumpable
+            - linux.namespaces: Clone { namespaces: none }
             + linux.namespaces: Clone { namespaces: mount }
             + linux.uidMappings: SetGroups { groups: "" }
             + linux.uidMappings: SetIds { uid: 0, gid: 0 }
@@ -120,6 +121,7 @@ fn without_root_the_user_namespace_comes_first_and_needs_no_scratch() {
             + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
             + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
             after root.path: AttachRootfs
+            - NotDumpable
             - linux.namespaces: Clone { namespaces: none }
             + linux.namespaces: Clone { namespaces: pid }
             + linux.uidMappings: SetIds { uid: 0, gid: 0 }
@@ -256,7 +258,7 @@ fn a_container_needs_a_mount_namespace_of_its_own() {
             after ResetSignals
             - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
-            after root.path: AttachRootfs
+            after NotDumpable
             - linux.namespaces: Clone { namespaces: none }
             + linux.namespaces: Clone { namespaces: pid }
             after linux.devices: Symlink
@@ -289,7 +291,7 @@ fn names_and_sysctls_are_set_in_the_entered_root_before_the_masks() {
             "readonlyPaths": ["/proc/sys"]
         }}"#,
         expect![[r#"
-            after root.path: AttachRootfs
+            after NotDumpable
             - linux.namespaces: Clone { namespaces: none }
             + linux.namespaces: Clone { namespaces: uts+network }
             after root.path: PivotRoot

@@ -97,10 +97,10 @@ const ALWAYS: &str = "
     Chdir < DropBounding
     DropBounding < SetCapabilities
     SetCapabilities < NoNewPrivileges
-    NoNewPrivileges < Ready
+    NoNewPrivileges < CloseFds
+    CloseFds < Ready
     Ready < AwaitStart
-    AwaitStart < CloseFds
-    CloseFds < SetSeccomp
+    AwaitStart < SetSeccomp
     SetSeccomp < Exec
 ";
 

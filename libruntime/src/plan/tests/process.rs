@@ -17,6 +17,7 @@ fn a_terminal_is_opened_before_the_pivot_and_used_after_it() {
             + process.terminal: MountConsole
             after root.path: PivotRoot
             + process.terminal: UseConsole
+            + process.terminal: SetControllingTerminal
             after process.args[0]: Exec
             + process.terminal: Fd(2) is ConsoleSocket
         "#]],
@@ -70,7 +71,7 @@ fn no_new_privileges_comes_after_the_capabilities_and_before_the_filter() {
         expect![[r#"
             after process.capabilities: SetCapabilities
             + process.noNewPrivileges: NoNewPrivileges
-            after CloseFds
+            after AwaitStart
             + linux.seccomp: SetSeccomp { flags: 4 }
         "#]],
     );
@@ -85,7 +86,7 @@ fn without_no_new_privileges_the_filter_needs_a_capability_that_goes_again() {
             after process.user: SetIds
             - process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             + process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 2097152 }
-            after CloseFds
+            after AwaitStart
             + linux.seccomp: SetSeccomp { flags: 4 }
             + process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
         "#]],
@@ -121,6 +122,8 @@ fn what_the_host_cannot_grant_is_left_out_with_a_warning() {
         |given| given.host.capabilities = 0b10_0001,
         ALL_SETS,
         expect![[r#"
+            after root.path: AttachRootfs
+            - NotDumpable
             after process.user.additionalGids: SetGroups
             - process.capabilities.bounding: DropBounding { keep: 0 }
             + process.capabilities.bounding: DropBounding { keep: 33 }
@@ -231,7 +234,7 @@ fn a_program_without_a_slash_is_looked_for_in_the_path_of_its_environment() {
             after process.capabilities: SetCapabilities
             - process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
             + process.args[0]: FindProgram { paths: "/bin/sh ./sh /b//sh", args: "sh -c" }
-            after CloseFds
+            after AwaitStart
             - process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
             + process.args[0]: Exec { paths: "/bin/sh ./sh /b//sh", args: "sh -c", env: (not shown) }
         "#]],
@@ -242,7 +245,7 @@ fn a_program_without_a_slash_is_looked_for_in_the_path_of_its_environment() {
             after process.capabilities: SetCapabilities
             - process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
             + process.args[0]: FindProgram { paths: "/usr/local/sbin/sh /usr/local/bin/sh /usr/sbin/sh /usr/bin/sh /sbin/sh /bin/sh", args: "sh -c" }
-            after CloseFds
+            after AwaitStart
             - process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
             + process.args[0]: Exec { paths: "/usr/local/sbin/sh /usr/local/bin/sh /usr/sbin/sh /usr/bin/sh /sbin/sh /bin/sh", args: "sh -c", env: (not shown) }
         "#]],
@@ -353,7 +356,7 @@ fn preserved_descriptors_are_the_only_ones_that_stay() {
         |given| given.request.preserve_fds = 3,
         "{}",
         expect![[r#"
-            after AwaitStart
+            after process.args[0]: FindProgram
             - CloseFds { preserve: 0 }
             + CloseFds { preserve: 3 }
         "#]],
@@ -375,8 +378,6 @@ fn a_process_joins_all_namespaces_at_once_and_the_pid_namespace_last() {
             ResetSignals
             linux.namespaces: Setns { fd: Fd(2), namespaces: mount+pid }
             root.path: OpenRoot { path: "/" }
-            linux.namespaces: Clone { namespaces: none }
-            SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
             process.user.umask: SetUmask { mask: 18 }
             process.cwd: Chdir { path: "/", make: false }
@@ -384,8 +385,11 @@ fn a_process_joins_all_namespaces_at_once_and_the_pid_namespace_last() {
             process.capabilities.bounding: DropBounding { keep: 0 }
             process.user: SetIds { uid: 0, gid: 0 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
-            Sync { point: Ready }
+            NotDumpable
             CloseFds { preserve: 0 }
+            linux.namespaces: Clone { namespaces: none }
+            SetSid
+            Sync { point: Ready }
             process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
             Fd(2) is Pidfd
         "#]],
@@ -401,8 +405,6 @@ fn affinity_is_set_before_the_cgroup_and_after_it() {
             process.execCPUAffinity.initial: SetAffinity { mask: "(8 bytes)" }
             linux.namespaces: Setns { fd: Fd(2), namespaces: mount }
             root.path: OpenRoot { path: "/" }
-            linux.namespaces: Clone { namespaces: none }
-            SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
             process.user.umask: SetUmask { mask: 18 }
             process.execCPUAffinity.final: SetAffinity { mask: "(8 bytes)" }
@@ -411,8 +413,11 @@ fn affinity_is_set_before_the_cgroup_and_after_it() {
             process.capabilities.bounding: DropBounding { keep: 0 }
             process.user: SetIds { uid: 0, gid: 0 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
-            Sync { point: Ready }
+            NotDumpable
             CloseFds { preserve: 0 }
+            linux.namespaces: Clone { namespaces: none }
+            SetSid
+            Sync { point: Ready }
             process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
             Fd(2) is Pidfd
         "#]],

@@ -19,6 +19,7 @@ fn the_plan_of_a_minimal_config() {
             linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
             root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
+            NotDumpable
             linux.namespaces: Clone { namespaces: none }
             root.path: OpenRoot { path: "." }
             SetSid
@@ -43,9 +44,9 @@ fn the_plan_of_a_minimal_config() {
             process.user: SetIds { uid: 0, gid: 0 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
+            CloseFds { preserve: 0 }
             Sync { point: Ready }
             AwaitStart
-            CloseFds { preserve: 0 }
             process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
         "#]],
     );
@@ -68,6 +69,7 @@ fn the_plan_of_a_config_like_dockers() {
             mounts[5].source: OpenSource { source: Source(1), host_path: "/srv/data" }
             linux.maskedPaths: OpenDevice { source: Source(2), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             root.path: AttachRootfs { host_path: "/var/lib/docker/overlay2/1/merged", propagation: slave }
+            NotDumpable
             linux.namespaces: Clone { namespaces: uts+ipc+pid+network }
             root.path: OpenRoot { path: "." }
             SetSid
@@ -102,6 +104,7 @@ fn the_plan_of_a_config_like_dockers() {
             linux.maskedPaths[0]: MaskPath { path: "/proc/kcore", source: Source(2) }
             linux.maskedPaths[1]: MaskPath { path: "/proc/acpi", source: Source(2) }
             process.terminal: UseConsole
+            process.terminal: SetControllingTerminal
             process.user.umask: SetUmask { mask: 18 }
             process.cwd: Chdir { path: "/", make: true }
             process.user.uid: FindHome { uid: 0 }
@@ -110,9 +113,9 @@ fn the_plan_of_a_config_like_dockers() {
             process.user: SetIds { uid: 0, gid: 0 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 33, effective: 33, inheritable: 0, permitted: 33, ambient: 0 }, also: 2097152 }
             process.args[0]: FindProgram { paths: "/usr/bin/sh /bin/sh", args: "sh" }
+            CloseFds { preserve: 0 }
             Sync { point: Ready }
             AwaitStart
-            CloseFds { preserve: 0 }
             linux.seccomp: SetSeccomp { flags: 4 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 33, effective: 33, inheritable: 0, permitted: 33, ambient: 0 }, also: 0 }
             process.args[0]: Exec { paths: "/usr/bin/sh /bin/sh", args: "sh", env: (not shown) }
@@ -176,9 +179,9 @@ fn the_plan_of_a_rootless_config() {
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 1, effective: 1, inheritable: 0, permitted: 1, ambient: 0 }, also: 0 }
             process.noNewPrivileges: NoNewPrivileges
             process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
+            CloseFds { preserve: 0 }
             Sync { point: Ready }
             AwaitStart
-            CloseFds { preserve: 0 }
             linux.seccomp: SetSeccomp { flags: 4 }
             process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
             linux.namespaces[4]: Fd(2) is UserNamespace
