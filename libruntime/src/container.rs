@@ -3,6 +3,7 @@
 use crate::cgroup::{Cgroup, OomEvents, Stats, merged, network_of};
 use crate::create::{prepare_spec, take_off};
 use crate::error::{Error, ErrorKind, Finding, Result};
+use crate::hooks::Site;
 use crate::parent::{self, Child};
 use crate::state::{Directory, State};
 use crate::{config, hooks, network, notify, resctrl, sys};
@@ -124,18 +125,13 @@ impl Container {
     /// What it is now: asked, not remembered.
     pub fn status(&self) -> Status {
         let Some(init) = self.state.init else { return Status::Creating };
-        if !init.is_alive() {
-            return Status::Stopped;
-        }
+        let Some(has_executed) = init.has_executed() else { return Status::Stopped };
         // Before all: a paused container can neither start nor end, whatever its init is.
         if let Ok(true) = self.state.cgroup.is_frozen() {
             return Status::Paused;
         }
-        // Until it executes its program, init is the stage.
-        match is_stage(init.pid) {
-            true => Status::Created,
-            false => Status::Running,
-        }
+        // The stage is cloned, and executes nothing but the container's program.
+        if has_executed { Status::Running } else { Status::Created }
     }
 
     /// The state of the spec, with what runc adds to it.
@@ -226,8 +222,8 @@ impl Container {
         }
         let all = spec.hooks().as_ref();
         if let Some(inside) = all.and_then(|all| all.start_container().as_deref()) {
-            let (init, state) = (self.open_init()?, self.hook_state(Status::Created));
-            hooks::run_all(inside, "hooks.startContainer", &state, Some((spec, init.as_fd())))
+            let state = self.hook_state(Status::Created);
+            hooks::run_all(inside, "hooks.startContainer", &state, &Site::Process(self))
                 .inspect_err(|_| self.end_init())?;
         }
         parent::answer(connection.as_fd())?;
@@ -237,7 +233,7 @@ impl Container {
         if config::is_before(&self.state.oci_version, 3) {
             return Ok(hooks::run_each(after, "hooks.poststart", &state));
         }
-        hooks::run_all(after, "hooks.poststart", &state, None).inspect_err(|_| self.end_init())?;
+        hooks::run_all(after, "hooks.poststart", &state, &Site::Runtime).inspect_err(|_| self.end_init())?;
         Ok(Vec::new())
     }
 
@@ -468,19 +464,6 @@ impl Container {
         })?;
         let ended = sys::wait_pidfd(child.pidfd.as_fd(), true).map_err(|errno| Error::os("waitid", errno))?;
         ended.ok_or_else(|| Error::external("waitid returned without an end"))
-    }
-}
-
-fn is_stage(pid: i32) -> bool {
-    match std::fs::read_link(format!("/proc/{pid}/exe")) {
-        Ok(program) => program.as_os_str().as_encoded_bytes().starts_with(b"/memfd:onggi-stage"),
-        // Without privileges, the stage of a process with another id of ours cannot be looked at,
-        // but for its name, which a program could give itself as well: it would only stay created.
-        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
-            let arguments = std::fs::read(format!("/proc/{pid}/cmdline"));
-            arguments.is_ok_and(|bytes| bytes.starts_with(b"onggi-stage\0"))
-        }
-        Err(_) => false,
     }
 }
 

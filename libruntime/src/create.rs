@@ -5,6 +5,7 @@ use crate::cgroup::{Cgroup, Layout, NewDirs};
 use crate::config::Config;
 use crate::container::{Container, Status};
 use crate::error::{Error, Finding, Result};
+use crate::hooks::Site;
 use crate::host::Host;
 use crate::network::{self, Network};
 use crate::parent::{Event, Given, Launch, Stage};
@@ -266,8 +267,7 @@ impl Creation<'_> {
             given: Given {
                 listener: Some(listener.as_fd()),
                 console: options.console_socket,
-                pidfd: None,
-                cgroup: None,
+                ..Given::default()
             },
         };
         let mut stage = Stage::launch(plan, &launch)?;
@@ -433,10 +433,10 @@ fn before_pivot(spec: &Spec, container: &Container, stage: &Stage) -> Result<()>
     let prestart = all.prestart();
     // Specs that had no other hook before the program gave them the state of a created container.
     let created = container.hook_state(Status::Created);
-    hooks::run_all(prestart.as_deref().unwrap_or_default(), "hooks.prestart", &created, None)?;
-    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, None)?;
+    hooks::run_all(prestart.as_deref().unwrap_or_default(), "hooks.prestart", &created, &Site::Runtime)?;
+    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, &Site::Runtime)?;
     let inside = all.create_container().as_deref().unwrap_or_default();
-    hooks::run_all(inside, "hooks.createContainer", &state, Some((spec, init.pidfd.as_fd())))
+    hooks::run_all(inside, "hooks.createContainer", &state, &Site::Container { spec, init })
 }
 
 fn create_runtime(hooks: &Hooks) -> &[oci_spec::runtime::Hook] {

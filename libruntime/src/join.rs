@@ -10,7 +10,7 @@ use crate::plan::create::Request;
 use crate::seccomp;
 use crate::{notify, parent, plan, sys};
 use nix::errno::Errno;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Hook, Process, Spec};
 use onggi_stage::SyncPoint;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -142,11 +142,7 @@ impl Container {
         filter: Option<&seccomp::Filter>,
         cgroup: &Cgroup,
     ) -> Result<Plan> {
-        let layout = Layout::probe()?;
-        let mut host = Host::probe(spec, &layout, cgroup)?;
-        if options.process.rlimits().is_some() {
-            host.probe_rlimits()?;
-        }
+        let host = host_of(spec, &options.process, cgroup)?;
         let request = Request {
             id: self.id().to_string(),
             bundle: self.state.bundle.clone(),
@@ -156,6 +152,17 @@ impl Container {
             ..Request::default()
         };
         plan::exec::exec(spec, &options.process, &host, &request, filter)
+    }
+
+    /// The plan of a startContainer hook.
+    pub(crate) fn plan_hook(&self, hook: &Hook, place: &str) -> Result<Plan> {
+        let spec = self.spec()?;
+        let has_profile = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+        let filter = if has_profile { Some(self.directory.read_filter()?) } else { None };
+        let process = self.process()?;
+        let host = host_of(spec, &process, &self.state.cgroup)?;
+        let request = Request { preserve_fds: 0, ..self.state.request.clone() };
+        plan::exec::hook_as_process(hook, place, spec, &process, &host, &request, filter.as_ref())
     }
 
     /// Init may have moved itself to a cgroup below, as an init system does; or systemd has moved it
@@ -168,9 +175,18 @@ impl Container {
     }
 }
 
+/// What a process that joins a container is planned with.
+fn host_of(spec: &Spec, process: &Process, cgroup: &Cgroup) -> Result<Host> {
+    let mut host = Host::probe(spec, &Layout::probe()?, cgroup)?;
+    if process.rlimits().is_some() {
+        host.probe_rlimits()?;
+    }
+    Ok(host)
+}
+
 fn launch<'a>(plan: &'a Plan, options: &Exec, cgroup: &Cgroup, init: &OwnedFd) -> Result<Stage<'a>> {
     let (stdio, preserve_fds, console) = (options.stdio, options.preserve_fds, options.console_socket);
-    let given = Given { listener: None, console, pidfd: Some(init.as_fd()), cgroup: Some(cgroup) };
+    let given = Given { console, pidfd: Some(init.as_fd()), cgroup: Some(cgroup), ..Given::default() };
     let born_in = cgroup.open_dir()?;
     Stage::launch(plan, &Launch { stdio, preserve_fds, cgroup: born_in.as_ref().map(AsFd::as_fd), given })
 }

@@ -40,6 +40,7 @@ pub(crate) struct Given<'a> {
     pub listener: Option<BorrowedFd<'a>>,
     pub console: Option<BorrowedFd<'a>>,
     pub pidfd: Option<BorrowedFd<'a>>,
+    pub directory: Option<BorrowedFd<'a>>,
     pub cgroup: Option<&'a Cgroup>,
 }
 
@@ -328,6 +329,7 @@ fn open_handed<'a>(
             Handed::Listener => given(launch.given.listener, "listener"),
             Handed::ConsoleSocket => given(launch.given.console, "console socket"),
             Handed::Pidfd => given(launch.given.pidfd, "pidfd"),
+            Handed::Directory => given(launch.given.directory, "directory"),
             Handed::Namespace(path) => open_namespace(path).map(Opened::Owned),
             Handed::UserNamespace => user_namespace(plan).map(Opened::Owned),
             Handed::CgroupTasks(tasks) => match launch.given.cgroup {

@@ -114,6 +114,8 @@ pub enum Handed {
     IdMap(usize),
     /// The process whose namespaces are joined.
     Pidfd,
+    /// The directory that a hook starts in.
+    Directory,
     /// The file `tasks` of a cgroup, open for writing. When the cgroup is only made, it is sent later.
     CgroupTasks(PathBuf),
 }
@@ -192,10 +194,6 @@ impl Plan {
     /// The limits of the stage, and the rules of order, each with its reason. Every planner ends with this.
     fn check(&self) -> Result<()> {
         self.check_limits()?;
-        let rule = |holds: bool, reason: &str| match holds {
-            true => Ok(()),
-            false => Err(Error::internal(format!("the plan breaks a rule: {reason}"))),
-        };
         let position =
             |wanted: &dyn Fn(&Step<Text>) -> bool| self.steps.iter().position(|(step, _)| wanted(step));
         let last =
@@ -267,6 +265,13 @@ impl Plan {
         }
         let late = self.steps[close + 1..].iter().any(|(step, _)| uses_descriptors(step));
         rule(!late, "what uses a descriptor comes before all are closed")
+    }
+}
+
+fn rule(holds: bool, reason: &str) -> Result<()> {
+    match holds {
+        true => Ok(()),
+        false => Err(Error::internal(format!("the plan breaks a rule: {reason}"))),
     }
 }
 

@@ -31,25 +31,44 @@ impl ProcessId {
     /// The process with this pid now.
     pub fn of(pid: i32) -> Result<Self> {
         let gone = || Error::os(format!("read /proc/{pid}/stat"), Errno::ESRCH);
-        let (_, start_time) = stat(pid).ok_or_else(gone)?;
-        Ok(Self { pid, start_time })
+        Ok(Self { pid, start_time: stat(pid).ok_or_else(gone)?.start_time })
     }
 
     /// Whether it still runs; a zombie does not.
     pub fn is_alive(self) -> bool {
-        stat(self.pid).is_some_and(|(state, start)| start == self.start_time && !matches!(state, 'Z' | 'X'))
+        self.stat().is_some()
+    }
+
+    /// Whether it has executed a program since it was cloned; `None` for one that does not run any more.
+    pub fn has_executed(self) -> Option<bool> {
+        self.stat().map(|found| found.flags & FORKED_NO_EXEC == 0)
+    }
+
+    fn stat(self) -> Option<Stat> {
+        stat(self.pid).filter(|found| found.start_time == self.start_time && !matches!(found.state, 'Z' | 'X'))
     }
 }
 
-/// State and start time from `/proc/PID/stat`, behind the name, which may hold anything.
-fn stat(pid: i32) -> Option<(char, u64)> {
+/// `PF_FORKNOEXEC`, which ps(1) shows as "forked but didn't exec". The first execve(2) clears it, and nothing sets
+/// it again: no program can pretend that it is not executed yet.
+const FORKED_NO_EXEC: u64 = 0x40;
+
+struct Stat {
+    state: char,
+    flags: u64,
+    start_time: u64,
+}
+
+/// From `/proc/PID/stat`, behind the name, which may hold anything. Every user may read these fields.
+fn stat(pid: i32) -> Option<Stat> {
     // The kernel gives all of it in one read(2), which is a few hundred bytes.
     let mut bytes = [0; 2048];
     let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes[..length]);
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    let flags = fields.nth(5)?.parse().ok()?;
+    Some(Stat { state, flags, start_time: fields.nth(12)?.parse().ok()? })
 }
 
 const STATE: &str = "state.json";
@@ -276,5 +295,15 @@ mod tests {
         let own = ProcessId::of(std::process::id() as i32).unwrap();
         assert!(own.is_alive());
         assert!(!ProcessId { start_time: own.start_time + 1, ..own }.is_alive());
+    }
+
+    #[test]
+    fn a_program_has_been_executed_and_a_forked_child_has_not() {
+        let own = ProcessId::of(std::process::id() as i32).unwrap();
+        assert_eq!(own.has_executed(), Some(true));
+        assert_eq!(ProcessId { start_time: own.start_time + 1, ..own }.has_executed(), None);
+        let holder = crate::sys::hold_user_namespace();
+        let Ok(holder) = holder else { return eprintln!("skipped: user namespaces are not allowed") };
+        assert_eq!(ProcessId::of(holder.pid).unwrap().has_executed(), Some(false));
     }
 }

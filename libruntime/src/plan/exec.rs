@@ -41,8 +41,6 @@ pub fn exec(
     plan.push("root.path", Step::OpenRoot { path: Text::of("/") });
     if process.terminal().unwrap_or(false) {
         process::open_console(&mut plan, process, request)?;
-    }
-    if process.terminal().unwrap_or(false) {
         plan.push("process.terminal", Step::UseConsole);
     }
     if in_user_namespace {
@@ -78,34 +76,76 @@ pub fn exec(
     Ok(plan)
 }
 
-/// The plan that runs a hook: in the caller's namespaces, or in those of the container of `inside`,
-/// before its root is entered or after.
-pub(crate) fn hook(hook: &Hook, place: &str, inside: Option<&Spec>) -> Result<Plan> {
+/// The plan that runs a hook in the caller's namespaces.
+pub(crate) fn hook(hook: &Hook, place: &str) -> Result<Plan> {
     let mut plan = Plan::new();
-    let place = place.to_string();
-    let linux = inside.and_then(|spec| spec.linux().clone()).unwrap_or_default();
+    plan.push("", Step::ResetSignals);
+    run_hook(plan, hook, place)
+}
+
+/// The plan that runs a hook in the namespaces of a container whose root is not entered yet. Its path is still
+/// that of the runtime; its working directory is the root, as with runc, and nothing of the host.
+pub(crate) fn hook_at_root(hook: &Hook, place: &str, spec: &Spec) -> Result<Plan> {
+    let mut plan = Plan::new();
+    let linux = spec.linux().clone().unwrap_or_default();
     let listed = || linux.namespaces().iter().flatten();
     let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u64);
     plan.push("", Step::ResetSignals);
-    if inside.is_some() {
-        let fd = plan.hand("", Handed::Pidfd);
-        plan.push(place.clone(), Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
+    let fd = plan.hand("", Handed::Pidfd);
+    plan.push(place.to_string(), Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
+    let fd = plan.hand("", Handed::Directory);
+    plan.push(place.to_string(), Step::Fchdir { fd });
+    if listed().any(|namespace| namespace.typ() == Ns::User) {
+        plan.push(place.to_string(), super::create::first_ids(&linux));
     }
-    if inside.is_some() && listed().any(|namespace| namespace.typ() == Ns::User) {
-        plan.push(place.clone(), super::create::first_ids(&linux));
-    }
-    plan.push(place.clone(), Step::SetUmask { mask: 0o022 });
-    plan.push(place.clone(), Step::CloseFds { preserve: 0, keep: CHANNEL });
-    plan.push(place.clone(), Step::Clone { namespaces: NamespaceFlags(0) });
+    run_hook(plan, hook, place)
+}
+
+fn run_hook(mut plan: Plan, hook: &Hook, place: &str) -> Result<Plan> {
+    plan.push(place.to_string(), Step::SetUmask { mask: 0o022 });
+    plan.push(place.to_string(), Step::CloseFds { preserve: 0, keep: CHANNEL });
+    plan.push(place.to_string(), Step::Clone { namespaces: NamespaceFlags(0) });
     // A session of its own, so that all it starts can be ended with it.
-    plan.push(place.clone(), Step::SetSid);
+    plan.push(place.to_string(), Step::SetSid);
     let (mut args, mut env) = (Text::default(), Text::default());
-    match hook.args().as_deref() {
-        Some(given @ [_, ..]) => given.iter().for_each(|arg| args.push(arg)),
-        _ => args.push(hook.path().as_os_str().as_encoded_bytes()),
-    }
+    arguments(hook).iter().for_each(|arg| args.push(arg));
     hook.env().iter().flatten().for_each(|entry| env.push(entry));
     plan.push(format!("{place}.path"), Step::Exec { paths: Text::path(hook.path()), args, env: Secret(env) });
     plan.check()?;
+    Ok(plan)
+}
+
+fn arguments(hook: &Hook) -> Vec<String> {
+    match hook.args() {
+        Some(given) if !given.is_empty() => given.clone(),
+        _ => vec![hook.path().display().to_string()],
+    }
+}
+
+/// The plan that runs a hook whose program is the container's, so that it may do what `process` may do. Without an
+/// environment of its own it has that of the process, as with runc and crun.
+pub(crate) fn hook_as_process(
+    hook: &Hook,
+    place: &str,
+    spec: &Spec,
+    process: &Process,
+    host: &Host,
+    request: &Request,
+    filter: Option<&Filter>,
+) -> Result<Plan> {
+    let mut process = process.clone();
+    process.set_args(Some(arguments(hook))).set_terminal(Some(false));
+    if hook.env().is_some() {
+        process.set_env(hook.env().clone());
+    }
+    let mut plan = exec(spec, &process, host, request, filter)?;
+    if hook.env().is_some() {
+        plan.steps.retain(|(step, _)| !matches!(step, Step::FindHome { .. }));
+    }
+    // The path need not be the first argument, and is not looked up.
+    if let Some((Step::Exec { paths, .. }, origin)) = plan.steps.last_mut() {
+        *paths = Text::path(hook.path());
+        *origin = format!("{place}.path").into();
+    }
     Ok(plan)
 }

@@ -288,6 +288,10 @@ pub enum Step<T> {
         path: T,
         make: bool,
     },
+    /// fchdir(2).
+    Fchdir {
+        fd: Fd,
+    },
     /// Looks the home directory of a user up in the container's `etc/passwd`, for [`Step::Exec`].
     FindHome {
         uid: u32,

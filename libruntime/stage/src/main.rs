@@ -151,6 +151,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         SetMemoryPolicy { mode, nodes } => identity::set_memory_policy(mode, nodes),
         SetUmask { mask } => identity::set_umask(mask),
         Chdir { path, make } => nodes::chdir(state.root, path, make),
+        Fchdir { fd } => fchdir(state.fd(fd)),
         FindHome { uid } => nodes::find_home(state, uid),
         SetGroups { groups } => identity::set_groups(groups),
         SetIds { uid, gid } => identity::set_ids(uid, gid),
