@@ -45,7 +45,8 @@ impl ProcessId {
     }
 
     fn stat(self) -> Option<Stat> {
-        stat(self.pid).filter(|found| found.start_time == self.start_time && !matches!(found.state, 'Z' | 'X'))
+        stat(self.pid)
+            .filter(|found| found.start_time == self.start_time && !matches!(found.state, 'Z' | 'X'))
     }
 }
 

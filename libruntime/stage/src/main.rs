@@ -9,6 +9,7 @@
 #![no_main]
 
 mod bare;
+mod below;
 mod console;
 mod copy_up;
 mod end;
@@ -134,7 +135,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         SetControllingTerminal => console::set_controlling_terminal(),
         PivotRoot => mounts::pivot_root(state.root),
         Chroot => mounts::chroot(state.root),
-        MoveRoot => mounts::move_root(state.root),
+        MoveRoot => mounts::move_root(state.procfs(), state.root),
         MaskPath { path, source } => mounts::mask_path(state, path, source),
         ReadonlyPath { path } => mounts::readonly_path(state.root, path),
         ReceiveFds { first, count } => end::receive_fds(state, first, count),

@@ -252,11 +252,12 @@ pub fn pivot_root(root: i32) -> Done {
 }
 
 /// For an initial RAM filesystem, which pivot_root(2) cannot leave: the container's root is moved
-/// over it. The old one stays below, out of sight, as `--no-pivot` says.
-pub fn move_root(root: i32) -> Done {
-    let slash = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
-    move_mount(root, slash)?;
-    close(slash);
+/// over it. The old one stays below, without its mounts.
+pub fn move_root(procfs: i32, root: i32) -> Done {
+    let old = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
+    move_mount(root, old)?;
+    crate::below::take_off(procfs, old, root)?;
+    close(old);
     chroot(root)
 }
 
