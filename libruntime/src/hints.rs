@@ -128,9 +128,7 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
         (OpenConsole { .. }, _, Errno::ENOENT | Errno::ENODEV) => {
             "a terminal needs a devpts mount at /dev/pts"
         }
-        (_, _, Errno::EMFILE) => {
-            "the hard limit on open files is reached; each bind mount takes one until it is attached"
-        }
+        (_, _, Errno::EMFILE) => "the hard limit on open files: a bind mount takes one until it is attached",
         (SetRlimit { .. }, _, Errno::EPERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
         (WriteProcess { .. }, "write", Errno::EACCES) => "lowering the score needs CAP_SYS_RESOURCE",
         (WriteSysctl { .. }, "openat2", Errno::ENOENT) => "this kernel has no such sysctl in this namespace",
