@@ -4,14 +4,32 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// A static program at a fixed address, with no start-up code and no library of anybody.
-const FLAGS: &[&str] = &[
-    "-Clink-arg=-nostartfiles",
-    "-Clink-arg=-nostdlib",
-    "-Clink-arg=-static",
-    "-Clink-arg=-no-pie",
-    "-Clink-self-contained=no",
-    "-Crelocation-model=static",
-];
+const FLAGS: &[&str] = &["-Clink-arg=-nostdlib", "-Clink-arg=-static", "-Crelocation-model=static"];
+
+/// How the stage is linked. The toolchain's own lld links for every target, with no C compiler and no
+/// `ld` on the host. Where a distribution's toolchain has none, the C compiler does it: its default
+/// linker, or the one that the user has chosen for this target.
+fn linker(rustc: &str, host: &str, target: &str) -> Vec<String> {
+    let sysroot = Command::new(rustc).args(["--print", "sysroot"]).output();
+    let sysroot = sysroot.ok().and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+    let lld = PathBuf::from(sysroot.trim()).join("lib/rustlib").join(host).join("bin/rust-lld");
+    let own = |flags: &[&str]| flags.iter().map(|flag| flag.to_string()).collect();
+    if lld.is_file() {
+        let mut flags: Vec<String> = own(&["-Clinker-flavor=ld.lld", "-Clink-self-contained=no"]);
+        flags.push(format!("-Clinker={}", lld.display()));
+        return flags;
+    }
+    let mut flags: Vec<String> = own(&["-Clink-arg=-nostartfiles", "-Clink-arg=-no-pie"]);
+    // Start-up objects come with the targets that bring their own C library. For the others this flag
+    // would take a bundled linker away and leave its name on the command line (Rust 1.90 and newer).
+    if target.ends_with("-musl") {
+        flags.push("-Clink-self-contained=no".to_string());
+    }
+    if let Ok(linker) = std::env::var("RUSTC_LINKER") {
+        flags.push(format!("-Clinker={linker}"));
+    }
+    flags
+}
 
 fn main() {
     println!("cargo::rerun-if-changed=stage/src");
@@ -19,6 +37,8 @@ fn main() {
     let var = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
     let (target, out) = (var("TARGET"), PathBuf::from(var("OUT_DIR")).join("stage"));
     let stage = PathBuf::from(var("CARGO_MANIFEST_DIR")).join("stage");
+    let mut flags: Vec<String> = FLAGS.iter().map(|flag| flag.to_string()).collect();
+    flags.extend(linker(&var("RUSTC"), &var("HOST"), &target));
     let status = Command::new(var("CARGO"))
         .args(["build", "--release", "--bin", "stage", "--features", "program", "--target", &target])
         .arg("--manifest-path")
@@ -36,7 +56,7 @@ fn main() {
             ]
             .map(|(key, value)| (format!("CARGO_PROFILE_RELEASE_{key}"), value)),
         )
-        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env_remove("RUSTFLAGS")
         // These would wrap or check the outer build's compiler.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
