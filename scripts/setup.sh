@@ -18,3 +18,17 @@ build() {
   ONGGI="${CARGO_TARGET_DIR:-$PWD/target}/$target/release/onggi"
   export ONGGI
 }
+
+# debian_mirror: the URI of a mirror that this host's apt has, or ONGGI_MIRROR.
+debian_mirror() {
+  mirror=${ONGGI_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)|$(COMPONENT)|$(ORIGIN)|$(CODENAME)' 'Created-By: Packages' |
+    awk -F'|' '$2 == "main" && $3 == "Debian" && $4 !~ /-/ {print $1; exit}')}
+  [ -n "$mirror" ] || { echo "apt has no Debian mirror here: give one in ONGGI_MIRROR" >&2; return 1; }
+  echo "$mirror"
+}
+
+# apt_settings: how this host's apt reaches its mirrors, as a configuration for another system's.
+apt_settings() {
+  apt-config dump | grep -E '^Acquire::(http|https|Check-|Retries|Proxy)' || true
+  echo 'Acquire::Languages "none"; APT::Install-Recommends "false"; APT::Sandbox::User "root";'
+}

@@ -24,6 +24,12 @@ pub fn slowness() -> u32 {
     value.and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
 }
 
+/// Whether a program of this name is installed.
+pub fn is_in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+}
+
 struct Ended {
     codes: Mutex<HashMap<i32, i32>>,
     changed: Condvar,

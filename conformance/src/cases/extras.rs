@@ -29,9 +29,7 @@ pub const CASES: &[Case] = &[
 fn veth(t: &Test, name: &str) -> Outcome {
     let mut command = Command::new("ip");
     command.args(["link", "add", name, "type", "veth", "peer", "name", "peer-of-it"]);
-    if !std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .any(|dir| dir.join("ip").exists())
-    {
+    if !process::is_in_path("ip") {
         return skip("needs the program ip");
     }
     let output = process::run(&mut command, &t.dir)?;

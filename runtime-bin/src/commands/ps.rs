@@ -5,6 +5,7 @@ use crate::cli::{Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::output;
+use std::io::ErrorKind;
 use std::process::Command;
 
 pub const VERB: Verb = Verb {
@@ -27,7 +28,13 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
         [] => vec!["-ef"],
         given => given.iter().map(String::as_str).collect(),
     };
-    let ran = Command::new("ps").args(&options).output().map_err(|error| Failure::os("execute ps", error))?;
+    let ran = Command::new("ps").args(&options).output().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Failure::new(
+            "execute ps: No such file or directory (ENOENT); hint: install ps(1), of the package procps, \
+             or ask for --format json",
+        ),
+        _ => Failure::os("execute ps", error),
+    })?;
     if !ran.status.success() {
         let said = String::from_utf8_lossy(&ran.stderr).trim().to_string();
         return Err(Failure::new(format!("ps {}: {}: {said}", options.join(" "), ran.status)));
