@@ -26,6 +26,8 @@ walks! {
     kill_with_a_failed_call: Errors Kill Plain 8;
     delete_with_a_failed_call: Errors Delete Plain 12;
     update_with_a_failed_call: Errors Update Plain 8;
+    state_with_a_failed_call: Errors State Plain 8;
+    refused_delete_with_a_failed_call: Errors RefusedDelete Plain 8;
     run_with_a_network_and_a_failed_call: Errors Run Network 12;
     create_with_a_network_and_a_failed_call: Errors Create Network 12;
     delete_with_a_network_and_a_failed_call: Errors Delete Network 8;
@@ -41,6 +43,9 @@ walks! {
     run_with_a_network_killed_at_a_call: Kills Run Network 10;
     delete_with_a_network_killed_at_a_call: Kills Delete Network 6;
     run_with_a_user_namespace_killed_at_a_call: Kills Run UserNamespace 8;
+    run_stopped_at_a_call: Stops Run Plain 3;
+    exec_stopped_at_a_call: Stops Exec Plain 2;
+    delete_stopped_at_a_call: Stops Delete Plain 2;
     run_with_systemd_and_a_failed_call: Errors Run Systemd 12;
     create_with_systemd_and_a_failed_call: Errors Create Systemd 12;
     delete_with_systemd_and_a_failed_call: Errors Delete Systemd 8;

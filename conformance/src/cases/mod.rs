@@ -8,6 +8,7 @@ mod cli;
 mod exec;
 mod extras;
 mod faults;
+mod faults_limits;
 mod hooks;
 mod idmap;
 mod lifecycle;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Case> {
         exec::CASES,
         extras::CASES,
         faults::CASES,
+        faults_limits::CASES,
         hooks::CASES,
         idmap::CASES,
         lifecycle::CASES,

@@ -12,11 +12,23 @@ pub enum Failure {
     Afterwards(Errno),
 }
 
-/// The failures of a call; `second` is its second argument, which says what fcntl(2) and the like do.
-pub fn failures(name: &str, second: u64) -> &'static [Failure] {
+/// What a descriptor is of. A disk can fail below a file; a pipe or a socket has none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Descriptor {
+    File,
+    Directory,
+    Other,
+}
+
+/// The failures of a call on that descriptor, if it is on one; `second` is its second argument, which
+/// says what fcntl(2) does.
+pub fn failures(name: &str, descriptor: Descriptor, second: u64) -> &'static [Failure] {
     use Failure::{Afterwards, Instead};
     const EINTR_ONLY: &[Failure] = &[Instead(EINTR)];
     match name {
+        "read" | "readv" | "write" | "writev" | "sendfile" if descriptor == Descriptor::Other => EINTR_ONLY,
+        // What is written back then is written already, or is not on a disk.
+        "close" if descriptor != Descriptor::File => &[Afterwards(EINTR)],
         "open" | "openat" | "openat2" => &[Instead(EMFILE), Instead(EIO), Instead(ENFILE)],
         "socket" | "socketpair" | "pipe2" | "memfd_create" | "eventfd2" | "epoll_create1" | "accept4"
         | "accept" | "pidfd_open" | "dup" | "fsopen" | "fsmount" | "open_tree" | "timerfd_create"

@@ -4,7 +4,7 @@
 
 use super::report;
 use crate::bundle::{self, Config};
-use crate::case::{Outcome, Stop, check, fail};
+use crate::case::{Outcome, Stop, check, fail, same};
 use crate::process::{self, Output, Started};
 use crate::test::{Container, Test, await_file};
 use serde_json::{Map, Value, json};
@@ -20,8 +20,19 @@ pub enum Verb {
     Start,
     Exec,
     Kill,
+    /// `delete --force` of a container that runs.
     Delete,
+    /// `delete` of a container that runs, which is refused.
+    RefusedDelete,
+    State,
     Update,
+}
+
+impl Verb {
+    /// All points of a walk have one container, which stays as it is.
+    fn shares(self) -> bool {
+        matches!(self, Verb::Exec | Verb::Update | Verb::State | Verb::RefusedDelete)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,7 +79,7 @@ impl<'a> Scene<'a> {
         let own = namespaces();
         let limit = AtomicU32::new(100);
         let mut scene = Self { t, verb, setting, container, out, wanted: Value::Null, own, limit };
-        if matches!(verb, Verb::Exec | Verb::Update) {
+        if verb.shares() {
             scene.begin()?;
         }
         if matches!(verb, Verb::Run | Verb::Create | Verb::Start | Verb::Exec) {
@@ -100,9 +111,10 @@ impl<'a> Scene<'a> {
             let _ = fs::remove_file(self.out.join(name));
         }
         match self.verb {
-            Verb::Run | Verb::Create | Verb::Exec | Verb::Update => Ok(()),
+            Verb::Run | Verb::Create => Ok(()),
+            _ if self.verb.shares() => Ok(()),
             Verb::Start => self.container.create_with(&self.options(&[])).and_then(Output::ok).map(drop),
-            Verb::Kill | Verb::Delete => self.begin(),
+            _ => self.begin(),
         }
     }
 
@@ -132,6 +144,8 @@ impl<'a> Scene<'a> {
             Verb::Exec => ["exec", &id, "/bin/sh", "-c", &reporting("report")].map(str::to_owned).to_vec(),
             Verb::Kill => vec!["kill".into(), id, "KILL".into()],
             Verb::Delete => vec!["delete".into(), "--force".into(), id],
+            Verb::RefusedDelete => vec!["delete".into(), id],
+            Verb::State => vec!["state".into(), id],
             Verb::Update => {
                 let limit = self.limit.fetch_add(1, Ordering::Relaxed) + 1;
                 let memory = (u64::from(limit) << 20).to_string();
@@ -147,7 +161,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether a call that ended with 0 did what it is for.
-    pub fn verify(&self) -> Outcome {
+    pub fn verify(&self, output: &Output) -> Outcome {
         match self.verb {
             Verb::Create => {
                 self.container.start()?.ok()?;
@@ -156,6 +170,8 @@ impl<'a> Scene<'a> {
             Verb::Run | Verb::Start | Verb::Exec => self.compare(),
             Verb::Kill => self.container.await_status("stopped"),
             Verb::Delete => self.left(),
+            Verb::RefusedDelete => fail("a container that runs was deleted"),
+            Verb::State => same("status", output.json()?["status"].as_str(), Some("running")),
             Verb::Update => {
                 let limit = self.limit.load(Ordering::Relaxed);
                 let memory = if self.t.host.unified { "memory.max" } else { "memory.limit_in_bytes" };
@@ -191,8 +207,8 @@ impl<'a> Scene<'a> {
 
     /// Makes sure that the next point finds what it needs: by `delete --force`, unless a container is shared.
     pub fn clean(&self) -> Outcome<Output> {
-        if matches!(self.verb, Verb::Exec | Verb::Update) {
-            return self.container.call("state", &[]);
+        if self.verb.shares() {
+            return self.container.await_status("running").and_then(|()| self.container.call("state", &[]));
         }
         let output = self.container.delete_force();
         let _ = self.container.call("state", &[]);
@@ -202,7 +218,7 @@ impl<'a> Scene<'a> {
     /// After something went wrong: everything is ended, and a container that is shared made again.
     pub fn restore(&self) -> Outcome {
         crate::leaks::sweep(self.t);
-        if matches!(self.verb, Verb::Exec | Verb::Update) { self.begin() } else { Ok(()) }
+        if self.verb.shares() { self.begin() } else { Ok(()) }
     }
 
     /// What is there of the container and should not: everything, or what an exec has left.
@@ -219,7 +235,7 @@ impl<'a> Scene<'a> {
     }
 
     fn look(&self) -> Vec<String> {
-        let shared = matches!(self.verb, Verb::Exec | Verb::Update);
+        let shared = self.verb.shares();
         let mut found = Vec::new();
         for pid in process::descendants(std::process::id() as i32) {
             let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -269,8 +285,8 @@ fn namespaces() -> Value {
 fn config(t: &Test, verb: Verb, setting: Setting, out: &std::path::Path) -> Config {
     let mut config = t.config();
     match verb {
-        Verb::Exec | Verb::Kill | Verb::Delete | Verb::Update => config.args(&["/bin/sleep", "1000"]),
         Verb::Run | Verb::Create | Verb::Start => config.shell(&reporting("report")),
+        _ => config.args(&["/bin/sleep", "1000"]),
     };
     config.bind(out, "/out", &["rw", "nosuid", "nodev"]);
     config.mount("/scratch", "tmpfs", "tmpfs", &["nosuid", "nodev", "noexec", "size=1m"]);

@@ -5,7 +5,7 @@
 //! Two roles are told apart: the *runtime* is the process that is started, the *stage* are the processes
 //! that it makes of itself. A process that executes another program is let go: hooks, nft, and the container's.
 
-use super::errors::{Failure, failures};
+use super::errors::{Descriptor, Failure, failures};
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
@@ -256,7 +256,8 @@ impl Tracer {
                 self.hit = Some(json!({ "call": name, "stopped": process.as_raw() }));
             }
             Fault::Error(n) => {
-                let Some(failure) = failures(name, registers.rsi).get(n) else { return };
+                let descriptor = descriptor(pid, registers.rdi);
+                let Some(failure) = failures(name, descriptor, registers.rsi).get(n) else { return };
                 let errno = match failure {
                     Failure::Afterwards(errno) => *errno,
                     Failure::Instead(errno) => {
@@ -271,6 +272,14 @@ impl Tracer {
                 self.hit = Some(json!({ "call": name, "errno": format!("{errno:?}") }));
             }
         }
+    }
+}
+
+fn descriptor(pid: Pid, number: u64) -> Descriptor {
+    match fs::metadata(format!("/proc/{pid}/fd/{number}")) {
+        Ok(meta) if meta.is_dir() => Descriptor::Directory,
+        Ok(meta) if meta.is_file() => Descriptor::File,
+        _ => Descriptor::Other,
     }
 }
 
