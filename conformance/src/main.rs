@@ -34,7 +34,7 @@ usage: RUNTIME=NAME|PATH[,…] conformance [OPTION…] [FILTER…]
   --quiet      prints no table, only failures and totals
 CONFORMANCE_KEEP=1 keeps the scratch directory, which is made in $TMPDIR or /tmp
 (/var/tmp where /tmp is nosuid or nodev).
-CONFORMANCE_SLOW=N makes all time limits N times as long.";
+CONFORMANCE_SLOW=N makes all time limits N times as long; CONFORMANCE_RACE=N repeats races for N seconds.";
 
 #[derive(Default)]
 struct Options {

@@ -5,6 +5,12 @@ mod attributes;
 mod bad_input;
 mod cgroups;
 mod cli;
+mod escapes;
+mod escapes_dev;
+mod escapes_input;
+mod escapes_privileges;
+mod escapes_procfs;
+mod escapes_races;
 mod exec;
 mod extras;
 mod faults;
@@ -25,8 +31,6 @@ mod process;
 mod repetition;
 mod rootless;
 mod seccomp;
-mod security;
-mod security_dev;
 mod systemd;
 mod terminal;
 
@@ -38,6 +42,12 @@ pub fn all() -> Vec<Case> {
         bad_input::CASES,
         cgroups::CASES,
         cli::CASES,
+        escapes::CASES,
+        escapes_dev::CASES,
+        escapes_input::CASES,
+        escapes_privileges::CASES,
+        escapes_procfs::CASES,
+        escapes_races::CASES,
         exec::CASES,
         extras::CASES,
         faults::CASES,
@@ -58,8 +68,6 @@ pub fn all() -> Vec<Case> {
         repetition::CASES,
         rootless::CASES,
         seccomp::CASES,
-        security::CASES,
-        security_dev::CASES,
         systemd::CASES,
         terminal::CASES,
     ]

@@ -6,6 +6,7 @@
 
 mod json;
 mod sys;
+mod through;
 
 use json::{Object, array, quote};
 use std::fs;
@@ -13,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 fn main() {
@@ -27,6 +29,8 @@ fn main() {
         "hold" => hold(),
         "notify" => notify(&rest),
         "chase" => chase(&rest),
+        "disguise" => disguise(&rest),
+        "through" => through::through(&rest),
         _ => report(&rest),
     };
     println!("{text}");
@@ -375,6 +379,18 @@ fn hold() -> String {
     loop {
         std::thread::sleep(std::time::Duration::from_secs(3600));
     }
+}
+
+/// `disguise NAME`: becomes the program of a memfd of that name, with that argument 0, and stays.
+fn disguise(rest: &[&str]) -> String {
+    let name = rest.first().copied().unwrap_or_default();
+    let started = fs::read("/proc/self/exe").and_then(|program| {
+        let mut file = fs::File::from(sys::memfd(name)?);
+        file.write_all(&program)?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Err::<(), _>(std::process::Command::new(path).arg0(name).arg("hold").exec())
+    });
+    outcome(started)
 }
 
 /// `chase SECONDS`: what an attacker does while others are executed into the container: tries to get

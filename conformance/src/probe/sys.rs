@@ -28,6 +28,7 @@ mod nr {
     pub const SCHED_GETATTR: i64 = 315;
     pub const PERSONALITY: i64 = 135;
     pub const CLOCK_GETTIME: i64 = 228;
+    pub const MEMFD_CREATE: i64 = 319;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -47,6 +48,7 @@ mod nr {
     pub const SCHED_GETATTR: i64 = 275;
     pub const PERSONALITY: i64 = 92;
     pub const CLOCK_GETTIME: i64 = 113;
+    pub const MEMFD_CREATE: i64 = 279;
 }
 
 /// c_long is 64 bits on the targets that have numbers above.
@@ -162,6 +164,16 @@ pub fn clocks() -> Result<(i64, i64)> {
         Ok::<i64, Error>(time[0])
     };
     Ok((seconds(7)?, seconds(1)?))
+}
+
+/// memfd_create(2), closed on execve(2).
+pub fn memfd(name: &str) -> Result<OwnedFd> {
+    const MFD_CLOEXEC: u32 = 1;
+    let name = CString::new(name)?;
+    // SAFETY: the name is a C string that lives until after the call.
+    let fd = answer(unsafe { syscall(nr::MEMFD_CREATE as c_long, name.as_ptr(), MFD_CLOEXEC) })?;
+    // SAFETY: the kernel has just installed this descriptor for us, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
 }
 
 /// mknodat(2) of a character device.

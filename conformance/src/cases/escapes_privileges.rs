@@ -1,0 +1,156 @@
+//! Escapes by privileges: more capabilities, another user, no filter, descriptors or mounts that nobody gave.
+//! escapes.rs says what the group is.
+
+use super::escapes::canary;
+use crate::bundle::Config;
+use crate::case::Need::Root;
+use crate::case::{Case, Outcome, case, check, same, skip};
+use crate::process;
+use crate::test::{Container, Test};
+use serde_json::{Value, json};
+use std::fs;
+
+pub const CASES: &[Case] = &[
+    case!(cve_2022_29162_exec_adds_nothing_inheritable, [Root]),
+    case!(cve_2025_27612_a_process_file_adds_nothing_inheritable, [Root]),
+    case!(cve_2023_25809_cgroups_below_a_bound_sys_are_read_only, [Root]),
+    case!(no_pivot_shows_no_procfs_without_masks, [Root]),
+    case!(start_container_hooks_have_the_privileges_of_the_process, [Root]),
+    case!(a_program_named_like_the_stage_is_running),
+    case!(descriptors_that_nobody_opened_are_not_handed_over),
+    case!(listen_fds_that_nobody_opened_are_not_handed_over),
+];
+
+fn nothing_inheritable(probe: &Value) -> Outcome {
+    for set in ["CapInh", "CapAmb"] {
+        same(set, probe[set].as_str(), Some("0000000000000000"))?;
+    }
+    Ok(())
+}
+
+fn cve_2022_29162_exec_adds_nothing_inheritable(t: &Test) -> Outcome {
+    // crun's was CVE-2022-27650.
+    let c = t.detached(&t.sleeper())?;
+    for options in [&["--cap", "CAP_NET_RAW"][..], &["--cap", "CAP_SYS_ADMIN", "--user", "1000"]] {
+        nothing_inheritable(&c.exec_probe(options)?)?;
+    }
+    Ok(())
+}
+
+fn cve_2025_27612_a_process_file_adds_nothing_inheritable(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    let c = t.detached(&config)?;
+    config.args(&["/probe", "report"]);
+    let file = t.dir.join("process.json");
+    fs::write(&file, config.0["process"].to_string())?;
+    let output = c.exec_with(&["--process", &file.display().to_string()], &[])?.ok()?;
+    nothing_inheritable(&output.json()?)
+}
+
+fn cve_2023_25809_cgroups_below_a_bound_sys_are_read_only(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.no_mount("/sys").bind("/sys".as_ref(), "/sys", &["rbind", "ro", "nosuid", "noexec", "nodev"]);
+    config.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]);
+    config.user_namespace(100_000, 65536);
+    let place = if t.host.unified { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
+    let probe = t.probe(&config, &["--write", place])?;
+    check!(probe["write"][place] != "ok", "a cgroup can be made below {place}");
+    Ok(())
+}
+
+const MOUNT_PROC: &str =
+    "unshare -mrpf /bin/sh -c 'mount -t proc proc /tmp && test -e /tmp/version && echo seen'";
+
+/// What a user namespace of the container's finds when it mounts a procfs; a masked one in the way forbids it.
+fn procfs_in_a_user_namespace(t: &Test, options: &[&str]) -> Outcome<process::Output> {
+    let mut config = t.shell(&format!("unshare -r true && echo can; {MOUNT_PROC}; true"));
+    config.set("linux.maskedPaths", json!(["/proc/version", "/proc/kcore", "/proc/keys"]));
+    config.set("linux.readonlyPaths", json!(["/proc/sys"]));
+    t.container(&config)?.run_with(options)
+}
+
+fn no_pivot_shows_no_procfs_without_masks(t: &Test) -> Outcome {
+    // With the root moved and not pivoted, the host's mounts are still below, its own procfs among them.
+    for options in [&[][..], &["--no-pivot"]] {
+        let output = procfs_in_a_user_namespace(t, options)?;
+        if output.code != 0 {
+            output.refused()?;
+            continue;
+        }
+        if !output.stdout.contains("can") {
+            return skip("no user namespaces in containers on this host");
+        }
+        check!(!output.stdout.contains("seen"), "{options:?}: a procfs without masks was mounted");
+    }
+    Ok(())
+}
+
+const PRIVILEGES: [&str; 6] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp"];
+
+fn start_container_hooks_have_the_privileges_of_the_process(t: &Test) -> Outcome {
+    let out = t.folder("out")?;
+    fs::set_permissions(&out, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    let mut config = t.config();
+    config.set("process.user", json!({ "uid": 1000, "gid": 1000 })).bind(&out, "/out", &[]);
+    config.set(
+        "linux.seccomp",
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["add_key"], "action": "SCMP_ACT_ERRNO" }]
+        }),
+    );
+    let hook = ["sh", "-c", "/probe report > /out/hook"];
+    let place = json!([{ "path": "/bin/sh", "args": hook, "env": ["PATH=/bin"] }]);
+    config.set("hooks.startContainer", place).shell("/probe report > /out/process");
+    t.run(&config)?.ok()?;
+    let read =
+        |name: &str| -> Outcome<Value> { Ok(serde_json::from_str(&fs::read_to_string(out.join(name))?)?) };
+    let (hook, process) = (read("hook")?, read("process")?);
+    same("uid", &hook["uid"], &process["uid"])?;
+    for key in PRIVILEGES {
+        same(key, &hook[key], &process[key])?;
+    }
+    Ok(())
+}
+
+fn a_program_named_like_the_stage_is_running(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.args(&["/probe", "disguise", "onggi-stage"]);
+    let c = t.detached(&config)?;
+    let disguised =
+        || Ok(fs::read_to_string(format!("/proc/{}/cmdline", c.pid()?))?.starts_with("onggi-stage\0hold"));
+    process::until("the program of the memfd runs", disguised)?;
+    same("status", c.status()?.as_str(), "running")
+}
+
+/// `run --preserve-fds 30` or with LISTEN_FDS=30, and nothing but the standard descriptors open.
+fn handed_over(t: &Test, config: &mut Config, call: &str) -> Outcome {
+    config.args(&["/probe", "report"]);
+    let c: Container = t.container(config)?;
+    let script = format!("exec {call}");
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", &script]).current_dir(&t.dir).env("RT", &t.runtime.program);
+    command.env("ST", &t.runtime.state).env("B", &c.bundle).env("ID", &c.id);
+    let output = process::run(&mut command, &t.dir)?;
+    if output.code != 0 {
+        return output.refused().map(drop);
+    }
+    let descriptors = output.json()?["fds"].clone();
+    let others = descriptors
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(number, _)| number.parse::<u32>().is_ok_and(|number| number > 2));
+    let others: Vec<_> = others.collect();
+    check!(others.is_empty(), "descriptors of the runtime's: {others:?} ({} is the host's)", canary(t));
+    Ok(())
+}
+
+fn descriptors_that_nobody_opened_are_not_handed_over(t: &Test) -> Outcome {
+    handed_over(t, &mut t.config(), "\"$RT\" --root \"$ST\" run --preserve-fds 30 --bundle \"$B\" $ID")
+}
+
+fn listen_fds_that_nobody_opened_are_not_handed_over(t: &Test) -> Outcome {
+    let call = "env LISTEN_FDS=30 LISTEN_PID=$$ \"$RT\" --root \"$ST\" run --bundle \"$B\" $ID";
+    handed_over(t, &mut t.config(), call)
+}

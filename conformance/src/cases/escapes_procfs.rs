@@ -1,0 +1,124 @@
+//! Escapes through /proc/PID: what a process of the container with CAP_SYS_PTRACE reaches through the
+//! descriptors, directories and roots of the processes that a runtime brings into its pid namespace. The
+//! probe looks through all of them in a loop (`through`); escapes.rs says what the group is.
+
+use super::escapes_races::Race;
+use crate::bundle::Config;
+use crate::case::Need::Root;
+use crate::case::{Case, Outcome, Stop, case, check, same};
+use crate::process::{self, Started};
+use crate::test::{Container, Test};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub const CASES: &[Case] = &[
+    case!(a_created_container_shows_nothing_of_the_host, [Root], 3600),
+    case!(a_created_container_in_a_user_namespace_shows_nothing_of_the_host, [Root], 3600),
+    case!(exec_shows_nothing_of_the_host, [Root], 3600),
+    case!(exec_in_a_user_namespace_shows_nothing_of_the_host, [Root], 3600),
+    case!(a_container_that_joins_a_pid_namespace_shows_nothing_of_the_host, [Root], 3600),
+    case!(hooks_in_the_container_show_nothing_of_the_host, [Root], 3600),
+    case!(a_background_process_of_a_create_container_hook_shows_nothing_of_the_host, [Root], 3600),
+];
+
+/// A configuration whose processes may look at all others of the container.
+fn looking(t: &Test, user_namespace: bool) -> Config {
+    let mut config = t.sleeper();
+    config.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"]);
+    if user_namespace {
+        config.user_namespace(100_000, 65536);
+    }
+    config
+}
+
+/// The probe's `through` by exec, for as long as a race is repeated.
+fn look(t: &Test, c: &Container) -> Outcome<Started> {
+    let seconds = Race::seconds().to_string();
+    let file = t.canary().join("file").display().to_string();
+    let mut command = t.runtime.command();
+    command.args(["exec", &c.id, "/probe", "through", &seconds, &file]);
+    process::start(&mut command, &t.dir)
+}
+
+fn found_nothing(looking: Started) -> Outcome {
+    let output = looking.finish(Duration::from_secs(Race::seconds() + 30))?.ok()?;
+    let line = output.stdout.lines().last().unwrap_or_default();
+    let seen: Value = serde_json::from_str(line).map_err(|error| Stop::Fail(format!("{error}: {line}")))?;
+    check!(seen["seen"].as_i64().is_some_and(|n| n > 0), "no process was seen: {seen}");
+    same("what leads out of the container", &seen["found"], &json!([]))
+}
+
+fn created(t: &Test, user_namespace: bool) -> Outcome {
+    let c = t.container(&looking(t, user_namespace))?;
+    c.create()?.ok()?;
+    found_nothing(look(t, &c)?)
+}
+
+fn a_created_container_shows_nothing_of_the_host(t: &Test) -> Outcome {
+    created(t, false)
+}
+
+fn a_created_container_in_a_user_namespace_shows_nothing_of_the_host(t: &Test) -> Outcome {
+    created(t, true)
+}
+
+/// Others are executed meanwhile, two at a time.
+fn executed(t: &Test, user_namespace: bool) -> Outcome {
+    let c = t.detached(&looking(t, user_namespace))?;
+    let looking = look(t, &c)?;
+    let race = Race::begin();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while race.goes_on() {
+                    let _ = c.exec(&["/bin/true"]);
+                }
+            });
+        }
+    });
+    found_nothing(looking)
+}
+
+fn exec_shows_nothing_of_the_host(t: &Test) -> Outcome {
+    executed(t, false)
+}
+
+fn exec_in_a_user_namespace_shows_nothing_of_the_host(t: &Test) -> Outcome {
+    executed(t, true)
+}
+
+fn a_container_that_joins_a_pid_namespace_shows_nothing_of_the_host(t: &Test) -> Outcome {
+    let c = t.detached(&looking(t, false))?;
+    let mut config = looking(t, false);
+    config.join("pid", &format!("/proc/{}/ns/pid", c.pid()?)).args(&["/bin/true"]);
+    config.set("hooks.startContainer", json!([{ "path": "/bin/true" }]));
+    let second = t.container(&config)?;
+    let looking = look(t, &c)?;
+    let race = Race::begin();
+    let mut runs = 0;
+    while race.goes_on() {
+        runs += u32::from(second.run()?.code == 0);
+    }
+    check!(runs > 0, "no container joined the namespace");
+    found_nothing(looking)
+}
+
+fn hooks_in_the_container_show_nothing_of_the_host(t: &Test) -> Outcome {
+    let mut config = looking(t, false);
+    let hooks: Vec<Value> = (0..60).map(|_| json!({ "path": "/bin/true" })).collect();
+    config.set("hooks.startContainer", hooks);
+    let c = t.container(&config)?;
+    c.create()?.ok()?;
+    let looking = look(t, &c)?;
+    crate::test::pause(300);
+    c.start()?.ok()?;
+    found_nothing(looking)
+}
+
+fn a_background_process_of_a_create_container_hook_shows_nothing_of_the_host(t: &Test) -> Outcome {
+    let mut config = looking(t, false);
+    let script = "setsid sleep 8 >/dev/null 2>&1 </dev/null &";
+    config.set("hooks.createContainer", json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]));
+    let c = t.detached(&config)?;
+    found_nothing(look(t, &c)?)
+}
