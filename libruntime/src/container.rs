@@ -1,28 +1,27 @@
 //! A container that exists: what its state is, and the verbs on it.
 
 use crate::cgroup::{Cgroup, OomEvents, Stats, merged, network_of};
-use crate::create::{prepare_spec, take_off};
+use crate::child::{self, Child};
+use crate::create::take_off;
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::hooks::Site;
-use crate::parent::{self, Child};
+use crate::parent;
 use crate::state::{Directory, State};
-use crate::{config, hooks, network, notify, resctrl, sys};
+use crate::wait::{self, DEADLINE, Wait, Woken};
+use crate::{config, hooks, network, notify, plan, resctrl, sys};
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use nix::sys::time::{TimeVal, TimeValLike};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use onggi_stage::Report;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::cell::OnceCell;
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 pub use crate::sys::Exit;
-
-/// How long a killed process may take to be gone.
-const KILL_DEADLINE: Duration = Duration::from_secs(8);
 
 /// The states of the spec (runtime.md, "State"), and the one that pausing adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -58,11 +57,13 @@ pub struct Container {
     pub(crate) warnings: Vec<Finding>,
     /// Read when it is first needed.
     pub(crate) spec: OnceCell<Spec>,
+    /// The caller's, which ends waits for hooks.
+    interrupt: Option<OwnedFd>,
 }
 
 impl Container {
     pub(crate) fn new(directory: Directory, state: State) -> Self {
-        Self { directory, state, child: None, warnings: Vec::new(), spec: OnceCell::new() }
+        Self { directory, state, child: None, warnings: Vec::new(), spec: OnceCell::new(), interrupt: None }
     }
 
     /// The container `id` of a store.
@@ -70,15 +71,46 @@ impl Container {
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none.
     pub fn load(store: &Path, id: &str) -> Result<Self> {
-        let directory = Directory::of(store, id)?;
+        let directory = Self::open(store, id)?;
         match directory.read_state() {
-            Ok(state) => Ok(Self::new(directory, state)),
             Err(error) if error.errno() == Some(Errno::ENOENT as i32) => {
-                Directory::sweep(store, id);
-                Err(Error::new(ErrorKind::NotFound, format!("container {id} does not exist")))
+                let message = format!("container {id} has no state.json");
+                Err(Error::external(message).with_hint("delete --force removes the container"))
             }
-            Err(error) => Err(error),
+            state => Ok(Self::new(directory, state?)),
         }
+    }
+
+    /// The same, for a deletion by force: where the state cannot be read, it is what creation wrote before
+    /// it made anything, and [`Container::warnings`] say so.
+    ///
+    /// # Errors
+    /// Where the directory with this name is no container's.
+    pub fn load_damaged(store: &Path, id: &str) -> Result<Self> {
+        let directory = Self::open(store, id)?;
+        let why = match directory.read_state() {
+            Ok(state) => return Ok(Self::new(directory, state)),
+            Err(error) => error,
+        };
+        let known = directory.read_first_state();
+        if known.is_err() && !directory.is_of_container() {
+            return Err(why);
+        }
+        let found = match &known {
+            Ok(_) => "what creation had planned is removed".to_string(),
+            Err(also) => format!("only its directory is removed, a cgroup of it is not known ({also})"),
+        };
+        let warning = Finding::new("state.json", format!("{why}; {found}"));
+        let mut container = Self::new(directory, known.unwrap_or_else(|_| State::unknown(id)));
+        container.warnings.push(warning);
+        Ok(container)
+    }
+
+    fn open(store: &Path, id: &str) -> Result<Directory> {
+        Directory::open(store, id)?.ok_or_else(|| {
+            Directory::sweep(store, id);
+            Error::new(ErrorKind::NotFound, format!("container {id} does not exist"))
+        })
     }
 
     /// The containers of a store, sorted by id; a store that does not exist has none. One that is
@@ -92,6 +124,18 @@ impl Container {
         let mut names: Vec<String> = names.collect();
         names.sort();
         Ok(names.iter().filter_map(|id| Self::load(store, id).ok()).collect())
+    }
+
+    /// From now on, `interrupt` ends waits for hooks when it is readable, such as a signalfd(2): the hook
+    /// is killed, and the verb fails with [`ErrorKind::Interrupted`].
+    pub fn interrupt_by(&mut self, interrupt: BorrowedFd) -> Result<()> {
+        let copy = interrupt.try_clone_to_owned();
+        self.interrupt = Some(copy.map_err(|error| Error::io("duplicate the interrupt", error))?);
+        Ok(())
+    }
+
+    fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        self.interrupt.as_ref().map(AsFd::as_fd)
     }
 
     pub fn id(&self) -> &str {
@@ -216,57 +260,130 @@ impl Container {
             return Err(Error::invalid(vec![Finding::new("process", "is required to start a container")]));
         }
         let connection = self.connect()?;
-        match parent::receive(connection.as_fd())?.report {
-            Some(Report::Executing) => {}
-            _ => return Err(self.wrong_state("start", self.status(), "created")),
-        }
+        let name = self.state.init.and_then(|init| parent::name_of(init.pid));
+        self.await_turn(connection.as_fd())?;
         let all = spec.hooks().as_ref();
+        let limits = hooks::Limits::interrupted_by(self.interrupt());
         if let Some(inside) = all.and_then(|all| all.start_container().as_deref()) {
-            let state = self.hook_state(Status::Created);
-            hooks::run_all(inside, "hooks.startContainer", &state, &Site::Process(self))
+            let (init, state) = (self.open_init()?, self.hook_state(Status::Created));
+            let limits = limits.with_init(init.as_fd());
+            hooks::run_all(inside, "hooks.startContainer", &state, &Site::Process(self), limits)
                 .inspect_err(|_| self.end_init())?;
         }
         parent::answer(connection.as_fd())?;
-        self.await_program(connection.as_fd())?;
+        self.await_program(connection.as_fd(), name.as_deref())?;
         let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
         let state = self.hook_state(Status::Running);
         if config::is_before(&self.state.oci_version, 3) {
-            return Ok(hooks::run_each(after, "hooks.poststart", &state));
+            return Ok(hooks::run_each(after, "hooks.poststart", &state, limits));
         }
-        hooks::run_all(after, "hooks.poststart", &state, &Site::Runtime).inspect_err(|_| self.end_init())?;
+        hooks::run_all(after, "hooks.poststart", &state, &Site::Runtime, limits)
+            .inspect_err(|_| self.end_init())?;
         Ok(Vec::new())
     }
 
     fn connect(&self) -> Result<OwnedFd> {
         let failed = |errno| match errno {
             Errno::ECONNREFUSED | Errno::ENOENT => self.wrong_state("start", self.status(), "created"),
+            // It does not even take those who have come before.
+            Errno::EAGAIN => self.not_answered(),
             errno => Error::os(format!("connect {}/start", self.directory.path.display()), errno),
         };
-        let opened = File::open(&self.directory.path)
-            .map_err(|error| Error::io("open the container's state", error))?;
-        let path = format!("/proc/self/fd/{}/start", opened.as_raw_fd());
         let connection =
             socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
                 .map_err(failed)?;
-        let address = UnixAddr::new(path.as_str()).map_err(failed)?;
+        let limit = TimeVal::seconds(DEADLINE.as_secs() as i64);
+        socket::setsockopt(&connection, socket::sockopt::SendTimeout, &limit).map_err(failed)?;
+        let address = UnixAddr::new(&self.directory.magic_path().join("start")).map_err(failed)?;
         socket::connect(connection.as_raw_fd(), &address).map_err(failed)?;
         Ok(connection)
     }
 
-    /// Until the program is executed, or was not.
-    fn await_program(&self, connection: BorrowedFd) -> Result<()> {
+    /// Until its init says that we are the one who starts it.
+    fn await_turn(&self, connection: BorrowedFd) -> Result<()> {
+        let wait = Wait::at_most(DEADLINE).interrupted_by(self.interrupt());
+        match wait.poll(&[(connection, PollFlags::POLLIN)])? {
+            Woken::Ready(_) => {}
+            Woken::Late => return Err(self.not_answered()),
+            Woken::Interrupted => return Err(wait::interrupted(format!("start of container {}", self.id()))),
+        }
+        match parent::receive(connection)?.report {
+            Some(Report::Executing) => Ok(()),
+            _ => Err(self.wrong_state("start", self.status(), "created")),
+        }
+    }
+
+    fn not_answered(&self) -> Error {
+        self.is_held().unwrap_or_else(|| {
+            let seconds = DEADLINE.as_secs();
+            Error::external(format!("the init of container {} did not answer in {seconds} s", self.id()))
+                .with_hint("another start is running its hooks, or a cgroup above is frozen")
+        })
+    }
+
+    /// Its init does not run, because somebody has stopped it.
+    fn is_held(&self) -> Option<Error> {
+        let init = self.state.init?;
+        if self.status() == Status::Paused {
+            return Some(self.wrong_state("start", Status::Paused, "created"));
+        }
+        if !init.is_stopped() {
+            return None;
+        }
+        let what =
+            format!("the init of container {}, process {}, is stopped by a signal", self.id(), init.pid);
+        Some(Error::new(ErrorKind::WrongState, what).with_hint(format!("kill -CONT {}", init.pid)))
+    }
+
+    /// Until the program is executed, or was not. There is no deadline, because a seccomp agent may have to
+    /// answer first, or a file server; but a stage that is stopped is not waited for.
+    fn await_program(&self, connection: BorrowedFd, name: Option<&str>) -> Result<()> {
         loop {
+            let wait = Wait::at_most(DEADLINE).interrupted_by(self.interrupt());
+            match wait.poll(&[(connection, PollFlags::POLLIN)])? {
+                Woken::Ready(_) => {}
+                Woken::Interrupted => {
+                    // It must not run after a start that has failed.
+                    self.end_init();
+                    return Err(wait::interrupted(format!("start of container {}", self.id())));
+                }
+                Woken::Late => match self.is_held() {
+                    None => continue,
+                    Some(error) => {
+                        self.end_init();
+                        return Err(error);
+                    }
+                },
+            }
             let received = parent::receive(connection)?;
             match (received.report, received.fd) {
                 (_, Some(listener)) => notify::send(&self.directory, self, listener)?,
                 (Some(Report::Failed { step, call, errno }), _) => {
-                    let prepared = prepare_spec(self.spec()?.clone(), self.state.request.clone(), &[])?;
-                    return Err(parent::step_error(&prepared.plan, step, call, errno));
+                    return Err(self.failed_after_start(step, call, errno));
                 }
-                (None, _) => return Ok(()),
+                (None, _) => return self.check_executed(name),
                 (Some(_), _) => {}
             }
         }
+    }
+
+    /// By what creation has written down of the plan: another one, made now, would follow from the limits
+    /// of this process.
+    fn failed_after_start(&self, step: u32, call: u32, errno: i32) -> Error {
+        let steps = self.directory.read_after_start().ok();
+        let steps = steps.and_then(|bytes| plan::decode_after_start(&bytes)).unwrap_or_default();
+        let failed = steps.iter().find(|(number, ..)| *number == step);
+        parent::step_error(failed.map(|(_, step, origin)| (step, origin.as_ref())), step, call, errno)
+    }
+
+    fn check_executed(&self, name: Option<&str>) -> Result<()> {
+        let Some(init) = self.state.init else { return Ok(()) };
+        if parent::has_executed(init.pid, name) {
+            return Ok(());
+        }
+        let message =
+            format!("the init of container {} was killed before it executed the program", self.id());
+        Err(Error::external(message).with_hint(parent::KILLED))
     }
 
     /// Ends its init, and whoever else is left where init's end does not end them.
@@ -285,18 +402,26 @@ impl Container {
         if all {
             return self.cgroup_of_all()?.kill_all(signal);
         }
-        let pidfd = self.open_init()?;
-        sys::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|errno| match errno {
-            Errno::ESRCH => {
-                Error::new(ErrorKind::WrongState, format!("container not running: {}", self.id()))
-            }
-            errno => Error::os(format!("pidfd_send_signal {signal}"), errno),
-        })?;
-        // Without a pid namespace of its own, the others do not end with init.
-        if signal == libc::SIGKILL && !self.has_own(LinuxNamespaceType::Pid)? {
-            self.state.cgroup.kill_all(signal)?;
+        let sent = self.open_init().and_then(|pidfd| {
+            sys::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|errno| match errno {
+                Errno::ESRCH => {
+                    Error::new(ErrorKind::WrongState, format!("container not running: {}", self.id()))
+                }
+                errno => Error::os(format!("pidfd_send_signal {signal}"), errno),
+            })
+        });
+        if signal != libc::SIGKILL {
+            return sent;
         }
-        Ok(())
+        if self.has_own(LinuxNamespaceType::Pid)? {
+            sent?;
+            return self.state.cgroup.let_killed_end();
+        }
+        // Without a pid namespace of its own, the others do not end with init.
+        if self.state.cgroup.pids(true)?.is_empty() {
+            return sent;
+        }
+        self.state.cgroup.kill_all(signal)
     }
 
     /// Whether it has a new namespace of this kind.
@@ -310,13 +435,26 @@ impl Container {
     /// Removes a container (runtime.md, "Delete") that is stopped or was only created; with
     /// `force` one in any state. Returns what poststop hooks failed with, to be logged: the
     /// container is gone all the same.
+    ///
+    /// # Errors
+    /// Without `force` [`ErrorKind::NotFound`] when somebody else has deleted it meanwhile.
     pub fn delete(mut self, force: bool) -> Result<Vec<Error>> {
-        let status = self.status();
-        if !force && !matches!(status, Status::Stopped | Status::Created) {
-            let error = self.wrong_state("delete", status, "stopped");
-            return Err(error.with_hint("kill it first, or use --force"));
+        self.check_deletable(force)?;
+        if force {
+            self.end_creation();
         }
-        if status == Status::Paused {
+        let lock = match self.directory.lock() {
+            Err(error) if force && error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        if self.state.init.is_none()
+            && let Ok(state) = self.directory.read_state()
+        {
+            // Its creation has come to its end while we waited for it.
+            self.state = state;
+            self.check_deletable(force)?;
+        }
+        if self.status() == Status::Paused {
             self.state.cgroup.thaw()?;
         }
         if let Ok(pidfd) = self.open_init() {
@@ -324,8 +462,41 @@ impl Container {
             self.await_end(pidfd.as_fd())?;
         } else if let Some(child) = &self.child {
             // It has ended by itself, and only we can reap it.
-            let _ = sys::wait_pidfd(child.pidfd.as_fd(), true);
+            let _ = child.wait_within(&Wait::at_most(DEADLINE));
         }
+        self.remove_parts()?;
+        self.child = None;
+        let spec = self.spec().ok();
+        let after = spec.and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
+        let state = self.hook_state(Status::Stopped);
+        let limits = hooks::Limits::of_poststop(self.interrupt());
+        let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &state, limits);
+        self.directory.remove(&lock)?;
+        Ok(failed)
+    }
+
+    fn check_deletable(&self, force: bool) -> Result<()> {
+        let status = self.status();
+        if force || matches!(status, Status::Stopped | Status::Created) {
+            return Ok(());
+        }
+        let error = self.wrong_state("delete", status, "stopped");
+        Err(error.with_hint("kill it first, or use --force"))
+    }
+
+    /// A creation that another process is at holds the lock; without its init it fails and lets go.
+    fn end_creation(&self) {
+        if self.state.init.is_none()
+            && let Ok(State { init: Some(init), .. }) = self.directory.read_prepared_state()
+            && let Ok(pidfd) = sys::pidfd_open(init.pid)
+            && init.is_alive()
+        {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+
+    /// Everything outside its directory.
+    fn remove_parts(&self) -> Result<()> {
         network::begin_tear_down(self.store(), &self.state.id);
         self.state.cgroup.kill_and_remove()?;
         let ends = self.has_own(LinuxNamespaceType::Network).unwrap_or(false);
@@ -334,27 +505,15 @@ impl Container {
         if self.state.mounted_on_host {
             take_off(&self.state.rootfs);
         }
-        self.child = None;
-        let spec = self.spec().ok();
-        let after = spec.and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
-        let state = self.hook_state(Status::Stopped);
-        let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &state);
-        self.directory.remove()?;
-        Ok(failed)
+        Ok(())
     }
 
-    /// A child of ours is reaped; another's is only waited for.
+    /// Waits for the end of its init, which is killed; one of ours is reaped.
     fn await_end(&self, pidfd: BorrowedFd) -> Result<()> {
-        if let Some(child) = &self.child {
-            let _ = sys::wait_pidfd(child.pidfd.as_fd(), true);
+        if child::await_end(pidfd, &Wait::at_most(DEADLINE))? {
+            // How it ended is nobody's question any more.
+            let _ = self.child.as_ref().map(|child| child.wait_within(&Wait::at_most(DEADLINE)));
             return Ok(());
-        }
-        let begin = Instant::now();
-        let mut poll = [nix::poll::PollFd::new(pidfd, nix::poll::PollFlags::POLLIN)];
-        while begin.elapsed() < KILL_DEADLINE {
-            if !matches!(nix::poll::poll(&mut poll, 100u16), Ok(0) | Err(Errno::EINTR)) {
-                return Ok(());
-            }
         }
         Err(Error::external(format!("the init of container {} does not end", self.id()))
             .with_hint("it may be stuck in the kernel; see /proc/PID/stack"))
@@ -362,6 +521,7 @@ impl Container {
 
     /// Freezes every process of it.
     pub fn pause(&self) -> Result<()> {
+        let _turn = self.directory.lock()?;
         match self.status() {
             Status::Running | Status::Created => self.state.cgroup.freeze(),
             status => Err(self.wrong_state("pause", status, "running")),
@@ -369,6 +529,7 @@ impl Container {
     }
 
     pub fn resume(&self) -> Result<()> {
+        let _turn = self.directory.lock()?;
         match self.status() {
             Status::Paused => self.state.cgroup.thaw(),
             status => Err(self.wrong_state("resume", status, "paused")),
@@ -462,8 +623,7 @@ impl Container {
         let child = self.child.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::WrongState, format!("container {} is no child of this process", self.id()))
         })?;
-        let ended = sys::wait_pidfd(child.pidfd.as_fd(), true).map_err(|errno| Error::os("waitid", errno))?;
-        ended.ok_or_else(|| Error::external("waitid returned without an end"))
+        child.wait()
     }
 }
 

@@ -12,7 +12,8 @@ use crate::parent::{Event, Given, Launch, Stage};
 use crate::plan::Plan;
 use crate::plan::create::{CgroupDriver, Request};
 use crate::seccomp::{self, Filter};
-use crate::state::{Directory, ProcessId, State};
+use crate::state::{Directory, Lock, ProcessId, State};
+use crate::wait::Wait;
 use crate::{hooks, netdevices, parent, plan, readiness, resctrl};
 use nix::mount::MntFlags;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
@@ -52,6 +53,9 @@ pub struct Create<'a> {
     pub notify_socket: Option<&'a Path>,
     /// Who makes the cgroup.
     pub cgroup_driver: CgroupDriver,
+    /// Ends the wait for hooks, and for the container, when it is readable, such as a signalfd(2);
+    /// see [`Container::interrupt_by`].
+    pub interrupt: Option<BorrowedFd<'a>>,
 }
 
 impl<'a> Create<'a> {
@@ -71,6 +75,7 @@ impl<'a> Create<'a> {
             cgroup_driver: CgroupDriver::default(),
             networks: Vec::new(),
             network_annotations: false,
+            interrupt: None,
         }
     }
 
@@ -93,7 +98,7 @@ impl<'a> Create<'a> {
 }
 
 /// Everything that is decided before anything is done.
-pub(crate) struct Prepared {
+struct Prepared {
     pub spec: Spec,
     pub plan: Plan,
     pub filter: Option<Filter>,
@@ -104,7 +109,7 @@ pub(crate) struct Prepared {
 }
 
 /// Reads, checks and plans. Needs no privileges and changes nothing.
-pub(crate) fn prepare(options: &Create) -> Result<Prepared> {
+fn prepare(options: &Create) -> Result<Prepared> {
     prepare_for(options, options.console_socket.is_some())
 }
 
@@ -116,14 +121,14 @@ fn prepare_for(options: &Create, console_socket: bool) -> Result<Prepared> {
         Some(spec) => Config::from_spec(spec.clone())?,
         None => Config::load(&bundle)?,
     };
-    let mut prepared =
-        prepare_spec(config.spec, Request { console_socket, ..options.request(bundle) }, &options.networks)?;
+    let request = Request { console_socket, ..options.request(bundle) };
+    let mut prepared = prepare_spec(config.spec, request, &options.networks)?;
     prepared.warnings.splice(0..0, config.warnings);
     Ok(prepared)
 }
 
 /// `typed` are the networks beside those of annotations.
-pub(crate) fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) -> Result<Prepared> {
+fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) -> Result<Prepared> {
     let mut warnings = Vec::new();
     let linux = spec.linux().as_ref();
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
@@ -158,6 +163,8 @@ pub(crate) fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) 
 struct Made {
     id: String,
     directory: Directory,
+    /// Nobody else deletes what is not whole yet.
+    lock: Lock,
     cgroup: Option<Cgroup>,
     /// Dropped after the cgroup has been emptied.
     cgroup_dirs: NewDirs,
@@ -189,11 +196,11 @@ impl Drop for Made {
             take_off(rootfs);
         }
         if let Some((hooks, state)) = &self.after {
-            hooks::run_each(hooks, "hooks.poststop", state);
+            hooks::run_each(hooks, "hooks.poststop", state, hooks::Limits::of_poststop(None));
         }
         // What is left of a network is found by its record; `delete --force` tries again.
         if unconnected {
-            let _ = self.directory.remove();
+            let _ = self.directory.remove(&self.lock);
         }
     }
 }
@@ -207,10 +214,11 @@ pub fn create(options: &Create) -> Result<Container> {
     parent::check_preserved(options.preserve_fds)?;
     let prepared = prepare(options)?;
     let state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
-    let directory = Directory::create(options.store, &state, &prepared.spec)?;
+    let (directory, lock) = Directory::create(options.store, &state, &prepared.spec)?;
     let made = Made {
         id: options.id.into(),
         directory,
+        lock,
         cgroup: None,
         cgroup_dirs: NewDirs::default(),
         resctrl: Vec::new(),
@@ -258,7 +266,8 @@ impl Creation<'_> {
             self.connecting =
                 Some(network::Connecting::begin(options.store, options.id, &self.prepared.networks)?);
         }
-        let listener = listen(&directory.path)?;
+        directory.write_after_start(&plan.encode_after_start())?;
+        let listener = listen(&directory)?;
         let born_in = self.state.cgroup.open_dir()?;
         let launch = Launch {
             stdio: options.stdio,
@@ -274,12 +283,15 @@ impl Creation<'_> {
         if !first {
             self.make_cgroup()?;
         }
-        while !self.answer(&mut stage)? {}
+        while !self.answer(&mut stage, options.interrupt)? {}
         // From here on a crash of ours leaves a container that is whole.
         directory.commit_state()?;
         stage.answer()?;
         self.made.kept = true;
         let mut container = Container::new(directory, self.state);
+        if let Some(interrupt) = options.interrupt {
+            container.interrupt_by(interrupt)?;
+        }
         container.child = stage.into_init();
         container.warnings = self.warnings;
         Ok(container)
@@ -294,9 +306,9 @@ impl Creation<'_> {
     }
 
     /// Does what the stage waits for next; whether that is the end.
-    fn answer(&mut self, stage: &mut Stage) -> Result<bool> {
+    fn answer(&mut self, stage: &mut Stage, interrupt: Option<BorrowedFd>) -> Result<bool> {
         let spec = &self.prepared.spec;
-        match stage.next()? {
+        match stage.next(&Wait::default().interrupted_by(interrupt))? {
             Event::Cloned => {
                 // A stage that is gone by now says why next.
                 if let Some(connecting) = &mut self.connecting
@@ -323,7 +335,7 @@ impl Creation<'_> {
                 self.connecting.take().map_or(Ok(()), network::Connecting::finish)?;
                 let container = Container::new(self.made.directory.clone(), self.state.clone());
                 self.made.after = poststop(spec, &container);
-                before_pivot(spec, &container, stage)?;
+                before_pivot(spec, &container, stage, interrupt)?;
                 stage.answer()?;
             }
             Event::At(SyncPoint::Ready) => return Ok(true),
@@ -367,27 +379,24 @@ fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State>
         cgroup: cgroup.clone(),
         resctrl: Vec::new(),
         mounted_on_host: !has_namespace(spec, LinuxNamespaceType::Mount),
-        request: request.clone(),
+        notify_socket: request.notify_socket.clone(),
     })
 }
 
-/// The socket on which the container's init hears `start`. It is bound through the directory's
-/// descriptor, because a path of a socket must be short (unix(7)).
-fn listen(directory: &Path) -> Result<OwnedFd> {
+/// The socket on which the container's init hears `start`.
+fn listen(directory: &Directory) -> Result<OwnedFd> {
     let failed = |what: &str| {
-        let call = format!("{what} {}/start", directory.display());
+        let call = format!("{what} {}/start", directory.path.display());
         move |errno| Error::os(call, errno)
     };
-    let opened =
-        File::open(directory).map_err(|error| Error::io(format!("open {}", directory.display()), error))?;
-    let path = format!("/proc/self/fd/{}/start", opened.as_raw_fd());
+    let path = directory.magic_path().join("start");
     let socket = socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
         .map_err(failed("socket"))?;
-    let address = UnixAddr::new(path.as_str()).map_err(failed("bind"))?;
+    let address = UnixAddr::new(&path).map_err(failed("bind"))?;
     socket::bind(socket.as_raw_fd(), &address).map_err(failed("bind"))?;
     // Only the owner of the store may start a container, whatever the caller's umask is.
-    nix::sys::stat::fchmodat(&opened, "start", Mode::S_IRWXU, nix::sys::stat::FchmodatFlags::FollowSymlink)
-        .map_err(failed("chmod"))?;
+    let flags = nix::sys::stat::FchmodatFlags::FollowSymlink;
+    nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, &path, Mode::S_IRWXU, flags).map_err(failed("chmod"))?;
     socket::listen(&socket, Backlog::new(16).unwrap_or(Backlog::MAXCONN)).map_err(failed("listen"))?;
     Ok(socket)
 }
@@ -424,19 +433,31 @@ fn poststop(spec: &Spec, container: &Container) -> Option<(Vec<oci_spec::runtime
 }
 
 /// What happens between the container's namespaces and its root: interfaces, and three kinds of hooks.
-fn before_pivot(spec: &Spec, container: &Container, stage: &Stage) -> Result<()> {
+fn before_pivot(
+    spec: &Spec,
+    container: &Container,
+    stage: &Stage,
+    interrupt: Option<BorrowedFd>,
+) -> Result<()> {
     let init = stage.init().ok_or_else(|| Error::external("the container has no init"))?;
     netdevices::move_all(spec, init)?;
     let Some(all) = spec.hooks() else { return Ok(()) };
+    let limits = hooks::Limits::interrupted_by(interrupt).with_init(init.pidfd());
     let state = container.hook_state(Status::Creating);
     #[allow(deprecated)] // engines still use prestart
     let prestart = all.prestart();
     // Specs that had no other hook before the program gave them the state of a created container.
     let created = container.hook_state(Status::Created);
-    hooks::run_all(prestart.as_deref().unwrap_or_default(), "hooks.prestart", &created, &Site::Runtime)?;
-    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, &Site::Runtime)?;
+    hooks::run_all(
+        prestart.as_deref().unwrap_or_default(),
+        "hooks.prestart",
+        &created,
+        &Site::Runtime,
+        limits,
+    )?;
+    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, &Site::Runtime, limits)?;
     let inside = all.create_container().as_deref().unwrap_or_default();
-    hooks::run_all(inside, "hooks.createContainer", &state, &Site::Container { spec, init })
+    hooks::run_all(inside, "hooks.createContainer", &state, &Site::Container { spec, init }, limits)
 }
 
 fn create_runtime(hooks: &Hooks) -> &[oci_spec::runtime::Hook] {

@@ -30,6 +30,10 @@ pub enum ErrorKind {
     External,
     /// An invariant of the library does not hold: a fault of onggi, not of the caller's.
     Internal,
+    /// The caller's interrupt has ended a wait.
+    Interrupted,
+    /// How a process ended is lost: the calling program has reaped it, or ignores SIGCHLD.
+    Reaped,
 }
 
 /// A problem, or something worth a warning, at one place of `config.json`.

@@ -3,27 +3,39 @@
 //! All of them are started by the stage: nothing of the caller's stays open in them, their signals
 //! are reset, and those of the container's namespaces (createContainer, startContainer) join it.
 //! The program of a startContainer hook is the image's, so it runs as the container's process does.
+//!
+//! Nothing that a hook does or leaves undone keeps the library waiting beyond its timeout: its input and
+//! its messages go through pipes that never block us, and a process that it leaves behind is not waited
+//! for. Without a timeout the wait has no end of its own, because the specification sets none; the
+//! caller's interrupt ends it.
 
 use crate::cgroup::Cgroup;
+use crate::child::Child;
 use crate::container::Container;
 use crate::error::{Error, Result};
-use crate::parent::{Child, Event, Given, Launch, Stage};
-use crate::{notify, plan, sys};
+use crate::parent::{Event, Given, Launch, Stage};
+use crate::sys::{self, Exit};
+use crate::wait::{DEADLINE, Wait, Woken, interrupted};
+use crate::{notify, plan};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Spec};
 use onggi_stage::SyncPoint;
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
-use sys::Exit;
 
-/// How much of a hook's messages an error carries.
-const LONGEST_MESSAGE: u64 = 4096;
+/// How much of the beginning and of the end of a hook's messages an error carries.
+const MESSAGE_PART: usize = 2048;
+
+/// For a poststop hook without a timeout: a container that cannot be deleted is worse than one that
+/// is deleted without its hook's work.
+const POSTSTOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where a hook runs (config.md, "POSIX-platform Hooks").
 pub(crate) enum Site<'a> {
@@ -35,20 +47,79 @@ pub(crate) enum Site<'a> {
     Process(&'a Container),
 }
 
+/// What ends the wait for a hook.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Limits<'a> {
+    /// For hooks without `timeout`.
+    timeout: Option<Duration>,
+    interrupt: Option<BorrowedFd<'a>>,
+    /// The container's init: without it there is nothing to hook into.
+    init: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Limits<'a> {
+    pub fn interrupted_by(interrupt: Option<BorrowedFd<'a>>) -> Self {
+        Self { interrupt, ..Self::default() }
+    }
+
+    /// Until the container's init ends, so that a container whose hook hangs can be killed or deleted.
+    pub fn with_init(self, init: BorrowedFd<'a>) -> Self {
+        Self { init: Some(init), ..self }
+    }
+
+    pub fn of_poststop(interrupt: Option<BorrowedFd<'a>>) -> Self {
+        Self { timeout: Some(POSTSTOP_TIMEOUT), interrupt, init: None }
+    }
+}
+
 /// Runs hooks one after the other; the first that fails ends it. `place` is the list, such as
 /// `hooks.createRuntime`.
-pub(crate) fn run_all(hooks: &[Hook], place: &str, state: &[u8], site: &Site) -> Result<()> {
+pub(crate) fn run_all(hooks: &[Hook], place: &str, state: &[u8], site: &Site, limits: Limits) -> Result<()> {
     let mut all = hooks.iter().enumerate();
-    all.try_for_each(|(at, hook)| run(hook, &format!("{place}[{at}]"), state, site))
+    all.try_for_each(|(at, hook)| run(hook, &format!("{place}[{at}]"), state, site, limits))
 }
 
 /// Runs every hook, whatever happens to the others, and returns what failed.
-pub(crate) fn run_each(hooks: &[Hook], place: &str, state: &[u8]) -> Vec<Error> {
+pub(crate) fn run_each(hooks: &[Hook], place: &str, state: &[u8], limits: Limits) -> Vec<Error> {
     let all = hooks.iter().enumerate();
-    all.filter_map(|(at, hook)| run(hook, &format!("{place}[{at}]"), state, &Site::Runtime).err()).collect()
+    let failed = |(at, hook)| run(hook, &format!("{place}[{at}]"), state, &Site::Runtime, limits).err();
+    all.filter_map(failed).collect()
 }
 
-fn run(hook: &Hook, place: &str, state: &[u8], site: &Site) -> Result<()> {
+fn run(hook: &Hook, place: &str, state: &[u8], site: &Site, limits: Limits) -> Result<()> {
+    let given = hook.timeout().map(|seconds| Duration::from_secs(seconds.max(0) as u64));
+    let timeout = given.or(limits.timeout);
+    let wait = Wait { until: timeout.map(|limit| Instant::now() + limit), interrupt: limits.interrupt };
+    let (child, mut pipes) = start(hook, place, state, site, &wait)?;
+    pipes.init = limits.init;
+    let mut said = Said::default();
+    let ended = pipes.attend(&child, &wait, &mut said)?;
+    pipes.take_messages(&mut said);
+    let name = hook.path().display();
+    let how = match ended {
+        Ended::Exit(Exit::Code(0)) => return Ok(()),
+        Ended::Exit(Exit::Code(code)) => format!("exit code {code}"),
+        Ended::Exit(Exit::Signal(signal)) => format!("killed by signal {signal}"),
+        Ended::WithInit => {
+            let what = format!("hook {name} was killed, because the container's init has ended");
+            return Err(said.error(what).at(place.to_string()));
+        }
+        Ended::Late => return Err(late(&name.to_string(), place, given, timeout)),
+        Ended::Interrupted => {
+            return Err(interrupted(format!("hook {name} was killed")).at(place.to_string()));
+        }
+    };
+    Err(said.error(format!("hook {name} failed: {how}")).at(place.to_string()))
+}
+
+/// Starts a hook, with a pipe each for its input and its messages.
+fn start<'s>(
+    hook: &Hook,
+    place: &str,
+    state: &'s [u8],
+    site: &Site,
+    wait: &Wait,
+) -> Result<(Child, Pipes<'s>)> {
     let plan = match site {
         Site::Runtime => plan::exec::hook(hook, place)?,
         Site::Container { spec, .. } => plan::exec::hook_at_root(hook, place, spec)?,
@@ -58,6 +129,10 @@ fn run(hook: &Hook, place: &str, state: &[u8], site: &Site) -> Result<()> {
     let failed = |errno| Error::os("pipe", errno).at(place.to_string());
     let (stdin, feed) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let (messages, stderr) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    for end in [&feed, &messages] {
+        fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
+    }
+    // Nobody reads it, and a process that stays behind may go on writing.
     let null = File::options().write(true).open("/dev/null");
     let null = null.map_err(|error| Error::io("open /dev/null", error))?;
     let launch = Launch {
@@ -72,12 +147,12 @@ fn run(hook: &Hook, place: &str, state: &[u8], site: &Site) -> Result<()> {
         },
     };
     let mut stage = Stage::launch(&plan, &launch)?;
-    drop((stdin, stderr));
-    // The state of a container is smaller than a pipe; a hook need not read it.
-    let _ = File::from(feed).write_all(state);
-    while !answer(&mut stage, site)? {}
+    drop(stderr);
+    while !answer(&mut stage, site, wait).map_err(|error| error.at(place.to_string()))? {}
     let not_started = || Error::external("the hook was not started").at(place.to_string());
-    end(hook, place, &stage.into_init().ok_or_else(not_started)?, messages)
+    let child = stage.into_init().ok_or_else(not_started)?;
+    let (feed, messages) = (Some(feed.into()), Some(messages.into()));
+    Ok((child, Pipes { _reader: stdin, feed, state, messages, init: None }))
 }
 
 impl<'a> Site<'a> {
@@ -103,10 +178,10 @@ impl Joined {
             Site::Runtime => Ok(Self::default()),
             Site::Container { init, .. } => {
                 // The stage works in the root, wherever that is mounted until it is entered.
-                let path = format!("/proc/{}/cwd", init.pid);
+                let path = format!("/proc/{}/cwd", init.pid());
                 let opened = File::options().read(true).custom_flags(libc::O_PATH).open(&path);
                 let root = opened.map_err(|error| Error::io(format!("open {path}"), error))?;
-                let pidfd = init.pidfd.try_clone().map_err(|error| Error::io("dup", error))?;
+                let pidfd = init.pidfd().try_clone_to_owned().map_err(|error| Error::io("dup", error))?;
                 Ok(Self { init: Some(pidfd), root: Some(root.into()), born_in: None })
             }
             Site::Process(container) => {
@@ -118,8 +193,8 @@ impl Joined {
 }
 
 /// Does what the stage of a hook waits for; whether it has executed the hook.
-fn answer(stage: &mut Stage, site: &Site) -> Result<bool> {
-    match (stage.next()?, site) {
+fn answer(stage: &mut Stage, site: &Site, wait: &Wait) -> Result<bool> {
+    match (stage.next(wait)?, site) {
         (Event::End, _) => return Ok(true),
         (Event::At(SyncPoint::Attached), Site::Process(container)) => {
             container.state.cgroup.attach(stage.pid())?;
@@ -134,53 +209,168 @@ fn answer(stage: &mut Stage, site: &Site) -> Result<bool> {
     Ok(false)
 }
 
-fn end(hook: &Hook, place: &str, child: &Child, messages: OwnedFd) -> Result<()> {
-    let name = hook.path().display().to_string();
-    let limit = hook.timeout().map(|seconds| Duration::from_secs(seconds.max(0) as u64));
-    let in_time = wait_in_time(child, limit, place, &name);
-    let ended = sys::wait_pidfd(child.pidfd.as_fd(), true).map_err(|errno| Error::os("waitid", errno))?;
-    in_time?;
-    let how = match ended {
-        Some(Exit::Code(0)) => return Ok(()),
-        Some(Exit::Code(code)) => format!("exit code {code}"),
-        Some(Exit::Signal(signal)) => format!("killed by signal {signal}"),
-        None => "it is gone".to_string(),
-    };
-    Err(said(messages, format!("hook {name} failed: {how}")).at(place.to_string()))
+fn late(name: &str, place: &str, given: Option<Duration>, timeout: Option<Duration>) -> Error {
+    let seconds = timeout.unwrap_or_default().as_secs();
+    let error = Error::external(format!("hook {name} took longer than {seconds} s and was killed"));
+    match given {
+        Some(_) => error.at(format!("{place}.timeout")),
+        None => error
+            .at(place.to_string())
+            .with_hint(format!("a poststop hook without a timeout gets {seconds} s; set its timeout")),
+    }
 }
 
-/// An error with what the hook wrote. Not waited for: a process of the hook may still hold the pipe.
-fn said(messages: OwnedFd, what: String) -> Error {
-    let _ = fcntl(&messages, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-    let mut bytes = Vec::new();
-    let _ = File::from(messages).take(LONGEST_MESSAGE).read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes).trim().to_string();
-    Error::external(if text.is_empty() { what } else { format!("{what}: {text}") })
+enum Ended {
+    Exit(Exit),
+    Late,
+    Interrupted,
+    WithInit,
 }
 
-/// Waits for the end of a process, and kills one that takes too long.
-fn wait_in_time(child: &Child, limit: Option<Duration>, place: &str, name: &str) -> Result<()> {
-    let begin = Instant::now();
-    loop {
-        let left = limit.map(|limit| limit.saturating_sub(begin.elapsed()));
-        let milliseconds = left.map(|left| left.as_millis().min(i32::MAX as u128) as i32);
-        let timeout = match milliseconds {
-            None => PollTimeout::NONE,
-            Some(milliseconds) => PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX),
-        };
-        match poll(&mut [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) if left.is_some_and(|left| left.is_zero()) || limit.is_some() => {
-                // It leads a session, so that what it has started goes with it.
-                let _ = killpg(Pid::from_raw(child.pid), Signal::SIGKILL);
-                let seconds = limit.unwrap_or_default().as_secs();
-                return Err(Error::external(format!(
-                    "hook {name} took longer than {seconds} s and was killed"
-                ))
-                .at(format!("{place}.timeout")));
+/// Our ends of a hook's standard input and standard error; neither blocks.
+struct Pipes<'a> {
+    /// A write to a pipe without any reader would send us SIGPIPE.
+    _reader: OwnedFd,
+    /// Until all is written: the hook waits for the end of its input.
+    feed: Option<File>,
+    state: &'a [u8],
+    /// Until nobody holds the other end.
+    messages: Option<File>,
+    init: Option<BorrowedFd<'a>>,
+}
+
+impl Pipes<'_> {
+    /// Until the hook itself has ended, whoever else still holds its pipes.
+    fn attend(&mut self, child: &Child, wait: &Wait, said: &mut Said) -> Result<Ended> {
+        loop {
+            self.write_state();
+            let mut wanted = vec![(child.pidfd(), PollFlags::POLLIN)];
+            wanted.extend(self.init.map(|init| (init, PollFlags::POLLIN)));
+            wanted.extend(self.messages.iter().map(|pipe| (pipe.as_fd(), PollFlags::POLLIN)));
+            wanted.extend(self.feed.iter().map(|pipe| (pipe.as_fd(), PollFlags::POLLOUT)));
+            let ended = match wait.poll(&wanted)? {
+                Woken::Ready(ready) if ready.first() == Some(&true) => return child.wait().map(Ended::Exit),
+                Woken::Ready(ready) if self.init.is_some() && ready.get(1) == Some(&true) => {
+                    Some(Ended::WithInit)
+                }
+                Woken::Ready(_) => None,
+                Woken::Late => Some(Ended::Late),
+                Woken::Interrupted => Some(Ended::Interrupted),
+            };
+            if let Some(ended) = ended {
+                kill_session(child);
+                return Ok(ended);
             }
-            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
-            Ok(_) => return Ok(()),
-            Err(errno) => return Err(Error::os("poll", errno)),
+            self.take_messages(said);
         }
+    }
+
+    /// As much as the pipe takes. A hook need not read it.
+    fn write_state(&mut self) {
+        while let (Some(pipe), [_, ..]) = (&mut self.feed, self.state) {
+            match pipe.write(self.state) {
+                Ok(length) => self.state = &self.state[length..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        self.feed = None;
+    }
+
+    /// What is there now, so that the hook is not kept waiting for us. One that writes without an end
+    /// does not keep us here either.
+    fn take_messages(&mut self, said: &mut Said) {
+        const AT_ONCE: usize = 1 << 20;
+        let (mut bytes, mut taken) = ([0; 4096], 0);
+        while let Some(pipe) = &mut self.messages
+            && taken < AT_ONCE
+        {
+            match pipe.read(&mut bytes) {
+                Ok(0) => self.messages = None,
+                Ok(length) => {
+                    said.take(&bytes[..length]);
+                    taken += length;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.messages = None,
+            }
+        }
+    }
+}
+
+/// It leads a session, so that what it has started is ended with it.
+fn kill_session(child: &Child) {
+    let _ = killpg(Pid::from_raw(child.pid()), Signal::SIGKILL);
+    let _ = sys::pidfd_send_signal(child.pidfd(), libc::SIGKILL);
+    // One that is stuck in the kernel is reaped later.
+    let _ = child.wait_within(&Wait::at_most(DEADLINE));
+}
+
+/// The beginning and the end of what a hook wrote.
+#[derive(Default)]
+struct Said {
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    is_cut: bool,
+}
+
+impl Said {
+    fn take(&mut self, bytes: &[u8]) {
+        let (first, rest) = bytes.split_at(bytes.len().min(MESSAGE_PART - self.head.len()));
+        self.head.extend(first);
+        self.tail.extend(rest);
+        let surplus = self.tail.len().saturating_sub(MESSAGE_PART);
+        self.is_cut |= surplus > 0;
+        self.tail.drain(..surplus);
+    }
+
+    fn error(&self, what: String) -> Error {
+        let mut bytes = self.head.clone();
+        if self.is_cut {
+            bytes.extend(" [...] ".bytes());
+        }
+        bytes.extend(&self.tail);
+        let text = String::from_utf8_lossy(&bytes).trim().to_string();
+        Error::external(if text.is_empty() { what } else { format!("{what}: {text}") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_long_messages_the_beginning_and_the_end_are_kept() {
+        let mut said = Said::default();
+        said.take(b"first ");
+        (0..1000).for_each(|_| said.take(&[b'x'; 1000]));
+        said.take(b" last\n");
+        let text = said.error("hook".into()).to_string();
+        assert!(text.starts_with("hook: first x") && text.ends_with("x last"), "{text}");
+        assert!(text.contains("x [...] x") && text.len() < 2 * MESSAGE_PART + 32, "{}", text.len());
+    }
+
+    #[test]
+    fn short_messages_are_kept_whole() {
+        let mut said = Said::default();
+        said.take(b"one\n");
+        said.take(b"two\n");
+        assert_eq!(said.error("hook".into()).to_string(), "hook: one\ntwo");
+    }
+
+    /// Needs no root: a hook is any program, and the stage is started before its namespaces matter.
+    #[test]
+    fn a_poststop_hook_without_a_timeout_has_one_all_the_same() {
+        let hook: Hook =
+            serde_json::from_value(serde_json::json!({"path": "/bin/sleep", "args": ["sleep", "100"]}))
+                .unwrap();
+        let limits = Limits { timeout: Some(Duration::from_secs(1)), ..Limits::default() };
+        let begin = Instant::now();
+        let failed = run_each(&[hook], "hooks.poststop", b"{}", limits);
+        assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+        let text = failed.first().map(ToString::to_string).unwrap_or_default();
+        assert!(text.contains("took longer than 1 s and was killed, at hooks.poststop[0]"), "{text}");
     }
 }

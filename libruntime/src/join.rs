@@ -1,14 +1,16 @@
 //! Processes that join a container: `exec`.
 
 use crate::cgroup::{Cgroup, Layout};
+use crate::child::Child;
 use crate::container::{Container, Exit, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
-use crate::parent::{Child, Event, Given, Launch, Stage};
+use crate::parent::{self, Event, Given, Launch, Stage};
 use crate::plan::Plan;
 use crate::plan::create::Request;
 use crate::seccomp;
-use crate::{notify, parent, plan, sys};
+use crate::wait::Wait;
+use crate::{notify, plan, sys};
 use nix::errno::Errno;
 use oci_spec::runtime::{Hook, Process, Spec};
 use onggi_stage::SyncPoint;
@@ -27,6 +29,8 @@ pub struct Exec<'a> {
     /// Run in a paused container: the process starts when that is resumed.
     pub ignore_paused: bool,
     pub no_new_keyring: bool,
+    /// Ends the wait for the start of the process when it is readable, such as a signalfd(2).
+    pub interrupt: Option<BorrowedFd<'a>>,
 }
 
 impl Exec<'_> {
@@ -40,6 +44,7 @@ impl Exec<'_> {
             cgroup: Vec::new(),
             ignore_paused: false,
             no_new_keyring: false,
+            interrupt: None,
         }
     }
 }
@@ -53,21 +58,19 @@ pub struct Executed {
 impl Executed {
     /// In the caller's pid namespace.
     pub fn pid(&self) -> i32 {
-        self.child.pid
+        self.child.pid()
     }
 
     pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.child.pidfd.as_fd()
+        self.child.pidfd()
     }
 
     pub fn wait(&self) -> Result<Exit> {
-        let ended = sys::wait_pidfd(self.child.pidfd.as_fd(), true);
-        let ended = ended.map_err(|errno| Error::os("waitid", errno))?;
-        ended.ok_or_else(|| Error::external("waitid returned without an end"))
+        self.child.wait()
     }
 
     pub fn kill(&self, signal: i32) -> Result<()> {
-        sys::pidfd_send_signal(self.child.pidfd.as_fd(), signal)
+        sys::pidfd_send_signal(self.child.pidfd(), signal)
             .map_err(|errno| Error::os(format!("pidfd_send_signal {signal}"), errno))
     }
 }
@@ -112,8 +115,9 @@ impl Container {
             }
             other => other?,
         };
+        let wait = Wait::default().interrupted_by(options.interrupt);
         loop {
-            match stage.next()? {
+            match stage.next(&wait)? {
                 Event::Cloned | Event::At(SyncPoint::Created | SyncPoint::Cgroups) => {}
                 Event::At(SyncPoint::Attached) => {
                     cgroup.attach(stage.pid())?;
@@ -123,11 +127,13 @@ impl Container {
                 Event::Listener(_) | Event::End => return Err(stage.died()),
             }
         }
+        let name = parent::name_of(stage.pid());
         stage.answer()?;
         loop {
-            match stage.next()? {
+            match stage.next(&wait)? {
                 Event::Listener(listener) => notify::send(&self.directory, self, listener)?,
-                Event::End => break,
+                Event::End if parent::has_executed(stage.pid(), name.as_deref()) => break,
+                Event::End => return Err(stage.died()),
                 _ => {}
             }
         }
@@ -161,7 +167,8 @@ impl Container {
         let filter = if has_profile { Some(self.directory.read_filter()?) } else { None };
         let process = self.process()?;
         let host = host_of(spec, &process, &self.state.cgroup)?;
-        let request = Request { preserve_fds: 0, ..self.state.request.clone() };
+        let (id, bundle) = (self.id().to_string(), self.state.bundle.clone());
+        let request = Request { id, bundle, ..Request::default() };
         plan::exec::hook_as_process(hook, place, spec, &process, &host, &request, filter.as_ref())
     }
 

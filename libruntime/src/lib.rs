@@ -20,6 +20,7 @@
 
 mod cgroup;
 mod check;
+mod child;
 mod config;
 mod console;
 mod container;
@@ -30,6 +31,7 @@ mod hints;
 mod hooks;
 mod host;
 mod join;
+mod lock;
 mod netdevices;
 mod network;
 mod notify;
@@ -43,6 +45,7 @@ mod stage;
 mod state;
 mod sys;
 mod userns;
+mod wait;
 
 /// The first of `count` descriptors from 3 on that is not open.
 #[doc(hidden)] // the command asks before it opens anything
@@ -66,3 +69,5 @@ pub use oci_spec::runtime::{Process, Spec};
 pub use plan::create::CgroupDriver;
 pub use readiness::Readiness;
 pub use state::now;
+#[doc(hidden)] // for the command, which has the process to itself
+pub use sys::{is_ignored, reset_sigchld};

@@ -4,9 +4,9 @@
 //!
 //! One that cannot be moved is an error, and those that were moved before it come back.
 
+use crate::child::Child;
 use crate::error::{Error, Result};
 use crate::network::netlink::{Address, Link, Netlink, Outcome, link_message};
-use crate::parent::Child;
 use netlink_packet_route::link::LinkAttribute;
 use nix::errno::Errno;
 use oci_spec::runtime::Spec;
@@ -18,7 +18,7 @@ pub(crate) fn move_all(spec: &Spec, init: &Child) -> Result<()> {
     let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
     let Some(devices) = devices.filter(|devices| !devices.is_empty()) else { return Ok(()) };
     let open = |path: String| File::open(&path).map_err(|error| Error::io(format!("open {path}"), error));
-    let netns = open(format!("/proc/{}/ns/net", init.pid))?;
+    let netns = open(format!("/proc/{}/ns/net", init.pid()))?;
     let mut named: Vec<(&str, &str)> = devices
         .iter()
         .map(|(host, device)| {

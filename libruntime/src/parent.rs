@@ -13,18 +13,23 @@
 //! | end of file | the program was executed, or the stage is dead |
 
 use crate::cgroup::Cgroup;
+use crate::child::Child;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::{Handed, Plan};
+use crate::plan::{Handed, Plan, Text};
+use crate::wait::{DEADLINE, Wait};
 use crate::{stage, sys, userns};
 use nix::errno::Errno;
 use nix::sys::socket::{
     self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
 };
-use onggi_stage::{REPORT_SIZE, Report, SyncPoint};
+use onggi_stage::{REPORT_SIZE, Report, Step, SyncPoint};
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+
+pub(crate) const KILLED: &str =
+    "something killed it: perhaps linux.resources.memory.limit is too low to start in";
 
 /// What happened next.
 pub(crate) enum Event {
@@ -51,21 +56,6 @@ pub(crate) struct Launch<'a> {
     /// Where it is born in the v2 hierarchy.
     pub cgroup: Option<BorrowedFd<'a>>,
     pub given: Given<'a>,
-}
-
-/// A process that we started or that the stage made for us, and that only we wait for.
-#[derive(Debug)]
-pub(crate) struct Child {
-    pub pid: i32,
-    pub pidfd: OwnedFd,
-}
-
-impl Child {
-    pub fn kill(&self) {
-        // It may be dead already, which is what is wanted.
-        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
-        let _ = sys::wait_pidfd(self.pidfd.as_fd(), true);
-    }
 }
 
 /// A running stage. Dropped before [`Stage::into_init`], it and what it has made so far is ended.
@@ -98,20 +88,22 @@ impl<'a> Stage<'a> {
             cgroup: launch.cgroup,
         });
         let (pid, pidfd) = spawned.map_err(spawn_failed)?;
-        Ok(Self { plan, channel, first: Some(Child { pid, pidfd }), init: None })
+        Ok(Self { plan, channel, first: Some(Child::new(pid, pidfd)), init: None })
     }
 
     /// The process that works on the plan now: the first, or the one it has cloned.
     pub fn pid(&self) -> i32 {
-        self.init.as_ref().or(self.first.as_ref()).map_or(0, |child| child.pid)
+        self.init.as_ref().or(self.first.as_ref()).map_or(0, Child::pid)
     }
 
     pub fn init(&self) -> Option<&Child> {
         self.init.as_ref()
     }
 
-    /// Waits for what the stage says next. A failure of a step is the error.
-    pub fn next(&mut self) -> Result<Event> {
+    /// Waits for what the stage says next. A failure of a step is the error. There need not be a
+    /// deadline: a mount of a network's filesystem takes as long as its server does.
+    pub fn next(&mut self, wait: &Wait) -> Result<Event> {
+        wait.readable(self.channel.as_fd(), || "the container was not set up in time".into())?;
         let Received { report, fd, sender } = receive(self.channel.as_fd())?;
         if let Some(listener) = fd {
             return Ok(Event::Listener(listener));
@@ -123,10 +115,10 @@ impl<'a> Stage<'a> {
                 let pid = sender.filter(|_| self.init.is_none());
                 let pid = pid.ok_or_else(|| Error::external("the stage was cloned when it should not be"))?;
                 let pidfd = sys::pidfd_open(pid).map_err(|errno| Error::os("pidfd_open", errno))?;
-                self.init = Some(Child { pid, pidfd });
+                self.init = Some(Child::new(pid, pidfd));
                 if let Some(first) = self.first.take() {
                     // It ends right after this report.
-                    let _ = sys::wait_pidfd(first.pidfd.as_fd(), true);
+                    let _ = first.wait_within(&Wait::at_most(DEADLINE));
                 }
                 Ok(Event::Cloned)
             }
@@ -155,22 +147,21 @@ impl<'a> Stage<'a> {
     }
 
     fn failed(&self, step: u32, call: u32, errno: i32) -> Error {
-        step_error(self.plan, step, call, errno)
+        let failed = self.plan.steps().get(step as usize).map(|(step, origin)| (step, origin.as_ref()));
+        step_error(failed, step, call, errno)
     }
 
     /// An error for a stage that ended without a word.
     pub fn died(&mut self) -> Error {
         let child = self.init.take().or(self.first.take());
-        let how = child.and_then(|child| sys::wait_pidfd(child.pidfd.as_fd(), true).ok().flatten());
+        let how = child.and_then(|child| child.wait_within(&Wait::at_most(DEADLINE)).ok().flatten());
         let error = Error::external(match how {
             Some(sys::Exit::Signal(signal)) => format!("the container's init was killed by signal {signal}"),
             Some(sys::Exit::Code(code)) => format!("the container's init ended early, with code {code}"),
             None => "the container's init ended early".to_string(),
         });
         match how {
-            Some(sys::Exit::Signal(libc::SIGKILL)) => error.with_hint(
-                "something killed it: perhaps linux.resources.memory.limit is too low to start in",
-            ),
+            Some(sys::Exit::Signal(libc::SIGKILL)) => error.with_hint(KILLED),
             _ => error,
         }
     }
@@ -243,12 +234,31 @@ fn beside(message: &socket::RecvMsg<()>) -> Result<(Option<OwnedFd>, Option<i32>
 }
 
 /// A failed step as people read it: the call and its object, the errno, the place, a hint.
-pub(crate) fn step_error(plan: &Plan, step: u32, call: u32, errno: i32) -> Error {
-    let Some((step, origin)) = plan.steps().get(step as usize) else {
-        return Error::external(format!("the stage failed in unknown step {step}"));
-    };
+pub(crate) fn step_error(failed: Option<(&Step<Text>, &str)>, number: u32, call: u32, errno: i32) -> Error {
     let call = syscalls::Sysno::new(call as usize).map_or("a system call", |call| call.name());
-    crate::hints::render(step, origin, call, Errno::from_raw(errno))
+    let errno = Errno::from_raw(errno);
+    match failed {
+        Some((step, origin)) => crate::hints::render(step, origin, call, errno),
+        None => Error::os(format!("{call} in step {number} of the container's set-up"), errno),
+    }
+}
+
+/// The name of a process, which changes when it executes a program.
+pub(crate) fn name_of(pid: i32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()
+}
+
+/// Whether the stage has executed its program by now, which it has when it is known to have closed its
+/// channel: unless it was killed. `name` is what it had before. One that has ended keeps its last name as
+/// long as it is not reaped; then nothing tells any more, and a program that ends at once is no failure.
+pub(crate) fn has_executed(pid: i32, name: Option<&str>) -> bool {
+    match std::fs::read_link(format!("/proc/{pid}/exe")) {
+        // Only a process that ends has none.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            name_of(pid).is_none_or(|now| name != Some(now.as_str()))
+        }
+        _ => true,
+    }
 }
 
 /// Asked before anything of ours is opened: a number that is free would be given to a descriptor of ours, and

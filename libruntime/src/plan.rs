@@ -17,8 +17,8 @@ mod process;
 mod tests;
 
 use crate::error::{Error, Finding, Result};
-use onggi_stage::{Fd, Header, MAX_FDS, MAX_RECEIVED, MAX_SOURCES, Source, Step};
-use serde::{Serialize, Serializer};
+use onggi_stage::{Fd, Header, MAX_FDS, MAX_RECEIVED, MAX_SOURCES, Secret, Source, Step};
+use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 use std::os::fd::RawFd;
@@ -93,6 +93,18 @@ impl Serialize for Text {
             serializer.serialize_bytes(&self.0)
         }
     }
+}
+
+/// As a plan is encoded, not as it is shown.
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Self::data)
+    }
+}
+
+/// What [`Plan::encode_after_start`] has encoded.
+pub fn decode_after_start(bytes: &[u8]) -> Option<Vec<(u32, Step<Text>, Origin)>> {
+    postcard::from_bytes(bytes).ok()
 }
 
 /// A descriptor that the library opens and the stage gets.
@@ -180,6 +192,24 @@ impl Plan {
         &self.steps
     }
 
+    /// The steps that `start` sets off, for a later process to explain a failure with: their numbers,
+    /// origins and objects, but no environment and no filter.
+    pub fn encode_after_start(&self) -> Vec<u8> {
+        let begin = self.steps.iter().position(|(step, _)| matches!(step, Step::AwaitStart { .. }));
+        let shown = |(at, (step, origin)): (usize, &(Step<Text>, Origin))| {
+            let step = match step.clone() {
+                Step::Exec { paths, args, .. } => Step::Exec { paths, args, env: Secret(Text::default()) },
+                Step::SetSeccomp { flags, notify, .. } => {
+                    Step::SetSeccomp { program: Text::default(), flags, notify }
+                }
+                step => step,
+            };
+            (at as u32, step, origin.clone())
+        };
+        let rest: Vec<_> = self.steps.iter().enumerate().skip(begin.unwrap_or(0)).map(shown).collect();
+        postcard::to_extend(&rest, Vec::new()).unwrap_or_default()
+    }
+
     /// The plan as the stage reads it. `fds` are the numbers of [`Plan::handed`].
     pub fn encode(&self, fds: &[RawFd]) -> Result<Vec<u8>> {
         let failed = |error: postcard::Error| Error::internal(format!("the plan cannot be encoded: {error}"));
@@ -254,7 +284,9 @@ impl Plan {
         };
         rule(ids < close, "the program runs as its user")?;
         let joins = |s: &Step<Text>| match s {
-            Step::Setns { fd, .. } => self.handed.get(usize::from(fd.0)).is_some_and(|(what, _)| *what == Handed::Pidfd),
+            Step::Setns { fd, .. } => {
+                self.handed.get(usize::from(fd.0)).is_some_and(|(what, _)| *what == Handed::Pidfd)
+            }
             _ => false,
         };
         if position(&joins).is_some() {

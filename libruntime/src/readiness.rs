@@ -50,7 +50,7 @@ impl Container {
     /// # Errors
     /// The socket cannot be made, or the container's init is gone.
     pub fn readiness(&self) -> Result<Option<Readiness>> {
-        let Some(supervisor) = self.state.request.notify_socket.clone() else { return Ok(None) };
+        let Some(supervisor) = self.state.notify_socket.clone() else { return Ok(None) };
         let init = self.open_init()?;
         let pid = self.state.init.map_or(0, |init| init.pid);
         Ok(Some(Readiness { socket: listen(&self.directory)?, supervisor, pid, init }))

@@ -3,21 +3,29 @@
 //! and the socket that `start` connects to.
 //!
 //! Files appear whole (written aside and renamed). A pid counts only together with its start time.
+//! Nothing is forced to the disk: a loss of power ends every process and cgroup too, and of a directory
+//! without its contents nothing but the directory is left to delete.
+//!
+//! A verb works on the directory that it has opened, whatever is in its place later, and changes it only
+//! while it holds its lock.
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::create::Request;
+use crate::lock;
 use crate::seccomp::Filter;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A process that is told from a later one with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +40,11 @@ impl ProcessId {
     pub fn of(pid: i32) -> Result<Self> {
         let gone = || Error::os(format!("read /proc/{pid}/stat"), Errno::ESRCH);
         Ok(Self { pid, start_time: stat(pid).ok_or_else(gone)?.start_time })
+    }
+
+    /// Whether a signal or a tracer has stopped it.
+    pub fn is_stopped(self) -> bool {
+        self.stat().is_some_and(|found| matches!(found.state, 'T' | 't'))
     }
 
     /// Whether it still runs; a zombie does not.
@@ -72,10 +85,13 @@ fn stat(pid: i32) -> Option<Stat> {
     Some(Stat { state, flags, start_time: fields.nth(12)?.parse().ok()? })
 }
 
+/// What deletion needs, written before anything is made; the state until there is another one.
+const FIRST_STATE: &str = "first.json";
 const STATE: &str = "state.json";
 const NEXT_STATE: &str = ".state.json";
 const SPEC: &str = "config.json";
 const NEXT_SPEC: &str = ".config.json";
+const AFTER_START: &str = "after-start";
 
 /// `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,59 +111,92 @@ pub(crate) struct State {
     pub resctrl: Vec<PathBuf>,
     /// Its mounts are the host's as well: those on `rootfs` are ours to take off.
     pub mounted_on_host: bool,
-    /// What it was asked to be, to explain a failure of its start.
-    pub request: Request,
+    /// Who wants to hear that its program is ready.
+    pub notify_socket: Option<PathBuf>,
 }
 
-/// One container's directory.
+impl State {
+    /// That of a container of which nothing is known but its id.
+    pub fn unknown(id: &str) -> Self {
+        Self {
+            id: id.into(),
+            oci_version: String::new(),
+            bundle: PathBuf::new(),
+            rootfs: PathBuf::new(),
+            created: String::new(),
+            owner: 0,
+            annotations: BTreeMap::new(),
+            init: None,
+            cgroup: Cgroup::none(),
+            resctrl: Vec::new(),
+            mounted_on_host: false,
+            notify_socket: None,
+        }
+    }
+}
+
+/// One container's directory, which is open: another one may come to have its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
     pub path: PathBuf,
+    opened: Arc<OwnedFd>,
+}
+
+/// The right to change a directory, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _opened: OwnedFd,
+}
+
+fn open_directory(path: &Path) -> std::io::Result<OwnedFd> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
+    options.open(path).map(OwnedFd::from)
 }
 
 impl Directory {
-    /// The directory of `id` below `store`; it need not exist.
-    pub fn of(store: &Path, id: &str) -> Result<Self> {
+    /// The directory of `id` below `store`; `None` where there is none.
+    pub fn open(store: &Path, id: &str) -> Result<Option<Self>> {
         crate::config::check_id(id)?;
-        Ok(Self { path: store.join(id) })
+        let path = store.join(id);
+        match open_directory(&path) {
+            Ok(opened) => Ok(Some(Self { path, opened: Arc::new(opened) })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(format!("open {}", path.display()), error)),
+        }
     }
 
-    /// Makes it, and is the only one to do so. It appears with its state in it: whatever kills us,
-    /// a container that has a directory can be loaded, and so be deleted.
-    pub fn create(store: &Path, state: &State, spec: &Spec) -> Result<Self> {
+    /// Makes it, and is the only one to do so. It appears with its state in it, and locked: whatever kills
+    /// us, a container that has a directory can be loaded, and so be deleted.
+    pub fn create(store: &Path, state: &State, spec: &Spec) -> Result<(Self, Lock)> {
         let id = &state.id;
-        let directory = Self::of(store, id)?;
-        let aside = Self { path: store.join(format!(".{id}.{}", std::process::id())) };
+        crate::config::check_id(id)?;
+        let path = store.join(id);
+        let aside = store.join(format!(".{id}.{}", std::process::id()));
+        make_aside(store, &aside, id)?;
         let failed = |what: &str, path: &Path| {
             let call = format!("{what} {}", path.display());
             move |error: std::io::Error| Error::io(call, error)
         };
-        let mut builder = DirBuilder::new();
-        builder.mode(0o700);
-        match builder.create(&aside.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(store)
-                    .map_err(failed("mkdir", store))?;
-                builder.create(&aside.path).map_err(failed("mkdir", &aside.path))?;
-            }
-            // Of an earlier process with our pid, or of another thread of ours with the same id.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(in_use(id)),
-            other => other.map_err(failed("mkdir", &aside.path))?,
-        }
-        let written = aside.write_json(STATE, state).and_then(|()| aside.write_json(SPEC, spec));
-        let made = written.and_then(|()| match fs::rename(&aside.path, &directory.path) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
-                Err(in_use(id))
-            }
-            other => other.map_err(failed("rename", &directory.path)),
-        });
+        let fill = || {
+            let opened = open_directory(&aside).map_err(failed("open", &aside))?;
+            let directory = Self { path: aside.clone(), opened: Arc::new(opened) };
+            directory.write_json(FIRST_STATE, state)?;
+            directory.write_json(SPEC, spec)?;
+            let lock = directory.lock()?;
+            match fs::rename(&aside, &path) {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
+                    Err(in_use(id))
+                }
+                other => other.map_err(failed("rename", &path)),
+            }?;
+            Ok((Self { path, ..directory }, lock))
+        };
+        let made = fill();
         if made.is_err() {
-            let _ = fs::remove_dir_all(&aside.path);
+            let _ = fs::remove_dir_all(&aside);
         }
-        made.map(|()| directory)
+        made
     }
 
     /// Removes what a process that is no more has left of its attempt to create or remove `id`.
@@ -163,36 +212,84 @@ impl Directory {
         }
     }
 
+    fn open_file(&self, name: &str, flags: OFlag) -> std::io::Result<fs::File> {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        Ok(openat(&*self.opened, name, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, mode)?.into())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let opened = self.open_file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC);
+        opened
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(|error| Error::io(format!("write {}", self.path.join(name).display()), error))
+    }
+
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let path = self.path.join(name);
-        let failed = |error| Error::io(format!("write {}", path.display()), error);
         let bytes = serde_json::to_vec(value)
             .map_err(|error| Error::external(format!("cannot encode {name}: {error}")))?;
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(failed)?;
-        file.write_all(&bytes).map_err(failed)
+        self.write(name, &bytes)
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = self.open_file(name, OFlag::O_RDONLY).and_then(|mut file| file.read_to_end(&mut bytes));
+        read.map_err(|error| Error::io(format!("open {}", self.path.join(name).display()), error))?;
+        Ok(bytes)
     }
 
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let path = self.path.join(name);
-        let bytes = fs::read(&path).map_err(|error| Error::io(format!("open {}", path.display()), error))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::external(format!("{} is damaged: {error}", path.display())))
+        serde_json::from_slice(&self.read(name)?).map_err(|error| {
+            Error::external(format!("{} is damaged: {error}", self.path.join(name).display()))
+                .with_hint("delete --force removes the container")
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        nix::fcntl::renameat(&*self.opened, from, &*self.opened, to)
+            .map_err(|errno| Error::os(format!("rename {}", self.path.join(to).display()), errno))
     }
 
     /// Writes a new state, which [`Directory::commit_state`] makes the one that is read.
     pub fn prepare_state(&self, state: &State) -> Result<()> {
+        // What has not been known before: without a cgroup, its init is found by nothing else.
+        if state.cgroup.is_none() || !state.resctrl.is_empty() {
+            self.write_json(FIRST_STATE, state)?;
+        }
         self.write_json(NEXT_STATE, state)
     }
 
     pub fn commit_state(&self) -> Result<()> {
-        let (next, path) = (self.path.join(NEXT_STATE), self.path.join(STATE));
-        fs::rename(&next, &path).map_err(|error| Error::io(format!("rename {}", path.display()), error))
+        self.rename(NEXT_STATE, STATE)
     }
 
     pub fn read_state(&self) -> Result<State> {
-        self.read_json(STATE)
+        match self.read_json(STATE) {
+            Err(error) if error.errno() == Some(Errno::ENOENT as i32) => self.read_first_state(),
+            other => other,
+        }
+    }
+
+    /// What deletion needs where the state cannot be read.
+    pub fn read_first_state(&self) -> Result<State> {
+        self.read_json(FIRST_STATE)
+    }
+
+    /// That of a container that is being created, as far as it is known.
+    pub fn read_prepared_state(&self) -> Result<State> {
+        self.read_json(NEXT_STATE)
+    }
+
+    /// Whether it is one of a container, even if nothing in it can be read.
+    pub fn is_of_container(&self) -> bool {
+        let listed = |name: &str| fstatat(&*self.opened, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok();
+        let is_empty = || fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none());
+        [STATE, FIRST_STATE, NEXT_STATE].iter().any(|name| listed(name)) || is_empty()
+    }
+
+    /// A path of it that always leads to this directory, for calls that take nothing else. The path of a
+    /// socket has to be short (unix(7)).
+    pub fn magic_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.opened.as_raw_fd()))
     }
 
     /// What later verbs need of the configuration; the bundle may change meanwhile.
@@ -202,9 +299,8 @@ impl Directory {
 
     /// Another one in its place, whole.
     pub fn replace_spec(&self, spec: &Spec) -> Result<()> {
-        let (next, path) = (self.path.join(NEXT_SPEC), self.path.join(SPEC));
         self.write_json(NEXT_SPEC, spec)?;
-        fs::rename(&next, &path).map_err(|error| Error::io(format!("rename {}", path.display()), error))
+        self.rename(NEXT_SPEC, SPEC)
     }
 
     pub fn write_filter(&self, filter: &Filter) -> Result<()> {
@@ -215,17 +311,50 @@ impl Directory {
         self.read_json("seccomp.json")
     }
 
-    /// One change of the stored configuration at a time, until the result is dropped.
-    pub fn lock(&self) -> Result<Flock<fs::File>> {
-        let opened = fs::File::open(&self.path)
-            .map_err(|error| Error::io(format!("open {}", self.path.display()), error))?;
-        Flock::lock(opened, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| Error::os(format!("flock {}", self.path.display()), errno))
+    /// The steps that are left when the container is started, to explain a failure of one.
+    pub fn write_after_start(&self, steps: &[u8]) -> Result<()> {
+        self.write(AFTER_START, steps)
     }
 
-    /// Removes it with all that is in it; one that is gone is fine. It disappears at once: whatever kills
-    /// us, nothing is left that can be neither loaded nor made again.
-    pub fn remove(&self) -> Result<()> {
+    pub fn read_after_start(&self) -> Result<Vec<u8>> {
+        self.read(AFTER_START)
+    }
+
+    /// One change at a time, until the result is dropped; creation and deletion hold it from beginning to
+    /// end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where the container was deleted meanwhile, whatever has its name now.
+    pub fn lock(&self) -> Result<Lock> {
+        // A description of its own: a lock is its description's, and another thread is another holder.
+        let opened = self.open_file(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY);
+        let opened = opened.map(OwnedFd::from);
+        let opened = match opened {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(self.gone()),
+            other => other.map_err(|error| Error::io(format!("open {}", self.path.display()), error))?,
+        };
+        lock::exclusive(&opened, &self.path)?;
+        if self.is_in_place() { Ok(Lock { _opened: opened }) } else { Err(self.gone()) }
+    }
+
+    /// Whether its name is still its own.
+    fn is_in_place(&self) -> bool {
+        let id = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
+        let own = nix::sys::stat::fstat(&*self.opened).map(id);
+        own.is_ok() && own == nix::sys::stat::lstat(&self.path).map(id)
+    }
+
+    fn gone(&self) -> Error {
+        let id = self.path.file_name().unwrap_or_default().display();
+        Error::new(ErrorKind::NotFound, format!("container {id} does not exist"))
+    }
+
+    /// Removes it with all that is in it. It disappears at once: whatever kills us, nothing is left that
+    /// can be neither loaded nor made again. Everyone who changes its name holds the lock.
+    pub fn remove(&self, _lock: &Lock) -> Result<()> {
+        if !self.is_in_place() {
+            return Ok(());
+        }
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let aside = self.path.with_file_name(format!(".{name}.{}~", std::process::id()));
         // Of an earlier process with our pid.
@@ -236,6 +365,25 @@ impl Directory {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The directory under its first name, and the store if there is none yet.
+fn make_aside(store: &Path, aside: &Path, id: &str) -> Result<()> {
+    let failed = |path: &Path| {
+        let call = format!("mkdir {}", path.display());
+        move |error: std::io::Error| Error::io(call, error)
+    };
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    match builder.create(aside) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(0o700).create(store).map_err(failed(store))?;
+            builder.create(aside).map_err(failed(aside))
+        }
+        // Of an earlier process with our pid, or of another thread of ours with the same id.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(in_use(id)),
+        other => other.map_err(failed(aside)),
     }
 }
 

@@ -4,9 +4,11 @@
 
 pub mod bpf;
 pub mod interfaces;
+mod signals;
 mod spawn;
 mod terminal;
 
+pub use signals::{is_ignored, reset_sigchld};
 pub use spawn::{Spawn, hold_user_namespace, spawn};
 pub use terminal::{set_terminal_size, terminal_size};
 
@@ -91,6 +93,26 @@ pub fn wait_pidfd(pidfd: BorrowedFd, block: bool) -> Result<Option<Exit>> {
             _ => Exit::Signal(status),
         }));
     }
+}
+
+/// How a process that somebody else has reaped ended: PIDFD_GET_INFO (ioctl of a pidfd), which has it
+/// since Linux 6.15.
+pub fn exit_of_reaped(pidfd: BorrowedFd) -> Result<Exit> {
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    // _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info) of 64 bytes.
+    const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
+    // The mask is the first of eight words, the exit code the second half of the last.
+    let mut info = [PIDFD_INFO_EXIT, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: the request has the structure's size in it, and `info` is as large.
+    check(unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, info.as_mut_ptr()) }.into())?;
+    if info[0] & PIDFD_INFO_EXIT == 0 {
+        return Err(Errno::ENODATA);
+    }
+    let status = (info[7] >> 32) as i32;
+    Ok(match libc::WIFEXITED(status) {
+        true => Exit::Code(libc::WEXITSTATUS(status)),
+        false => Exit::Signal(libc::WTERMSIG(status)),
+    })
 }
 
 /// How a process ended.

@@ -7,8 +7,8 @@ use libruntime::Exit;
 use nix::errno::Errno;
 use nix::libc::{SIGCHLD, SIGPIPE, SIGWINCH};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io::stdin;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{stdin, stdout};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// Returns when the process behind `pidfd` has ended. It is not reaped.
 pub fn attend(
@@ -32,46 +32,75 @@ pub fn attend(
             if ready.input {
                 relay.take_input();
             }
+            if ready.output_hung_up {
+                relay.output_hung_up();
+            }
             relay.pass_input();
             let open = relay.pass_output();
-            // Closed, and yet it runs: it has let go of its terminal.
-            if !open && !ready.ended && ready.hung_up {
+            // Closed, and yet it runs: it has let go of its terminal. Or ours is gone, and its own is hung up
+            // by the end of the master: its session gets SIGHUP.
+            if !ready.ended && (!open && ready.hung_up || relay.is_hung_up()) {
                 terminal = None;
             }
         }
         if ready.ended {
-            return Ok(());
+            return terminal.map_or(Ok(()), |relay| drain(relay, signals));
         }
     }
+}
+
+/// Writes the rest of what was printed, as slowly as our output takes it, until a signal comes.
+fn drain(mut relay: Terminal, signals: &Signals) -> Result<(), Failure> {
+    let output = stdout();
+    while relay.pass_output() && relay.has_printed() && signals.next().is_none_or(|signal| signal == SIGCHLD)
+    {
+        let writable = PollFd::new(output.as_fd(), PollFlags::POLLOUT);
+        match poll(&mut [writable, PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Failure::os("poll", errno)),
+        }
+    }
+    Ok(())
 }
 
 struct Ready {
     ended: bool,
     input: bool,
     hung_up: bool,
+    output_hung_up: bool,
 }
 
 fn wait(pidfd: BorrowedFd, signals: &Signals, terminal: Option<&Terminal>) -> Result<Ready, Failure> {
-    let input = stdin();
+    let (input, output) = (stdin(), stdout());
     let mut fds =
         vec![PollFd::new(pidfd, PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     if let Some(terminal) = terminal {
-        let (typed, master) = terminal.interest();
+        let (master, typed, printed) = terminal.interest();
         fds.push(PollFd::new(terminal.master(), master));
+        // Without interest, only a terminal's end is news: a pipe would report its own again and again.
+        if terminal.output_is_terminal() || !printed.is_empty() {
+            fds.push(PollFd::new(output.as_fd(), printed));
+        }
         // A terminal without interest would still report its end, again and again.
         if !typed.is_empty() {
             fds.push(PollFd::new(input.as_fd(), typed));
         }
     }
+    // Without a deadline: the program runs as long as it wants, and signals end it.
     match poll(&mut fds, PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => return Err(Failure::os("poll", errno)),
     }
-    let seen = |at: usize| fds.get(at).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+    let seen = |wanted: BorrowedFd| {
+        let found = fds.iter().find(|fd| fd.as_fd().as_raw_fd() == wanted.as_raw_fd());
+        found.and_then(PollFd::revents).unwrap_or(PollFlags::empty())
+    };
+    let master = terminal.map_or(PollFlags::empty(), |terminal| seen(terminal.master()));
     Ok(Ready {
-        ended: !seen(0).is_empty(),
-        input: !seen(3).is_empty(),
-        hung_up: seen(2).contains(PollFlags::POLLHUP),
+        ended: !seen(pidfd).is_empty(),
+        input: !seen(input.as_fd()).is_empty(),
+        hung_up: master.contains(PollFlags::POLLHUP),
+        output_hung_up: seen(output.as_fd()).intersects(PollFlags::POLLHUP | PollFlags::POLLERR),
     })
 }
 

@@ -30,6 +30,8 @@ use std::process::ExitCode;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
+    // Inherited from a caller that ignores it, it would take the exit codes of our children away.
+    libruntime::reset_sigchld();
     let line = match cli::parse(std::env::args_os().skip(1)) {
         Ok(line) => line,
         Err(wrong) => {

@@ -46,6 +46,38 @@ impl Signals {
     }
 }
 
+/// Those that ask us to end. They are blocked, and end our waits in the library instead, so that what
+/// has been done so far is undone.
+pub struct Interrupt {
+    fd: SignalFd,
+}
+
+impl Interrupt {
+    /// From now on, until [`Interrupt::release`] or the end: one that comes later must not keep an error
+    /// from being told.
+    pub fn block() -> Result<Self, Failure> {
+        let set = Self::signals();
+        set.thread_block().map_err(|errno| Failure::os("sigprocmask", errno))?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+        Ok(Self { fd: fd.map_err(|errno| Failure::os("signalfd", errno))? })
+    }
+
+    /// Lets them end us again, before a wait that is not the library's.
+    pub fn release() -> Result<(), Failure> {
+        Self::signals().thread_unblock().map_err(|errno| Failure::os("sigprocmask", errno))
+    }
+
+    fn signals() -> SigSet {
+        let asking = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+        // A blocked signal would come although the caller wants it ignored, as nohup(1) does.
+        asking.into_iter().filter(|signal| !libruntime::is_ignored(*signal as i32)).collect()
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// Reaps what has become our child (prctl(2), PR_SET_CHILD_SUBREAPER), but not `main`.
 pub fn reap_others(main: i32) {
     let any = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;

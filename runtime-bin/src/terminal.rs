@@ -17,7 +17,13 @@ pub struct Terminal {
     master: OwnedFd,
     /// Typed, but not yet taken.
     pending: Vec<u8>,
+    /// Printed, but not yet taken.
+    printed: Vec<u8>,
     input_open: bool,
+    /// Ours is gone (tty_ioctl(4), a hang-up), or was closed by its other side.
+    hung_up: bool,
+    /// Asked in time: a terminal that is gone is none any more.
+    output_is_terminal: bool,
     saved: Option<Termios>,
 }
 
@@ -28,7 +34,10 @@ impl Terminal {
         let terminal = Self {
             master,
             pending: Vec::new(),
+            printed: Vec::new(),
             input_open: true,
+            hung_up: false,
+            output_is_terminal: stdout().is_terminal(),
             saved: stdin().is_terminal().then(raw).transpose()?,
         };
         terminal.resize();
@@ -54,13 +63,36 @@ impl Terminal {
         self.master.as_fd()
     }
 
-    /// What to wait for: on our input, and on the master.
-    pub fn interest(&self) -> (PollFlags, PollFlags) {
+    /// What to wait for: on the master, on our input and on our output. Without interest, an output is
+    /// still looked at for a hang-up.
+    pub fn interest(&self) -> (PollFlags, PollFlags, PollFlags) {
         let wanted = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
         (
+            wanted(self.printed.is_empty(), PollFlags::POLLIN)
+                | wanted(!self.pending.is_empty(), PollFlags::POLLOUT),
             wanted(self.input_open && self.pending.is_empty(), PollFlags::POLLIN),
-            PollFlags::POLLIN | wanted(!self.pending.is_empty(), PollFlags::POLLOUT),
+            wanted(!self.printed.is_empty(), PollFlags::POLLOUT),
         )
+    }
+
+    /// Whether our terminal is gone, so that the container's is to be hung up as well.
+    pub fn is_hung_up(&self) -> bool {
+        self.hung_up
+    }
+
+    /// poll(2) has seen a hang-up of our output: of a terminal it is the end, while a pipe whose reader has
+    /// gone must not stop the container.
+    pub fn output_hung_up(&mut self) {
+        self.hung_up |= self.output_is_terminal;
+    }
+
+    pub fn output_is_terminal(&self) -> bool {
+        self.output_is_terminal
+    }
+
+    /// Whether our output has not yet taken all that was printed.
+    pub fn has_printed(&self) -> bool {
+        !self.printed.is_empty()
     }
 
     /// Takes what was typed; the master may not take it all at once.
@@ -69,6 +101,8 @@ impl Terminal {
         match read(stdin(), &mut bytes) {
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             Ok(length) if length > 0 => self.pending.extend(&bytes[..length]),
+            // In raw mode no key ends the input of a terminal.
+            _ if self.saved.is_some() => self.hung_up = true,
             _ => {
                 self.input_open = false;
                 self.pending.push(END_OF_INPUT);
@@ -89,17 +123,36 @@ impl Terminal {
         }
     }
 
-    /// Passes on what has been printed; false when nothing more can come.
-    pub fn pass_output(&self) -> bool {
+    /// Passes on what has been printed, as far as our output takes it; false when nothing more can come.
+    pub fn pass_output(&mut self) -> bool {
         let mut bytes = [0; 4096];
         loop {
+            self.write_printed();
+            if !self.printed.is_empty() {
+                return true;
+            }
             match read(&self.master, &mut bytes) {
                 Ok(0) => return false,
-                Ok(length) => write_all(&bytes[..length]),
+                Ok(length) => self.printed.extend(&bytes[..length]),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return true,
                 // EIO: nobody has the terminal open.
                 Err(_) => return false,
+            }
+        }
+    }
+
+    /// A reader of ours that has gone away must not stop the container, but a terminal's end does.
+    fn write_printed(&mut self) {
+        while !self.printed.is_empty() {
+            match write(stdout(), &self.printed) {
+                Ok(length) => drop(self.printed.drain(..length)),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                Err(errno) => {
+                    self.hung_up |= errno == Errno::EIO;
+                    self.printed.clear();
+                }
             }
         }
     }
@@ -119,15 +172,4 @@ fn raw() -> Result<Termios, Failure> {
     cfmakeraw(&mut mode);
     tcsetattr(stdin(), SetArg::TCSADRAIN, &mode).map_err(|errno| Failure::os("tcsetattr", errno))?;
     Ok(saved)
-}
-
-/// A reader of ours that has gone away must not stop the container.
-fn write_all(mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        match write(stdout(), bytes) {
-            Ok(length) => bytes = &bytes[length..],
-            Err(Errno::EINTR) => {}
-            Err(_) => return,
-        }
-    }
 }

@@ -32,9 +32,13 @@ impl Cgroup {
     /// but those that the kernel is still ending, other signals once to each process.
     pub fn kill_all(&self, signal: i32) -> Result<()> {
         self.signal_all(signal)?;
-        // A v1 freezer keeps even the killed ones from ending; they do nothing else once thawed.
+        if signal == libc::SIGKILL { self.let_killed_end() } else { Ok(()) }
+    }
+
+    /// A v1 freezer keeps even killed processes from ending; they do nothing else once thawed.
+    pub fn let_killed_end(&self) -> Result<()> {
         match self.freezer() {
-            Ok(Freezer::V1(dir)) if signal == libc::SIGKILL => {
+            Ok(Freezer::V1(dir)) => {
                 let path = dir.join("freezer.state");
                 match files::write(&path, "THAWED") {
                     Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),

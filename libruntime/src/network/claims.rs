@@ -6,9 +6,11 @@
 
 use super::request::{Network, Protocol};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lock;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind as IoErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -27,11 +29,12 @@ impl Claims {
         let store =
             store.canonicalize().map_err(|error| Error::io(format!("open {}", store.display()), error))?;
         let root = store.join(".network");
-        let failed = |error| Error::io(format!("lock {}/lock", root.display()), error);
+        let failed = |error| Error::io(format!("open {}/lock", root.display()), error);
         DirBuilder::new().recursive(true).mode(0o700).create(root.join("bridges")).map_err(failed)?;
         let lock = File::options().create(true).append(true).open(root.join("lock")).map_err(failed)?;
-        lock.lock().map_err(failed)?;
-        Ok(Self { store, root, lock })
+        let lock = OwnedFd::from(lock);
+        lock::exclusive(&lock, &root.join("lock"))?;
+        Ok(Self { store, root, lock: lock.into() })
     }
 
     /// Another hold of the lock, for a process that must not outlive it: should we be killed, those

@@ -13,4 +13,5 @@ mod paths;
 mod roles;
 mod sealed;
 mod verbs;
+mod waits;
 mod world;

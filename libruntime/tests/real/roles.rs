@@ -84,6 +84,40 @@ fn crowd() {
     super::caller::work_in_a_crowd(&bundle, &store, &id, count);
 }
 
+/// With a limit under which a container of this bundle could not be planned.
+#[test]
+#[ignore = "a role, started by another test"]
+fn start_with_few_descriptors() {
+    let Some((_, store, id)) = role() else { return };
+    let resource = nix::sys::resource::Resource::RLIMIT_NOFILE;
+    nix::sys::resource::setrlimit(resource, 512, 512).unwrap();
+    Container::load(&store, &id).unwrap().start().unwrap();
+}
+
+#[test]
+#[ignore = "a role, started by another test"]
+fn ignores_sigchld() {
+    let Some((bundle, store, id)) = role() else { return };
+    // SAFETY: ignoring runs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    super::waits::live(&store, &bundle, &id);
+}
+
+/// As a program does that is init of a container of its own.
+#[test]
+#[ignore = "a role, started by another test"]
+fn reaps_all() {
+    let Some((bundle, store, id)) = role() else { return };
+    std::thread::spawn(|| {
+        loop {
+            if nix::sys::wait::waitpid(None, None).is_err() {
+                std::thread::sleep(std::time::Duration::from_micros(100));
+            }
+        }
+    });
+    super::waits::live(&store, &bundle, &id);
+}
+
 /// Ends what a killed program has left: processes of other mount namespaces with this bundle's root.
 pub fn kill_left_over(bundle: &Bundle) {
     let name = bundle.directory.file_name().unwrap().to_string_lossy().into_owned();

@@ -31,6 +31,13 @@ impl World {
     }
 }
 
+impl World {
+    /// Without the store, in which a network's lock may stay.
+    pub fn outside_store(bundle: &Bundle) -> Self {
+        Self { state: Vec::new(), ..Self::of(bundle) }
+    }
+}
+
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
     let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();

@@ -8,6 +8,7 @@ use crate::global::Global;
 use crate::input;
 use crate::launch::{self, CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::networks::{self, BANDWIDTH, NETWORK, PUBLISH};
+use crate::signals::Interrupt;
 use libruntime::{Config, Container, Create};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -49,7 +50,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let container = spec.create(global, args, console.as_ref().map(AsFd::as_fd))?;
     match announce(args, &container) {
         Ok(()) => Ok(0),
-        Err(failure) => undo(container, failure),
+        Err(failure) => undo(global, container, failure),
     }
 }
 
@@ -61,9 +62,12 @@ pub fn announce(args: &Parsed, container: &Container) -> Result<(), Failure> {
 }
 
 /// Removes a container that cannot be used after all.
-pub fn undo(container: Container, failure: Failure) -> Result<u8, Failure> {
+pub fn undo(global: &Global, container: Container, failure: Failure) -> Result<u8, Failure> {
     match container.delete(true) {
-        Ok(_) => Err(failure),
+        Ok(failed) => {
+            failed.iter().for_each(|error| global.warn(&error.to_string()));
+            Err(failure)
+        }
         Err(error) => {
             let message = format!("{}; the container could not be removed either: {error}", failure.message);
             Err(Failure { message, ..failure })
@@ -99,7 +103,9 @@ impl Configured {
         if inherited.listen_fds > 0 {
             activate(&mut self.spec, inherited.listen_fds);
         }
+        let interrupt = Interrupt::block()?;
         let container = libruntime::create(&Create {
+            interrupt: Some(interrupt.as_fd()),
             spec: Some(self.spec),
             console_socket: console,
             preserve_fds: inherited.count(),

@@ -4,6 +4,7 @@
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
+use crate::signals::Interrupt;
 use libruntime::{Container, ErrorKind};
 
 pub const VERB: Verb = Verb {
@@ -18,9 +19,15 @@ pub const VERB: Verb = Verb {
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let force = args.is_set("force");
-    match Container::load(&global.root, args.positional(0)) {
+    let load = if force { Container::load_damaged } else { Container::load };
+    match load(&global.root, args.positional(0)) {
         Err(error) if force && error.kind() == ErrorKind::NotFound => {}
-        container => container?.delete(force)?.iter().for_each(|error| global.warn(&error.to_string())),
+        container => {
+            let mut container = container?;
+            global.warn_of(container.warnings());
+            container.interrupt_by(Interrupt::block()?.as_fd())?;
+            container.delete(force)?.iter().for_each(|error| global.warn(&error.to_string()));
+        }
     }
     Ok(0)
 }

@@ -7,7 +7,7 @@ use crate::foreground::{attend, exit_code};
 use crate::global::Global;
 use crate::input;
 use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
-use crate::signals::Signals;
+use crate::signals::{Interrupt, Signals};
 use crate::terminal::Terminal;
 use libruntime::{Container, Exec, Executed};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ fn exec(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let wants_terminal = process.terminal().unwrap_or(false);
     let given = launch::console_socket(args, wants_terminal, detach)?;
     let pidfd_socket = launch::pidfd_socket(args)?;
-    let signals = if detach { None } else { Some(Signals::block()?) };
+    let (interrupt, signals) = (Interrupt::block()?, if detach { None } else { Some(Signals::block()?) });
     let (ours, theirs) = UnixStream::pair().map_err(|error| Failure::os("socketpair", error))?;
     let relayed = wants_terminal && !detach;
     let options = Exec {
@@ -66,6 +66,7 @@ fn exec(global: &Global, args: &Parsed) -> Result<u8, Failure> {
         preserve_fds: global.inherited()?.preserve_fds,
         cgroup: args.all("cgroup").flat_map(cgroup).collect(),
         ignore_paused: args.is_set("ignore-paused"),
+        interrupt: Some(interrupt.as_fd()),
         ..Exec::new(process)
     };
     let started = container.exec(&options)?;

@@ -8,7 +8,7 @@ use crate::foreground::{attend, exit_code};
 use crate::global::Global;
 use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::networks::{BANDWIDTH, NETWORK, PUBLISH};
-use crate::signals::Signals;
+use crate::signals::{Interrupt, Signals};
 use crate::terminal::Terminal;
 use libruntime::{Container, Readiness};
 use std::os::fd::AsFd;
@@ -47,8 +47,12 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     if detach {
         let container = spec.create(global, args, console.as_ref().map(AsFd::as_fd))?;
         return match start(global, args, &container) {
-            Ok(readiness) => readiness.map_or(Ok(0), |readiness| Ok(readiness.pass_on().map(|()| 0)?)),
-            Err(failure) => undo(container, failure),
+            Ok(None) => Ok(0),
+            Ok(Some(readiness)) => {
+                Interrupt::release()?;
+                Ok(readiness.pass_on().map(|()| 0)?)
+            }
+            Err(failure) => undo(global, container, failure),
         };
     }
     let signals = Signals::block()?;
@@ -60,15 +64,27 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let container = spec.create(global, args, console)?;
     let terminal = console.is_some().then_some(&ours);
     match follow(global, args, &container, &signals, terminal) {
-        Err(failure) => undo(container, failure),
-        Ok(code) => {
-            if !args.is_set("keep")
-                && let Err(error) = container.delete(true)
-            {
-                // The program has ended as it should; its exit code is what the caller wants.
-                global.warn(&error.to_string());
-            }
+        Err(failure) => undo(global, container, failure),
+        Ok(code) if args.is_set("keep") => Ok(code),
+        Ok(code) => end(global, container, code),
+    }
+}
+
+/// Removes what has ended. Its exit code is what the caller wants, unless that would hide what is left.
+fn end(global: &Global, container: Container, code: u8) -> Result<u8, Failure> {
+    let id = container.id().to_string();
+    match container.delete(true) {
+        Ok(failed) => {
+            failed.iter().for_each(|error| global.warn(&error.to_string()));
             Ok(code)
+        }
+        Err(error) => {
+            let failure = Failure::from(error);
+            let message = format!(
+                "container {id} has ended with exit code {code} and could not be deleted: {}",
+                failure.message
+            );
+            Err(Failure { message, ..failure }.with_code(code.max(1)))
         }
     }
 }

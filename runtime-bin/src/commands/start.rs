@@ -3,6 +3,7 @@
 use crate::cli::{Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
+use crate::signals::Interrupt;
 
 pub const VERB: Verb = Verb {
     name: "start",
@@ -15,10 +16,12 @@ pub const VERB: Verb = Verb {
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
-    let container = global.load(args)?;
+    let mut container = global.load(args)?;
+    container.interrupt_by(Interrupt::block()?.as_fd())?;
     let readiness = container.readiness()?;
     container.start()?.iter().for_each(|error| global.warn(&error.to_string()));
     if let Some(readiness) = readiness {
+        Interrupt::release()?;
         readiness.pass_on()?;
     }
     Ok(0)

@@ -121,7 +121,7 @@ fn decided(config: &Value) -> Result<String, String> {
         hooks.and_then(|all| all.poststop().as_ref()),
     ];
     let inside =
-        inside.into_iter().flatten().flatten().map(|hook| exec::hook(hook, "h", Some(&spec)).unwrap());
+        inside.into_iter().flatten().flatten().map(|hook| exec::hook_at_root(hook, "h", &spec).unwrap());
     let mut text = format!("{warnings:?} {:?}", filter.map(|filter| filter.notify));
     for plan in [plan, join].into_iter().chain(inside) {
         text += &format!("{:?} {:?} {:?}", plan.encode(&[]).unwrap(), plan.handed, plan.warnings);

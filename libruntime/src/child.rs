@@ -1,0 +1,147 @@
+//! Processes that are ours to wait for. Each has one reaper, this module: whoever drops a handle
+//! leaves no zombie, which would keep the end of its pid namespace waiting.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{self, Exit};
+use crate::wait::{DEADLINE, Wait, Woken};
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// A process that we started, or that the stage made for us.
+#[derive(Debug)]
+pub(crate) struct Child(Arc<Process>);
+
+#[derive(Debug)]
+struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+    /// Once it is reaped.
+    ended: Mutex<Option<Exit>>,
+}
+
+/// Those that are not reaped yet, with and without a handle.
+static ALL: Mutex<Vec<Arc<Process>>> = Mutex::new(Vec::new());
+
+/// Nothing that holds a lock here can panic half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Process {
+    /// Reaps it, if it has ended. Somebody else may have been first: a host that waits for any child,
+    /// or the kernel where the host ignores SIGCHLD. Then its pidfd still tells (Linux 6.15).
+    fn reap(&self) -> Result<Option<Exit>> {
+        let mut ended = lock(&self.ended);
+        if ended.is_none() {
+            *ended = match sys::wait_pidfd(self.pidfd.as_fd(), false) {
+                Ok(exit) => exit,
+                Err(Errno::ECHILD) => Some(sys::exit_of_reaped(self.pidfd.as_fd()).map_err(|_| self.lost())?),
+                Err(errno) => return Err(Error::os("waitid", errno)),
+            };
+        }
+        Ok(*ended)
+    }
+
+    fn lost(&self) -> Error {
+        Error::new(ErrorKind::Reaped, format!("process {} was reaped by somebody else", self.pid)).with_hint(
+            "the calling program waits for all children or ignores SIGCHLD; before Linux 6.15 the exit code is lost",
+        )
+    }
+
+    /// Nothing of it is left to be waited for.
+    fn is_over(&self) -> bool {
+        !matches!(self.reap(), Ok(None))
+    }
+}
+
+impl Child {
+    pub fn new(pid: i32, pidfd: OwnedFd) -> Self {
+        let process = Arc::new(Process { pid, pidfd, ended: Mutex::new(None) });
+        let mut all = lock(&ALL);
+        // Without a handle, nobody else will.
+        all.retain(|one| Arc::strong_count(one) > 1 || !one.is_over());
+        all.push(process.clone());
+        Self(process)
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.0.pid
+    }
+
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.0.pidfd.as_fd()
+    }
+
+    /// Waits for its end, as long as it takes: a program runs for days.
+    pub fn wait(&self) -> Result<Exit> {
+        let ended = self.wait_within(&Wait::default())?;
+        ended.ok_or_else(|| Error::external("poll returned without an end"))
+    }
+
+    /// `None` where it has not ended in time.
+    pub fn wait_within(&self, wait: &Wait) -> Result<Option<Exit>> {
+        loop {
+            if let Some(exit) = self.0.reap()? {
+                lock(&ALL).retain(|one| !Arc::ptr_eq(one, &self.0));
+                return Ok(Some(exit));
+            }
+            match wait.poll(&[(self.pidfd(), PollFlags::POLLIN)])? {
+                Woken::Ready(_) => {}
+                Woken::Late | Woken::Interrupted => return self.0.reap(),
+            }
+            if self.0.reap()?.is_none() {
+                // A tracer holds the zombie, and nothing tells when it lets go.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Ends it. One that is stuck in the kernel is reaped later.
+    pub fn kill(&self) {
+        // It may be dead already, which is what is wanted.
+        let _ = sys::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
+        let _ = self.wait_within(&Wait::at_most(DEADLINE));
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // One that still runs is reaped later, by whoever starts or deletes something next.
+        if self.0.is_over() {
+            lock(&ALL).retain(|one| !Arc::ptr_eq(one, &self.0));
+        }
+    }
+}
+
+/// Reaps what has ended. The lock is not kept: who waits for these must not keep others from starting some.
+fn still_running() -> Vec<Arc<Process>> {
+    let mut all = lock(&ALL);
+    all.retain(|one| !one.is_over());
+    all.clone()
+}
+
+/// Waits until `pidfd`, somebody's child, has ended, and reaps our children meanwhile: the init of a
+/// pid namespace ends only after everything in it is reaped. Whether it ended in time.
+pub(crate) fn await_end(pidfd: BorrowedFd, wait: &Wait) -> Result<bool> {
+    loop {
+        let all = still_running();
+        let pidfds = all.iter().map(|one| (one.pidfd.as_fd(), PollFlags::POLLIN));
+        let wanted: Vec<_> = std::iter::once((pidfd, PollFlags::POLLIN)).chain(pidfds).collect();
+        match wait.poll(&wanted)? {
+            Woken::Ready(ready) if ready.first() == Some(&true) => {
+                // It may have been ours, without a handle.
+                lock(&ALL).retain(|one| !one.is_over());
+                return Ok(true);
+            }
+            // Those of a tracer, again.
+            Woken::Ready(_) if !all.iter().any(|one| one.is_over()) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Woken::Ready(_) => {}
+            Woken::Late | Woken::Interrupted => return Ok(false),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Waits that end, one reader for each error, one reaper for each child: what somebody else stops, kills,
+//! damages or reaps must keep nobody waiting, and nothing may be lost of it.
+
+use super::bundle::{Bundle, config, new_id, null, turn};
+use super::roles;
+use super::world::{World, children};
+use libruntime::{Container, Exec, Executed, Exit, Status};
+use nix::sys::socket;
+use serde_json::{Value, json};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+/// What an engine gives a call.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn in_time<T>(what: impl FnOnce() -> T) -> T {
+    let begin = Instant::now();
+    let result = what();
+    assert!(begin.elapsed() < PATIENCE, "it took {:?}", begin.elapsed());
+    result
+}
+
+fn running(bundle: &Bundle) -> Container {
+    let container = bundle.create(&new_id()).unwrap();
+    container.start().unwrap();
+    container
+}
+
+fn exec(container: &Container, command: &str) -> Executed {
+    let mut process = container.process().unwrap();
+    process.set_args(Some(["/bin/busybox", "sh", "-c", command].map(String::from).to_vec()));
+    let null = null();
+    let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
+    container.exec(&Exec { stdio, ..Exec::new(process) }).unwrap()
+}
+
+#[test]
+fn an_executed_process_that_nobody_waits_for_does_not_keep_the_deletion() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let before = children();
+    let container = running(&bundle);
+    drop(exec(&container, "sleep 1000"));
+    drop(exec(&container, "true"));
+    let held = exec(&container, "sleep 1000");
+    in_time(|| container.delete(true)).unwrap();
+    assert_eq!(held.wait().unwrap(), Exit::Signal(libc::SIGKILL), "its exit is kept for who asks later");
+    drop(held);
+    assert_eq!(children(), before, "no zombie is left");
+}
+
+#[test]
+fn exit_codes_are_right_where_the_host_reaps_all_children_or_ignores_sigchld() {
+    let Some(_turn) = turn() else { return };
+    let mut all = config("read x; exit 7");
+    all["hooks"] = json!({"createRuntime": [{"path": "/bin/true"}], "poststop": [{"path": "/bin/true"}]});
+    for role in ["ignores_sigchld", "reaps_all"] {
+        let bundle = Bundle::new(&all);
+        let mut command = roles::command(role, &bundle, &new_id());
+        let said = bundle.directory.join("said");
+        command.stderr(fs::File::create(&said).unwrap()).stdout(fs::File::create(&said).unwrap());
+        let status = in_time(|| command.status().unwrap());
+        assert!(status.success(), "{role}: {}", fs::read_to_string(&said).unwrap());
+    }
+}
+
+/// The roles' work: create, exec, start, wait and delete.
+pub fn live(store: &std::path::Path, bundle: &std::path::Path, id: &str) {
+    let null = null();
+    let mut options = libruntime::Create::new(store, id, bundle);
+    options.stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
+    let container = libruntime::create(&options).unwrap();
+    assert_eq!(exec(&container, "exit 5").wait().unwrap(), Exit::Code(5));
+    container.start().unwrap();
+    assert_eq!(container.wait().unwrap(), Exit::Code(7));
+    assert!(container.delete(false).unwrap().is_empty(), "the hook's exit code is known too");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_named_whatever_limits_the_starter_has() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("true"));
+    let id = new_id();
+    bundle.create(&id).unwrap();
+    fs::remove_file(bundle.rootfs().join("bin/busybox")).unwrap();
+    let said = bundle.directory.join("said");
+    let mut starter = roles::command("start_with_few_descriptors", &bundle, &id);
+    starter.stderr(fs::File::create(&said).unwrap());
+    assert!(!starter.status().unwrap().success());
+    let said = fs::read_to_string(said).unwrap();
+    assert!(said.contains("exec \"/bin/busybox\": no such file or directory, at process.args"), "{said}");
+    Container::load(&bundle.store, &id).unwrap().delete(true).unwrap();
+}
+
+#[test]
+fn the_start_of_a_stopped_init_ends_with_an_error_that_says_so() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("true"));
+    let container = bundle.create(&new_id()).unwrap();
+    container.kill(libc::SIGSTOP, false).unwrap();
+    let error = in_time(|| container.start()).unwrap_err().to_string();
+    assert!(error.contains("is stopped by a signal; hint: kill -CONT"), "{error}");
+    container.kill(libc::SIGCONT, false).unwrap();
+    container.start().unwrap();
+    assert_eq!(container.wait().unwrap(), Exit::Code(0));
+    container.delete(false).unwrap();
+}
+
+/// With a filter that asks an agent before execve(2).
+fn asking(listener: &std::path::Path) -> Value {
+    let mut asking = config("true");
+    asking["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": listener,
+        "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_NOTIFY"}]});
+    asking
+}
+
+#[test]
+fn a_start_whose_stage_is_killed_before_it_executes_is_an_error() {
+    let Some(_turn) = turn() else { return };
+    let path = std::env::temp_dir().join(new_id());
+    let agent = UnixListener::bind(&path).unwrap();
+    let bundle = Bundle::new(&asking(&path));
+    let container = bundle.create(&new_id()).unwrap();
+    let init = container.pidfd().unwrap();
+    let started = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The stage waits in execve(2), and is killed there.
+            let _connection = agent.accept().unwrap();
+            // SAFETY: no siginfo is passed, and `init` is open.
+            let signalled = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, init.as_raw_fd(), 9, 0, 0) };
+            assert_eq!(signalled, 0);
+        });
+        in_time(|| container.start())
+    });
+    let _ = fs::remove_file(&path);
+    let error = started.expect_err("nothing was executed").to_string();
+    assert!(error.contains("was killed before it executed the program"), "{error}");
+    container.delete(false).unwrap();
+}
+
+#[test]
+fn the_start_of_a_program_that_ends_at_once_is_no_error() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("true"));
+    for _ in 0..50 {
+        let container = bundle.create(&new_id()).unwrap();
+        container.start().unwrap();
+        container.delete(true).unwrap();
+    }
+}
+
+#[test]
+fn a_seccomp_agent_that_takes_nothing_is_not_waited_for() {
+    let Some(_turn) = turn() else { return };
+    let path = std::env::temp_dir().join(new_id());
+    let agent = UnixListener::bind(&path).unwrap();
+    socket::listen(&agent, socket::Backlog::new(0).unwrap()).unwrap();
+    let _first = UnixStream::connect(&path).unwrap();
+    let bundle = Bundle::new(&asking(&path));
+    let container = bundle.create(&new_id()).unwrap();
+    let error = in_time(|| container.start()).unwrap_err().to_string();
+    let _ = fs::remove_file(&path);
+    assert!(error.contains("took nothing in 8 s, at linux.seccomp.listenerPath"), "{error}");
+    container.delete(true).unwrap();
+}
+
+#[test]
+fn a_container_whose_state_is_damaged_is_deleted_with_all_that_it_has() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let before = World::outside_store(&bundle);
+    let damages: [fn(&std::path::Path); 3] = [
+        |state| fs::write(state, "").unwrap(),
+        |state| fs::write(state, "{\"id\": \"x").unwrap(),
+        |state| fs::remove_file(state).unwrap(),
+    ];
+    for damage in damages {
+        let id = new_id();
+        let container = bundle.create(&id).unwrap();
+        container.start().unwrap();
+        damage(&bundle.store.join(&id).join("state.json"));
+        let found = Container::load_damaged(&bundle.store, &id).unwrap();
+        assert_eq!(found.id(), id);
+        in_time(|| found.delete(true)).unwrap();
+        assert_eq!(container.wait().unwrap(), Exit::Signal(libc::SIGKILL));
+        drop(container);
+        assert!(!bundle.store.join(&id).exists());
+    }
+    assert_eq!(World::outside_store(&bundle), before);
+    // Even one of which nothing can be read.
+    let id = new_id();
+    fs::create_dir(bundle.store.join(&id)).unwrap();
+    Container::load_damaged(&bundle.store, &id).unwrap().delete(true).unwrap();
+    // But not what is no container's.
+    fs::create_dir_all(bundle.store.join(&id).join("photos")).unwrap();
+    assert!(Container::load_damaged(&bundle.store, &id).is_err());
+    fs::remove_dir_all(bundle.store.join(&id)).unwrap();
+}
+
+#[test]
+fn the_second_of_two_deletions_leaves_the_next_container_alone() {
+    let Some(_turn) = turn() else { return };
+    let mut slow = config("sleep 1000");
+    let log = std::env::temp_dir().join(new_id());
+    let script = format!("echo once >> {}; sleep 1", log.display());
+    slow["hooks"] = json!({"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    let bundle = Bundle::new(&slow);
+    let id = new_id();
+    drop(bundle.create(&id).unwrap());
+    let load = || Container::load(&bundle.store, &id).unwrap();
+    let (first, second) = (load(), load());
+    let third = std::thread::scope(|scope| {
+        let deletions = [first, second].map(|container| scope.spawn(move || container.delete(true)));
+        bundle.write(&config("sleep 1000"));
+        // As soon as the name is free.
+        let begin = Instant::now();
+        let third = loop {
+            match bundle.create(&id) {
+                Err(_) if begin.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(2)),
+                made => break made.unwrap(),
+            }
+        };
+        deletions.into_iter().for_each(|one| drop(one.join().unwrap().unwrap()));
+        third
+    });
+    assert_eq!(fs::read_to_string(&log).unwrap(), "once\n", "the hook runs once");
+    fs::remove_file(&log).unwrap();
+    assert_eq!(third.status(), Status::Created);
+    assert_eq!(load().pid(), third.pid(), "it can still be named");
+    third.delete(true).unwrap();
+}
+
+#[test]
+fn fifty_deletions_updates_and_pauses_at_once_end_and_leave_nothing() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let before = World::outside_store(&bundle);
+    for _ in 0..5 {
+        let container = running(&bundle);
+        let id = container.id().to_string();
+        let load = || Container::load(&bundle.store, &id);
+        let verb = |number: usize| {
+            let Ok(container) = load() else { return };
+            let resources: Value = json!({"pids": {"limit": 100 + number}});
+            let (resources, _) = libruntime::parse_resources(resources.to_string().as_bytes()).unwrap();
+            // Whoever is late hears that it does not exist; what must not happen is seen below.
+            let _ = match number % 4 {
+                0 => container.delete(true).map(drop),
+                1 => container.update(&resources).map(drop),
+                2 => container.pause().and_then(|()| container.resume()),
+                _ => container.kill(libc::SIGKILL, true),
+            };
+        };
+        in_time(|| std::thread::scope(|scope| (0..50).for_each(|n| drop(scope.spawn(move || verb(n))))));
+        let _ = container.wait();
+        drop(container);
+        if let Ok(left) = load() {
+            left.delete(true).unwrap();
+        }
+    }
+    assert_eq!(World::outside_store(&bundle), before);
+}
+
+#[test]
+fn a_creation_whose_hook_hangs_ends_when_it_is_deleted() {
+    let Some(_turn) = turn() else { return };
+    let mut hanging = config("true");
+    hanging["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]});
+    let bundle = Bundle::new(&hanging);
+    let before = World::outside_store(&bundle);
+    let id = new_id();
+    std::thread::scope(|scope| {
+        let creation = scope.spawn(|| bundle.create(&id).map(drop));
+        let begin = Instant::now();
+        // The hook runs once the state with the init is written.
+        while !bundle.store.join(&id).join(".state.json").exists() && begin.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        in_time(|| Container::load_damaged(&bundle.store, &id).unwrap().delete(true)).unwrap();
+        let error = creation.join().unwrap().unwrap_err().to_string();
+        assert!(error.contains("init has ended, at hooks.createRuntime[0]"), "{error}");
+    });
+    assert_eq!(World::outside_store(&bundle), before);
+}
