@@ -4,21 +4,15 @@ use crate::cgroup::{Cgroup, OomEvents, Stats, merged, network_of};
 use crate::child::{self, Child};
 use crate::create::take_off;
 use crate::error::{Error, ErrorKind, Finding, Result};
-use crate::hooks::Site;
-use crate::parent;
 use crate::state::{Directory, State};
-use crate::wait::{self, DEADLINE, Wait, Woken};
-use crate::{config, hooks, network, notify, plan, resctrl, sys};
+use crate::wait::{DEADLINE, Wait};
+use crate::{config, hooks, network, resctrl, sys};
 use nix::errno::Errno;
-use nix::poll::PollFlags;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
-use nix::sys::time::{TimeVal, TimeValLike};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
-use onggi_stage::Report;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::cell::OnceCell;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 pub use crate::sys::Exit;
@@ -134,7 +128,7 @@ impl Container {
         Ok(())
     }
 
-    fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn interrupt(&self) -> Option<BorrowedFd<'_>> {
         self.interrupt.as_ref().map(AsFd::as_fd)
     }
 
@@ -241,157 +235,6 @@ impl Container {
         let init = self.state.init.ok_or_else(not_running)?;
         let pidfd = sys::pidfd_open(init.pid).map_err(|_| not_running())?;
         if init.is_alive() { Ok(pidfd) } else { Err(not_running()) }
-    }
-
-    /// Runs the program of a created container (runtime.md, "Start"). Returns what poststart hooks
-    /// failed with, to be logged, where the configuration is of a version of the spec before 1.3;
-    /// since then such a failure is an error that ends the container.
-    ///
-    /// # Errors
-    /// Also what the program's execution fails with. A container that somebody else has started
-    /// meanwhile is [`ErrorKind::WrongState`].
-    pub fn start(&self) -> Result<Vec<Error>> {
-        let status = self.status();
-        if status != Status::Created {
-            return Err(self.wrong_state("start", status, "created"));
-        }
-        let spec = self.spec()?;
-        if spec.process().is_none() {
-            return Err(Error::invalid(vec![Finding::new("process", "is required to start a container")]));
-        }
-        let connection = self.connect()?;
-        let name = self.state.init.and_then(|init| parent::name_of(init.pid));
-        self.await_turn(connection.as_fd())?;
-        let all = spec.hooks().as_ref();
-        let limits = hooks::Limits::interrupted_by(self.interrupt());
-        if let Some(inside) = all.and_then(|all| all.start_container().as_deref()) {
-            let (init, state) = (self.open_init()?, self.hook_state(Status::Created));
-            let limits = limits.with_init(init.as_fd());
-            hooks::run_all(inside, "hooks.startContainer", &state, &Site::Process(self), limits)
-                .inspect_err(|_| self.end_init())?;
-        }
-        parent::answer(connection.as_fd())?;
-        self.await_program(connection.as_fd(), name.as_deref())?;
-        let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
-        let state = self.hook_state(Status::Running);
-        if config::is_before(&self.state.oci_version, 3) {
-            return Ok(hooks::run_each(after, "hooks.poststart", &state, limits));
-        }
-        hooks::run_all(after, "hooks.poststart", &state, &Site::Runtime, limits)
-            .inspect_err(|_| self.end_init())?;
-        Ok(Vec::new())
-    }
-
-    fn connect(&self) -> Result<OwnedFd> {
-        let failed = |errno| match errno {
-            Errno::ECONNREFUSED | Errno::ENOENT => self.wrong_state("start", self.status(), "created"),
-            // It does not even take those who have come before.
-            Errno::EAGAIN => self.not_answered(),
-            errno => Error::os(format!("connect {}/start", self.directory.path.display()), errno),
-        };
-        let connection =
-            socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
-                .map_err(failed)?;
-        let limit = TimeVal::seconds(DEADLINE.as_secs() as i64);
-        socket::setsockopt(&connection, socket::sockopt::SendTimeout, &limit).map_err(failed)?;
-        let address = UnixAddr::new(&self.directory.magic_path().join("start")).map_err(failed)?;
-        socket::connect(connection.as_raw_fd(), &address).map_err(failed)?;
-        Ok(connection)
-    }
-
-    /// Until its init says that we are the one who starts it.
-    fn await_turn(&self, connection: BorrowedFd) -> Result<()> {
-        let wait = Wait::at_most(DEADLINE).interrupted_by(self.interrupt());
-        match wait.poll(&[(connection, PollFlags::POLLIN)])? {
-            Woken::Ready(_) => {}
-            Woken::Late => return Err(self.not_answered()),
-            Woken::Interrupted => return Err(wait::interrupted(format!("start of container {}", self.id()))),
-        }
-        match parent::receive(connection)?.report {
-            Some(Report::Executing) => Ok(()),
-            _ => Err(self.wrong_state("start", self.status(), "created")),
-        }
-    }
-
-    fn not_answered(&self) -> Error {
-        self.is_held().unwrap_or_else(|| {
-            let seconds = DEADLINE.as_secs();
-            Error::external(format!("the init of container {} did not answer in {seconds} s", self.id()))
-                .with_hint("another start is running its hooks, or a cgroup above is frozen")
-        })
-    }
-
-    /// Its init does not run, because somebody has stopped it.
-    fn is_held(&self) -> Option<Error> {
-        let init = self.state.init?;
-        if self.status() == Status::Paused {
-            return Some(self.wrong_state("start", Status::Paused, "created"));
-        }
-        if !init.is_stopped() {
-            return None;
-        }
-        let what =
-            format!("the init of container {}, process {}, is stopped by a signal", self.id(), init.pid);
-        Some(Error::new(ErrorKind::WrongState, what).with_hint(format!("kill -CONT {}", init.pid)))
-    }
-
-    /// Until the program is executed, or was not. There is no deadline, because a seccomp agent may have to
-    /// answer first, or a file server; but a stage that is stopped is not waited for.
-    fn await_program(&self, connection: BorrowedFd, name: Option<&str>) -> Result<()> {
-        loop {
-            let wait = Wait::at_most(DEADLINE).interrupted_by(self.interrupt());
-            match wait.poll(&[(connection, PollFlags::POLLIN)])? {
-                Woken::Ready(_) => {}
-                Woken::Interrupted => {
-                    // It must not run after a start that has failed.
-                    self.end_init();
-                    return Err(wait::interrupted(format!("start of container {}", self.id())));
-                }
-                Woken::Late => match self.is_held() {
-                    None => continue,
-                    Some(error) => {
-                        self.end_init();
-                        return Err(error);
-                    }
-                },
-            }
-            let received = parent::receive(connection)?;
-            match (received.report, received.fd) {
-                (_, Some(listener)) => notify::send(&self.directory, self, listener)?,
-                (Some(Report::Failed { step, call, errno }), _) => {
-                    return Err(self.failed_after_start(step, call, errno));
-                }
-                (None, _) => return self.check_executed(name),
-                (Some(_), _) => {}
-            }
-        }
-    }
-
-    /// By what creation has written down of the plan: another one, made now, would follow from the limits
-    /// of this process.
-    fn failed_after_start(&self, step: u32, call: u32, errno: i32) -> Error {
-        let steps = self.directory.read_after_start().ok();
-        let steps = steps.and_then(|bytes| plan::decode_after_start(&bytes)).unwrap_or_default();
-        let failed = steps.iter().find(|(number, ..)| *number == step);
-        parent::step_error(failed.map(|(_, step, origin)| (step, origin.as_ref())), step, call, errno)
-    }
-
-    fn check_executed(&self, name: Option<&str>) -> Result<()> {
-        let Some(init) = self.state.init else { return Ok(()) };
-        if parent::has_executed(init.pid, name) {
-            return Ok(());
-        }
-        let message =
-            format!("the init of container {} was killed before it executed the program", self.id());
-        Err(Error::external(message).with_hint(parent::KILLED))
-    }
-
-    /// Ends its init, and whoever else is left where init's end does not end them.
-    fn end_init(&self) {
-        if let Ok(pidfd) = self.open_init() {
-            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-        }
-        let _ = self.state.cgroup.kill_all(libc::SIGKILL);
     }
 
     /// Sends a signal to its init (runtime.md, "Kill"), or with `all` to each of its processes.

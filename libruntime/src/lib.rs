@@ -42,6 +42,7 @@ mod resctrl;
 #[doc(hidden)] // the oracle tests compile filters for other machines
 pub mod seccomp;
 mod stage;
+mod start;
 mod state;
 mod sys;
 mod userns;

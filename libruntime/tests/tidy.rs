@@ -219,6 +219,7 @@ const BOTH: &[&str] = &[
     "src/create.rs",
     "src/join.rs",
     "src/container.rs",
+    "src/start.rs",
     "src/hints.rs",
     "src/hooks.rs",
     "src/userns.rs",

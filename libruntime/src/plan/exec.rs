@@ -27,10 +27,8 @@ pub fn exec(
 
     plan.push("", Step::ResetSignals);
     process::oom_score(&mut plan, process);
-    if let Some(cpus) = affinity.and_then(|affinity| affinity.initial().as_deref()) {
-        let mask = Text::data(process::bit_set(cpus, "process.execCPUAffinity.initial")?);
-        plan.push("process.execCPUAffinity.initial", Step::SetAffinity { mask });
-    }
+    let initial = affinity.and_then(|affinity| affinity.initial().as_deref());
+    run_on(&mut plan, "process.execCPUAffinity.initial", initial)?;
     process::raise_rlimits(&mut plan, process, host);
     if host.attach_first {
         plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
@@ -50,10 +48,8 @@ pub fn exec(
         process::keyring(&mut plan, process, &format!("_ses.{}", request.id));
     }
     process::scheduling(&mut plan, process, &linux)?;
-    if let Some(cpus) = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref()) {
-        let mask = Text::data(process::bit_set(cpus, "process.execCPUAffinity.final")?);
-        plan.push("process.execCPUAffinity.final", Step::SetAffinity { mask });
-    }
+    let last = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref());
+    run_on(&mut plan, "process.execCPUAffinity.final", last)?;
     let work = process::Work {
         env: process.env().clone().unwrap_or_default(),
         host,
@@ -74,6 +70,14 @@ pub fn exec(
     process::execute(&mut plan, process, &work, filter)?;
     plan.check()?;
     Ok(plan)
+}
+
+fn run_on(plan: &mut Plan, place: &'static str, cpus: Option<&str>) -> Result<()> {
+    if let Some(cpus) = cpus {
+        let mask = Text::data(process::bit_set(cpus, place)?);
+        plan.push(place, Step::SetAffinity { mask });
+    }
+    Ok(())
 }
 
 /// The plan that runs a hook in the caller's namespaces.
