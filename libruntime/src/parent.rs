@@ -365,3 +365,21 @@ fn user_namespace(plan: &Plan) -> Result<OwnedFd> {
         (None, None) => Err(Error::new(ErrorKind::InvalidConfig, "no user namespace")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In time that follows from the descriptors that are open, not from the number that is asked for.
+    #[test]
+    fn descriptors_that_are_not_open_cannot_be_preserved() {
+        assert!(check_preserved(0).is_ok());
+        for count in [1 << 20, u32::MAX] {
+            let error = check_preserved(count).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            let last = u64::from(count) + 2;
+            let start = format!("preserve_fds {count} means the descriptors 3 to {last}, but ");
+            assert!(error.to_string().starts_with(&start), "{error}");
+        }
+    }
+}
