@@ -120,8 +120,12 @@ fn decided(config: &Value) -> Result<String, String> {
         hooks.and_then(|all| all.poststart().as_ref()),
         hooks.and_then(|all| all.poststop().as_ref()),
     ];
-    let inside =
-        inside.into_iter().flatten().flatten().map(|hook| exec::hook_at_root(hook, "h", &spec).unwrap());
+    let plan_hook = |hook| {
+        let as_process =
+            exec::hook_as_process(hook, "h", &spec, process, &given.host, &given.request, filter.as_ref());
+        [exec::hook(hook, "h"), exec::hook_at_root(hook, "h", &spec), as_process].map(Result::unwrap)
+    };
+    let inside: Vec<_> = inside.into_iter().flatten().flatten().flat_map(plan_hook).collect();
     let mut text = format!("{warnings:?} {:?}", filter.map(|filter| filter.notify));
     for plan in [plan, join].into_iter().chain(inside) {
         text += &format!("{:?} {:?} {:?}", plan.encode(&[]).unwrap(), plan.handed, plan.warnings);
