@@ -6,12 +6,14 @@
 
 mod bundle;
 mod caller;
+mod confined;
 mod errors;
 mod leaks;
 mod limits;
 mod paths;
 mod roles;
 mod sealed;
+mod seen;
 mod verbs;
 mod waits;
 mod world;
