@@ -64,7 +64,7 @@ const HOLES: &[(&str, &str, &str)] = &[
     (
         "files without end",
         "passwd, group, config.json",
-        "passwd_is group_is a_configuration_without tmpcopyup_of",
+        "passwd_ group_is a_configuration_without tmpcopyup_of",
     ),
     ("seccomp", "a filter that forbids exit", "a_filter_that_refuses"),
     ("--pid-file", "over a device", "pid_file_over"),
