@@ -153,7 +153,12 @@ pub fn start(command: &mut Command, dir: &std::path::Path) -> Outcome<Started> {
     let (Some(stderr), Some(stdout)) = (files.pop(), files.pop()) else { return fail("no files") };
     let call = describe(command);
     command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).process_group(0);
+    // Numbers come again after some ten thousand processes: an end under this one is an earlier process',
+    // because nobody notes an end while the list is locked.
+    let Ok(mut codes) = ended().codes.lock() else { return fail("the list of ends is lost") };
     let child = command.spawn().map_err(|error| Stop::Fail(format!("{call}: {error}")))?;
+    codes.remove(&(child.id() as i32));
+    drop(codes);
     Ok(Started { pid: child.id() as i32, call, stdout, stderr })
 }
 

@@ -32,6 +32,22 @@ pub use stats::Stats;
 pub(crate) use stats::network_of;
 pub(crate) use systemd::ask as ask_systemd;
 
+#[cfg(fuzzing)]
+pub use dbus::fuzz as fuzz_dbus;
+
+/// What the cgroup filesystems and systemd would be told; an error says what is wrong.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_resources(resources: &oci_spec::runtime::LinuxResources) {
+    let told = [
+        v1::operations(resources).map(drop),
+        v2::operations(resources).map(drop),
+        properties::limits(resources, false).map(drop),
+        properties::limits(resources, true).map(drop),
+        merged(resources, resources).map(drop),
+    ];
+    told.into_iter().filter_map(Result::err).for_each(|error| assert!(!error.to_string().is_empty()));
+}
+
 use crate::error::{Error, ErrorKind, Finding, Result};
 pub use apply::has_host_root;
 use layout::Mount;

@@ -27,6 +27,9 @@ mod container;
 mod create;
 mod error;
 mod features;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hints;
 mod hooks;
 mod host;

@@ -46,6 +46,8 @@ mod tests;
 
 pub use names::Dns;
 pub(crate) use names::files;
+#[cfg(fuzzing)]
+pub use netlink::fuzz as fuzz_netlink;
 pub use request::{Address, Network, Protocol, Publish, Route};
 pub(crate) use request::{ignored, wanted};
 pub use subnet::Subnet;

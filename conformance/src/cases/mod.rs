@@ -14,6 +14,7 @@ mod escapes_races;
 mod exec;
 mod extras;
 mod faults;
+mod faults_kills;
 mod faults_limits;
 mod hooks;
 mod idmap;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Case> {
         exec::CASES,
         extras::CASES,
         faults::CASES,
+        faults_kills::CASES,
         faults_limits::CASES,
         hooks::CASES,
         idmap::CASES,

@@ -234,7 +234,7 @@ fn judge(t: &Test, scene: &Scene, point: Point, attempt: &Attempt) -> Outcome<Ve
     match scene.clean() {
         Err(Stop::Fail(text)) => troubles.push(Trouble::Hang(text)),
         Ok(output) if output.code != 0 => {
-            troubles.push(Trouble::Leak(format!("{}: {}", output.call, output.text())))
+            troubles.push(Trouble::Leak(format!("{}: exit {}: {}", output.call, output.code, output.text())))
         }
         _ => {}
     }

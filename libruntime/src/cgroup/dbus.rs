@@ -442,6 +442,21 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// A message of the bus, and an address of one.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    if let Some(start) = bytes.first_chunk::<16>() {
+        let _ = length(start);
+    }
+    if let Some(message) = decode(bytes) {
+        assert!(message.body.len() <= bytes.len());
+        let _ = message.strings();
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = parse_address(text);
+    }
+}
+
 #[cfg(test)]
 #[path = "dbus_tests.rs"]
 mod tests;

@@ -442,3 +442,16 @@ fn route_of(body: &[u8]) -> Option<Route> {
         by_gateway: value(libc::RTA_GATEWAY).is_some(),
     })
 }
+
+/// Answers of the kernel, one after the other, each read as everything that answers are read as.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Some((_, body, after)) = first_message(rest) {
+        assert!(after.len() < rest.len(), "a message takes no bytes");
+        let link = link_of(body);
+        assert!(!link.is_dying() || link.kind == "veth");
+        let _ = (address_of(body), route_of(body), value_of(body, 4, 1).and_then(ip));
+        rest = after;
+    }
+}

@@ -122,7 +122,7 @@ fn copy_entry(level: Level, name: &[u8]) -> Done<Option<Level>> {
 fn copy_file(from: i32, to: i32, name: &[u8]) -> Done {
     // Not blocked by a fifo that has taken the file's place, and not copied from either.
     let source = openat(from, name, k::O_RDONLY | k::O_NOFOLLOW | k::O_NONBLOCK | k::O_NOCTTY)?;
-    if !is_regular(source) {
+    if !is_regular(source)? {
         return Err(Failed { call: Sysno::openat, errno: ESTALE });
     }
     let flags = k::O_WRONLY | k::O_CREAT | k::O_EXCL | k::O_CLOEXEC;

@@ -109,8 +109,8 @@ pub fn is_directory(fd: i32) -> Done<bool> {
     Ok(u32::from(statx(fd)?.stx_mode) & k::S_IFMT == k::S_IFDIR)
 }
 
-pub fn is_regular(fd: i32) -> bool {
-    statx(fd).is_ok_and(|found| u32::from(found.stx_mode) & k::S_IFMT == k::S_IFREG)
+pub fn is_regular(fd: i32) -> Done<bool> {
+    Ok(u32::from(statx(fd)?.stx_mode) & k::S_IFMT == k::S_IFREG)
 }
 
 /// The magic number of the filesystem that `fd` is on.

@@ -61,14 +61,19 @@ pub fn chdir(root: i32, path: &[u8], make: bool) -> Done {
 /// can make it endless.
 const MOST_OF_PASSWD: usize = 1 << 20;
 
-/// The sixth field of the line of `etc/passwd` whose third is `uid`; `/` where there is none.
+/// The sixth field of the line of `etc/passwd` whose third is `uid`; `/` where there is no such line or file.
+/// A file that is there and cannot be read is an error: the program would get a wrong home, and nobody would know.
 pub fn find_home(state: &mut State, uid: u32) -> Done {
     let mut found = Line { field: 0, number: Some(0), home: [0; HOME], length: 0 };
     let mut home: &[u8] = b"/";
-    if let Some(passwd) = open_regular(state.root, b"etc/passwd\0") {
+    if let Some(passwd) = open_regular(state.root, b"etc/passwd\0")? {
         let mut chunk = [0u8; 4096];
         let mut rest = MOST_OF_PASSWD;
-        'read: while let Ok(length @ 1..) = read(passwd, &mut chunk) {
+        'read: loop {
+            let length = read(passwd, &mut chunk)?;
+            if length == 0 {
+                break;
+            }
             for byte in chunk.iter().take(length) {
                 if found.take(*byte, uid) {
                     home = found.home.get(..found.length).unwrap_or(home);
@@ -91,23 +96,31 @@ pub fn find_home(state: &mut State, uid: u32) -> Done {
     Ok(())
 }
 
-/// A file below the root for reading, if it is a regular one. Its kind is asked before it is opened, because
-/// the opening of a device can have an effect, and again after, because the container can exchange the file.
-fn open_regular(root: i32, path: &[u8]) -> Option<i32> {
-    let node = openat2(root, path, k::O_PATH | k::O_CLOEXEC, 0, paths::IN_ROOT).ok()?;
-    let regular = is_regular(node);
+/// A file below the root for reading, if it is there and a regular one. Its kind is asked before it is opened,
+/// because the opening of a device can have an effect, and again after, because the container can exchange the file.
+fn open_regular(root: i32, path: &[u8]) -> Done<Option<i32>> {
+    let Some(node) = open_if_there(root, path, k::O_PATH)? else { return Ok(None) };
+    let regular = is_regular(node)?;
     close(node);
     if !regular {
-        return None;
+        return Ok(None);
     }
     // A fifo that has taken the file's place neither blocks the opening nor a read.
-    let flags = k::O_RDONLY | k::O_CLOEXEC | k::O_NONBLOCK | k::O_NOCTTY;
-    let file = openat2(root, path, flags, 0, paths::IN_ROOT).ok()?;
-    if !is_regular(file) {
-        close(file);
-        return None;
+    let flags = k::O_RDONLY | k::O_NONBLOCK | k::O_NOCTTY;
+    let Some(file) = open_if_there(root, path, flags)? else { return Ok(None) };
+    if is_regular(file)? {
+        return Ok(Some(file));
     }
-    Some(file)
+    close(file);
+    Ok(None)
+}
+
+/// `None` for what an image can lack or hide; no descriptors, no memory or a broken disk are errors.
+fn open_if_there(root: i32, path: &[u8], flags: u32) -> Done<Option<i32>> {
+    match openat2(root, path, flags | k::O_CLOEXEC, 0, paths::IN_ROOT) {
+        Err(Failed { errno: ENOENT | ENOTDIR | ELOOP | EACCES, .. }) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 const HOME: usize = 512;
