@@ -221,6 +221,7 @@ const BOTH: &[&str] = &[
     "src/container.rs",
     "src/start.rs",
     "src/hints.rs",
+    "src/fuzzing.rs",
     "src/hooks.rs",
     "src/userns.rs",
     "src/network",
