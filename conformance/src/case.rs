@@ -4,6 +4,8 @@
 use crate::host::Host;
 use crate::test::Test;
 use std::fmt::Debug;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Why a case did not pass.
@@ -48,6 +50,8 @@ pub enum Need {
     Capability(u32),
     Kernel(u32, u32),
     Path(&'static str),
+    /// CRIU, in a version that knows this kernel.
+    Criu,
 }
 
 impl Need {
@@ -68,10 +72,20 @@ impl Need {
             }
             Need::Capability(n) => (host.capabilities & (1 << n) != 0, format!("needs capability {n}")),
             Need::Kernel(a, b) => (host.kernel >= (a, b), format!("needs Linux {a}.{b}")),
+            Need::Criu => (criu(), "needs CRIU, and `criu check` to pass".to_owned()),
             Need::Path(path) => (std::path::Path::new(path).exists(), format!("needs {path}")),
         };
         (!there).then_some(reason)
     }
+}
+
+/// Asked once: it takes a while.
+fn criu() -> bool {
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    *WORKS.get_or_init(|| {
+        let check = Command::new("criu").arg("check").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        check.is_ok_and(|status| status.success())
+    })
 }
 
 fn systemd(host: &Host) -> bool {

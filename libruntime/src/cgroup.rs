@@ -345,6 +345,15 @@ impl Cgroup {
         paths
     }
 
+    /// The same as the kernel names them, from the root of each hierarchy.
+    pub fn kernel_paths(&self) -> BTreeMap<String, PathBuf> {
+        let from_root = |hierarchy: &Hierarchy| {
+            Path::new("/").join(hierarchy.dir.strip_prefix(&hierarchy.mount).unwrap_or(&hierarchy.dir))
+        };
+        let named = |hierarchy: &Hierarchy| (hierarchy.controllers.join(","), from_root(hierarchy));
+        self.hierarchies.iter().map(named).collect()
+    }
+
     /// Gives the directory to the container's own users, as the runtime specification's "Cgroup
     /// ownership" asks when the container has its own user and cgroup namespaces and a writable
     /// `/sys/fs/cgroup`. Only v2 is safe to delegate; on v1 nothing is changed.

@@ -5,8 +5,8 @@
 use crate::error::{Error, Result};
 use crate::sys;
 use nix::errno::Errno;
-use nix::sys::socket::{self, ControlMessageOwned, MsgFlags};
-use std::io::IoSliceMut;
+use nix::sys::socket::{self, ControlMessage, ControlMessageOwned, MsgFlags};
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Receives the terminal's master from a console socket's other end.
@@ -32,6 +32,15 @@ pub fn receive_terminal(socket: BorrowedFd) -> Result<OwnedFd> {
         }
         return Err(Error::external("no terminal came through the console socket"));
     }
+}
+
+/// Sends a terminal's master over a console socket.
+pub(crate) fn send_terminal(socket: BorrowedFd, master: BorrowedFd) -> Result<()> {
+    let (bytes, fds) = ([IoSlice::new(b"/dev/ptmx")], [master.as_raw_fd()]);
+    let rights = [ControlMessage::ScmRights(&fds)];
+    socket::sendmsg::<()>(socket.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)
+        .map(drop)
+        .map_err(|errno| Error::os("sendmsg to the console socket", errno))
 }
 
 /// Rows and columns of a terminal.

@@ -160,6 +160,11 @@ impl Container {
         self.state.init.filter(|init| init.is_alive()).map(|init| init.pid)
     }
 
+    /// The pid that its init has or had; another process may have it after the container's end.
+    pub fn init_pid(&self) -> Option<i32> {
+        self.state.init.map(|init| init.pid)
+    }
+
     /// What it is now: asked, not remembered.
     pub fn status(&self) -> Status {
         let Some(init) = self.state.init else { return Status::Creating };
@@ -169,7 +174,7 @@ impl Container {
             return Status::Paused;
         }
         // The stage is cloned, and executes nothing but the container's program.
-        if has_executed { Status::Running } else { Status::Created }
+        if has_executed || self.state.restored { Status::Running } else { Status::Created }
     }
 
     /// The state of the spec, with what runc adds to it.
@@ -196,7 +201,7 @@ impl Container {
         state
     }
 
-    fn store(&self) -> &Path {
+    pub(crate) fn store(&self) -> &Path {
         self.directory.path.parent().unwrap_or(Path::new("/"))
     }
 
@@ -352,7 +357,7 @@ impl Container {
     }
 
     /// Waits for the end of its init, which is killed; one of ours is reaped.
-    fn await_end(&self, pidfd: BorrowedFd) -> Result<()> {
+    pub(crate) fn await_end(&self, pidfd: BorrowedFd) -> Result<()> {
         if child::await_end(pidfd, &Wait::at_most(DEADLINE))? {
             // How it ended is nobody's question any more.
             let _ = self.child.as_ref().map(|child| child.wait_within(&Wait::at_most(DEADLINE)));
@@ -458,7 +463,13 @@ impl Container {
 
     /// Where its init is known to this process: it is ready to read when that ends.
     pub fn pidfd(&self) -> Result<OwnedFd> {
-        self.open_init()
+        match &self.child {
+            // Also of one that has ended meanwhile.
+            Some(child) => {
+                child.pidfd().try_clone_to_owned().map_err(|error| Error::io("dup a pidfd", error))
+            }
+            None => self.open_init(),
+        }
     }
 
     /// Waits for the end of a container that this process has created.

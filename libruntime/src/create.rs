@@ -2,6 +2,7 @@
 //! What has been made so far is undone when anything fails.
 
 use crate::cgroup::{Cgroup, Layout, NewDirs};
+use crate::child::Child;
 use crate::config::Config;
 use crate::container::{Container, Status};
 use crate::error::{Error, Finding, Result};
@@ -98,9 +99,10 @@ impl<'a> Create<'a> {
 }
 
 /// Everything that is decided before anything is done.
-struct Prepared {
+pub(crate) struct Prepared {
     pub spec: Spec,
     pub plan: Plan,
+    pub host: Host,
     pub filter: Option<Filter>,
     pub cgroup: Cgroup,
     pub request: Request,
@@ -109,7 +111,7 @@ struct Prepared {
 }
 
 /// Reads, checks and plans. Needs no privileges and changes nothing.
-fn prepare(options: &Create) -> Result<Prepared> {
+pub(crate) fn prepare(options: &Create) -> Result<Prepared> {
     prepare_for(options, options.console_socket.is_some())
 }
 
@@ -156,7 +158,7 @@ fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) -> Result<P
     host.network_requested = request.network_requested || !networks.is_empty();
     let mut plan = plan::create::create(&spec, &host, &request, filter.as_ref())?;
     warnings.append(&mut plan.warnings);
-    Ok(Prepared { spec, plan, filter, cgroup, request, networks, warnings })
+    Ok(Prepared { spec, plan, host, filter, cgroup, request, networks, warnings })
 }
 
 /// What a failed creation leaves, until it is dropped.
@@ -213,38 +215,42 @@ impl Drop for Made {
 pub fn create(options: &Create) -> Result<Container> {
     parent::check_preserved(options.preserve_fds)?;
     let prepared = prepare(options)?;
-    let state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
-    let (directory, lock) = Directory::create(options.store, &state, &prepared.spec)?;
-    let made = Made {
-        id: options.id.into(),
-        directory,
-        lock,
-        cgroup: None,
-        cgroup_dirs: NewDirs::default(),
-        resctrl: Vec::new(),
-        network: None,
-        mounted: None,
-        after: None,
-        kept: false,
-    };
-    let warnings = prepared.warnings.clone();
-    let creation = Creation { prepared: &prepared, state, connecting: None, made, warnings };
-    let mut container = creation.run(options)?;
+    let mut container = Creation::begin(options, &prepared)?.run(options)?;
     container.spec = prepared.spec.into();
     Ok(container)
 }
 
-/// A creation under way.
-struct Creation<'a> {
+/// A creation under way: what it has made so far is undone when it is dropped before its end.
+pub(crate) struct Creation<'a> {
     prepared: &'a Prepared,
-    state: State,
+    pub state: State,
     /// Ends before what has been made is undone.
     connecting: Option<network::Connecting>,
     made: Made,
     warnings: Vec<Finding>,
 }
 
-impl Creation<'_> {
+impl<'a> Creation<'a> {
+    /// Claims the id.
+    pub fn begin(options: &Create, prepared: &'a Prepared) -> Result<Self> {
+        let state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
+        let (directory, lock) = Directory::create(options.store, &state, &prepared.spec)?;
+        let made = Made {
+            id: options.id.into(),
+            directory,
+            lock,
+            cgroup: None,
+            cgroup_dirs: NewDirs::default(),
+            resctrl: Vec::new(),
+            network: None,
+            mounted: None,
+            after: None,
+            kept: false,
+        };
+        let warnings = prepared.warnings.clone();
+        Ok(Self { prepared, state, connecting: None, made, warnings })
+    }
+
     fn run(mut self, options: &Create) -> Result<Container> {
         let Prepared { spec, plan, filter, .. } = self.prepared;
         let directory = self.made.directory.clone();
@@ -254,18 +260,13 @@ impl Creation<'_> {
         if options.notify_socket.is_some() {
             readiness::make_directory(&directory)?;
         }
-        self.state.cgroup.create_v2(&mut self.made.cgroup_dirs)?;
-        self.made.cgroup = Some(self.state.cgroup.only_v2());
+        self.make_v2_cgroup()?;
         // What it is not born in is made while the stage starts, unless its first steps need it.
         let first = self.state.cgroup.is_v2() || !has_namespace(spec, LinuxNamespaceType::Cgroup);
         if first {
             self.make_cgroup()?;
         }
-        if !self.prepared.networks.is_empty() {
-            self.made.network = Some(options.store.into());
-            self.connecting =
-                Some(network::Connecting::begin(options.store, options.id, &self.prepared.networks)?);
-        }
+        self.begin_network(options)?;
         directory.write_after_start(&plan.encode_after_start())?;
         let listener = listen(&directory)?;
         let born_in = self.state.cgroup.open_dir()?;
@@ -297,8 +298,59 @@ impl Creation<'_> {
         Ok(container)
     }
 
+    pub fn make_v2_cgroup(&mut self) -> Result<()> {
+        self.state.cgroup.create_v2(&mut self.made.cgroup_dirs)?;
+        self.made.cgroup = Some(self.state.cgroup.only_v2());
+        Ok(())
+    }
+
+    /// Sets up the host's side of the networks, beside what comes next.
+    pub fn begin_network(&mut self, options: &Create) -> Result<()> {
+        if !self.prepared.networks.is_empty() {
+            self.made.network = Some(options.store.into());
+            self.connecting =
+                Some(network::Connecting::begin(options.store, options.id, &self.prepared.networks)?);
+        }
+        Ok(())
+    }
+
+    /// Connects the network namespace of a process and waits until that is done.
+    pub fn finish_network(&mut self, pid: i32) -> Result<()> {
+        let Some(mut connecting) = self.connecting.take() else { return Ok(()) };
+        let path = format!("/proc/{pid}/ns/net");
+        let netns = File::open(&path).map_err(|error| Error::io(format!("open {path}"), error))?;
+        connecting.enter(netns.into());
+        connecting.finish()
+    }
+
+    /// Moves a process into the cgroup that only gets its limits then.
+    pub fn attach(&mut self, pid: i32) -> Result<()> {
+        self.state.cgroup.attach(pid)?;
+        self.limit()
+    }
+
+    /// prestart and createRuntime hooks: the namespaces exist, and the program does not run.
+    pub fn run_early_hooks(&mut self, interrupt: Option<BorrowedFd>) -> Result<()> {
+        let spec = &self.prepared.spec;
+        let container = Container::new(self.made.directory.clone(), self.state.clone());
+        self.made.after = poststop(spec, &container);
+        early_hooks(spec, &container, hooks::Limits::interrupted_by(interrupt))
+    }
+
+    /// The container is whole; a crash from here on leaves it so.
+    pub fn finish(mut self, init: Child) -> Result<Container> {
+        self.made.directory.prepare_state(&self.state)?;
+        self.made.directory.commit_state()?;
+        self.made.kept = true;
+        self.made.cgroup_dirs.keep();
+        let mut container = Container::new(self.made.directory.clone(), self.state.clone());
+        container.child = Some(init);
+        container.warnings = std::mem::take(&mut self.warnings);
+        Ok(container)
+    }
+
     /// Makes what is left of the cgroup, and limits it.
-    fn make_cgroup(&mut self) -> Result<()> {
+    pub fn make_cgroup(&mut self) -> Result<()> {
         self.state.cgroup.create_v1(&mut self.made.cgroup_dirs)?;
         self.made.cgroup = Some(self.state.cgroup.clone());
         // systemd makes the cgroup only when it gets a process.
@@ -326,8 +378,7 @@ impl Creation<'_> {
                 self.made.directory.prepare_state(&self.state)?;
             }
             Event::At(SyncPoint::Attached) => {
-                self.state.cgroup.attach(stage.pid())?;
-                self.limit()?;
+                self.attach(stage.pid())?;
                 stage.answer()?;
             }
             Event::At(SyncPoint::Cgroups) => stage.give_cgroups(&self.state.cgroup)?,
@@ -379,6 +430,7 @@ fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State>
         cgroup: cgroup.clone(),
         resctrl: Vec::new(),
         mounted_on_host: !has_namespace(spec, LinuxNamespaceType::Mount),
+        restored: false,
         notify_socket: request.notify_socket.clone(),
     })
 }
@@ -441,8 +493,16 @@ fn before_pivot(
 ) -> Result<()> {
     let init = stage.init().ok_or_else(|| Error::external("the container has no init"))?;
     netdevices::move_all(spec, init)?;
-    let Some(all) = spec.hooks() else { return Ok(()) };
     let limits = hooks::Limits::interrupted_by(interrupt).with_init(init.pidfd());
+    early_hooks(spec, container, limits)?;
+    let all = spec.hooks().as_ref();
+    let inside = all.and_then(|all| all.create_container().as_deref()).unwrap_or_default();
+    let state = container.hook_state(Status::Creating);
+    hooks::run_all(inside, "hooks.createContainer", &state, &Site::Container { spec, init }, limits)
+}
+
+fn early_hooks(spec: &Spec, container: &Container, limits: hooks::Limits) -> Result<()> {
+    let Some(all) = spec.hooks() else { return Ok(()) };
     let state = container.hook_state(Status::Creating);
     #[allow(deprecated)] // engines still use prestart
     let prestart = all.prestart();
@@ -455,9 +515,7 @@ fn before_pivot(
         &Site::Runtime,
         limits,
     )?;
-    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, &Site::Runtime, limits)?;
-    let inside = all.create_container().as_deref().unwrap_or_default();
-    hooks::run_all(inside, "hooks.createContainer", &state, &Site::Container { spec, init }, limits)
+    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, &Site::Runtime, limits)
 }
 
 fn create_runtime(hooks: &Hooks) -> &[oci_spec::runtime::Hook] {

@@ -20,11 +20,13 @@
 
 mod cgroup;
 mod check;
+mod checkpoint;
 mod child;
 mod config;
 mod console;
 mod container;
 mod create;
+mod criu;
 mod error;
 mod features;
 #[cfg(fuzzing)]
@@ -42,6 +44,7 @@ mod parent;
 mod plan;
 mod readiness;
 mod resctrl;
+mod restore;
 #[doc(hidden)] // the oracle tests compile filters for other machines
 pub mod seccomp;
 mod stage;
@@ -49,6 +52,7 @@ mod start;
 mod state;
 mod sys;
 mod userns;
+mod verify;
 mod wait;
 
 /// The first of `count` descriptors from 3 on that is not open.
@@ -61,6 +65,7 @@ pub fn first_closed_descriptor(count: u32) -> Option<u32> {
 pub use cgroup::has_host_root;
 pub use cgroup::{Oom, OomEvents, Stats};
 pub use check::{Check, Level, Report, check};
+pub use checkpoint::{CgroupMode, CheckpointOptions};
 pub use config::{Config, MAX_CONFIG_SIZE, check_id, parse_process, parse_resources};
 pub use console::{receive_terminal, set_terminal_size, terminal_size};
 pub use container::{Container, Exit, Status};
@@ -72,6 +77,7 @@ pub use network::{Address, Attached, Attachment, Dns, Network, Protocol, Publish
 pub use oci_spec::runtime::{Process, Spec};
 pub use plan::create::CgroupDriver;
 pub use readiness::Readiness;
+pub use restore::restore;
 pub use state::now;
 #[doc(hidden)] // for the command, which has the process to itself
 pub use sys::{is_ignored, reset_sigchld};

@@ -47,6 +47,8 @@ pub(crate) struct Given<'a> {
     pub pidfd: Option<BorrowedFd<'a>>,
     pub directory: Option<BorrowedFd<'a>>,
     pub cgroup: Option<&'a Cgroup>,
+    /// Those that the program gets under numbers of the plan's choice.
+    pub placed: &'a [BorrowedFd<'a>],
 }
 
 /// How the stage is started.
@@ -340,6 +342,7 @@ fn open_handed<'a>(
             Handed::ConsoleSocket => given(launch.given.console, "console socket"),
             Handed::Pidfd => given(launch.given.pidfd, "pidfd"),
             Handed::Directory => given(launch.given.directory, "directory"),
+            Handed::Placed(at) => given(launch.given.placed.get(usize::from(*at)).copied(), "descriptor"),
             Handed::Namespace(path) => open_namespace(path).map(Opened::Owned),
             Handed::UserNamespace => user_namespace(plan).map(Opened::Owned),
             Handed::CgroupTasks(tasks) => match launch.given.cgroup {

@@ -7,6 +7,7 @@
 
 mod capabilities;
 pub mod create;
+pub(crate) mod criu;
 mod devices;
 pub mod exec;
 pub mod explain;
@@ -128,6 +129,8 @@ pub enum Handed {
     Pidfd,
     /// The directory that a hook starts in.
     Directory,
+    /// The caller's descriptor of this index, which keeps no meaning for the library.
+    Placed(u16),
     /// The file `tasks` of a cgroup, open for writing. When the cgroup is only made, it is sent later.
     CgroupTasks(PathBuf),
 }

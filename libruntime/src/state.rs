@@ -111,6 +111,9 @@ pub(crate) struct State {
     pub resctrl: Vec<PathBuf>,
     /// Its mounts are the host's as well: those on `rootfs` are ours to take off.
     pub mounted_on_host: bool,
+    /// CRIU has made its init, which runs though it never executed a program.
+    #[serde(default)]
+    pub restored: bool,
     /// Who wants to hear that its program is ready.
     pub notify_socket: Option<PathBuf>,
 }
@@ -130,6 +133,7 @@ impl State {
             cgroup: Cgroup::none(),
             resctrl: Vec::new(),
             mounted_on_host: false,
+            restored: false,
             notify_socket: None,
         }
     }

@@ -216,8 +216,12 @@ fn uses(source: &Source, name: &str) -> bool {
 /// Only these bring plans and the stage together.
 const BOTH: &[&str] = &[
     "src/parent.rs",
+    "src/checkpoint.rs",
     "src/create.rs",
+    "src/criu.rs",
     "src/join.rs",
+    "src/restore.rs",
+    "src/verify.rs",
     "src/container.rs",
     "src/start.rs",
     "src/hints.rs",

@@ -1,6 +1,7 @@
 //! The verbs, one file for each: its flags and help, and what it does.
 
 pub mod check;
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -11,6 +12,7 @@ pub mod kill;
 pub mod list;
 pub mod pause;
 pub mod ps;
+pub mod restore;
 pub mod resume;
 pub mod run;
 pub mod spec;
@@ -34,6 +36,8 @@ pub const VERBS: &[&Verb] = &[
     &pause::VERB,
     &resume::VERB,
     &update::VERB,
+    &checkpoint::VERB,
+    &restore::VERB,
     &events::VERB,
     &spec::VERB,
     &explain::VERB,

@@ -56,6 +56,7 @@ fn dispatch(line: &Line, global: &Global) -> Result<u8, Failure> {
     let args: &Parsed = &line.args;
     match line.verb.name {
         "check" => check::run(global, args),
+        "checkpoint" => checkpoint::run(global, args),
         "create" => create::run(global, args),
         "delete" => delete::run(global, args),
         "events" => events::run(global, args),
@@ -66,6 +67,7 @@ fn dispatch(line: &Line, global: &Global) -> Result<u8, Failure> {
         "list" => list::run(global, args),
         "pause" => pause::run(global, args),
         "ps" => ps::run(global, args),
+        "restore" => restore::run(global, args),
         "resume" => resume::run(global, args),
         "run" => run::run(global, args),
         "spec" => spec::run(args),

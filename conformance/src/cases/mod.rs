@@ -4,6 +4,7 @@
 mod attributes;
 mod bad_input;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod escapes;
 mod escapes_dev;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Case> {
         attributes::CASES,
         bad_input::CASES,
         cgroups::CASES,
+        checkpoint::CASES,
         cli::CASES,
         escapes::CASES,
         escapes_dev::CASES,

@@ -4,7 +4,7 @@
 use crate::kernel::*;
 use crate::state::State;
 use linux_raw_sys::general as k;
-use onggi_stage::{Fd, MAX_RECEIVED, NamespaceFlags, Report, SyncPoint};
+use onggi_stage::{CHANNEL, Fd, MAX_PLACED, MAX_RECEIVED, NamespaceFlags, Report, SyncPoint};
 
 /// The child is a sibling, so that the library can wait for it; it goes on with the plan, and we end.
 pub fn clone(state: &State, namespaces: NamespaceFlags) -> Done {
@@ -80,6 +80,32 @@ pub fn set_seccomp(state: &State, program: &[u8], flags: u32, notify: bool) -> D
     if notify {
         crate::console::send_fd(state.channel, listener as i32, b"seccomp")?;
     }
+    Ok(())
+}
+
+/// Copies each descriptor above all wanted numbers first: one may stand where another goes.
+pub fn place_fds(state: &mut State, pairs: &[u8]) -> Done {
+    const DUPFD_CLOEXEC: usize = 1030;
+    let pairs = pairs.as_chunks::<8>().0;
+    let wanted = |pair: &[u8; 8]| {
+        let [a, b, c, d, numbers @ ..] = *pair;
+        (Fd(i32::from_ne_bytes([a, b, c, d]) as u16), i32::from_ne_bytes(numbers))
+    };
+    let above = pairs.iter().map(|pair| wanted(pair).1 as usize + 1).max().unwrap_or(3);
+    let copy = |fd: i32| call(Sysno::fcntl, [fd as usize, DUPFD_CLOEXEC, above]).map(|fd| fd as i32);
+    let channel = copy(state.channel)?;
+    let mut copies = [0; MAX_PLACED];
+    if pairs.len() > copies.len() {
+        return Err(Failed { call: Sysno::dup3, errno: E2BIG });
+    }
+    for (slot, pair) in copies.iter_mut().zip(pairs) {
+        *slot = copy(state.fd(wanted(pair).0))?;
+    }
+    for (from, pair) in copies.iter().zip(pairs) {
+        call(Sysno::dup3, [*from as usize, wanted(pair).1 as usize, 0])?;
+    }
+    state.channel = channel;
+    state.set_fd(CHANNEL, channel);
     Ok(())
 }
 

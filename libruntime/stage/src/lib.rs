@@ -32,6 +32,9 @@ pub const MAX_SOURCES: usize = 1 << 16;
 /// How many file descriptors a plan may hand over.
 pub const MAX_FDS: usize = 256;
 
+/// How many can be given a number of their own ([`Step::PlaceFds`]).
+pub const MAX_PLACED: usize = 64;
+
 /// How many of them can be sent later.
 pub const MAX_RECEIVED: usize = 64;
 
@@ -336,6 +339,11 @@ pub enum Step<T> {
     /// Waits for `start`; from here on failures go to whoever started the container.
     AwaitStart {
         listener: Fd,
+    },
+    /// Gives descriptors the numbers that the program expects: `fds` are pairs of an [`Fd`] and a number,
+    /// both `i32` in native byte order. [`Step::CloseFds`] closes the originals.
+    PlaceFds {
+        fds: T,
     },
     /// Closes every file descriptor but standard ones, the next `preserve`, the one that reports failures, and `keep`.
     CloseFds {

@@ -164,6 +164,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         Sync { point } => end::sync(state, point),
         FindProgram { paths, .. } => end::find_program(paths),
         AwaitStart { listener } => end::await_start(state, state.fd(listener)),
+        PlaceFds { fds } => end::place_fds(state, fds),
         CloseFds { preserve, keep } => end::close_fds(state, preserve, state.fd(keep)),
         Exec { paths, args, ref env } => end::exec(state, paths, args, env.0),
     }

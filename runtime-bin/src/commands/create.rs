@@ -9,7 +9,7 @@ use crate::input;
 use crate::launch::{self, CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::networks::{self, BANDWIDTH, NETWORK, PUBLISH};
 use crate::signals::Interrupt;
-use libruntime::{Config, Container, Create};
+use libruntime::{CheckpointOptions, Config, Container, Create};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -93,10 +93,30 @@ impl Configured {
     }
 
     pub fn create(
+        self,
+        global: &Global,
+        args: &Parsed,
+        console: Option<BorrowedFd>,
+    ) -> Result<Container, Failure> {
+        self.make(global, args, console, |options| libruntime::create(options))
+    }
+
+    pub fn restore(
+        self,
+        global: &Global,
+        args: &Parsed,
+        console: Option<BorrowedFd>,
+        checkpoint: &CheckpointOptions,
+    ) -> Result<Container, Failure> {
+        self.make(global, args, console, |options| libruntime::restore(options, checkpoint))
+    }
+
+    fn make(
         mut self,
         global: &Global,
         args: &Parsed,
         console: Option<BorrowedFd>,
+        verb: impl Fn(&Create) -> libruntime::Result<Container>,
     ) -> Result<Container, Failure> {
         let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
         let inherited = global.inherited()?;
@@ -104,7 +124,7 @@ impl Configured {
             activate(&mut self.spec, inherited.listen_fds);
         }
         let interrupt = Interrupt::block()?;
-        let container = libruntime::create(&Create {
+        let container = verb(&Create {
             interrupt: Some(interrupt.as_fd()),
             spec: Some(self.spec),
             console_socket: console,

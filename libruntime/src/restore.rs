@@ -1,0 +1,241 @@
+//! `restore`: a container from the files of a checkpoint, through CRIU.
+//!
+//! The files are input that nobody vouches for: the configuration is that of the bundle, checked as
+//! for `create`, and what CRIU has made is compared with it before it runs. What has been made so far
+//! is undone when anything fails.
+
+use crate::cgroup::Cgroup;
+use crate::checkpoint::{
+    CheckpointOptions, DESCRIPTORS, Directories, EXTERNAL_NAMESPACES, OUTSIDE, environment, namespace_path,
+};
+use crate::child::Child;
+use crate::container::Container;
+use crate::create::{Create, Creation, Prepared, prepare};
+use crate::criu::{self, Criu, Kind, Notification};
+use crate::error::{Error, Result};
+use crate::parent::{Given, Launch};
+use crate::state::ProcessId;
+use crate::{console, plan, sys, verify};
+use oci_spec::runtime::Spec;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The longest text that is read as [`DESCRIPTORS`], in bytes.
+const LONGEST_DESCRIPTORS: u64 = 64 << 10;
+
+/// Restores a container: `options` are as for [`crate::create`], and the program is the one that was
+/// saved. The container runs when this returns.
+///
+/// # Errors
+/// Those of [`crate::create`]; CRIU's, with the first complaint of its log; and what was restored and is
+/// not what the configuration allows. Nothing is left behind.
+pub fn restore(options: &Create, checkpoint: &CheckpointOptions) -> Result<Container> {
+    if nix::unistd::geteuid().as_raw() != 0 {
+        return Err(Error::unsupported("restore without root").with_hint("CRIU needs the host's root"));
+    }
+    // Before anything is made: a wrong path is the most frequent mistake.
+    Directories::open(checkpoint, Path::new("/"))?;
+    let prepared = prepare(options)?;
+    let directories = Directories::make(checkpoint, &prepared.spec)?;
+    let creation = Creation::begin(options, &prepared)?;
+    let mut container =
+        Restoration { options, checkpoint, directories, prepared: &prepared }.run(creation)?;
+    container.spec = prepared.spec.into();
+    Ok(container)
+}
+
+struct Restoration<'a> {
+    options: &'a Create<'a>,
+    checkpoint: &'a CheckpointOptions,
+    directories: Directories,
+    prepared: &'a Prepared,
+}
+
+impl Restoration<'_> {
+    fn run(&self, mut creation: Creation) -> Result<Container> {
+        creation.make_v2_cgroup()?;
+        creation.make_cgroup()?;
+        creation.begin_network(self.options)?;
+        let saved = saved_descriptors(&self.directories.images)?;
+        give_streams(&self.options.stdio, &self.prepared.spec)?;
+        let Prepared { spec, request, .. } = self.prepared;
+        let rootfs = creation.state.rootfs.clone();
+        let namespaces = external_namespaces(spec)?;
+        let placed: Vec<BorrowedFd> = namespaces.iter().map(|(_, fd)| fd.as_fd()).collect();
+        let (programs, env) = (self.checkpoint.programs(), environment());
+        let program = plan::criu::Program {
+            paths: &programs,
+            env: &env,
+            socket: criu::SOCKET as u16,
+            placed: 1 + placed.len() as u16,
+        };
+        let plan = plan::criu::restore(&program, spec, &self.prepared.host, &rootfs)?;
+        let born_in = creation.state.cgroup.open_dir()?;
+        let cgroup = creation.state.cgroup.clone();
+        let launch = Launch {
+            stdio: self.options.stdio,
+            preserve_fds: 0,
+            cgroup: born_in.as_ref().map(AsFd::as_fd),
+            given: Given { cgroup: Some(&cgroup), placed: &placed, ..Given::default() },
+        };
+        let log = self.directories.log("restore.log");
+        let criu = Criu::start(&plan, &launch, log, &mut |pid| creation.attach(pid))?;
+        let directories =
+            Directories::open(self.checkpoint, &PathBuf::from(format!("/proc/{}/root", criu.pid())))?;
+        // Which of them are files is known only where they are; names that CRIU has not saved do no harm.
+        let linux = spec.linux().as_ref();
+        let masked = linux.and_then(|linux| linux.masked_paths().clone()).unwrap_or_default();
+        let masked: Vec<PathBuf> = masked.iter().map(PathBuf::from).collect();
+        let externals = plan::criu::externals(spec, &self.prepared.host, &request.bundle, &masked);
+        let mounted = |one: plan::criu::External| criu::ExternalMount {
+            key: one.destination.display().to_string(),
+            value: one.source.display().to_string(),
+        };
+        let inherited = inherited(&saved, &namespaces);
+        let options = criu::Options {
+            root: Some(rootfs.display().to_string()),
+            restore_sibling: Some(true),
+            external_mounts: externals.into_iter().map(mounted).collect(),
+            inherit_fds: inherited,
+            cgroup_roots: cgroup_roots(&creation.state.cgroup),
+            empty_namespaces: self.empty_namespaces(),
+            ..directories.request(self.checkpoint, "restore.log")
+        };
+        let (mut init, pid) = (None, criu.pid());
+        criu.run(Kind::Restore, options, &mut |notification| {
+            self.notified(notification, pid, &mut creation, &mut init)
+        })?;
+        let init = init.ok_or_else(|| Error::external("criu restored no process"))?;
+        creation.finish(init)
+    }
+}
+
+impl Restoration<'_> {
+    /// What is done at CRIU's points. `init` is kept as soon as there is one.
+    fn notified(
+        &self,
+        notification: Notification,
+        criu: i32,
+        creation: &mut Creation,
+        init: &mut Option<Child>,
+    ) -> Result<()> {
+        let Notification { script, pid, fd } = notification;
+        match script.as_str() {
+            // The namespaces exist, and no process of the checkpoint does.
+            "setup-namespaces" => {
+                creation.state.init = Some(ProcessId::of(pid)?);
+                creation.finish_network(pid)?;
+                creation.run_early_hooks(self.options.interrupt)
+            }
+            "orphan-pts-master" => self.hand_over_terminal(fd),
+            "post-restore" => {
+                let pidfd = sys::pidfd_open(pid).map_err(|errno| Error::os("pidfd_open", errno))?;
+                *init = Some(Child::new(pid, pidfd));
+                creation.state.init = Some(ProcessId::of(pid)?);
+                creation.state.restored = true;
+                Ok(())
+            }
+            // All processes are as they were and stopped: the last chance to refuse them.
+            "pre-resume" => self.admit(criu, creation, init.as_ref()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends all that was restored where the configuration allows less.
+    fn admit(&self, criu: i32, creation: &Creation, init: Option<&Child>) -> Result<()> {
+        let init = init.ok_or_else(|| Error::external("criu restored no process"))?;
+        verify::processes(self.prepared, &creation.state, init.pid(), criu).inspect_err(|_| {
+            let _ = creation.state.cgroup.kill_all(libc::SIGKILL);
+            init.kill();
+        })
+    }
+
+    fn hand_over_terminal(&self, master: Option<OwnedFd>) -> Result<()> {
+        let (Some(master), Some(socket)) = (master, self.options.console_socket) else {
+            return Err(Error::unsupported(
+                "the container was saved with a terminal, and there is no socket to hand it to",
+            )
+            .at("process.terminal")
+            .with_hint("pass --console-socket"));
+        };
+        console::send_terminal(socket, master.as_fd())
+    }
+
+    fn empty_namespaces(&self) -> Option<u32> {
+        let empty = self.checkpoint.empty_network || !self.prepared.networks.is_empty();
+        empty.then_some(libc::CLONE_NEWNET as u32)
+    }
+}
+
+/// The standard streams belong to the process's user, as in a created container: CRIU opens them as that
+/// user. Devices that others share stay as they are.
+fn give_streams(streams: &[BorrowedFd; 3], spec: &Spec) -> Result<()> {
+    let Some(process) = spec.process() else { return Ok(()) };
+    let maps = spec.linux().iter().flat_map(|linux| linux.uid_mappings().iter().flatten());
+    let uid = process.user().uid();
+    let row =
+        maps.into_iter().find(|row| (row.container_id()..row.container_id() + row.size()).contains(&uid));
+    let uid = row.map_or(uid, |row| row.host_id() + (uid - row.container_id()));
+    for stream in streams {
+        let found =
+            nix::sys::stat::fstat(stream).map_err(|errno| Error::os("fstat of a standard stream", errno))?;
+        if matches!(found.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFIFO) && found.st_uid != uid {
+            // A stream on a read-only or foreign filesystem keeps its owner.
+            let _ = nix::unistd::fchown(stream, Some(nix::unistd::Uid::from_raw(uid)), None);
+        }
+    }
+    Ok(())
+}
+
+/// The links of the saved standard descriptors: checked, since nobody vouches for the file.
+fn saved_descriptors(images: &File) -> Result<Vec<String>> {
+    let failed = |error| Error::io(format!("open {DESCRIPTORS}"), error);
+    let path = format!("/proc/self/fd/{}/{DESCRIPTORS}", images.as_raw_fd());
+    let mut options = std::fs::OpenOptions::new();
+    let file =
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(LONGEST_DESCRIPTORS).read_to_end(&mut bytes).map_err(failed)?;
+    let links: Vec<String> = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::external(format!("{DESCRIPTORS} is damaged: {error}")))?;
+    match links.len() {
+        3 => Ok(links),
+        count => Err(Error::external(format!("{DESCRIPTORS} is damaged: it has {count} entries, not 3"))),
+    }
+}
+
+/// Pipes and outside files of the standard descriptors become the caller's, and namespaces given by path those of the
+/// configuration. The numbers are CRIU's own.
+fn inherited(saved: &[String], namespaces: &[(&str, OwnedFd)]) -> Vec<criu::InheritFd> {
+    let pipes =
+        saved.iter().enumerate().filter(|(_, link)| link.starts_with("pipe:") || link.starts_with(OUTSIDE));
+    let pipes = pipes.map(|(at, link)| criu::InheritFd { key: link.clone(), fd: at as i32 });
+    let placed = namespaces.iter().zip(criu::SOCKET + 1..);
+    let namespaces = placed.map(|((name, _), number)| criu::InheritFd { key: name.to_string(), fd: number });
+    pipes.chain(namespaces).collect()
+}
+
+fn external_namespaces(spec: &Spec) -> Result<Vec<(&'static str, OwnedFd)>> {
+    let mut found = Vec::new();
+    for (kind, _, name) in EXTERNAL_NAMESPACES {
+        if let Some(path) = namespace_path(spec, *kind) {
+            let opened = File::open(&path).map_err(|error| {
+                Error::io(format!("open {}", path.display()), error).at("linux.namespaces")
+            })?;
+            found.push((*name, opened.into()));
+        }
+    }
+    Ok(found)
+}
+
+/// The container's cgroup takes the place of the one that was saved.
+fn cgroup_roots(cgroup: &Cgroup) -> Vec<criu::CgroupRoot> {
+    let root = |(controller, path): (String, PathBuf)| criu::CgroupRoot {
+        controller: Some(controller).filter(|name| !name.is_empty()),
+        path: path.display().to_string(),
+    };
+    cgroup.kernel_paths().into_iter().map(root).collect()
+}

@@ -1,0 +1,114 @@
+//! `restore`: a container from the files of a checkpoint, by CRIU. Not in the spec; runc has it.
+
+use super::checkpoint::{
+    self, AUTO_DEDUP, EMPTY_NS, EXT_UNIX_SK, FILE_LOCKS, IMAGE_PATH, LAZY_PAGES, LINK_REMAP,
+    MANAGE_CGROUPS_MODE, SHELL_JOB, TCP_ESTABLISHED, WORK_PATH,
+};
+use super::create::{BUNDLE, CONFIG, Configured, NO_PIVOT, undo};
+use crate::cli::{Flag, Parsed, Verb};
+use crate::failure::Failure;
+use crate::foreground::{attend, exit_code};
+use crate::global::Global;
+use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE};
+use crate::networks::{BANDWIDTH, NETWORK, PUBLISH};
+use crate::signals::Signals;
+use crate::terminal::Terminal;
+use libruntime::{CheckpointOptions, Container};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+pub const VERB: Verb = Verb {
+    name: "restore",
+    about: "restore a container from the files of a checkpoint",
+    arguments: "<container-id>",
+    count: (1, 1),
+    trailing: false,
+    text: "The configuration is that of the bundle. Processes that have more than it allows are refused:\n\
+           files of a checkpoint are not trusted.",
+    flags: &[
+        BUNDLE,
+        CONFIG,
+        CONSOLE_SOCKET,
+        IMAGE_PATH,
+        WORK_PATH,
+        TCP_ESTABLISHED,
+        Flag::switch("tcp-close", "restore TCP connections as closed ones"),
+        EXT_UNIX_SK,
+        SHELL_JOB,
+        FILE_LOCKS,
+        LINK_REMAP,
+        MANAGE_CGROUPS_MODE,
+        DETACH,
+        PID_FILE,
+        Flag::switch("keep", "do not delete the container at its end"),
+        Flag::switch("no-subreaper", "do not adopt processes that the container leaves behind"),
+        NO_PIVOT,
+        EMPTY_NS,
+        AUTO_DEDUP,
+        LAZY_PAGES,
+        Flag::value("lsm-profile", "TYPE:NAME", "the security label, in place of the saved one"),
+        Flag::value("lsm-mount-context", "CONTEXT", "the label of mounts, in place of the saved one"),
+        NETWORK,
+        PUBLISH,
+        BANDWIDTH,
+    ],
+};
+
+pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
+    let detach = args.is_set(DETACH.name);
+    let text = |flag: &str| args.get(flag).filter(|value| !value.is_empty()).map(str::to_string);
+    let mut options = checkpoint::options(args)?;
+    options.tcp_close = args.is_set("tcp-close");
+    options.lsm_profile = text("lsm-profile");
+    options.lsm_mount_context = text("lsm-mount-context");
+    let spec = Configured::read(args)?;
+    let console = launch::console_socket(args, spec.terminal, detach)?;
+    if detach {
+        let container = spec.restore(global, args, console.as_ref().map(AsFd::as_fd), &options)?;
+        return match launch::write_pid_file(args, container.init_pid().unwrap_or(0)) {
+            Ok(()) => Ok(0),
+            Err(failure) => undo(global, container, failure),
+        };
+    }
+    in_foreground(global, args, spec, &options)
+}
+
+fn in_foreground(
+    global: &Global,
+    args: &Parsed,
+    spec: Configured,
+    options: &CheckpointOptions,
+) -> Result<u8, Failure> {
+    let signals = Signals::block()?;
+    if !args.is_set("no-subreaper") {
+        nix::sys::prctl::set_child_subreaper(true).map_err(|errno| Failure::os("prctl", errno))?;
+    }
+    let (ours, theirs) = UnixStream::pair().map_err(|error| Failure::os("socketpair", error))?;
+    let console = spec.terminal.then(|| theirs.as_fd());
+    let container = spec.restore(global, args, console, options)?;
+    match follow(args, &container, &signals, console.is_some().then_some(&ours)) {
+        Err(failure) => undo(global, container, failure),
+        Ok(code) => {
+            if !args.is_set("keep") {
+                container.delete(true)?.iter().for_each(|error| global.warn(&error.to_string()));
+            }
+            Ok(code)
+        }
+    }
+}
+
+fn follow(
+    args: &Parsed,
+    container: &Container,
+    signals: &Signals,
+    console: Option<&UnixStream>,
+) -> Result<u8, Failure> {
+    // It may have ended already.
+    let (pid, pidfd) = (container.init_pid().unwrap_or(0), container.pidfd()?);
+    launch::write_pid_file(args, pid)?;
+    let master = console.map(|socket| libruntime::receive_terminal(socket.as_fd())).transpose()?;
+    let terminal = master.map(Terminal::attach).transpose()?;
+    let forward = |signal| drop(container.kill(signal, false));
+    attend(pid, pidfd.as_fd(), signals, terminal, &forward)?;
+    Ok(exit_code(container.wait()?))
+}
