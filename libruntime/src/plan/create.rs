@@ -201,6 +201,8 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     // After the last write into our own directory of procfs as root of a user namespace: the files of a process
     // that is not dumpable belong to the root of the namespace that it was executed in.
     process::not_dumpable(&mut plan, host);
+    // Also into a pid namespace that others live in: a procfs is always of the pid namespace of the process that
+    // makes it. Others with CAP_SYS_PTRACE in the same user namespace can see the set-up there.
     plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(cloned) });
 
     // --- stage2: the container's init -----------------------------------------------------------

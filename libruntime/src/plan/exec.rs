@@ -60,16 +60,21 @@ pub fn exec(
     process::identity(&mut plan, process, &work, filter)?;
     process::not_dumpable(&mut plan, host);
     plan.push("", Step::CloseFds { preserve: request.preserve_fds, keep: CHANNEL });
+    inside(&mut plan, process, &work, filter)?;
+    plan.check()?;
+    Ok(plan)
+}
+
+/// What is left for the process in the pid namespace.
+fn inside(plan: &mut Plan, process: &Process, work: &process::Work, filter: Option<&Filter>) -> Result<()> {
     plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(0) });
     plan.push("", Step::SetSid);
     if process.terminal().unwrap_or(false) {
         plan.push("process.terminal", Step::SetControllingTerminal);
     }
-    process::scheduler_of_clone(&mut plan, process, &work, filter);
+    process::scheduler_of_clone(plan, process, work, filter);
     plan.push("", Step::Sync { point: SyncPoint::Ready });
-    process::execute(&mut plan, process, &work, filter)?;
-    plan.check()?;
-    Ok(plan)
+    process::execute(plan, process, work, filter)
 }
 
 fn run_on(plan: &mut Plan, place: &'static str, cpus: Option<&str>) -> Result<()> {

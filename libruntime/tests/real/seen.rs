@@ -81,12 +81,25 @@ fn execute(container: &Container, args: &[&str]) -> Exit {
     container.exec(&exec).unwrap().wait().unwrap()
 }
 
-/// Looks while programs are executed beside the one that looks, and returns what it reached.
-fn reached(capabilities: &[&str], user_namespace: bool) -> String {
+/// Looks while `beside` is done to the container, and returns what was reached.
+fn reached(capabilities: &[&str], user_namespace: bool, beside: impl Fn(&Bundle, &Container)) -> String {
     let bundle = bundle(&looking(capabilities, user_namespace));
     let container = bundle.create(&new_id()).unwrap();
     container.start().unwrap();
     wait_for(&bundle, "ready");
+    beside(&bundle, &container);
+    std::fs::write(bundle.rootfs().join("stop"), "").unwrap();
+    container.wait().unwrap();
+    let read = |name: &str| std::fs::read_to_string(bundle.rootfs().join(name)).unwrap_or_default();
+    let seen = read("seen").lines().filter(|line| *line != "/proc/1").count();
+    eprintln!("{seen} looks at others with {capabilities:?}, user namespace: {user_namespace}");
+    assert!(seen > 0 || !capabilities.contains(&"CAP_SYS_PTRACE"), "no other process was seen");
+    container.delete(true).unwrap();
+    read("won")
+}
+
+/// Executes programs, by several callers at a time.
+fn execute_many(bundle: &Bundle, container: &Container) {
     let id = container.id().to_string();
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -98,14 +111,28 @@ fn reached(capabilities: &[&str], user_namespace: bool) -> String {
             });
         }
     });
-    std::fs::write(bundle.rootfs().join("stop"), "").unwrap();
-    container.wait().unwrap();
-    let read = |name: &str| std::fs::read_to_string(bundle.rootfs().join(name)).unwrap_or_default();
-    let seen = read("seen").lines().filter(|line| *line != "/proc/1").count();
-    eprintln!("{seen} looks at others with {capabilities:?}, user namespace: {user_namespace}");
-    assert!(seen > 0 || !capabilities.contains(&"CAP_SYS_PTRACE"), "no other process was seen");
-    container.delete(true).unwrap();
-    read("won")
+}
+
+/// Creates containers in the pid namespace of the one that looks, with the same root.
+fn create_many(bundle: &Bundle, container: &Container) {
+    let mut config = looking(DEFAULT, false);
+    config["process"]["args"] = json!(["/bin/busybox", "true"]);
+    let pid = container.pid().unwrap();
+    for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+        if namespace["type"] == "pid" {
+            namespace["path"] = json!(format!("/proc/{pid}/ns/pid"));
+        }
+    }
+    // While it sets up and waits, the one that looks has the time to see it.
+    config["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "0.05"]}]});
+    bundle.write(&config);
+    for _ in 0..20 {
+        let joined = bundle.create(&new_id()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        joined.start().unwrap();
+        joined.wait().unwrap();
+        joined.delete(true).unwrap();
+    }
 }
 
 const DEFAULT: &[&str] = &["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"];
@@ -117,8 +144,15 @@ fn nothing_of_the_host_is_reached_through_a_process_that_joins() {
     let Some(_turn) = turn() else { return };
     for (capabilities, user_namespace) in [(DEFAULT, false), (TRACER, false), (DEFAULT, true), (TRACER, true)]
     {
-        assert_eq!(reached(capabilities, user_namespace), "", "{capabilities:?}, {user_namespace}");
+        let won = reached(capabilities, user_namespace, execute_many);
+        assert_eq!(won, "", "{capabilities:?}, {user_namespace}");
     }
+}
+
+#[test]
+fn nothing_of_the_host_is_reached_through_a_container_that_joins_the_pid_namespace() {
+    let Some(_turn) = turn() else { return };
+    assert_eq!(reached(DEFAULT, false, create_many), "");
 }
 
 /// The init of a created container is looked at from a program that is executed in it, and by a startContainer hook.
@@ -128,7 +162,7 @@ fn nothing_of_the_host_is_reached_through_a_container_that_waits_for_its_start()
     for (capabilities, user_namespace) in [(DEFAULT, false), (TRACER, false), (TRACER, true)] {
         let mut config = looking(capabilities, user_namespace);
         config["process"]["args"] = json!(["/bin/busybox", "sleep", "1000"]);
-        let once = format!("{}", LOOK.replace("while test ! -e /stop; do", "for round in 1 2 3; do"));
+        let once = LOOK.replace("while test ! -e /stop; do", "for round in 1 2 3; do");
         config["hooks"] = json!({"startContainer": [{
             "path": "/bin/busybox", "args": ["sh", "-c", format!("{once} echo > /hooked")]
         }]});
