@@ -297,8 +297,11 @@ impl Cgroup {
 
     /// A cgroup below this one, in all hierarchies or in that of one controller: `exec --cgroup`.
     pub fn below(&self, controller: Option<&str>, path: &Path) -> Result<Self> {
-        check_path(path)
-            .map_err(|problem| Error::new(ErrorKind::InvalidConfig, format!("cgroup {path:?} {problem}")))?;
+        // "/" is the container's own cgroup.
+        if path != Path::new("/") {
+            let wrong = |problem| Error::new(ErrorKind::InvalidConfig, format!("cgroup {path:?} {problem}"));
+            check_path(path).map_err(wrong)?;
+        }
         let relative: PathBuf =
             path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
         let mut cgroup = Self { unit: None, ..self.clone() };

@@ -64,6 +64,7 @@ impl Config {
     }
 
     fn check(mut spec: Spec, mut found: Found) -> Result<Config> {
+        namespaces::without_empty_paths(&mut spec);
         check_spec(&spec, &mut found);
         let version = spec.version().clone();
         if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {

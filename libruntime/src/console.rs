@@ -6,8 +6,12 @@ use crate::error::{Error, Result};
 use crate::sys;
 use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, ControlMessageOwned, MsgFlags};
+use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 /// Receives the terminal's master from a console socket's other end.
 pub fn receive_terminal(socket: BorrowedFd) -> Result<OwnedFd> {
@@ -41,6 +45,25 @@ pub(crate) fn send_terminal(socket: BorrowedFd, master: BorrowedFd) -> Result<()
     socket::sendmsg::<()>(socket.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)
         .map(drop)
         .map_err(|errno| Error::os("sendmsg to the console socket", errno))
+}
+
+/// Connects to a unix stream socket, whose path may be longer than an address.
+pub fn connect_socket(path: &Path) -> Result<UnixStream> {
+    let failed = |error| Error::io(format!("connect {}", path.display()), error);
+    let (_opened, short) = socket_address(path).map_err(failed)?;
+    UnixStream::connect(short).map_err(failed)
+}
+
+/// A path of a socket that fits into an address, which holds 107 bytes of it (unix(7)): a longer one is opened,
+/// and named by its descriptor while that is open.
+pub(crate) fn socket_address(path: &Path) -> std::io::Result<(Option<File>, PathBuf)> {
+    const LONGEST: usize = 107;
+    if path.as_os_str().len() <= LONGEST {
+        return Ok((None, path.into()));
+    }
+    let socket = File::options().read(true).custom_flags(libc::O_PATH).open(path)?;
+    let short = format!("/proc/self/fd/{}", socket.as_raw_fd()).into();
+    Ok((Some(socket), short))
 }
 
 /// Rows and columns of a terminal.

@@ -36,6 +36,8 @@ pub struct Create<'a> {
     pub spec: Option<Spec>,
     /// A connected unix stream socket that gets the terminal's master (`process.terminal`).
     pub console_socket: Option<BorrowedFd<'a>>,
+    /// The caller passes what the terminal prints on to one of its own, which adds carriage returns itself.
+    pub relayed_console: bool,
     /// The container's standard input, output and error, unless it has a terminal.
     pub stdio: [BorrowedFd<'a>; 3],
     /// Descriptors 3 to 2 + n stay open in the container; each of them must be open.
@@ -68,6 +70,7 @@ impl<'a> Create<'a> {
             bundle,
             spec: None,
             console_socket: None,
+            relayed_console: false,
             stdio: crate::sys::standard_fds(),
             preserve_fds: 0,
             no_pivot: false,
@@ -86,6 +89,7 @@ impl<'a> Create<'a> {
             bundle,
             preserve_fds: self.preserve_fds,
             console_socket: self.console_socket.is_some(),
+            relayed_console: self.relayed_console,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             notify_socket: self.notify_socket.map(Path::to_path_buf),

@@ -6,11 +6,22 @@ use nix::errno::Errno;
 use onggi_stage::{NamespaceFlags, Step};
 
 /// The error for `step`, which failed in the system call `call`.
-pub(crate) fn render(step: &Step<Text>, origin: &str, call: &str, errno: Errno) -> Error {
+/// `from` is the host's path of what is mounted.
+pub(crate) fn render(
+    step: &Step<Text>,
+    from: Option<String>,
+    origin: &str,
+    call: &str,
+    errno: Errno,
+) -> Error {
     if let Step::Exec { args, paths, .. } | Step::FindProgram { args, paths } = step {
         return program(args, paths, origin, errno);
     }
-    let object = object(step);
+    let object = match (object(step), from) {
+        (object, None) => object,
+        (object, Some(from)) if object.is_empty() => from,
+        (object, Some(from)) => format!("{from} at {object}"),
+    };
     let what = if object.is_empty() { call.to_string() } else { format!("{call} {object}") };
     let mut error = Error::os(what, errno);
     if !origin.is_empty() {
@@ -93,6 +104,38 @@ fn namespace_names(flags: NamespaceFlags) -> String {
 fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
     use Step::*;
     Some(match (step, call, errno) {
+        (Chdir { .. }, "openat2", Errno::ELOOP) => {
+            "process.cwd leads through a magic link, which could lie outside the container"
+        }
+        (Chdir { .. }, "openat2", Errno::ENOENT) => "the directory is not in the container; exec makes none",
+        (OpenConsole { .. }, _, Errno::ENOENT | Errno::ENODEV) => {
+            "a terminal needs a devpts mount at /dev/pts"
+        }
+        (SetRlimit { .. }, _, Errno::EPERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
+        (WriteProcess { .. }, "write", Errno::EACCES) => "lowering the score needs CAP_SYS_RESOURCE",
+        (WriteSysctl { .. }, "openat2", Errno::ENOENT) => "this kernel has no such sysctl in this namespace",
+        (JoinCgroup { .. }, _, Errno::EINVAL) => "a realtime process needs resources.cpu.realtimeRuntime",
+        (SetSeccomp { .. }, _, Errno::EINVAL) => {
+            "this kernel does not know one of the filter's flags or actions"
+        }
+        (SetSeccomp { .. }, _, Errno::EBUSY) => "only one filter of a process can have a listener",
+        (SetGroups { .. }, _, Errno::EPERM) => {
+            "a user namespace with setgroups denied has no supplementary groups"
+        }
+        (SetIds { .. }, _, Errno::EINVAL) => "the id is not in the user namespace's map",
+        (Clone { .. } | Unshare { .. }, _, Errno::ENOSPC) => {
+            "a limit of sysctl user.max_*_namespaces is reached"
+        }
+        (JoinSessionKeyring { .. }, _, Errno::EDQUOT) => {
+            "the quota is sysctl kernel.keys.maxkeys; or use --no-new-keyring"
+        }
+        _ => return mount_hint(step, call, errno),
+    })
+}
+
+fn mount_hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
+    use Step::*;
+    Some(match (step, call, errno) {
         (OpenSource { .. } | OpenIdmapped { .. }, _, Errno::ENOENT) => {
             "bind sources are not created; create it on the host"
         }
@@ -121,31 +164,15 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
         (Mount { .. }, "fsconfig", Errno::EPERM) => {
             "a filesystem like this needs a namespace of the container's own (network for sysfs, pid for proc, ipc for mqueue)"
         }
-        (Chdir { .. }, "openat2", Errno::ELOOP) => {
-            "process.cwd leads through a magic link, which could lie outside the container"
+        (Mount { .. } | MoveMount { .. }, "move_mount", Errno::ENOTDIR) => {
+            "the source is a directory and the destination is none"
         }
-        (Chdir { .. }, "openat2", Errno::ENOENT) => "the directory is not in the container; exec makes none",
-        (OpenConsole { .. }, _, Errno::ENOENT | Errno::ENODEV) => {
-            "a terminal needs a devpts mount at /dev/pts"
+        (MoveMount { .. }, "move_mount", Errno::EISDIR) => {
+            "the source is no directory and the destination is one"
         }
-        (_, _, Errno::EMFILE) => "the hard limit on open files: a bind mount takes one until it is attached",
-        (SetRlimit { .. }, _, Errno::EPERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
-        (WriteProcess { .. }, "write", Errno::EACCES) => "lowering the score needs CAP_SYS_RESOURCE",
-        (WriteSysctl { .. }, "openat2", Errno::ENOENT) => "this kernel has no such sysctl in this namespace",
-        (JoinCgroup { .. }, _, Errno::EINVAL) => "a realtime process needs resources.cpu.realtimeRuntime",
-        (SetSeccomp { .. }, _, Errno::EINVAL) => {
-            "this kernel does not know one of the filter's flags or actions"
-        }
-        (SetSeccomp { .. }, _, Errno::EBUSY) => "only one filter of a process can have a listener",
-        (SetGroups { .. }, _, Errno::EPERM) => {
-            "a user namespace with setgroups denied has no supplementary groups"
-        }
-        (SetIds { .. }, _, Errno::EINVAL) => "the id is not in the user namespace's map",
-        (Clone { .. } | Unshare { .. }, _, Errno::ENOSPC) => {
-            "a limit of sysctl user.max_*_namespaces is reached"
-        }
-        (JoinSessionKeyring { .. }, _, Errno::EDQUOT) => {
-            "the quota is sysctl kernel.keys.maxkeys; or use --no-new-keyring"
+        (MakeNode { .. }, "unlinkat", Errno::EISDIR) => "there is a directory at this path already",
+        (CloneSource { .. } | FetchSource { .. }, "mount_setattr", Errno::EPERM) => {
+            "the source is mounted with a restriction that a user namespace cannot lift, such as ro"
         }
         _ => return None,
     })

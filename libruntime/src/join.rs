@@ -21,6 +21,8 @@ pub struct Exec<'a> {
     pub process: Process,
     /// A connected unix stream socket that gets the terminal's master (`terminal`).
     pub console_socket: Option<BorrowedFd<'a>>,
+    /// The caller passes what the terminal prints on to one of its own, which adds carriage returns itself.
+    pub relayed_console: bool,
     pub stdio: [BorrowedFd<'a>; 3],
     /// Descriptors 3 to 2 + n stay open in the process; each of them must be open.
     pub preserve_fds: u32,
@@ -39,6 +41,7 @@ impl Exec<'_> {
         Self {
             process,
             console_socket: None,
+            relayed_console: false,
             stdio: sys::standard_fds(),
             preserve_fds: 0,
             cgroup: Vec::new(),
@@ -154,6 +157,7 @@ impl Container {
             bundle: self.state.bundle.clone(),
             preserve_fds: options.preserve_fds,
             console_socket: options.console_socket.is_some(),
+            relayed_console: options.relayed_console,
             no_new_keyring: options.no_new_keyring,
             ..Request::default()
         };

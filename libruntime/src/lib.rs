@@ -67,7 +67,7 @@ pub use cgroup::{Oom, OomEvents, Stats};
 pub use check::{Check, Level, Report, check};
 pub use checkpoint::{CgroupMode, CheckpointOptions};
 pub use config::{Config, MAX_CONFIG_SIZE, check_id, parse_process, parse_resources};
-pub use console::{receive_terminal, set_terminal_size, terminal_size};
+pub use console::{connect_socket, receive_terminal, set_terminal_size, terminal_size};
 pub use container::{Container, Exit, Status};
 pub use create::{Create, Explanation, create, explain};
 pub use error::{Error, ErrorKind, Finding, Result};

@@ -1,6 +1,7 @@
 //! Hands the listener of a seccomp filter to the agent that answers it (config-linux.md,
 //! "The Container Process State").
 
+use crate::console::socket_address;
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
 use crate::state::Directory;
@@ -42,7 +43,9 @@ pub(crate) fn send(directory: &Directory, container: &Container, listener: Owned
 fn connect(path: &Path) -> nix::Result<OwnedFd> {
     let agent = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&agent, SendTimeout, &TimeVal::seconds(DEADLINE.as_secs() as i64))?;
-    socket::connect(agent.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let errno_of = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let (_opened, path) = socket_address(path).map_err(errno_of)?;
+    socket::connect(agent.as_raw_fd(), &UnixAddr::new(&path)?)?;
     Ok(agent)
 }
 

@@ -150,7 +150,8 @@ impl<'a> Stage<'a> {
 
     fn failed(&self, step: u32, call: u32, errno: i32) -> Error {
         let failed = self.plan.steps().get(step as usize).map(|(step, origin)| (step, origin.as_ref()));
-        step_error(failed, step, call, errno)
+        let from = failed.and_then(|(step, _)| self.plan.host_path_of(step));
+        step_error(failed, from, step, call, errno)
     }
 
     /// An error for a stage that ended without a word.
@@ -236,11 +237,18 @@ fn beside(message: &socket::RecvMsg<()>) -> Result<(Option<OwnedFd>, Option<i32>
 }
 
 /// A failed step as people read it: the call and its object, the errno, the place, a hint.
-pub(crate) fn step_error(failed: Option<(&Step<Text>, &str)>, number: u32, call: u32, errno: i32) -> Error {
+/// `from` is the host's path of what was to be mounted.
+pub(crate) fn step_error(
+    failed: Option<(&Step<Text>, &str)>,
+    from: Option<String>,
+    number: u32,
+    call: u32,
+    errno: i32,
+) -> Error {
     let call = syscalls::Sysno::new(call as usize).map_or("a system call", |call| call.name());
     let errno = Errno::from_raw(errno);
     match failed {
-        Some((step, origin)) => crate::hints::render(step, origin, call, errno),
+        Some((step, origin)) => crate::hints::render(step, from, origin, call, errno),
         None => Error::os(format!("{call} in step {number} of the container's set-up"), errno),
     }
 }

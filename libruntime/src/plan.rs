@@ -195,6 +195,23 @@ impl Plan {
         &self.steps
     }
 
+    /// The host's path of the source that a step works on after it was opened.
+    pub fn host_path_of(&self, step: &Step<Text>) -> Option<String> {
+        let (Step::MoveMount { source: wanted, .. }
+        | Step::CloneSource { source: wanted, .. }
+        | Step::FetchSource { source: wanted, .. }) = step
+        else {
+            return None;
+        };
+        let opens = |(step, _): &(Step<Text>, Origin)| match step {
+            Step::OpenSource { source, host_path }
+            | Step::OpenIdmapped { source, host_path, .. }
+            | Step::OpenDevice { source, host_path, .. } => (source == wanted).then(|| host_path.first()),
+            _ => None,
+        };
+        self.steps.iter().find_map(opens)
+    }
+
     /// The steps that `start` sets off, for a later process to explain a failure with: their numbers,
     /// origins and objects, but no environment and no filter.
     pub fn encode_after_start(&self) -> Vec<u8> {

@@ -147,7 +147,7 @@ impl Container {
         let steps = self.directory.read_after_start().ok();
         let steps = steps.and_then(|bytes| plan::decode_after_start(&bytes)).unwrap_or_default();
         let failed = steps.iter().find(|(number, ..)| *number == step);
-        parent::step_error(failed.map(|(_, step, origin)| (step, origin.as_ref())), step, call, errno)
+        parent::step_error(failed.map(|(_, step, origin)| (step, origin.as_ref())), None, step, call, errno)
     }
 
     fn check_executed(&self, name: Option<&str>) -> Result<()> {

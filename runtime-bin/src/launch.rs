@@ -88,7 +88,7 @@ pub fn console_socket(args: &Parsed, terminal: bool, detach: bool) -> Result<Opt
 }
 
 fn connect(path: &str) -> Result<UnixStream, Failure> {
-    UnixStream::connect(path).map_err(|error| Failure::os(format_args!("connect {path}"), error))
+    Ok(libruntime::connect_socket(Path::new(path))?)
 }
 
 /// A connection for the pidfd, made before there is a process to undo.

@@ -2,16 +2,36 @@
 //! comes back, and the sizes stay the same. Ours passes every key on meanwhile (raw mode).
 
 use crate::failure::Failure;
+use libruntime::Process;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{read, write};
+use serde_json::json;
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The end of what is typed, on a terminal in its usual mode (termios(3), VEOF).
 const END_OF_INPUT: u8 = 4;
+
+/// Rows and columns of our terminal, if we have one.
+fn own_size() -> Option<(u16, u16)> {
+    let size = match [stdout().is_terminal(), stdin().is_terminal(), stderr().is_terminal()] {
+        [true, ..] => libruntime::terminal_size(stdout().as_fd()),
+        [_, true, _] => libruntime::terminal_size(stdin().as_fd()),
+        [_, _, true] => libruntime::terminal_size(stderr().as_fd()),
+        _ => return None,
+    };
+    size.ok().filter(|size| *size != (0, 0))
+}
+
+/// The process' terminal has the size of ours from the start: a program asks for it once.
+pub fn give_size(process: &mut Process) {
+    if let Some((rows, columns)) = own_size() {
+        process.set_console_size(serde_json::from_value(json!({ "height": rows, "width": columns })).ok());
+    }
+}
 
 pub struct Terminal {
     master: OwnedFd,
@@ -46,14 +66,7 @@ impl Terminal {
 
     /// Gives the container's terminal the size of ours.
     pub fn resize(&self) {
-        let own = [stdout().is_terminal(), stdin().is_terminal(), stderr().is_terminal()];
-        let size = match own {
-            [true, ..] => libruntime::terminal_size(stdout().as_fd()),
-            [_, true, _] => libruntime::terminal_size(stdin().as_fd()),
-            [_, _, true] => libruntime::terminal_size(stderr().as_fd()),
-            _ => return,
-        };
-        if let Ok(size) = size {
+        if let Some(size) = own_size() {
             // The container has perhaps ended just now.
             let _ = libruntime::set_terminal_size(self.master.as_fd(), size);
         }
@@ -170,6 +183,8 @@ fn raw() -> Result<Termios, Failure> {
     let saved = tcgetattr(stdin()).map_err(|errno| Failure::os("tcgetattr", errno))?;
     let mut mode = saved.clone();
     cfmakeraw(&mut mode);
+    // The container's terminal leaves the ends of lines to ours.
+    mode.output_flags = saved.output_flags | OutputFlags::OPOST;
     tcsetattr(stdin(), SetArg::TCSADRAIN, &mode).map_err(|errno| Failure::os("tcsetattr", errno))?;
     Ok(saved)
 }

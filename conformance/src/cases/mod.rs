@@ -12,6 +12,7 @@ mod escapes_input;
 mod escapes_privileges;
 mod escapes_procfs;
 mod escapes_races;
+mod everyday;
 mod exec;
 mod extras;
 mod faults;
@@ -33,6 +34,7 @@ mod process;
 mod repetition;
 mod rootless;
 mod seccomp;
+mod streams;
 mod systemd;
 mod terminal;
 
@@ -51,6 +53,7 @@ pub fn all() -> Vec<Case> {
         escapes_privileges::CASES,
         escapes_procfs::CASES,
         escapes_races::CASES,
+        everyday::CASES,
         exec::CASES,
         extras::CASES,
         faults::CASES,
@@ -72,6 +75,7 @@ pub fn all() -> Vec<Case> {
         repetition::CASES,
         rootless::CASES,
         seccomp::CASES,
+        streams::CASES,
         systemd::CASES,
         terminal::CASES,
     ]

@@ -16,8 +16,8 @@ pub(super) const WRITE: u8 = 4;
 const ALL: u8 = MKNOD | READ | WRITE;
 
 /// What every container may use, after the configuration's own rules: making any node (the nodes it
-/// may not open are useless), null, zero, full, random, urandom, tty, console, ptmx and the
-/// pseudo-terminals. (runc before 1.2 had `/dev/net/tun` here too.)
+/// may not open are useless), null, zero, full, random, urandom, tty, console, ptmx, the
+/// pseudo-terminals, and `/dev/net/tun` (all runcs but 1.2, and crun from 1.28).
 pub const DEFAULT_RULES: &[Rule] = &[
     Rule::allow(Some(Kind::Char), None, None, MKNOD),
     Rule::allow(Some(Kind::Block), None, None, MKNOD),
@@ -30,6 +30,7 @@ pub const DEFAULT_RULES: &[Rule] = &[
     Rule::allow(Some(Kind::Char), Some(5), Some(1), ALL),
     Rule::allow(Some(Kind::Char), Some(5), Some(2), ALL),
     Rule::allow(Some(Kind::Char), Some(136), None, ALL),
+    Rule::allow(Some(Kind::Char), Some(10), Some(200), ALL),
 ];
 
 /// The values are those of the kernel's `bpf_cgroup_dev_ctx`.

@@ -28,6 +28,16 @@ pub(crate) fn check(spec: &Spec, found: &mut Found) {
     }
 }
 
+/// A path of no bytes is none: Go's encoder writes one where a namespace has no path.
+pub(crate) fn without_empty_paths(spec: &mut Spec) {
+    let linux = spec.linux_mut().as_mut();
+    for namespace in linux.and_then(|linux| linux.namespaces_mut().as_mut()).into_iter().flatten() {
+        if namespace.path().as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            namespace.set_path(None);
+        }
+    }
+}
+
 pub(crate) fn has(namespaces: &[LinuxNamespace], typ: Type) -> bool {
     namespaces.iter().any(|namespace| namespace.typ() == typ)
 }

@@ -44,10 +44,8 @@ pub(crate) fn check(process: &Process, found: &mut Found) {
 
 fn args(process: &Process, found: &mut Found) {
     let args = each(process.args());
-    match args.first() {
-        None => found.problem("process.args", "missing or empty; the program is its first element"),
-        Some(program) if program.is_empty() => found.problem("process.args[0]", "is empty"),
-        Some(_) => {}
+    if args.is_empty() {
+        found.problem("process.args", "missing or empty; the program is its first element");
     }
     for (i, arg) in args.iter().enumerate() {
         found.text(arg, format_args!("process.args[{i}]"));

@@ -103,6 +103,11 @@ impl State {
         }
         if let Some(field) = quoted_after(message, "missing field ") {
             let missing = self.join(&at, &field);
+            if missing == "process.user"
+                && let Some(Value::Object(process)) = find(value, &steps)
+            {
+                return process.insert(field, json!({})).is_none();
+            }
             self.report(missing, "missing, but required");
             return match (placeholder(&field), find(value, &steps)) {
                 (Some(any), Some(Value::Object(object))) => object.insert(field, any).is_none(),
@@ -133,6 +138,13 @@ impl State {
     fn allowed(&mut self, value: &mut Value, steps: &[Step], at: &str) -> bool {
         if at.starts_with("process.capabilities.") {
             return steps.split_last().is_some_and(|(_, list)| self.unknown_capabilities(value, list, at));
+        }
+        if let Some((Step::Key(key), parents)) = steps.split_last()
+            && let Some(Value::Object(object)) = find(value, parents)
+            && object.get(key).is_some_and(Value::is_null)
+        {
+            // Go's encoder writes null for what is absent.
+            return object.remove(key).is_some();
         }
         let Some(wrong) = find(value, steps) else { return false };
         let better = match wrong {

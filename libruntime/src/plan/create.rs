@@ -43,6 +43,9 @@ pub struct Request {
     pub bundle: PathBuf,
     pub preserve_fds: u32,
     pub console_socket: bool,
+    /// What the terminal prints goes to another one.
+    #[serde(default)]
+    pub relayed_console: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     #[serde(default)]
@@ -181,6 +184,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     process::raise_open_files(&mut plan, before_sources, process, host);
     let needs_scratch = namespaces.needs_scratch(host);
     attach_root(&mut plan, &rootfs, &propagation, needs_scratch, own_mounts);
+    let streams_outside = process::owns_streams_outside(host, &linux, namespaces.user.is_some());
+    if streams_outside {
+        process::own_streams(&mut plan, process, linux.uid_mappings().as_deref());
+    }
     if needs_scratch {
         mounts.park(&mut plan);
         enter_user_namespace(&mut plan, &namespaces);
@@ -210,6 +217,9 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         let groups_stay = host.rootless() || host.groups_are_fixed || process::keeps_groups(spec);
         become_root(&mut plan, &linux, groups_stay);
     }
+    if !streams_outside {
+        process::own_streams(&mut plan, process, None);
+    }
     if as_root != 0 {
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(as_root) });
     }
@@ -218,11 +228,15 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     plan.push("root.path", Step::OpenRoot { path: Text::of(".") });
     mounts.fetch_devices(&mut plan);
+    if namespaces.is_new(Ns::Network) {
+        plan.push("linux.namespaces", Step::LoopbackUp);
+    }
     plan.push("", Step::SetSid);
     if !request.no_new_keyring {
         process::keyring(&mut plan, process, &format!("_ses.{}", request.id));
     }
     process::join_cgroups(&mut plan, host, true);
+    process::reset_affinity(&mut plan);
     if namespaces.is_new(Ns::Cgroup) {
         // It begins where the process is now.
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Cgroup as u64) });
@@ -234,6 +248,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         process::open_console(&mut plan, process, request)?;
         plan.push("process.terminal", Step::MountConsole);
     }
+    mounts.make_readonly(&mut plan);
     // Hooks and interfaces want the namespaces and mounts, and a root that is not entered yet.
     if needs_library_before_pivot(spec, host) {
         plan.push("hooks", Step::Sync { point: SyncPoint::Created });
@@ -281,7 +296,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
 }
 
 fn environment(process: &Process, request: &Request) -> Vec<String> {
-    let mut env = process.env().clone().unwrap_or_default();
+    let mut env = process::environment(process.env().as_deref().unwrap_or_default());
     if request.notify_socket.is_some() {
         env.retain(|entry| !entry.starts_with("NOTIFY_SOCKET="));
         env.push(readiness::variable());
@@ -440,7 +455,8 @@ fn mask(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
     for (i, path) in linux.readonly_paths().iter().flatten().enumerate() {
         plan.push(at("readonlyPaths", i), Step::ReadonlyPath { path: Text::of(path) });
     }
-    for (i, path) in linux.masked_paths().iter().flatten().enumerate() {
+    let masked = linux.masked_paths().as_deref().unwrap_or_default();
+    for (i, path) in masked.iter().enumerate().filter(|(i, path)| !masked[..*i].contains(path)) {
         if let Some(source) = mounts.null {
             plan.push(at("maskedPaths", i), Step::MaskPath { path: Text::of(path), source });
         }

@@ -66,7 +66,8 @@ fn configured((at, device): (usize, &LinuxDevice)) -> Device {
     };
     Device {
         origin: format!("linux.devices[{at}]"),
-        path: device.path().clone(),
+        // Without a slash at the end, which names a directory to the kernel.
+        path: device.path().components().collect(),
         mode: kind | device.file_mode().unwrap_or(0o666) & 0o7777,
         major: device.major() as u32,
         minor: device.minor() as u32,

@@ -21,7 +21,7 @@ pub fn exec(
     let mut plan = Plan::new();
     let linux = spec.linux().clone().unwrap_or_default();
     let listed = || linux.namespaces().iter().flatten();
-    let in_user_namespace = listed().any(|namespace| namespace.typ() == Ns::User);
+    let in_user_namespace = has_user_namespace(spec);
     let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u64);
     let affinity = process.exec_cpu_affinity().as_ref();
 
@@ -30,10 +30,11 @@ pub fn exec(
     let initial = affinity.and_then(|affinity| affinity.initial().as_deref());
     run_on(&mut plan, "process.execCPUAffinity.initial", initial)?;
     process::raise_rlimits(&mut plan, process, host);
-    if host.attach_first {
-        plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
+    join_cgroups(&mut plan, process, host);
+    let streams_outside = process::owns_streams_outside(host, &linux, in_user_namespace);
+    if streams_outside {
+        process::own_streams(&mut plan, process, linux.uid_mappings().as_deref());
     }
-    process::join_cgroups(&mut plan, host, false);
     let fd = plan.hand("", Handed::Pidfd);
     plan.push("linux.namespaces", Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
     plan.push("root.path", Step::OpenRoot { path: Text::of("/") });
@@ -44,19 +45,16 @@ pub fn exec(
     if in_user_namespace {
         plan.push("linux.uidMappings", super::create::first_ids(&linux));
     }
+    if !streams_outside {
+        process::own_streams(&mut plan, process, None);
+    }
     if !request.no_new_keyring {
         process::keyring(&mut plan, process, &format!("_ses.{}", request.id));
     }
     process::scheduling(&mut plan, process, &linux)?;
     let last = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref());
     run_on(&mut plan, "process.execCPUAffinity.final", last)?;
-    let work = process::Work {
-        env: process.env().clone().unwrap_or_default(),
-        host,
-        in_user_namespace,
-        keeps_groups: process::keeps_groups(spec),
-        is_init: false,
-    };
+    let work = work(spec, process, host);
     process::identity(&mut plan, process, &work, filter)?;
     process::not_dumpable(&mut plan, host);
     plan.push("", Step::CloseFds { preserve: request.preserve_fds, keep: CHANNEL });
@@ -75,6 +73,32 @@ fn inside(plan: &mut Plan, process: &Process, work: &process::Work, filter: Opti
     process::scheduler_of_clone(plan, process, work, filter);
     plan.push("", Step::Sync { point: SyncPoint::Ready });
     process::execute(plan, process, work, filter)
+}
+
+fn join_cgroups(plan: &mut Plan, process: &Process, host: &Host) {
+    if host.attach_first {
+        plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
+    }
+    process::join_cgroups(plan, host, false);
+    if process.exec_cpu_affinity().is_none() {
+        process::reset_affinity(plan);
+    }
+}
+
+fn has_user_namespace(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let mut listed = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+    listed.any(|namespace| namespace.typ() == Ns::User)
+}
+
+fn work<'a>(spec: &Spec, process: &Process, host: &'a Host) -> process::Work<'a> {
+    process::Work {
+        env: process::environment(process.env().as_deref().unwrap_or_default()),
+        host,
+        in_user_namespace: has_user_namespace(spec),
+        keeps_groups: process::keeps_groups(spec),
+        is_init: false,
+    }
 }
 
 fn run_on(plan: &mut Plan, place: &'static str, cpus: Option<&str>) -> Result<()> {
@@ -104,7 +128,7 @@ pub(crate) fn hook_at_root(hook: &Hook, place: &str, spec: &Spec) -> Result<Plan
     plan.push(place.to_string(), Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
     let fd = plan.hand("", Handed::Directory);
     plan.push(place.to_string(), Step::Fchdir { fd });
-    if listed().any(|namespace| namespace.typ() == Ns::User) {
+    if has_user_namespace(spec) {
         plan.push(place.to_string(), super::create::first_ids(&linux));
     }
     run_hook(plan, hook, place)

@@ -83,8 +83,7 @@ pub fn known() -> Vec<String> {
 /// Reads the options in their order.
 pub fn parse(options: &[String]) -> Options {
     let mut found = Options::default();
-    for option in options {
-        let option = option.as_str();
+    for option in options.iter().flat_map(|option| separate(option)) {
         match option {
             "bind" => found.bind = true,
             "rbind" => (found.bind, found.recursive) = (true, true),
@@ -100,6 +99,18 @@ pub fn parse(options: &[String]) -> Options {
         }
     }
     found
+}
+
+/// One text may hold several options, as for mount(8). A comma after a backslash or between quotes is a part of
+/// a value: overlay escapes those of paths, SELinux quotes those of labels.
+fn separate(text: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |c| {
+        let separates = c == ',' && !quoted && !escaped;
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        separates
+    })
 }
 
 fn parse_attribute(option: &str, found: &mut Options) {

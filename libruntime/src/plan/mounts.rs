@@ -26,6 +26,8 @@ pub(super) struct Mounts {
     devices: BTreeMap<PathBuf, Source>,
     /// `/dev` is a directory of the host: nothing is made in there.
     pub host_dev: bool,
+    /// Filesystems that become read-only when everything in them is made.
+    readonly: Vec<(String, Text)>,
 }
 
 /// What every mount is planned with.
@@ -35,6 +37,8 @@ struct Site<'a> {
     bundle: &'a Path,
     user: Option<Fd>,
     new_cgroup_namespace: bool,
+    /// The user namespace has the network namespace, whose interfaces sysfs shows.
+    owns_network: bool,
     /// `linux.mountLabel`.
     label: Option<&'a str>,
 }
@@ -64,13 +68,19 @@ impl Mounts {
             null: None,
             devices: BTreeMap::new(),
             host_dev: false,
+            readonly: Vec::new(),
         };
         let new_cgroup_namespace = namespaces.is_new(Ns::Cgroup);
         let label = mount_label(plan, spec, host);
         let (user, bundle) = (namespaces.user, request.bundle.as_path());
-        let mut site = Site { plan, host, bundle, user, new_cgroup_namespace, label };
+        let owns_network = namespaces.is_new(Ns::Network) || host.owned_by_joined_user(Ns::Network);
+        let mut site = Site { plan, host, bundle, user, new_cgroup_namespace, owns_network, label };
         for (at, mount) in spec.mounts().iter().flatten().enumerate() {
+            let first = mounts.attach.len();
             mounts.plan_one(&mut site, format!("mounts[{at}]"), mount)?;
+            if is_filled_later(spec, at) {
+                mounts.put_off_readonly(first);
+            }
         }
         for file in &request.network_files {
             mounts.plan_one(&mut site, file.at.clone(), &own_file(&file.source, &file.destination))?;
@@ -127,21 +137,62 @@ impl Mounts {
         let source = plan.new_source();
         let (recursive, attrs) = tree;
         plan.push(format!("{origin}.source"), Step::OpenSource { source, host_path });
+        let (attrs, lifted) = self.split(attrs);
         let clone = Step::CloneSource { source, recursive, attrs };
         if self.scratch {
             plan.push(origin.to_string(), clone);
         } else {
             self.attach.push((origin.into(), clone));
         }
-        self.attach_source(origin, source, target);
+        self.attach_source(origin, source, target, lifted);
     }
 
-    fn attach_source(&mut self, origin: &str, source: Source, target: Text) {
+    /// What is done to a source outside the user namespace, and inside: it may not lift the host's restrictions.
+    fn split(&self, attrs: Attrs) -> (Attrs, Attrs) {
+        if !self.scratch {
+            return (attrs, Attrs::default());
+        }
+        // Outside they are changed with what is set, as times of access can only be replaced.
+        let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
+        let (clear, rec_clear) = (attrs.clear & !times, attrs.rec_clear & !times);
+        let outside = Attrs { clear: attrs.clear & times, rec_clear: attrs.rec_clear & times, ..attrs };
+        (outside, Attrs { clear, rec_clear, ..Attrs::default() })
+    }
+
+    /// `lifted` are the restrictions of the source that are to go: inside, where the kernel may refuse it.
+    fn attach_source(&mut self, origin: &str, source: Source, target: Text, lifted: Attrs) {
         if self.scratch {
             self.opened.push((origin.into(), source));
-            self.attach.push((origin.into(), Step::FetchSource { source }));
+            self.attach.push((origin.into(), Step::FetchSource { source, attrs: lifted }));
         }
         self.attach.push((origin.into(), Step::MoveMount { source, target, strict: false }));
+    }
+
+    /// The filesystem that was planned last is read-only once all is made that goes into it.
+    fn put_off_readonly(&mut self, first: usize) {
+        const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+        for (origin, step) in &mut self.attach[first..] {
+            let target = match step {
+                Step::Mount { flags, attrs, target, .. } if (flags.0 | attrs.set) & READONLY != 0 => {
+                    (flags.0, attrs.set) = (flags.0 & !READONLY, attrs.set & !READONLY);
+                    target
+                }
+                Step::MountByText { flags, target, .. } if flags.0 & READONLY != 0 => {
+                    flags.0 &= !READONLY;
+                    target
+                }
+                _ => continue,
+            };
+            self.readonly.push((origin.clone(), target.clone()));
+        }
+    }
+
+    /// After devices and the console, which may lie in there.
+    pub fn make_readonly(&self, plan: &mut Plan) {
+        for (origin, target) in &self.readonly {
+            let attrs = Attrs { set: libc::MOUNT_ATTR_RDONLY, ..Attrs::default() };
+            plan.push(origin.clone(), Step::SetAttributes { target: target.clone(), attrs });
+        }
     }
 
     fn plan_one(&mut self, site: &mut Site, origin: String, mount: &Mount) -> Result<()> {
@@ -153,6 +204,12 @@ impl Mounts {
             self.attach.push((origin, step));
         } else if options.bind || fstype == "bind" {
             self.plan_bind(site, origin, mount, &options)?;
+        } else if fstype == "sysfs" && site.user.is_some() && !site.owns_network {
+            // The kernel makes none there: the host's is shown, and the peers do so, too. All of it is as asked.
+            let Attrs { set, clear, rec_set, rec_clear, propagation } = private_unless_asked(options.attrs);
+            let (rec_set, rec_clear) = (rec_set | set, rec_clear | clear);
+            let attrs = Attrs { rec_set, rec_clear, propagation, ..Attrs::default() };
+            self.bind(site.plan, &origin, Text::of("/sys"), (true, attrs), target);
         } else if fstype == "cgroup" || fstype == "cgroup2" {
             self.plan_cgroup(site, origin, mount, &options);
         } else {
@@ -166,6 +223,8 @@ impl Mounts {
             }
             let label = site.label.filter(|_| !matches!(fstype, "proc" | "sysfs"));
             let is_long = options.data.iter().any(|(_, value)| value.len() > LONGEST_VALUE);
+            let has_mode = options.data.iter().any(|(key, _)| key == "mode");
+            let mode_of_target = fstype == "tmpfs" && !has_mode && !options.copy_up;
             let (copy_up, fstype) = (options.copy_up, Text::of(fstype));
             let step = if is_long {
                 // It is private; mount(2) gives nothing to change that by.
@@ -177,7 +236,7 @@ impl Mounts {
                 Step::MountByText { fstype, source, options, target, flags }
             } else {
                 let options = filesystem_options(mount, &options, label);
-                Step::Mount { fstype, options, target, flags, attrs, copy_up, strict }
+                Step::Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict }
             };
             self.attach.push((origin, step));
         }
@@ -196,15 +255,22 @@ impl Mounts {
             self.host_dev = true;
         }
         let (host_path, recursive) = (Text::path(&site.bundle.join(path)), options.recursive);
-        let attrs = private_unless_asked(options.attrs);
+        let attrs = private_unless_asked(
+            if site.user.is_some() || site.host.rootless() || site.host.in_user_namespace {
+                options.attrs
+            } else {
+                nothing_kept(options.attrs)
+            },
+        );
         let target = Text::path(&absolute(mount.destination()));
         match idmap(site, &origin, mount, options)? {
             None => self.bind(site.plan, &origin, host_path, (recursive, attrs), target),
             Some(fd) => {
                 let (source, recursive_map) = (site.plan.new_source(), options.recursive_idmap);
+                let (attrs, lifted) = self.split(attrs);
                 let step = Step::OpenIdmapped { source, host_path, recursive, attrs, fd, recursive_map };
                 site.plan.push(format!("{origin}.source"), step);
-                self.attach_source(&origin, source, target);
+                self.attach_source(&origin, source, target, lifted);
             }
         }
         Ok(())
@@ -239,6 +305,7 @@ impl Mounts {
                 flags,
                 attrs: holder,
                 copy_up: false,
+                mode_of_target: false,
                 strict: false,
             },
         ));
@@ -277,7 +344,8 @@ impl Mounts {
                 options.push(value);
             }
             let (flags, attrs) = new_mount_attributes(&attrs);
-            let step = Step::Mount { fstype, options, target, flags, attrs, copy_up: false, strict: false };
+            let (copy_up, mode_of_target, strict) = (false, false, false);
+            let step = Step::Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict };
             self.attach.push((origin.into(), step));
         } else {
             let host_path = Text::path(&what.host_path);
@@ -294,7 +362,7 @@ impl Mounts {
 
     pub fn fetch_devices(&self, plan: &mut Plan) {
         for (origin, source) in self.devices_opened.iter().filter(|_| self.scratch) {
-            plan.push(origin.clone(), Step::FetchSource { source: *source });
+            plan.push(origin.clone(), Step::FetchSource { source: *source, attrs: Attrs::default() });
         }
     }
 
@@ -330,6 +398,43 @@ fn private_unless_asked(mut attrs: Attrs) -> Attrs {
         attrs.propagation = libc::MS_PRIVATE | libc::MS_REC;
     }
     attrs
+}
+
+/// `MOUNT_ATTR_*` that restrict what is done with files.
+const RESTRICTIONS: u64 = libc::MOUNT_ATTR_RDONLY
+    | libc::MOUNT_ATTR_NOSUID
+    | libc::MOUNT_ATTR_NODEV
+    | libc::MOUNT_ATTR_NOEXEC
+    | libc::MOUNT_ATTR_NOSYMFOLLOW;
+const ATIMES: u64 = libc::MOUNT_ATTR__ATIME;
+
+/// A bind mount keeps the attributes of its source where it names none to set. One that does has those alone, as
+/// with the peers, whose mount(2) sets all or none (MS_REMOUNT); times of access are a group of their own there.
+fn nothing_kept(mut attrs: Attrs) -> Attrs {
+    let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
+    if attrs.set & (RESTRICTIONS | times) != 0 {
+        attrs.clear |= RESTRICTIONS & !attrs.set;
+    }
+    if attrs.set & times != 0 {
+        // Of this one, the kernel wants all bits cleared that are not set.
+        attrs.clear |= ATIMES | libc::MOUNT_ATTR_NODIRATIME & !attrs.set;
+    }
+    attrs
+}
+
+/// Whether something is made later below the place where mount `at` is, which nothing covers meanwhile.
+fn is_filled_later(spec: &Spec, at: usize) -> bool {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let Some((this, later)) = mounts.get(at..).and_then(<[Mount]>::split_first) else { return false };
+    let place = absolute(this.destination());
+    let later: Vec<PathBuf> = later.iter().map(|mount| absolute(mount.destination())).collect();
+    let linux = spec.linux().as_ref();
+    let mut devices = linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten();
+    let is_below = |path: &Path| path != place && path.starts_with(&place);
+    let fills = place == Path::new("/dev")
+        || later.iter().any(|other| is_below(other))
+        || devices.any(|device| is_below(device.path()));
+    fills && !later.iter().any(|other| place.starts_with(other))
 }
 
 /// A new mount is one alone, private, and has what fsmount(2) gives it.

@@ -6,8 +6,11 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Lsm};
 use crate::seccomp::Filter;
 use oci_spec::runtime::{IOPriorityClass, Linux, LinuxSchedulerPolicy, MemoryPolicyFlagType, Process};
-use oci_spec::runtime::{LinuxPersonalityDomain, LinuxSchedulerFlag, PosixRlimit, PosixRlimitType, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxPersonalityDomain, LinuxSchedulerFlag};
+use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Spec};
 use onggi_stage::{Secret, Step};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// Where a process will run.
 pub(super) struct Work<'a> {
@@ -29,6 +32,9 @@ pub(super) fn keeps_groups(spec: &Spec) -> bool {
 
 /// The path that a process without one is looked up in (as execvp(3) and the peers do).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// As many as any kernel is built for (`CONFIG_NR_CPUS`).
+const MOST_PROCESSORS: usize = 8192;
 
 pub(super) fn oom_score(plan: &mut Plan, process: &Process) {
     if let Some(score) = process.oom_score_adj() {
@@ -61,6 +67,13 @@ pub(super) fn join_cgroups(plan: &mut Plan, host: &Host, later: bool) {
     }
 }
 
+/// The processors that the caller was bound to are not those of the container: the kernel cuts this mask down to
+/// the cpuset, which is joined by now. runc from 1.5 and crun from 1.28 do the same.
+pub(super) fn reset_affinity(plan: &mut Plan) {
+    const ALL: [u8; MOST_PROCESSORS / 8] = [0xff; MOST_PROCESSORS / 8];
+    plan.push("linux.resources.cpu.cpus", Step::SetAffinity { mask: Text::data(ALL) });
+}
+
 pub(super) fn keyring(plan: &mut Plan, process: &Process, name: &str) {
     let label = process.selinux_label().as_deref().unwrap_or_default();
     let label = if label.is_empty() { Text::data([]) } else { Text::data(label.as_bytes()) };
@@ -77,8 +90,30 @@ pub(super) fn open_console(plan: &mut Plan, process: &Process, request: &Request
     let size = process.console_size();
     let (columns, rows) =
         size.map_or((0, 0), |size| (size.width().min(0xffff) as u16, size.height().min(0xffff) as u16));
-    plan.push("process.terminal", Step::OpenConsole { socket, columns, rows, uid: process.user().uid() });
+    let (uid, relayed) = (process.user().uid(), request.relayed_console);
+    plan.push("process.terminal", Step::OpenConsole { socket, columns, rows, uid, relayed });
     Ok(())
+}
+
+/// Whether the standard streams get their owner before the user namespace is entered: in one that root has made,
+/// the owner that they have is a user that it does not know. Without maps the owner to be is known only inside.
+pub(super) fn owns_streams_outside(host: &Host, linux: &Linux, in_user_namespace: bool) -> bool {
+    let has_maps = linux.uid_mappings().as_ref().is_some_and(|rows| !rows.is_empty());
+    !host.rootless() && (has_maps || !in_user_namespace)
+}
+
+/// Standard input, output and error become the process' own, so that it can open `/dev/stdout`; a terminal
+/// already is. `maps` are those from its user namespace to where the step is done.
+pub(super) fn own_streams(plan: &mut Plan, process: &Process, maps: Option<&[LinuxIdMapping]>) {
+    let inside = process.user().uid();
+    let mapped = |row: &LinuxIdMapping| {
+        let offset = inside.checked_sub(row.container_id()).filter(|offset| *offset < row.size());
+        offset.and_then(|offset| row.host_id().checked_add(offset))
+    };
+    let uid = maps.map_or(Some(inside), |rows| rows.iter().find_map(mapped));
+    if let (Some(uid), false) = (uid, process.terminal().unwrap_or(false)) {
+        plan.push("process.user.uid", Step::ChownStreams { uid });
+    }
 }
 
 #[allow(clippy::unnecessary_cast)] // the constants are of type int with musl
@@ -245,7 +280,8 @@ pub(super) fn bit_set(list: &str, at: &str) -> Result<Vec<u8>> {
     let mut bits: Vec<u8> = Vec::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| text.parse::<usize>().ok().filter(|n| *n < 8192).ok_or_else(wrong);
+        let number =
+            |text: &str| text.parse::<usize>().ok().filter(|n| *n < MOST_PROCESSORS).ok_or_else(wrong);
         for bit in number(first)?..=number(last)? {
             let words = bit / 64 + 1;
             bits.resize(bits.len().max(words * 8), 0);
@@ -393,11 +429,32 @@ pub(super) fn find_program(plan: &mut Plan, process: &Process, work: &Work) -> R
     Ok(())
 }
 
+/// Of two entries with one name the last counts, at the place of the first: programs disagree on which they read.
+pub(super) fn environment(env: &[String]) -> Vec<String> {
+    let name = |entry: &str| entry.split_once('=').map_or(entry.len(), |(name, _)| name.len());
+    let mut places: HashMap<&str, usize> = HashMap::with_capacity(env.len());
+    let mut found: Vec<String> = Vec::with_capacity(env.len());
+    for entry in env {
+        match places.entry(&entry[..name(entry)]) {
+            Entry::Occupied(place) => found[*place.get()].clone_from(entry),
+            Entry::Vacant(place) => {
+                place.insert(found.len());
+                found.push(entry.clone());
+            }
+        }
+    }
+    found
+}
+
 /// Every path that execvp(3) would try.
 fn candidates(program: &str, env: &[String]) -> Text {
     let mut paths = Text::default();
     if program.contains('/') {
         paths.push(program);
+        return paths;
+    }
+    if program.is_empty() {
+        // execvp(3) finds nothing by this name; a directory of PATH is no program.
         return paths;
     }
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);

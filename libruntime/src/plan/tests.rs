@@ -6,6 +6,7 @@
 
 mod cgroups;
 mod limits;
+mod mount_details;
 mod mounts;
 mod namespaces;
 mod order;
@@ -151,6 +152,8 @@ fn brief(step: &Step<super::Text>) -> String {
         ", attrs: unchanged",
         ", recursive: false",
         ", copy_up: false",
+        ", mode_of_target: false",
+        ", relayed: false",
         ", strict: false",
         ", recursive_map: false",
         ", notify: false",

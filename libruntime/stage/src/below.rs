@@ -35,7 +35,7 @@ fn detach(name: &[u8]) -> Done<bool> {
 fn cover(name: &[u8]) -> Done<bool> {
     let place = openat(AT_FDCWD, name, k::O_PATH | k::O_NOFOLLOW)?;
     if is_directory(place)? {
-        let nothing = crate::mounts::filesystem(b"tmpfs\0", b"", u64::from(k::MOUNT_ATTR_RDONLY))?;
+        let nothing = crate::mounts::filesystem(b"tmpfs\0", b"", u64::from(k::MOUNT_ATTR_RDONLY), None)?;
         move_mount(nothing, place)?;
         close(nothing);
     }

@@ -8,7 +8,7 @@ use linux_raw_sys::{general as k, ioctl};
 
 const DEVPTS_MAGIC: i64 = 0x1cd1;
 
-pub fn open(state: &mut State, socket: i32, size: (u16, u16), uid: u32) -> Done {
+pub fn open(state: &mut State, socket: i32, size: (u16, u16), uid: u32, relayed: bool) -> Done {
     let flags = k::O_RDWR | k::O_NOCTTY | k::O_CLOEXEC;
     let master = openat2(state.root, b"dev/pts/ptmx\0", flags, 0, paths::IN_ROOT)?;
     if filesystem(master)? != DEVPTS_MAGIC {
@@ -21,6 +21,13 @@ pub fn open(state: &mut State, socket: i32, size: (u16, u16), uid: u32) -> Done 
         let (columns, rows) = size;
         let window = [rows, columns, 0, 0];
         crate::kernel::ioctl(peer, ioctl::TIOCSWINSZ, window.as_ptr() as usize)?;
+    }
+    if relayed {
+        // struct termios is 36 bytes long; the second field are the modes of output.
+        let mut settings = [0u32; 10];
+        crate::kernel::ioctl(peer, ioctl::TCGETS, settings.as_mut_ptr() as usize)?;
+        settings[1] &= !k::ONLCR;
+        crate::kernel::ioctl(peer, ioctl::TCSETS, settings.as_ptr() as usize)?;
     }
     const KEEP: u32 = u32::MAX;
     fchownat(peer, b"\0", uid, KEEP)?;

@@ -2,6 +2,7 @@
 
 use crate::kernel::*;
 use linux_raw_sys::general as k;
+use linux_raw_sys::ioctl::SIOCSIFFLAGS;
 use linux_raw_sys::prctl as p;
 use onggi_stage::{Capabilities, NamespaceFlags};
 
@@ -18,6 +19,24 @@ pub fn reset_signals() -> Done {
     const SETMASK: usize = 2;
     call(Sysno::rt_sigprocmask, [SETMASK, default.as_ptr() as usize, 0, 8])?;
     set_umask(0)
+}
+
+/// The init of a pid namespace is not ended by a signal that it has no handler for, but a container that waits for
+/// its start is to be: as with runc, by those that ask for an end. execve(2) takes the handlers away.
+pub fn end_on_signals() -> Done {
+    /// The kernel leaves it to the program to name the code that returns from a handler. This one never does.
+    const SA_RESTORER: usize = 0x0400_0000;
+    let address = ended as extern "C" fn(i32) as usize;
+    let handler = [address, SA_RESTORER, address, 0];
+    const ASK_FOR_AN_END: [u32; 4] = [k::SIGHUP, k::SIGINT, k::SIGQUIT, k::SIGTERM];
+    for signal in ASK_FOR_AN_END {
+        call(Sysno::rt_sigaction, [signal as usize, handler.as_ptr() as usize, 0, 8])?;
+    }
+    Ok(())
+}
+
+extern "C" fn ended(signal: i32) {
+    exit(128 + signal);
 }
 
 /// This process' own number in the procfs that was handed over, whatever pid namespace we are in.
@@ -63,6 +82,19 @@ pub fn setns(fd: i32, namespaces: NamespaceFlags) -> Done {
 
 pub fn unshare(namespaces: NamespaceFlags) -> Done {
     call(Sysno::unshare, [namespaces.0 as usize]).map(drop)
+}
+
+/// By ioctl(2): a closed netlink socket keeps its network namespace for an RCU grace period.
+pub fn loopback_up() -> Done {
+    const AF_INET: usize = 2;
+    const SOCK_DGRAM: usize = 2;
+    const UP: u64 = 1;
+    let socket = call(Sysno::socket, [AF_INET, SOCK_DGRAM | k::O_CLOEXEC as usize, 0])? as i32;
+    // struct ifreq: a name of 16 bytes and a union of 24, here the flags.
+    let request = [u64::from_ne_bytes(*b"lo\0\0\0\0\0\0"), 0, UP, 0, 0];
+    let up = ioctl(socket, SIOCSIFFLAGS, request.as_ptr() as usize);
+    close(socket);
+    up.map(drop)
 }
 
 pub fn set_hostname(name: &[u8]) -> Done {

@@ -20,6 +20,7 @@ pub const EACCES: i32 = 13;
 pub const EEXIST: i32 = 17;
 pub const ENODEV: i32 = 19;
 pub const ENOTDIR: i32 = 20;
+pub const EISDIR: i32 = 21;
 pub const EINVAL: i32 = 22;
 pub const ENOSYS: i32 = 38;
 pub const ELOOP: i32 = 40;
@@ -178,6 +179,7 @@ pub fn open_tree(dir: i32, name: &[u8], recursive: bool) -> Done<i32> {
     call(Sysno::open_tree, [dir as usize, path(name)?, flags as usize]).map(|fd| fd as i32)
 }
 
+/// move_mount(2), from descriptor to descriptor.
 pub fn move_mount(from: i32, to: i32) -> Done {
     let empty = c"".as_ptr() as usize;
     let flags = k::MOVE_MOUNT_F_EMPTY_PATH | k::MOVE_MOUNT_T_EMPTY_PATH;

@@ -148,9 +148,11 @@ pub enum Step<T> {
     /// Clones the root below the scratch directory and attaches that over it: what a mount namespace of
     /// another user namespace has inherited is locked, and cannot be pivoted into (mount_namespaces(7)).
     UnlockRoot,
-    /// Clones a parked source again, so that its attributes are locked in a new user namespace.
+    /// Clones a parked source again, so that its attributes are locked in a new user namespace; `attrs` are
+    /// changes that are refused where they would lift such a lock.
     FetchSource {
         source: Source,
+        attrs: Attrs,
     },
     /// clone3(2) with `CLONE_PARENT`. The child reports itself and goes on with the next step; the parent ends.
     Clone {
@@ -162,7 +164,8 @@ pub enum Step<T> {
     OpenRoot {
         path: T,
     },
-    /// Makes a filesystem and attaches it. `options` are pairs of key and value; `strict` refuses symbolic links.
+    /// Makes a filesystem and attaches it. `options` are pairs of key and value; `strict` refuses symbolic links;
+    /// with `mode_of_target` its root gets the mode of the directory that it covers, if there is one.
     Mount {
         fstype: T,
         options: T,
@@ -170,6 +173,7 @@ pub enum Step<T> {
         flags: MountFlags,
         attrs: Attrs,
         copy_up: bool,
+        mode_of_target: bool,
         strict: bool,
     },
     /// The same by mount(2), which takes longer values; `options` is one text.
@@ -205,12 +209,14 @@ pub enum Step<T> {
         content: T,
         path: T,
     },
-    /// Opens a pty in the container's devpts, sends its master to the socket and keeps the other side.
+    /// Opens a pty in the container's devpts, sends its master to the socket and keeps the other side. One that
+    /// is `relayed` to another terminal leaves it to that to add carriage returns (termios(3), ONLCR).
     OpenConsole {
         socket: Fd,
         columns: u16,
         rows: u16,
         uid: u32,
+        relayed: bool,
     },
     /// Attaches the pty at `/dev/console`.
     MountConsole,
@@ -246,11 +252,18 @@ pub enum Step<T> {
         fd: Fd,
         tasks: T,
     },
+    /// Brings the loopback interface of this network namespace up; the kernel gives it 127.0.0.1 and ::1.
+    LoopbackUp,
     SetHostname {
         name: T,
     },
     SetDomainname {
         name: T,
+    },
+    /// Gives the files behind standard input, output and error to `uid`, as far as they are pipes, sockets,
+    /// regular files or terminals: a process opens `/dev/stdout` by the permissions of the file behind it.
+    ChownStreams {
+        uid: u32,
     },
     /// A new session.
     SetSid,

@@ -19,6 +19,7 @@ mod mounts;
 mod nodes;
 mod paths;
 mod state;
+mod streams;
 
 use kernel::*;
 use onggi_stage::{Header, Report, Step};
@@ -101,14 +102,16 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         }
         ParkSource { source } => mounts::park_source(state, source),
         UnlockRoot => mounts::unlock_root(state),
-        FetchSource { source } => {
+        FetchSource { source, attrs } => {
             let tree = mounts::fetch_source(state.scratch, source)?;
+            mounts::set_attributes(tree, attrs)?;
             state.put_source(source, tree)
         }
         Clone { namespaces } => end::clone(state, namespaces),
         OpenRoot { path } => nodes::open_root(state, path),
-        Mount { fstype, options, target, flags, attrs, copy_up, strict } => {
-            let mount = mounts::filesystem(fstype, options, flags.0)?;
+        Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict } => {
+            let mode = if mode_of_target { mounts::mode_of(state.root, target)? } else { None };
+            let mount = mounts::filesystem(fstype, options, flags.0, mode)?;
             if copy_up {
                 copy_up::copy_up(state.root, target, mount)?;
             }
@@ -127,8 +130,8 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             nodes::make_node(state.root, path, mode, (major, minor), (uid, gid))
         }
         Symlink { content, path } => nodes::symlink(state.root, content, path),
-        OpenConsole { socket, columns, rows, uid } => {
-            console::open(state, state.fd(socket), (columns, rows), uid)
+        OpenConsole { socket, columns, rows, uid, relayed } => {
+            console::open(state, state.fd(socket), (columns, rows), uid, relayed)
         }
         MountConsole => console::mount(state),
         UseConsole => console::use_it(state),
@@ -140,8 +143,10 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         ReadonlyPath { path } => mounts::readonly_path(state.root, path),
         ReceiveFds { first, count } => end::receive_fds(state, first, count),
         JoinCgroup { fd, .. } => identity::join_cgroup(state.fd(fd)),
+        LoopbackUp => identity::loopback_up(),
         SetHostname { name } => identity::set_hostname(name),
         SetDomainname { name } => identity::set_domainname(name),
+        ChownStreams { uid } => streams::chown(uid),
         SetSid => identity::setsid(),
         JoinSessionKeyring { name, label } => identity::join_keyring(state.procfs(), name, label),
         SetRlimit { resource, soft, hard } => identity::set_rlimit(resource, soft, hard),

@@ -158,10 +158,29 @@ pub fn fetch_source(scratch: i32, source: Source) -> Done<i32> {
     open_tree(scratch, &parked_name(source), true)
 }
 
+/// The mode of a directory of the root as an option has it; `None` where there is none.
+pub fn mode_of(root: i32, target: &[u8]) -> Done<Option<[u8; 5]>> {
+    let found = match paths::resolve(root, target) {
+        Err(Failed { errno: ENOENT, .. }) => return Ok(None),
+        other => other?,
+    };
+    let mode = statx(found)?.stx_mode;
+    close(found);
+    let digit = |shift: u16| b'0' + (mode >> shift & 7) as u8;
+    Ok(Some([digit(9), digit(6), digit(3), digit(0), 0]))
+}
+
 /// Attaches a tree, and lets go of it. Where `target` is missing it is made to be `like` its top.
 pub fn attach(root: i32, tree: i32, like: Missing, target: &[u8], strict: bool) -> Done {
     let place = paths::ensure(root, target, like, strict)?;
-    move_mount(tree, place)?;
+    if let Err(failed) = move_mount(tree, place) {
+        // The kernel says EINVAL for this, too.
+        return Err(match (like, is_directory(place)?) {
+            (Missing::Directory, false) => Failed { errno: ENOTDIR, ..failed },
+            (Missing::File, true) => Failed { errno: EISDIR, ..failed },
+            _ => failed,
+        });
+    }
     close(place);
     close(tree);
     Ok(())
@@ -173,8 +192,11 @@ pub fn attach_source(root: i32, tree: i32, target: &[u8], strict: bool) -> Done 
 }
 
 /// A new filesystem; `options` is a list of pairs, each text ending in NUL.
-pub fn filesystem(fstype: &[u8], options: &[u8], flags: u64) -> Done<i32> {
+pub fn filesystem(fstype: &[u8], options: &[u8], flags: u64, mode: Option<[u8; 5]>) -> Done<i32> {
     let fs = fsopen(fstype)?;
+    if let Some(mode) = mode {
+        fsconfig(fs, FSCONFIG_SET_STRING, b"mode\0", &mode)?;
+    }
     let mut rest = options;
     while let Some((key, value, after)) = next_pair(rest) {
         // An option without a value is a flag to some filesystems and an empty text to none.
@@ -278,9 +300,12 @@ pub fn mask_path(state: &mut State, target: &[u8], null: Source) -> Done {
     let first = if directory { state.masked_directory } else { state.masked_file };
     let tree = match (first, directory) {
         (Some(fd), _) => open_tree(fd, b"\0", false)?,
-        (None, true) => {
-            filesystem(b"tmpfs\0", b"nr_blocks\x001\0nr_inodes\x001\0", u64::from(k::MOUNT_ATTR_RDONLY))?
-        }
+        (None, true) => filesystem(
+            b"tmpfs\0",
+            b"nr_blocks\x001\0nr_inodes\x001\0",
+            u64::from(k::MOUNT_ATTR_RDONLY),
+            None,
+        )?,
         (None, false) => state.take_source(null)?,
     };
     move_mount(tree, place)?;

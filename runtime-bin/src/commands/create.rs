@@ -9,6 +9,7 @@ use crate::input;
 use crate::launch::{self, CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::networks::{self, BANDWIDTH, NETWORK, PUBLISH};
 use crate::signals::Interrupt;
+use crate::terminal;
 use libruntime::{CheckpointOptions, Config, Container, Create};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -80,6 +81,8 @@ pub struct Configured {
     pub spec: libruntime::Spec,
     warnings: Vec<libruntime::Finding>,
     pub terminal: bool,
+    /// Its output goes to ours.
+    relayed: bool,
 }
 
 impl Configured {
@@ -89,7 +92,15 @@ impl Configured {
             Some(file) => Config::parse(&input::read(file)?)?,
         };
         let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-        Ok(Self { spec, warnings, terminal })
+        Ok(Self { spec, warnings, terminal, relayed: false })
+    }
+
+    /// Our terminal stands in for the container's.
+    pub fn relay_terminal(&mut self) {
+        if let Some(process) = self.spec.process_mut().as_mut().filter(|_| self.terminal) {
+            terminal::give_size(process);
+            self.relayed = true;
+        }
     }
 
     pub fn create(
@@ -128,6 +139,7 @@ impl Configured {
             interrupt: Some(interrupt.as_fd()),
             spec: Some(self.spec),
             console_socket: console,
+            relayed_console: self.relayed,
             preserve_fds: inherited.count(),
             no_pivot: args.is_set(NO_PIVOT.name),
             no_new_keyring: args.is_set(NO_NEW_KEYRING.name),

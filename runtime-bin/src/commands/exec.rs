@@ -8,7 +8,7 @@ use crate::global::Global;
 use crate::input;
 use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::signals::{Interrupt, Signals};
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 use libruntime::{Container, Exec, Executed};
 use serde_json::{Value, json};
 use std::os::fd::AsFd;
@@ -54,15 +54,19 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
 fn exec(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let detach = args.is_set(DETACH.name);
     let container = global.load(args)?;
-    let process = process(global, args, &container)?;
+    let mut process = process(global, args, &container)?;
     let wants_terminal = process.terminal().unwrap_or(false);
     let given = launch::console_socket(args, wants_terminal, detach)?;
     let pidfd_socket = launch::pidfd_socket(args)?;
     let (interrupt, signals) = (Interrupt::block()?, if detach { None } else { Some(Signals::block()?) });
     let (ours, theirs) = UnixStream::pair().map_err(|error| Failure::os("socketpair", error))?;
     let relayed = wants_terminal && !detach;
+    if relayed {
+        terminal::give_size(&mut process);
+    }
     let options = Exec {
         console_socket: given.as_ref().or(relayed.then_some(&theirs)).map(AsFd::as_fd),
+        relayed_console: relayed,
         preserve_fds: global.inherited()?.preserve_fds,
         cgroup: args.all("cgroup").flat_map(cgroup).collect(),
         ignore_paused: args.is_set("ignore-paused"),
@@ -110,9 +114,27 @@ fn process(global: &Global, args: &Parsed, container: &Container) -> Result<libr
             process.to_string().into_bytes()
         }
     };
-    let (process, warnings) = libruntime::parse_process(&bytes)?;
+    let (mut process, warnings) = libruntime::parse_process(&bytes)?;
     global.warn_of(&warnings);
+    inherit(&mut process, &container.process()?);
     Ok(process)
+}
+
+/// What confines a process is the container's where the process object does not speak of it.
+fn inherit(process: &mut libruntime::Process, own: &libruntime::Process) {
+    let is_empty = |label: &Option<String>| label.as_deref().unwrap_or_default().is_empty();
+    if process.capabilities().is_none() {
+        process.set_capabilities(own.capabilities().clone());
+    }
+    if process.rlimits().is_none() {
+        process.set_rlimits(own.rlimits().clone());
+    }
+    if is_empty(process.apparmor_profile()) {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if is_empty(process.selinux_label()) {
+        process.set_selinux_label(own.selinux_label().clone());
+    }
 }
 
 /// Changes the container's own process to what the flags say.

@@ -42,7 +42,7 @@ pub const VERB: Verb = Verb {
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let detach = args.is_set(DETACH.name);
-    let spec = Configured::read(args)?;
+    let mut spec = Configured::read(args)?;
     let console = launch::console_socket(args, spec.terminal, detach)?;
     if detach {
         let container = spec.create(global, args, console.as_ref().map(AsFd::as_fd))?;
@@ -55,6 +55,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
             Err(failure) => undo(global, container, failure),
         };
     }
+    spec.relay_terminal();
     let signals = Signals::block()?;
     if !args.is_set("no-subreaper") {
         nix::sys::prctl::set_child_subreaper(true).map_err(|errno| Failure::os("prctl", errno))?;

@@ -23,7 +23,7 @@ fn namespaces_are_known_single_and_absolute() {
     }
     check(r#"linux.namespaces[2].type = "net""#, "linux.namespaces[2].type: unknown value \"net\"");
     check(r#"linux.namespaces[2].path = "ns""#, "linux.namespaces[2].path: not an absolute path");
-    check(r#"linux.namespaces[2].path = """#, "linux.namespaces[2].path: is empty");
+    check(r#"linux.namespaces[2].path = """#, "");
     check(r#"linux.namespaces[2].path = "/a\u0000""#, "linux.namespaces[2].path: NUL");
     check("linux.namespaces[2].type", "linux.namespaces[2].type: missing");
     check("linux.namespaces = []", "");

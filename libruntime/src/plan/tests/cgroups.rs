@@ -33,7 +33,7 @@ fn v2_in_a_cgroup_namespace_is_a_new_mount() {
         |_| {},
         &with(r#", {"type": "cgroup"}"#),
         expect![[r#"
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + linux.namespaces: Unshare { namespaces: cgroup }
             + mounts[0]: Mount { fstype: "cgroup2", options: "source cgroup", target: "/sys/fs/cgroup", flags: ro+nosuid }
         "#]],
@@ -48,7 +48,7 @@ fn v2_without_a_cgroup_namespace_is_the_containers_own_directory() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup" }
         "#]],
@@ -64,6 +64,7 @@ fn v1_in_a_cgroup_namespace_waits_until_it_is_in_its_cgroups() {
             after JoinSessionKeyring
             + linux.cgroupsPath: ReceiveFds { first: Fd(2), count: 1 }
             + linux.cgroupsPath: JoinCgroup { fd: Fd(2), tasks: "/sys/fs/cgroup/cpu,cpuacct/box/tasks" }
+            after linux.resources.cpu.cpus: SetAffinity
             + linux.namespaces: Unshare { namespaces: cgroup }
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
             + mounts[0]: Mount { fstype: "cgroup", options: "source cgroup cpu  cpuacct ", target: "/sys/fs/cgroup/cpu,cpuacct", flags: ro+nosuid }
@@ -91,6 +92,7 @@ fn v1_without_a_cgroup_namespace_is_one_directory_of_each_hierarchy() {
             after JoinSessionKeyring
             + linux.cgroupsPath: ReceiveFds { first: Fd(2), count: 1 }
             + linux.cgroupsPath: JoinCgroup { fd: Fd(2), tasks: "/sys/fs/cgroup/cpu,cpuacct/box/tasks" }
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup/cpu,cpuacct" }
@@ -131,7 +133,7 @@ fn a_host_without_any_hierarchy_has_an_empty_mount() {
         |given| given.host.cgroup_mounts.clear(),
         &with(""),
         expect![[r#"
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
             + mounts[0]: SetAttributes { target: "/sys/fs/cgroup", attrs: Attrs { set: ro } }
         "#]],

@@ -25,7 +25,7 @@ fn a_new_filesystem_gets_its_attributes_when_it_is_made() {
     tmpfs(
         r#""nosuid", "nodev", "noexec", "ro", "mode=755", "size=64k""#,
         expect![[r#"
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs mode 755 size 64k", target: "/t", flags: ro+nosuid+nodev+noexec }
         "#]],
     );
@@ -36,22 +36,22 @@ fn access_times_of_a_new_filesystem() {
     tmpfs(
         r#""noatime", "nodiratime""#,
         expect![[r#"
-            after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: noatime+nodiratime }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: noatime+nodiratime, mode_of_target: true }
         "#]],
     );
     tmpfs(
         r#""noatime", "strictatime""#,
         expect![[r#"
-            after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: strictatime }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: strictatime, mode_of_target: true }
         "#]],
     );
     tmpfs(
         r#""strictatime", "relatime""#,
         expect![[r#"
-            after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, mode_of_target: true }
         "#]],
     );
 }
@@ -61,8 +61,8 @@ fn options_of_the_superblock_go_to_the_filesystem() {
     tmpfs(
         r#""sync", "lazytime", "huge=never""#,
         expect![[r#"
-            after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs sync  lazytime  huge never", target: "/t", flags: none }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs sync  lazytime  huge never", target: "/t", flags: none, mode_of_target: true }
         "#]],
     );
 }
@@ -77,7 +77,7 @@ fn options_that_are_too_long_for_fsconfig_go_to_mount() {
     check(
         &mount,
         expect![[r#"
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: MountByText { fstype: "overlay", source: "overlay", options: "lowerdir=/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer/layer,index=off,volatile", target: "/data", flags: nodev }
         "#]],
     );
@@ -94,8 +94,8 @@ fn options_that_mean_nothing_here_change_nothing() {
     tmpfs(
         r#""defaults", "silent", "loud", "iversion", "noiversion", "nofail""#,
         expect![[r#"
-            after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, mode_of_target: true }
         "#]],
     );
 }
@@ -105,8 +105,8 @@ fn the_opposites_of_attributes_clear_nothing_on_a_new_filesystem() {
     tmpfs(
         r#""ro", "nosuid", "nodev", "noexec", "nosymfollow", "rw", "suid", "dev", "exec", "symfollow""#,
         expect![[r#"
-            after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, mode_of_target: true }
         "#]],
     );
 }
@@ -116,7 +116,7 @@ fn the_root_is_copied_into_a_tmpfs_that_asks_for_it() {
     tmpfs(
         r#""tmpcopyup", "nosymfollow""#,
         expect![[r#"
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: nosymfollow, copy_up: true }
         "#]],
     );
@@ -127,8 +127,8 @@ fn a_new_filesystem_can_have_a_propagation() {
     tmpfs(
         r#""rshared""#,
         expect![[r#"
-            after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, attrs: Attrs { propagation: rec+shared } }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, attrs: Attrs { propagation: rec+shared }, mode_of_target: true }
         "#]],
     );
 }
@@ -138,8 +138,8 @@ fn a_filesystem_without_a_source_is_called_none() {
     check(
         r#"{"mounts": [{"destination": "t", "type": "tmpfs"}]}"#,
         expect![[r#"
-            after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source none", target: "/t", flags: none }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source none", target: "/t", flags: none, mode_of_target: true }
             after process.args[0]: Exec
             + warning: mounts[0].destination: "t" is relative, which is deprecated; it is read as relative to /
         "#]],
@@ -155,7 +155,7 @@ fn links_are_refused_where_procfs_and_sysfs_go() {
             {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"}
         ]}"#,
         expect![[r#"
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "proc", options: "source proc hidepid 2", target: "/proc", flags: none, strict: true }
             + mounts[1]: Mount { fstype: "sysfs", options: "source sysfs", target: "/sys", flags: ro, strict: true }
             + mounts[2]: Mount { fstype: "mqueue", options: "source mqueue", target: "/dev/mqueue", flags: none }
@@ -173,8 +173,8 @@ fn a_bind_source_is_opened_first_and_attached_in_its_turn() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[1].source: OpenSource { source: Source(0), host_path: "/bundle/data" }
-            after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, mode_of_target: true }
             + mounts[1]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[1]: MoveMount { source: Source(0), target: "/t/d" }
         "#]],
@@ -188,7 +188,7 @@ fn the_type_bind_is_enough() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
@@ -202,8 +202,8 @@ fn attributes_of_a_bind_mount_are_set_before_it_is_attached() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            after JoinSessionKeyring
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid+noatime, clear: noexec+atimes, propagation: rec+private } }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid+noatime, clear: nodev+noexec+atimes+nodiratime+nosymfollow, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
     );
@@ -216,7 +216,7 @@ fn recursive_attributes_are_those_of_the_whole_tree() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { rec_set: ro+nosuid+noatime, rec_clear: nodev+atimes, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
@@ -255,7 +255,7 @@ fn what_only_a_filesystem_could_take_is_warned_about_on_a_bind_mount() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
             after process.args[0]: Exec
@@ -272,8 +272,8 @@ fn a_remount_changes_what_is_there() {
             {"destination": "/t", "options": ["remount", "ro", "nosuid"]}
         ]}"#,
         expect![[r#"
-            after JoinSessionKeyring
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, mode_of_target: true }
             + mounts[1]: SetAttributes { target: "/t", attrs: Attrs { set: ro+nosuid } }
         "#]],
     );
@@ -294,7 +294,7 @@ fn maps_of_a_mount_are_a_user_namespace_of_its_own() {
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenIdmapped { source: Source(0), host_path: "/srv/a", attrs: Attrs { propagation: rec+private }, fd: Fd(2) }
             + mounts[1].source: OpenIdmapped { source: Source(1), host_path: "/srv/b", recursive: true, attrs: Attrs { propagation: rec+private }, fd: Fd(2), recursive_map: true }
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: MoveMount { source: Source(0), target: "/a" }
             + mounts[1]: MoveMount { source: Source(1), target: "/b" }
             after process.args[0]: Exec
@@ -402,7 +402,7 @@ fn masks_come_after_every_mount_and_share_the_hosts_null_device() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + linux.maskedPaths: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: none, strict: true }
             after root.path: PivotRoot
             + linux.readonlyPaths[0]: ReadonlyPath { path: "/proc/sys" }
@@ -475,7 +475,7 @@ fn nothing_is_made_in_a_dev_that_is_the_hosts() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/dev" }
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }

@@ -21,6 +21,8 @@ fn new_namespaces_are_made_by_one_clone() {
             after NotDumpable
             - linux.namespaces: Clone { namespaces: none }
             + linux.namespaces: Clone { namespaces: uts+ipc+pid+network }
+            after root.path: OpenRoot
+            + linux.namespaces: LoopbackUp
         "#]],
     );
 }
@@ -32,6 +34,7 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
+            - process.user.uid: ChownStreams { uid: 0 }
             + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
             + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
@@ -39,6 +42,7 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
             + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
             + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
             + root.path: AttachRootfsInScratch { host_path: "/bundle/rootfs", propagation: slave }
+            + process.user.uid: ChownStreams { uid: 1000 }
             + linux.devices: ParkSource { source: Source(0) }
             + linux.devices: ParkSource { source: Source(1) }
             + linux.devices: ParkSource { source: Source(2) }
@@ -59,7 +63,7 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
             + linux.devices: FetchSource { source: Source(3) }
             + linux.devices: FetchSource { source: Source(4) }
             + linux.devices: FetchSource { source: Source(5) }
-            after JoinSessionKeyring
+            after linux.resources.cpu.cpus: SetAffinity
             - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }
@@ -89,6 +93,10 @@ fn a_user_namespace_given_by_path_is_joined_like_a_new_one() {
             "uidMappings": [], "gidMappings": []
         }}"#,
         expect![[r#"
+            after root.path: AttachRootfsInScratch
+            - process.user.uid: ChownStreams { uid: 1000 }
+            after linux.uidMappings: SetIds
+            + process.user.uid: ChownStreams { uid: 0 }
             after linux.namespaces[1]: Fd(2) is UserNamespace
             - new user namespace: IdMaps { uids: [[0, 1000, 10]], gids: [[0, 2000, 10]] }
         "#]],
@@ -121,11 +129,12 @@ fn without_root_the_user_namespace_comes_first_and_needs_no_scratch() {
             + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
             + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
             after root.path: AttachRootfs
-            - NotDumpable
-            - linux.namespaces: Clone { namespaces: none }
             + linux.namespaces: Clone { namespaces: pid }
             + linux.uidMappings: SetIds { uid: 0, gid: 0 }
-            after JoinSessionKeyring
+            after process.user.uid: ChownStreams
+            - NotDumpable
+            - linux.namespaces: Clone { namespaces: none }
+            after linux.resources.cpu.cpus: SetAffinity
             - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }
@@ -169,7 +178,7 @@ fn a_pid_namespace_given_by_path_is_joined_last_because_it_is_the_childs() {
     check(
         r#"{"linux": {"namespaces": [{"type": "pid", "path": "/proc/9/ns/pid"}, {"type": "mount"}]}}"#,
         expect![[r#"
-            after root.path: AttachRootfs
+            after process.user.uid: ChownStreams
             + linux.namespaces[0]: Setns { fd: Fd(2), namespaces: pid }
             after process.args[0]: Exec
             + linux.namespaces[0]: Fd(2) is Namespace("/proc/9/ns/pid")
@@ -219,7 +228,7 @@ fn clock_offsets_are_written_between_the_time_namespace_and_its_first_process() 
             "timeOffsets": {"monotonic": {"secs": -5, "nanosecs": 7}, "boottime": {"secs": 9}}
         }}"#,
         expect![[r#"
-            after root.path: AttachRootfs
+            after process.user.uid: ChownStreams
             + linux.namespaces: Unshare { namespaces: time }
             + linux.timeOffsets: WriteProcess { path: "timens_offsets", value: "(28 bytes)" }
         "#]],
@@ -231,7 +240,7 @@ fn a_time_namespace_without_offsets_has_those_of_the_host() {
     check(
         r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "time"}]}}"#,
         expect![[r#"
-            after root.path: AttachRootfs
+            after process.user.uid: ChownStreams
             + linux.namespaces: Unshare { namespaces: time }
         "#]],
     );
@@ -294,6 +303,8 @@ fn names_and_sysctls_are_set_in_the_entered_root_before_the_masks() {
             after NotDumpable
             - linux.namespaces: Clone { namespaces: none }
             + linux.namespaces: Clone { namespaces: uts+network }
+            after root.path: OpenRoot
+            + linux.namespaces: LoopbackUp
             after root.path: PivotRoot
             + hostname: SetHostname { name: "h" }
             + domainname: SetDomainname { name: "d" }
@@ -315,29 +326,29 @@ fn root_of_a_user_namespace_binds_devices_and_leaves_fixed_groups() {
         inside,
         "{}",
         expect![[r#"
-        after linux.rootfsPropagation: SetPropagation
-        + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
-        + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
-        + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
-        + linux.devices: OpenDevice { source: Source(3), host_path: "/dev/random", mode: 8630, major: 1, minor: 8 }
-        + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
-        + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
-        after JoinSessionKeyring
-        - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
-        - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
-        - linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }
-        - linux.devices: MakeNode { path: "/dev/random", mode: 8630, major: 1, minor: 8, uid: 0, gid: 0 }
-        - linux.devices: MakeNode { path: "/dev/urandom", mode: 8630, major: 1, minor: 9, uid: 0, gid: 0 }
-        - linux.devices: MakeNode { path: "/dev/tty", mode: 8630, major: 5, minor: 0, uid: 0, gid: 0 }
-        + linux.devices: MoveMount { source: Source(0), target: "/dev/null" }
-        + linux.devices: MoveMount { source: Source(1), target: "/dev/zero" }
-        + linux.devices: MoveMount { source: Source(2), target: "/dev/full" }
-        + linux.devices: MoveMount { source: Source(3), target: "/dev/random" }
-        + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom" }
-        + linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
-        after process.user.uid: FindHome
-        - process.user.additionalGids: SetGroups { groups: "" }
-    "#]],
+            after linux.rootfsPropagation: SetPropagation
+            + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
+            + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
+            + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
+            + linux.devices: OpenDevice { source: Source(3), host_path: "/dev/random", mode: 8630, major: 1, minor: 8 }
+            + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
+            + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
+            after linux.resources.cpu.cpus: SetAffinity
+            - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/random", mode: 8630, major: 1, minor: 8, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/urandom", mode: 8630, major: 1, minor: 9, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/tty", mode: 8630, major: 5, minor: 0, uid: 0, gid: 0 }
+            + linux.devices: MoveMount { source: Source(0), target: "/dev/null" }
+            + linux.devices: MoveMount { source: Source(1), target: "/dev/zero" }
+            + linux.devices: MoveMount { source: Source(2), target: "/dev/full" }
+            + linux.devices: MoveMount { source: Source(3), target: "/dev/random" }
+            + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom" }
+            + linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
+            after process.user.uid: FindHome
+            - process.user.additionalGids: SetGroups { groups: "" }
+        "#]],
     );
 }
 
@@ -382,6 +393,20 @@ fn a_joined_namespace_of_the_host_gets_no_sysctl_and_no_name() {
         expect![[r#"
             after root.path: PivotRoot
             + linux.sysctl[fs.mqueue.msg_max]: WriteSysctl { path: "sys/fs/mqueue/msg_max", value: "9" }
+        "#]],
+    );
+}
+
+#[test]
+fn loopback_is_up_in_a_new_network_namespace_alone() {
+    check(
+        r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "network"}]}}"#,
+        expect![[r#"
+            after NotDumpable
+            - linux.namespaces: Clone { namespaces: none }
+            + linux.namespaces: Clone { namespaces: network }
+            after root.path: OpenRoot
+            + linux.namespaces: LoopbackUp
         "#]],
     );
 }

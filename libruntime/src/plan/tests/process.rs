@@ -12,6 +12,8 @@ fn a_terminal_is_opened_before_the_pivot_and_used_after_it() {
         |given| given.request.console_socket = true,
         terminal,
         expect![[r#"
+            after root.path: AttachRootfs
+            - process.user.uid: ChownStreams { uid: 7 }
             after linux.devices: Symlink
             + process.terminal: OpenConsole { socket: Fd(2), columns: 80, rows: 24, uid: 7 }
             + process.terminal: MountConsole
@@ -122,7 +124,7 @@ fn what_the_host_cannot_grant_is_left_out_with_a_warning() {
         |given| given.host.capabilities = 0b10_0001,
         ALL_SETS,
         expect![[r#"
-            after root.path: AttachRootfs
+            after process.user.uid: ChownStreams
             - NotDumpable
             after process.user.additionalGids: SetGroups
             - process.capabilities.bounding: DropBounding { keep: 0 }
@@ -182,6 +184,9 @@ fn the_user_is_set_with_its_groups_home_and_umask() {
     check(
         r#"{"process": {"user": {"uid": 5, "gid": 6, "umask": 63, "additionalGids": [1000, 2000]}}}"#,
         expect![[r#"
+            after root.path: AttachRootfs
+            - process.user.uid: ChownStreams { uid: 0 }
+            + process.user.uid: ChownStreams { uid: 5 }
             after root.path: PivotRoot
             - process.user.umask: SetUmask { mask: 18 }
             + process.user.umask: SetUmask { mask: 63 }
@@ -376,6 +381,8 @@ fn a_process_joins_all_namespaces_at_once_and_the_pid_namespace_last() {
         r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]}, "process": {"env": ["HOME=/"]}}"#,
         expect![[r#"
             ResetSignals
+            linux.resources.cpu.cpus: SetAffinity { mask: "(1024 bytes)" }
+            process.user.uid: ChownStreams { uid: 0 }
             linux.namespaces: Setns { fd: Fd(2), namespaces: mount+pid }
             root.path: OpenRoot { path: "/" }
             JoinSessionKeyring { name: "_ses.box", label: "" }
@@ -403,6 +410,7 @@ fn affinity_is_set_before_the_cgroup_and_after_it() {
         expect![[r#"
             ResetSignals
             process.execCPUAffinity.initial: SetAffinity { mask: "(8 bytes)" }
+            process.user.uid: ChownStreams { uid: 0 }
             linux.namespaces: Setns { fd: Fd(2), namespaces: mount }
             root.path: OpenRoot { path: "/" }
             JoinSessionKeyring { name: "_ses.box", label: "" }
@@ -420,6 +428,83 @@ fn affinity_is_set_before_the_cgroup_and_after_it() {
             Sync { point: Ready }
             process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
             Fd(2) is Pidfd
+        "#]],
+    );
+}
+
+#[test]
+fn standard_streams_are_given_to_the_user_where_their_owner_is_known() {
+    let user = r#"{"process": {"user": {"uid": 7}}}"#;
+    check(
+        user,
+        expect![[r#"
+            after root.path: AttachRootfs
+            - process.user.uid: ChownStreams { uid: 0 }
+            + process.user.uid: ChownStreams { uid: 7 }
+            after process.cwd: Chdir
+            - process.user.uid: FindHome { uid: 0 }
+            + process.user.uid: FindHome { uid: 7 }
+            after process.capabilities.bounding: DropBounding
+            - process.user: SetIds { uid: 0, gid: 0 }
+            + process.user: SetIds { uid: 7, gid: 0 }
+        "#]],
+    );
+    let streams = |config: &str, uid: u32| {
+        let mut given = given();
+        given.host.uid = uid;
+        given.request.console_socket = true;
+        let mut whole = minimal();
+        merge(&mut whole, serde_json::from_str(user).unwrap());
+        merge(&mut whole, serde_json::from_str(config).unwrap());
+        let chown_or_clone = |line: &String| line.contains("ChownStreams") || line.contains(" Clone {");
+        let all =
+            |lines: Vec<String>| lines.into_iter().filter(chown_or_clone).collect::<Vec<_>>().join("\n");
+        let exec = lines(&Ok((planned_exec(&whole, &given), Vec::new()))).unwrap();
+        (all(lines(&super::planned(&whole, &given)).unwrap()), all(exec))
+    };
+    let mapped = r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}],
+        "uidMappings": [{"containerID": 0, "hostID": 5000, "size": 9}],
+        "gidMappings": [{"containerID": 0, "hostID": 5000, "size": 9}]}}"#;
+    let (chown, inside) =
+        ("process.user.uid: ChownStreams { uid: 5007 }", "process.user.uid: ChownStreams { uid: 7 }");
+    let clone = |namespaces: &str| format!("linux.namespaces: Clone {{ namespaces: {namespaces} }}");
+    let (again, none) = (clone("mount"), clone("none"));
+    assert_eq!(streams(mapped, 0), (format!("{chown}\n{again}"), format!("{chown}\n{none}")));
+    assert_eq!(streams(mapped, 1000), (format!("{none}\n{inside}"), format!("{inside}\n{none}")));
+    let joined = r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "user", "path": "/n"}]}}"#;
+    assert_eq!(streams(joined, 0), (format!("{again}\n{inside}"), format!("{inside}\n{none}")));
+    assert_eq!(streams(r#"{"process": {"terminal": true}}"#, 0), (none.clone(), none));
+}
+
+#[test]
+fn the_last_of_two_variables_with_one_name_counts() {
+    let env = ["A=1", "HOME=/a", "B=", "A=2=3", "HOME="].map(String::from);
+    assert_eq!(crate::plan::process::environment(&env), ["A=2=3", "HOME=", "B="]);
+}
+
+#[test]
+fn exec_is_not_bound_to_the_processors_of_the_caller_unless_asked() {
+    let affinities = |process: &str| {
+        let mut config = minimal();
+        merge(&mut config, serde_json::from_str(&format!(r#"{{"process": {process}}}"#)).unwrap());
+        let lines = lines(&Ok((planned_exec(&config, &given()), Vec::new()))).unwrap();
+        lines.into_iter().filter(|line| line.contains("SetAffinity")).collect::<Vec<_>>()
+    };
+    let all = r#"linux.resources.cpu.cpus: SetAffinity { mask: "(1024 bytes)" }"#;
+    assert_eq!(affinities("{}"), [all]);
+    assert_eq!(affinities(r#"{"execCPUAffinity": {"initial": "0", "final": "1"}}"#).len(), 2);
+}
+
+#[test]
+fn a_relayed_terminal_leaves_carriage_returns_to_the_other() {
+    check_from(
+        r#"{"process": {"terminal": true}}"#,
+        |given| (given.request.console_socket, given.request.relayed_console) = (true, true),
+        r#"{"process": {"consoleSize": {"height": 24, "width": 80}}}"#,
+        expect![[r#"
+            after linux.devices: Symlink
+            - process.terminal: OpenConsole { socket: Fd(2), columns: 0, rows: 0, uid: 0, relayed: true }
+            + process.terminal: OpenConsole { socket: Fd(2), columns: 80, rows: 24, uid: 0, relayed: true }
         "#]],
     );
 }

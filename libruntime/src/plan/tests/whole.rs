@@ -19,11 +19,13 @@ fn the_plan_of_a_minimal_config() {
             linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
             root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
+            process.user.uid: ChownStreams { uid: 0 }
             NotDumpable
             linux.namespaces: Clone { namespaces: none }
             root.path: OpenRoot { path: "." }
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
+            linux.resources.cpu.cpus: SetAffinity { mask: "(1024 bytes)" }
             linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
             linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }
@@ -72,8 +74,10 @@ fn the_plan_of_a_config_like_dockers() {
             NotDumpable
             linux.namespaces: Clone { namespaces: uts+ipc+pid+network }
             root.path: OpenRoot { path: "." }
+            linux.namespaces: LoopbackUp
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
+            linux.resources.cpu.cpus: SetAffinity { mask: "(1024 bytes)" }
             linux.namespaces: Unshare { namespaces: cgroup }
             mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: nosuid+nodev+noexec, strict: true }
             mounts[1]: Mount { fstype: "tmpfs", options: "source tmpfs mode 755 size 65536k", target: "/dev", flags: nosuid+strictatime }
@@ -81,7 +85,7 @@ fn the_plan_of_a_config_like_dockers() {
             mounts[3]: Mount { fstype: "cgroup2", options: "source cgroup", target: "/sys/fs/cgroup", flags: ro+nosuid+nodev+noexec }
             mounts[4]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             mounts[4]: MoveMount { source: Source(0), target: "/etc/hosts" }
-            mounts[5]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { set: ro, propagation: rec+slave } }
+            mounts[5]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { set: ro, clear: nosuid+nodev+noexec+nosymfollow, propagation: rec+slave } }
             mounts[5]: MoveMount { source: Source(1), target: "/data" }
             linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
@@ -150,10 +154,12 @@ fn the_plan_of_a_rootless_config() {
             linux.namespaces[5]: Setns { fd: Fd(3), namespaces: network }
             linux.namespaces: Clone { namespaces: uts+pid }
             linux.uidMappings: SetIds { uid: 0, gid: 0 }
+            process.user.uid: ChownStreams { uid: 0 }
             linux.namespaces: Unshare { namespaces: ipc }
             root.path: OpenRoot { path: "." }
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
+            linux.resources.cpu.cpus: SetAffinity { mask: "(1024 bytes)" }
             mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: nosuid, strict: true }
             mounts[1]: Mount { fstype: "tmpfs", options: "source tmpfs mode 755", target: "/dev", flags: nosuid }
             mounts[2]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
