@@ -55,7 +55,7 @@ pub fn config(bytes: &[u8]) {
         Ok(filter) => filter,
         Err(findings) => return assert!(!findings.is_empty()),
     };
-    let _ = network::wanted(&read.spec, &[]);
+    let _ = network::wanted(&read.spec, &[], true);
     for host in hosts() {
         let request = request(read.spec.process().as_ref().is_some_and(|one| one.terminal() == Some(true)));
         match plan::create::create(&read.spec, &host, &request, filter.as_ref()) {
