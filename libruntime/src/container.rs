@@ -238,7 +238,10 @@ impl Container {
         let not_running =
             || Error::new(ErrorKind::WrongState, format!("container not running: {}", self.id()));
         let init = self.state.init.ok_or_else(not_running)?;
-        let pidfd = sys::pidfd_open(init.pid).map_err(|_| not_running())?;
+        let pidfd = sys::pidfd_open(init.pid).map_err(|errno| match errno {
+            Errno::ESRCH | Errno::EINVAL => not_running(),
+            errno => Error::os(format!("pidfd_open {}", init.pid), errno),
+        })?;
         if init.is_alive() { Ok(pidfd) } else { Err(not_running()) }
     }
 
@@ -305,13 +308,7 @@ impl Container {
         if self.status() == Status::Paused {
             self.state.cgroup.thaw()?;
         }
-        if let Ok(pidfd) = self.open_init() {
-            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            self.await_end(pidfd.as_fd())?;
-        } else if let Some(child) = &self.child {
-            // It has ended by itself, and only we can reap it.
-            let _ = child.wait_within(&Wait::at_most(DEADLINE));
-        }
+        self.end_for_deletion()?;
         self.remove_parts()?;
         self.child = None;
         let spec = self.spec().ok();
@@ -330,6 +327,21 @@ impl Container {
         }
         let error = self.wrong_state("delete", status, "stopped");
         Err(error.with_hint("kill it first, or use --force"))
+    }
+
+    /// Kills its init and waits for its end; one that has ended is reaped where it is a child.
+    fn end_for_deletion(&self) -> Result<()> {
+        let pidfd = match self.open_init() {
+            Err(error) if error.kind() == ErrorKind::WrongState => {
+                let _ = self.child.as_ref().map(|child| child.wait_within(&Wait::at_most(DEADLINE)));
+                return Ok(());
+            }
+            opened => opened?,
+        };
+        match sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => self.await_end(pidfd.as_fd()),
+            Err(errno) => Err(Error::os("pidfd_send_signal SIGKILL", errno)),
+        }
     }
 
     /// A creation that another process is at holds the lock; without its init it fails and lets go.

@@ -38,28 +38,33 @@ pub(crate) struct ProcessId {
 impl ProcessId {
     /// The process with this pid now.
     pub fn of(pid: i32) -> Result<Self> {
-        let gone = || Error::os(format!("read /proc/{pid}/stat"), Errno::ESRCH);
-        Ok(Self { pid, start_time: stat(pid).ok_or_else(gone)?.start_time })
+        let call = || format!("read /proc/{pid}/stat");
+        let found = stat(pid).map_err(|error| Error::io(call(), error))?;
+        Ok(Self { pid, start_time: found.ok_or_else(|| Error::os(call(), Errno::ESRCH))?.start_time })
     }
 
     /// Whether a signal or a tracer has stopped it.
     pub fn is_stopped(self) -> bool {
-        self.stat().is_some_and(|found| matches!(found.state, 'T' | 't'))
+        matches!(self.stat(), Ok(Some(Stat { state: 'T' | 't', .. })))
     }
 
-    /// Whether it still runs; a zombie does not.
+    /// Whether it still runs; a zombie does not. Where the kernel does not say (EMFILE, ENOMEM) it counts as
+    /// running: a container that is taken for stopped is deleted without force.
     pub fn is_alive(self) -> bool {
-        self.stat().is_some()
+        !matches!(self.stat(), Ok(None))
     }
 
     /// Whether it has executed a program since it was cloned; `None` for one that does not run any more.
     pub fn has_executed(self) -> Option<bool> {
-        self.stat().map(|found| found.flags & FORKED_NO_EXEC == 0)
+        match self.stat() {
+            Ok(found) => found.map(|found| found.flags & FORKED_NO_EXEC == 0),
+            Err(_) => Some(true),
+        }
     }
 
-    fn stat(self) -> Option<Stat> {
-        stat(self.pid)
-            .filter(|found| found.start_time == self.start_time && !matches!(found.state, 'Z' | 'X'))
+    fn stat(self) -> std::io::Result<Option<Stat>> {
+        let same = |found: &Stat| found.start_time == self.start_time && !matches!(found.state, 'Z' | 'X');
+        Ok(stat(self.pid)?.filter(same))
     }
 }
 
@@ -73,12 +78,20 @@ struct Stat {
     start_time: u64,
 }
 
-/// From `/proc/PID/stat`, behind the name, which may hold anything. Every user may read these fields.
-fn stat(pid: i32) -> Option<Stat> {
+/// From `/proc/PID/stat`, which every user may read; `None` where there is no such process.
+fn stat(pid: i32) -> std::io::Result<Option<Stat>> {
     // The kernel gives all of it in one read(2), which is a few hundred bytes.
     let mut bytes = [0; 2048];
-    let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes[..length]);
+    let opened = fs::File::open(format!("/proc/{pid}/stat"));
+    match opened.and_then(|mut file| file.read(&mut bytes)) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        read => fields(&bytes[..read?]).map(Some).ok_or_else(|| std::io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The fields behind the name, which may hold anything.
+fn fields(bytes: &[u8]) -> Option<Stat> {
+    let text = String::from_utf8_lossy(bytes);
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let flags = fields.nth(5)?.parse().ok()?;
@@ -210,7 +223,7 @@ impl Directory {
             let name = entry.file_name().into_string().unwrap_or_default();
             let rest = name.strip_prefix(&prefix).map(|rest| rest.strip_suffix('~').unwrap_or(rest));
             let whose = rest.and_then(|pid| pid.parse::<i32>().ok());
-            if whose.is_some_and(|pid| stat(pid).is_none()) {
+            if whose.is_some_and(|pid| matches!(stat(pid), Ok(None))) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -338,14 +351,18 @@ impl Directory {
             other => other.map_err(|error| Error::io(format!("open {}", self.path.display()), error))?,
         };
         lock::exclusive(&opened, &self.path)?;
-        if self.is_in_place() { Ok(Lock { _opened: opened }) } else { Err(self.gone()) }
+        if self.is_in_place()? { Ok(Lock { _opened: opened }) } else { Err(self.gone()) }
     }
 
     /// Whether its name is still its own.
-    fn is_in_place(&self) -> bool {
+    fn is_in_place(&self) -> Result<bool> {
         let id = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
-        let own = nix::sys::stat::fstat(&*self.opened).map(id);
-        own.is_ok() && own == nix::sys::stat::lstat(&self.path).map(id)
+        let failed = |errno| Error::os(format!("stat {}", self.path.display()), errno);
+        let own = nix::sys::stat::fstat(&*self.opened).map_err(failed)?;
+        match nix::sys::stat::lstat(&self.path) {
+            Err(Errno::ENOENT) => Ok(false),
+            named => Ok(id(own) == id(named.map_err(failed)?)),
+        }
     }
 
     fn gone(&self) -> Error {
@@ -356,7 +373,7 @@ impl Directory {
     /// Removes it with all that is in it. It disappears at once: whatever kills us, nothing is left that
     /// can be neither loaded nor made again. Everyone who changes its name holds the lock.
     pub fn remove(&self, _lock: &Lock) -> Result<()> {
-        if !self.is_in_place() {
+        if !self.is_in_place()? {
             return Ok(());
         }
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();

@@ -266,12 +266,17 @@ fn crashed(output: &Output, point: Point, record: &Value) -> Option<String> {
     let sign = signs.iter().find(|sign| output.stderr.contains(**sign));
     let memory = errors::is_memory(record["hit"]["call"].as_str().unwrap_or_default());
     let by_signal = matches!(output.code, 129..=159);
+    // The message itself could not be written.
+    let hit = &record["hit"];
+    let unsaid = hit["call"] == "write" && hit["on"] == 2;
     match point.fault {
         Fault::Kill if output.code == 137 => None,
         // Nobody can do without memory: an abort is an end as good as any.
         Fault::Error(_) if memory && by_signal => None,
         _ if sign.is_some() || by_signal => Some(format!("exit {}: {}", output.code, output.text())),
-        _ if output.stderr.trim().is_empty() => Some(format!("exit {} without a message", output.code)),
+        _ if output.stderr.trim().is_empty() && !unsaid => {
+            Some(format!("exit {} without a message", output.code))
+        }
         _ => None,
     }
 }

@@ -269,7 +269,8 @@ impl Tracer {
                 if let Some(tracee) = self.tracees.get_mut(&pid) {
                     tracee.result = Some(errno);
                 }
-                self.hit = Some(json!({ "call": name, "errno": format!("{errno:?}") }));
+                let on = registers.rdi;
+                self.hit = Some(json!({ "call": name, "errno": format!("{errno:?}"), "on": on }));
             }
         }
     }
