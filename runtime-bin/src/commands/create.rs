@@ -109,7 +109,7 @@ impl Configured {
         args: &Parsed,
         console: Option<BorrowedFd>,
     ) -> Result<Container, Failure> {
-        self.make(global, args, console, |options| libruntime::create(options))
+        self.make(global, args, console, libruntime::create)
     }
 
     pub fn restore(
