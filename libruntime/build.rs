@@ -1,6 +1,8 @@
 //! Builds the stage, a program without libc, and leaves it where `src/stage.rs` embeds it.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A static program at a fixed address, with no start-up code and no library of anybody.
@@ -31,20 +33,39 @@ fn linker(rustc: &str, host: &str, target: &str) -> Vec<String> {
     flags
 }
 
+/// Puts the stage's package together in `dir`: the manifest under the name that Cargo wants, the sources
+/// where they are, and the versions of the outer build where its lock file can be found.
+fn package(manifest_dir: &Path, out: &Path, dir: &Path) -> std::io::Result<()> {
+    let _ = fs::remove_dir_all(dir);
+    fs::create_dir_all(dir)?;
+    let manifest = fs::read_to_string(manifest_dir.join("stage/manifest.toml"))?;
+    fs::write(dir.join("Cargo.toml"), format!("{manifest}\n[workspace]\n"))?;
+    symlink(manifest_dir.join("stage/src"), dir.join("src"))?;
+    let mut places = out.ancestors().chain(manifest_dir.parent()).map(|place| place.join("Cargo.lock"));
+    match places.find(|lock| lock.is_file()) {
+        Some(lock) => fs::copy(lock, dir.join("Cargo.lock")).map(drop),
+        None => Ok(()),
+    }
+}
+
 fn main() {
-    println!("cargo::rerun-if-changed=stage/src");
-    println!("cargo::rerun-if-changed=stage/Cargo.toml");
+    println!("cargo::rerun-if-changed=stage");
+    // The attribute of the steps' file that only the program's build turns on.
+    println!("cargo::rustc-check-cfg=cfg(feature, values(\"program\"))");
     let var = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
-    let (target, out) = (var("TARGET"), PathBuf::from(var("OUT_DIR")).join("stage"));
-    let stage = PathBuf::from(var("CARGO_MANIFEST_DIR")).join("stage");
+    let (target, out) = (var("TARGET"), PathBuf::from(var("OUT_DIR")));
+    let (dir, built) = (out.join("package"), out.join("stage"));
+    package(Path::new(&var("CARGO_MANIFEST_DIR")), &out, &dir).expect("the stage's package can be written");
     let mut flags: Vec<String> = FLAGS.iter().map(|flag| flag.to_string()).collect();
     flags.extend(linker(&var("RUSTC"), &var("HOST"), &target));
     let status = Command::new(var("CARGO"))
         .args(["build", "--release", "--bin", "stage", "--features", "program", "--target", &target])
+        // Every crate that the stage needs is there already: libruntime depends on it too.
+        .arg("--offline")
         .arg("--manifest-path")
-        .arg(stage.join("Cargo.toml"))
+        .arg(dir.join("Cargo.toml"))
         .arg("--target-dir")
-        .arg(&out)
+        .arg(&built)
         // The workspace's own release profile may differ, above all where this is a dependency.
         .envs(
             [
@@ -62,6 +83,6 @@ fn main() {
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("CARGO_TARGET_DIR")
         .status();
-    assert!(status.is_ok_and(|status| status.success()), "cannot build the stage in {}", stage.display());
-    println!("cargo::rustc-env=ONGGI_STAGE={}", out.join(&target).join("release/stage").display());
+    assert!(status.is_ok_and(|status| status.success()), "cannot build the stage in {}", dir.display());
+    println!("cargo::rustc-env=ONGGI_STAGE={}", built.join(&target).join("release/stage").display());
 }

@@ -20,7 +20,6 @@ use nix::mount::MntFlags;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
-use onggi_stage::SyncPoint;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::plan::Text;
+use crate::step::{NamespaceFlags, Step};
 use nix::errno::Errno;
-use onggi_stage::{NamespaceFlags, Step};
 
 /// The error for `step`, which failed in the system call `call`.
 /// `from` is the host's path of what is mounted.

@@ -13,7 +13,6 @@ use crate::wait::Wait;
 use crate::{notify, plan, sys};
 use nix::errno::Errno;
 use oci_spec::runtime::{Hook, Process, Spec};
-use onggi_stage::SyncPoint;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What [`Container::exec`] runs, and how.

@@ -50,6 +50,10 @@ pub mod seccomp;
 mod stage;
 mod start;
 mod state;
+/// The steps are in the stage's sources; some of what is there only the stage uses.
+#[path = "../stage/src/lib.rs"]
+#[allow(dead_code)]
+mod step;
 mod sys;
 mod userns;
 mod verify;

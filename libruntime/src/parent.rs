@@ -16,13 +16,13 @@ use crate::cgroup::Cgroup;
 use crate::child::Child;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Handed, Plan, Text};
+use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
 use crate::wait::{DEADLINE, Wait};
 use crate::{stage, sys, userns};
 use nix::errno::Errno;
 use nix::sys::socket::{
     self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
 };
-use onggi_stage::{REPORT_SIZE, Report, Step, SyncPoint};
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -18,7 +18,7 @@ mod process;
 mod tests;
 
 use crate::error::{Error, Finding, Result};
-use onggi_stage::{Fd, Header, MAX_FDS, MAX_RECEIVED, MAX_SOURCES, Secret, Source, Step};
+use crate::step::{Fd, Header, MAX_FDS, MAX_RECEIVED, MAX_SOURCES, Secret, Source, Step};
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -349,6 +349,6 @@ pub use capabilities::names as known_capabilities;
 pub use mount_options::known as known_mount_options;
 
 /// The attributes that a mount's options ask for.
-pub fn mount_options(options: &[String]) -> onggi_stage::Attrs {
+pub fn mount_options(options: &[String]) -> crate::step::Attrs {
     mount_options::parse(options).attrs
 }

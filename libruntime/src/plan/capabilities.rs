@@ -2,8 +2,8 @@
 
 use super::Plan;
 use crate::host::Host;
+use crate::step::Capabilities;
 use oci_spec::runtime::{Capability as C, LinuxCapabilities};
-use onggi_stage::Capabilities;
 
 /// In the order of their numbers in `linux/capability.h`.
 const NUMBERED: [C; 41] = [

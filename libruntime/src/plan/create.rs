@@ -7,8 +7,8 @@ use crate::error::{Error, Finding, Result};
 use crate::host::Host;
 use crate::readiness;
 use crate::seccomp::Filter;
+use crate::step::{Attrs, Fd, NamespaceFlags, PropagationFlags, Step, SyncPoint};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
-use onggi_stage::{Attrs, Fd, NamespaceFlags, PropagationFlags, Step, SyncPoint};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 

@@ -2,8 +2,8 @@
 
 use super::mounts::Mounts;
 use super::{Plan, Text};
+use crate::step::Step;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
-use onggi_stage::Step;
 use std::path::PathBuf;
 
 /// A node to be made.

@@ -5,8 +5,8 @@ use super::{Handed, Plan, Text, process};
 use crate::error::Result;
 use crate::host::Host;
 use crate::seccomp::Filter;
+use crate::step::{CHANNEL, NamespaceFlags, Secret, Step, SyncPoint};
 use oci_spec::runtime::{Hook, LinuxNamespaceType as Ns, Process, Spec};
-use onggi_stage::{CHANNEL, NamespaceFlags, Secret, Step, SyncPoint};
 
 /// The plan that runs `process` in the container of `spec`, which runs as the process behind
 /// [`Handed::Pidfd`]. What can be done outside its pid namespace is done there: its members see the process from

@@ -1,6 +1,6 @@
 //! The options of a mount, as the spec and mount(8) name them. The last of two that contradict wins.
 
-use onggi_stage::Attrs;
+use crate::step::Attrs;
 
 const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;

@@ -6,8 +6,8 @@ use super::{Handed, IdMaps, Plan, Text, devices};
 use crate::error::{Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
 use crate::readiness;
+use crate::step::{Attrs, Fd, MountFlags, Source, Step};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Mount, Spec};
-use onggi_stage::{Attrs, Fd, MountFlags, Source, Step};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -5,10 +5,10 @@ use super::{Handed, Plan, Text, capabilities};
 use crate::error::{Error, Result};
 use crate::host::{Host, Lsm};
 use crate::seccomp::Filter;
+use crate::step::{Secret, Step};
 use oci_spec::runtime::{IOPriorityClass, Linux, LinuxSchedulerPolicy, MemoryPolicyFlagType, Process};
 use oci_spec::runtime::{LinuxIdMapping, LinuxPersonalityDomain, LinuxSchedulerFlag};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Spec};
-use onggi_stage::{Secret, Step};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -155,7 +155,7 @@ pub(super) fn raise_rlimits(plan: &mut Plan, process: &Process, host: &Host) {
 }
 
 /// How many descriptors the stage has open beside its sources, at most.
-const OTHER_FILES: u64 = onggi_stage::MAX_FDS as u64 + 64;
+const OTHER_FILES: u64 = crate::step::MAX_FDS as u64 + 64;
 
 /// Whether more sources are open at a time than the caller's soft limit allows; then the step that raises it.
 fn more_open_files(plan: &Plan, process: &Process, host: &Host) -> Option<Step<Text>> {

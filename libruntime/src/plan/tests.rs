@@ -19,9 +19,9 @@ use super::exec::exec;
 use super::{Handed, Plan};
 use crate::config::Config;
 use crate::host::{CgroupMount, Host};
+use crate::step::Step;
 use crate::{error::Finding, seccomp};
 use expect_test::Expect;
-use onggi_stage::Step;
 use serde_json::{Value, json};
 
 /// What a plan follows from beside the configuration.

@@ -84,7 +84,7 @@ impl fmt::Debug for MountFlags {
     }
 }
 
-impl fmt::Debug for crate::Attrs {
+impl fmt::Debug for super::Attrs {
     /// Without what changes nothing.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         if *self == Self::default() {

@@ -7,7 +7,7 @@
 //! There are no conditions, jumps or values computed by an earlier step here. What only the
 //! kernel can answer is asked inside one step; what two steps share is a field of the stage's state.
 
-#![no_std]
+#![cfg_attr(feature = "program", no_std)]
 #![forbid(unsafe_code)]
 
 mod bits;

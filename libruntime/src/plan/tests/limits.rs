@@ -2,7 +2,7 @@
 
 use super::{Given, given, minimal, planned};
 use crate::host::CgroupMount;
-use onggi_stage::{MAX_SOURCES, Step};
+use crate::step::{MAX_SOURCES, Step};
 use serde_json::{Value, json};
 
 fn binds(count: usize) -> Value {

@@ -1,9 +1,9 @@
 //! Namespaces: which are made, which are joined, and what has to happen before and after.
 
 use super::{Given, check, check_from, check_on, given, merge, minimal, planned};
+use crate::step::Step;
 use expect_test::expect;
 use oci_spec::runtime::LinuxNamespaceType as Ns;
-use onggi_stage::Step;
 
 const USER: &str = r#"{"linux": {
     "namespaces": [{"type": "mount"}, {"type": "user"}],

@@ -2,7 +2,7 @@
 //! on other hosts.
 
 use super::{Given, given, merge, minimal, planned};
-use onggi_stage::{Step, SyncPoint};
+use crate::step::{Step, SyncPoint};
 use serde_json::json;
 
 /// All that can be asked for at once, in a user namespace or not.
