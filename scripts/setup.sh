@@ -1,12 +1,18 @@
-# Sourced by demo and test: installs what is missing and builds the static binary.
+# shellcheck shell=sh
+# Sourced by scripts of the project: installs what is missing, builds the static binary, knows Debian's mirrors.
 
 # need PROGRAM PACKAGE: installs PACKAGE where PROGRAM is missing.
 need() {
-  command -v "$1" >/dev/null 2>&1 && return 0
-  [ "$(id -u)" = 0 ] || { echo "run as root: $1 is missing and has to be installed" >&2; exit 1; }
-  command -v apt-get >/dev/null 2>&1 || { echo "install $1 (Debian's package $2)" >&2; exit 1; }
+  command -v "$1" >/dev/null 2>&1 || install_package "$2" "$1"
+}
+
+# install_package PACKAGE [PROGRAM]: installs it, for the sake of the program, and says so before.
+install_package() {
+  [ "$(id -u)" = 0 ] || { echo "run as root: ${2:-$1} is missing and has to be installed" >&2; exit 1; }
+  command -v apt-get >/dev/null 2>&1 || { echo "install ${2:-$1} (Debian's package $1)" >&2; exit 1; }
+  echo "installing Debian's package $1${2:+, for $2}" >&2
   [ -n "${updated:-}" ] || { apt-get update -qq; updated=1; }
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null
 }
 
 # build: sets ONGGI to the static binary.
