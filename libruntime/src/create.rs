@@ -14,6 +14,7 @@ use crate::plan::Plan;
 use crate::plan::create::{CgroupDriver, Request};
 use crate::seccomp::{self, Filter};
 use crate::state::{Directory, Lock, ProcessId, State};
+use crate::step::SyncPoint;
 use crate::wait::Wait;
 use crate::{hooks, netdevices, parent, plan, readiness, resctrl};
 use nix::mount::MntFlags;

@@ -6,9 +6,9 @@ use crate::host::{CgroupMount, Host};
 use crate::plan::Plan;
 use crate::plan::create::Request;
 use crate::state::State;
+use crate::step::{Header, REPORT_SIZE, Report, Step};
 use crate::{cgroup, network, plan, seccomp};
 use oci_spec::runtime::Spec;
-use onggi_stage::{Header, REPORT_SIZE, Report, Step};
 
 pub use crate::network::fuzz_netlink as netlink;
 pub use cgroup::fuzz_dbus as dbus;

@@ -9,6 +9,7 @@ use crate::parent::{self, Event, Given, Launch, Stage};
 use crate::plan::Plan;
 use crate::plan::create::Request;
 use crate::seccomp;
+use crate::step::SyncPoint;
 use crate::wait::Wait;
 use crate::{notify, plan, sys};
 use nix::errno::Errno;

@@ -7,13 +7,13 @@ use crate::container::{Container, Status};
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::hooks::Site;
 use crate::parent;
+use crate::step::Report;
 use crate::wait::{self, DEADLINE, Wait, Woken};
 use crate::{config, hooks, notify, plan, sys};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::sys::time::{TimeVal, TimeValLike};
-use onggi_stage::Report;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 impl Container {
