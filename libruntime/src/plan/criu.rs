@@ -6,8 +6,8 @@ use super::mount_options;
 use super::{Handed, Plan, Text, process};
 use crate::error::Result;
 use crate::host::Host;
+use crate::step::{CHANNEL, NamespaceFlags, PropagationFlags, Secret, Step, SyncPoint};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
-use onggi_stage::{CHANNEL, NamespaceFlags, PropagationFlags, Secret, Step, SyncPoint};
 use std::path::{Path, PathBuf};
 
 /// What CRIU is executed with.
