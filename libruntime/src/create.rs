@@ -365,21 +365,15 @@ impl<'a> Creation<'a> {
     fn answer(&mut self, stage: &mut Stage, interrupt: Option<BorrowedFd>) -> Result<bool> {
         let spec = &self.prepared.spec;
         match stage.next(&Wait::default().interrupted_by(interrupt))? {
-            Event::Cloned => {
-                // A stage that is gone by now says why next.
-                if let Some(connecting) = &mut self.connecting
-                    && let Ok(netns) = File::open(format!("/proc/{}/ns/net", stage.pid()))
-                {
-                    connecting.enter(netns.into());
-                }
-                if self.state.mounted_on_host {
-                    self.made.mounted = Some(self.state.rootfs.clone());
-                }
+            Event::Cloned if self.state.init.is_some() => {
+                // What was done for its parent holds for it.
                 self.state.init = Some(ProcessId::of(stage.pid())?);
-                self.state.resctrl = resctrl::join(spec, &self.state.id, stage.pid())?;
-                self.made.resctrl = self.state.resctrl.clone();
-                // While the stage mounts; it counts once all is set up.
                 self.made.directory.prepare_state(&self.state)?;
+            }
+            Event::Cloned => self.entered(stage)?,
+            Event::At(SyncPoint::Entered) => {
+                self.entered(stage)?;
+                stage.answer()?;
             }
             Event::At(SyncPoint::Attached) => {
                 self.attach(stage.pid())?;
@@ -397,6 +391,24 @@ impl<'a> Creation<'a> {
             Event::Listener(_) | Event::End => return Err(stage.died()),
         }
         Ok(false)
+    }
+
+    /// The stage is in the container's namespaces.
+    fn entered(&mut self, stage: &Stage) -> Result<()> {
+        // A stage that is gone by now says why next.
+        if let Some(connecting) = &mut self.connecting
+            && let Ok(netns) = File::open(format!("/proc/{}/ns/net", stage.pid()))
+        {
+            connecting.enter(netns.into());
+        }
+        if self.state.mounted_on_host {
+            self.made.mounted = Some(self.state.rootfs.clone());
+        }
+        self.state.init = Some(ProcessId::of(stage.pid())?);
+        self.state.resctrl = resctrl::join(&self.prepared.spec, &self.state.id, stage.pid())?;
+        self.made.resctrl = self.state.resctrl.clone();
+        // While the stage mounts; it counts once all is set up.
+        self.made.directory.prepare_state(&self.state)
     }
 
     /// Every container has limits on devices, if no others.
@@ -495,7 +507,7 @@ fn before_pivot(
     stage: &Stage,
     interrupt: Option<BorrowedFd>,
 ) -> Result<()> {
-    let init = stage.init().ok_or_else(|| Error::external("the container has no init"))?;
+    let init = stage.current().ok_or_else(|| Error::external("the container has no init"))?;
     netdevices::move_all(spec, init)?;
     let limits = hooks::Limits::interrupted_by(interrupt).with_init(init.pidfd());
     early_hooks(spec, container, limits)?;

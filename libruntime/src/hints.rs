@@ -76,6 +76,7 @@ fn object(step: &Step<Text>) -> String {
         Mount { fstype, target, .. } | MountByText { fstype, target, .. } => {
             format!("{} at {}", fstype.first(), target.first())
         }
+        MountProcfs { target, .. } => format!("proc at {}", target.first()),
         MoveMount { target, .. } | SetAttributes { target, .. } => target.first(),
         MakeNode { path, .. }
         | Symlink { path, .. }
@@ -149,7 +150,7 @@ fn mount_hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static st
         (AttachRootfs { .. } | AttachRootfsInScratch { .. }, _, Errno::ENOTDIR | Errno::ELOOP) => {
             "root.path must be a directory, not a file or a symbolic link"
         }
-        (Mount { strict: true, .. }, "openat2", Errno::ELOOP) => {
+        (Mount { strict: true, .. } | MountProcfs { .. }, "openat2", Errno::ELOOP) => {
             "the destination has a symbolic link in it, which an image could use to hide where procfs or sysfs goes"
         }
         (_, "mkdirat" | "mknodat", Errno::EROFS) => {
@@ -158,10 +159,10 @@ fn mount_hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static st
         (Mount { .. } | MountByText { .. }, "fsopen" | "mount", Errno::ENODEV) => {
             "this kernel has no filesystem of this type"
         }
-        (Mount { .. } | MountByText { .. }, "fsconfig" | "mount", Errno::EINVAL) => {
+        (Mount { .. } | MountProcfs { .. } | MountByText { .. }, "fsconfig" | "mount", Errno::EINVAL) => {
             "the filesystem does not take one of these options, or not this value"
         }
-        (Mount { .. }, "fsconfig", Errno::EPERM) => {
+        (Mount { .. } | MountProcfs { .. }, "fsconfig", Errno::EPERM) => {
             "a filesystem like this needs a namespace of the container's own (network for sysfs, pid for proc, ipc for mqueue)"
         }
         (Mount { .. } | MoveMount { .. }, "move_mount", Errno::ENOTDIR) => {

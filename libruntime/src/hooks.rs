@@ -122,7 +122,7 @@ fn start<'s>(
 ) -> Result<(Child, Pipes<'s>)> {
     let plan = match site {
         Site::Runtime => plan::exec::hook(hook, place)?,
-        Site::Container { spec, .. } => plan::exec::hook_at_root(hook, place, spec)?,
+        Site::Container { spec, init } => plan::exec::hook_at_root(hook, place, spec, init.pid())?,
         Site::Process(container) => container.plan_hook(hook, place)?,
     };
     let joined = Joined::open(site)?;

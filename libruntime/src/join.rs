@@ -121,7 +121,7 @@ impl Container {
         let wait = Wait::default().interrupted_by(options.interrupt);
         loop {
             match stage.next(&wait)? {
-                Event::Cloned | Event::At(SyncPoint::Created | SyncPoint::Cgroups) => {}
+                Event::Cloned | Event::At(SyncPoint::Created | SyncPoint::Cgroups | SyncPoint::Entered) => {}
                 Event::At(SyncPoint::Attached) => {
                     cgroup.attach(stage.pid())?;
                     stage.answer()?;

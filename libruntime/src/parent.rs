@@ -4,6 +4,7 @@
 //! | the stage says | the library |
 //! |---|---|
 //! | `Cloned` | keeps hold of the sender, which goes on; a second time is an error |
+//! | `At(Entered)` | does what it does for a clone, which comes later, and answers |
 //! | `At(Attached)` | has it in its cgroups, and answers |
 //! | `At(Cgroups)` | has made its v1 cgroups, and sends the files through which it joins them |
 //! | `At(Created)` | runs hooks, moves interfaces, and answers |
@@ -95,11 +96,11 @@ impl<'a> Stage<'a> {
 
     /// The process that works on the plan now: the first, or the one it has cloned.
     pub fn pid(&self) -> i32 {
-        self.init.as_ref().or(self.first.as_ref()).map_or(0, Child::pid)
+        self.current().map_or(0, Child::pid)
     }
 
-    pub fn init(&self) -> Option<&Child> {
-        self.init.as_ref()
+    pub fn current(&self) -> Option<&Child> {
+        self.init.as_ref().or(self.first.as_ref())
     }
 
     /// Waits for what the stage says next. A failure of a step is the error. There need not be a

@@ -259,7 +259,10 @@ impl Plan {
         }
         let pivot =
             position(&|s| matches!(s, Step::PivotRoot | Step::MoveRoot | Step::Chroot)).unwrap_or(clone);
-        let mounted = last(&|s| matches!(s, Step::Mount { .. } | Step::MoveMount { .. })).unwrap_or(0);
+        let mounts = |s: &Step<Text>| {
+            matches!(s, Step::Mount { .. } | Step::MountProcfs { .. } | Step::MoveMount { .. })
+        };
+        let mounted = last(&mounts).unwrap_or(0);
         rule(mounted <= pivot, "mounts are made before the root is entered")?;
         if let Some(mask) = position(&|s| matches!(s, Step::MaskPath { .. } | Step::ReadonlyPath { .. })) {
             rule(mask > pivot, "what is mounted last would uncover a mask")?;
@@ -304,6 +307,7 @@ impl Plan {
         };
         rule(ids < close, "the program runs as its user")?;
         let joins = |s: &Step<Text>| match s {
+            Step::Setns { namespaces, .. } if namespaces.0 & NEW_PID != 0 => true,
             Step::Setns { fd, .. } => {
                 self.handed.get(usize::from(fd.0)).is_some_and(|(what, _)| *what == Handed::Pidfd)
             }
@@ -319,6 +323,9 @@ impl Plan {
         rule(!late, "what uses a descriptor comes before all are closed")
     }
 }
+
+/// `CLONE_NEWPID`.
+const NEW_PID: u64 = 0x2000_0000;
 
 fn rule(holds: bool, reason: &str) -> Result<()> {
     match holds {

@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     case!(network_namespace_is_joined_by_path, [Root]),
     case!(ipc_and_uts_namespaces_are_joined_by_path, [Root]),
     case!(pid_namespace_is_joined_by_path, [Root]),
+    case!(pid_namespace_of_a_user_namespace_is_joined_by_path, [Root]),
     case!(mount_namespace_of_another_container_is_joined),
     case!(user_namespace_is_joined_by_path, [Root]),
     case!(cgroup_namespace_is_joined_by_path, [Root]),
@@ -114,6 +115,21 @@ fn pid_namespace_is_joined_by_path(t: &Test) -> Outcome {
     config.join("pid", &format!("/proc/{}/ns/pid", first.pid()?));
     contains("process 1", &t.run(&config)?.ok()?.stdout, "sleep 1000")?;
     // The end of the second does not touch the first.
+    same("status", first.status()?.as_str(), "running")
+}
+
+/// The process that makes its procfs is then root in that user namespace only.
+fn pid_namespace_of_a_user_namespace_is_joined_by_path(t: &Test) -> Outcome {
+    let mut first = mapped(t);
+    first.args(&["/bin/sleep", "1000"]);
+    let first = t.detached(&first)?;
+    let mut config = t.shell("cat /proc/1/cmdline | tr '\\0' ' '; grep ^NSpid: /proc/self/status");
+    config.join("user", &format!("/proc/{}/ns/user", first.pid()?));
+    config.join("pid", &format!("/proc/{}/ns/pid", first.pid()?));
+    let output = t.run(&config)?.ok()?.stdout;
+    contains("process 1", &output, "sleep 1000")?;
+    let numbers = output.rsplit("NSpid:").next().unwrap_or_default();
+    check!(numbers.split_whitespace().count() == 1, "{numbers}: the procfs is of a namespace above");
     same("status", first.status()?.as_str(), "running")
 }
 

@@ -72,18 +72,25 @@ pub(super) struct Namespaces<'a> {
     list: &'a [LinuxNamespace],
     /// A user namespace, new or joined, and its descriptor.
     pub user: Option<Fd>,
+    /// A pid namespace given by path.
+    pub joined_pid: Option<Fd>,
 }
 
 impl<'a> Namespaces<'a> {
     fn of(spec: &'a Spec, plan: &mut Plan) -> Result<Self> {
         let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-        let mut found = Self { list, user: None };
+        let mut found = Self { list, user: None, joined_pid: None };
         if let Some((at, namespace)) = found.position(Ns::User) {
             found.user = Some(plan.hand(place(at), Handed::UserNamespace));
             match namespace.path() {
                 Some(path) => plan.joined_user_namespace = Some(path.clone()),
                 None => plan.new_user_namespace = Some(id_maps(spec)),
             }
+        }
+        if let Some((at, namespace)) = found.position(Ns::Pid)
+            && let Some(path) = namespace.path()
+        {
+            found.joined_pid = Some(plan.hand(place(at), Handed::Namespace(path.clone())));
         }
         if found.user.is_some() && !found.is_new(Ns::Mount) {
             return Err(Error::unsupported("a user namespace without a new mount namespace")
@@ -194,12 +201,6 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     join(&mut plan, &namespaces, |namespace| !outside(namespace));
     time_offsets(&mut plan, &linux, &namespaces);
-    if let Some((at, pid)) = namespaces.position(Ns::Pid)
-        && let Some(path) = pid.path()
-    {
-        let fd = plan.hand(place(at), Handed::Namespace(path.clone()));
-        plan.push(place(at), Step::Setns { fd, namespaces: NamespaceFlags(Ns::Pid as u64) });
-    }
     // The mount namespace is made again where it must belong to the user namespace.
     let mount_again = if needs_scratch { Ns::Mount as u64 } else { 0 };
     // The root directory of mqueue is that user's who makes the namespace.
@@ -208,9 +209,15 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     // After the last write into our own directory of procfs as root of a user namespace: the files of a process
     // that is not dumpable belong to the root of the namespace that it was executed in.
     process::not_dumpable(&mut plan, host);
-    // Also into a pid namespace that others live in: a procfs is always of the pid namespace of the process that
-    // makes it. Others with CAP_SYS_PTRACE in the same user namespace can see the set-up there.
-    plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(cloned) });
+    // In a pid namespace that others live in they would see a process that sets up, with all that it has open
+    // and may do: there it is cloned when only its start is left to be waited for.
+    let late = namespaces.joined_pid.is_some();
+    if late {
+        plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(cloned) });
+        plan.push("linux.namespaces", Step::Sync { point: SyncPoint::Entered });
+    } else {
+        plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(cloned) });
+    }
 
     // --- stage2: the container's init -----------------------------------------------------------
     if namespaces.user.is_some() {
@@ -231,7 +238,9 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if namespaces.is_new(Ns::Network) {
         plan.push("linux.namespaces", Step::LoopbackUp);
     }
-    plan.push("", Step::SetSid);
+    if !late {
+        plan.push("", Step::SetSid);
+    }
     if !request.no_new_keyring {
         process::keyring(&mut plan, process, &format!("_ses.{}", request.id));
     }
@@ -243,6 +252,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     mounts.attach(&mut plan);
     devices::make(&mut plan, &linux, &mounts);
+    if let (Some(fd), Some((at, _))) = (namespaces.joined_pid, namespaces.position(Ns::Pid)) {
+        // It is the one of children: not before the mounts, for which there may be some outside.
+        plan.push(place(at), Step::Setns { fd, namespaces: NamespaceFlags(Ns::Pid as u64) });
+    }
     process::lower_open_files(&mut plan, process, host);
     if console {
         process::open_console(&mut plan, process, request)?;
@@ -270,9 +283,11 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     finish_root(&mut plan, root.readonly().unwrap_or(false), &propagation);
     if console {
         plan.push("process.terminal", Step::UseConsole);
-        plan.push("process.terminal", Step::SetControllingTerminal);
     }
-    process::scheduler(&mut plan, process);
+    if !late {
+        in_own_session(&mut plan, console);
+        process::scheduler(&mut plan, process);
+    }
     process::scheduling(&mut plan, process, &linux)?;
     let work = process::Work {
         env: environment(process, request),
@@ -280,6 +295,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         in_user_namespace: namespaces.user.is_some(),
         keeps_groups: process::keeps_groups(spec),
         is_init: true,
+        cloned_late: late,
     };
     process::identity(&mut plan, process, &work, filter)?;
     if spec.process().is_some() {
@@ -288,11 +304,23 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     // Before the container can be seen to exist: `exec` brings processes that see this one.
     let listener = plan.hand("", Handed::Listener);
     plan.push("", Step::CloseFds { preserve: request.preserve_fds, keep: listener });
+    if late {
+        plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(0) });
+        plan.push("", Step::SetSid);
+        in_own_session(&mut plan, console);
+        process::scheduler_of_clone(&mut plan, process, &work, filter);
+    }
     plan.push("", Step::Sync { point: SyncPoint::Ready });
     plan.push("", Step::AwaitStart { listener });
     process::execute(&mut plan, process, &work, filter)?;
     plan.check()?;
     Ok(plan)
+}
+
+fn in_own_session(plan: &mut Plan, console: bool) {
+    if console {
+        plan.push("process.terminal", Step::SetControllingTerminal);
+    }
 }
 
 fn environment(process: &Process, request: &Request) -> Vec<String> {

@@ -98,6 +98,7 @@ fn work<'a>(spec: &Spec, process: &Process, host: &'a Host) -> process::Work<'a>
         in_user_namespace: has_user_namespace(spec),
         keeps_groups: process::keeps_groups(spec),
         is_init: false,
+        cloned_late: true,
     }
 }
 
@@ -117,15 +118,29 @@ pub(crate) fn hook(hook: &Hook, place: &str) -> Result<Plan> {
 }
 
 /// The plan that runs a hook in the namespaces of a container whose root is not entered yet. Its path is still
-/// that of the runtime; its working directory is the root, as with runc, and nothing of the host.
-pub(crate) fn hook_at_root(hook: &Hook, place: &str, spec: &Spec) -> Result<Plan> {
+/// that of the runtime; its working directory is the root, as with runc, and nothing of the host. `pid` is the
+/// stage's, which is not itself in those namespaces that its child will be in.
+pub(crate) fn hook_at_root(hook: &Hook, place: &str, spec: &Spec, pid: i32) -> Result<Plan> {
     let mut plan = Plan::new();
     let linux = spec.linux().clone().unwrap_or_default();
     let listed = || linux.namespaces().iter().flatten();
-    let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u64);
+    let late = listed().any(|namespace| namespace.typ() == Ns::Pid && namespace.path().is_some());
+    let of_child = |kind: Ns| match kind {
+        Ns::Pid if late => Some("pid_for_children"),
+        Ns::Time if late => Some("time_for_children"),
+        _ => None,
+    };
+    let own = listed().filter(|namespace| of_child(namespace.typ()).is_none());
+    let namespaces = own.fold(0, |flags, namespace| flags | namespace.typ() as u64);
     plan.push("", Step::ResetSignals);
     let fd = plan.hand("", Handed::Pidfd);
     plan.push(place.to_string(), Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
+    for kind in listed().map(|namespace| namespace.typ()) {
+        if let Some(name) = of_child(kind) {
+            let fd = plan.hand(place.to_string(), Handed::Namespace(format!("/proc/{pid}/ns/{name}").into()));
+            plan.push(place.to_string(), Step::Setns { fd, namespaces: NamespaceFlags(kind as u64) });
+        }
+    }
     let fd = plan.hand("", Handed::Directory);
     plan.push(place.to_string(), Step::Fchdir { fd });
     if has_user_namespace(spec) {

@@ -36,6 +36,8 @@ struct Site<'a> {
     host: &'a Host,
     bundle: &'a Path,
     user: Option<Fd>,
+    /// The pid namespace that is joined.
+    pid: Option<Fd>,
     new_cgroup_namespace: bool,
     /// The user namespace has the network namespace, whose interfaces sysfs shows.
     owns_network: bool,
@@ -72,9 +74,9 @@ impl Mounts {
         };
         let new_cgroup_namespace = namespaces.is_new(Ns::Cgroup);
         let label = mount_label(plan, spec, host);
-        let (user, bundle) = (namespaces.user, request.bundle.as_path());
+        let (user, pid, bundle) = (namespaces.user, namespaces.joined_pid, request.bundle.as_path());
         let owns_network = namespaces.is_new(Ns::Network) || host.owned_by_joined_user(Ns::Network);
-        let mut site = Site { plan, host, bundle, user, new_cgroup_namespace, owns_network, label };
+        let mut site = Site { plan, host, bundle, user, pid, new_cgroup_namespace, owns_network, label };
         for (at, mount) in spec.mounts().iter().flatten().enumerate() {
             let first = mounts.attach.len();
             mounts.plan_one(&mut site, format!("mounts[{at}]"), mount)?;
@@ -225,17 +227,21 @@ impl Mounts {
             let is_long = options.data.iter().any(|(_, value)| value.len() > LONGEST_VALUE);
             let has_mode = options.data.iter().any(|(key, _)| key == "mode");
             let mode_of_target = fstype == "tmpfs" && !has_mode && !options.copy_up;
-            let (copy_up, fstype) = (options.copy_up, Text::of(fstype));
-            let step = if is_long {
+            let copy_up = options.copy_up;
+            let step = if let (Some(pid_namespace), "proc") = (site.pid, fstype) {
+                let options = filesystem_options(mount, &options, None);
+                Step::MountProcfs { pid_namespace, options, target, flags, attrs }
+            } else if is_long {
                 // It is private; mount(2) gives nothing to change that by.
                 if attrs.propagation & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0 {
                     let what = format!("shared or unbindable with an option of over {LONGEST_VALUE} bytes");
                     return Err(Error::unsupported(what).at(format!("{origin}.options")));
                 }
                 let (source, options) = (Text::path(&source(mount)), options_as_text(&options, label));
-                Step::MountByText { fstype, source, options, target, flags }
+                Step::MountByText { fstype: Text::of(fstype), source, options, target, flags }
             } else {
                 let options = filesystem_options(mount, &options, label);
+                let fstype = Text::of(fstype);
                 Step::Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict }
             };
             self.attach.push((origin, step));

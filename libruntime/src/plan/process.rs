@@ -20,6 +20,8 @@ pub(super) struct Work<'a> {
     pub keeps_groups: bool,
     /// The container's own process, or one of `exec`.
     pub is_init: bool,
+    /// The process has its identity when it is cloned.
+    pub cloned_late: bool,
 }
 
 /// crun's annotation, which Podman sets for `--group-add keep-groups`: files that the caller may
@@ -319,7 +321,7 @@ pub(super) fn identity(
     let sets = capabilities::sets(plan, process.capabilities().as_ref(), work.host, work.in_user_namespace);
     plan.push("process.capabilities.bounding", Step::DropBounding { keep: sets.bounding });
     plan.push("process.user", Step::SetIds { uid: user.uid(), gid: user.gid() });
-    let later = if work.is_init { 0 } else { for_scheduler(process) };
+    let later = if work.cloned_late { for_scheduler(process) } else { 0 };
     let also = for_filter(process, filter) | later;
     plan.push("process.capabilities", Step::SetCapabilities { sets, also });
     if process.no_new_privileges().unwrap_or(false) {

@@ -24,26 +24,17 @@ pub fn sync(state: &State, point: SyncPoint) -> Done {
     state.wait()
 }
 
+const NOT_ALL: Failed = Failed { call: Sysno::recvmsg, errno: EPROTO };
+
+/// struct cmsghdr.
+const HEADER: usize = 16;
+
 /// One byte with descriptors beside it (unix(7), SCM_RIGHTS).
 pub fn receive_fds(state: &mut State, first: Fd, count: u16) -> Done {
-    const NOT_ALL: Failed = Failed { call: Sysno::recvmsg, errno: EPROTO };
-    const CLOEXEC: usize = 0x4000_0000;
-    const HEADER: usize = 16;
     state.report(Report::At(SyncPoint::Cgroups))?;
-    let mut word = [0u8; 1];
-    let vector = [word.as_mut_ptr() as usize, word.len()];
-    // struct cmsghdr and the descriptors; both architectures are 64-bit and little-endian.
+    // Both architectures are 64-bit and little-endian.
     let mut control = [0u64; HEADER / 8 + MAX_RECEIVED / 2];
-    // struct msghdr: name, its length, vector, count, control, its length, flags.
-    let (at, size) = (control.as_mut_ptr() as usize, size_of_val(&control));
-    let mut message = [0, 0, vector.as_ptr() as usize, 1, at, size, 0];
-    loop {
-        match call(Sysno::recvmsg, [state.channel as usize, message.as_mut_ptr() as usize, CLOEXEC]) {
-            Err(Failed { errno: EINTR, .. }) => {}
-            Ok(0) => return Err(NOT_ALL),
-            other => break other.map(drop)?,
-        }
-    }
+    receive(state.channel, &mut control)?;
     let [length, _, fds @ ..] = control;
     if length != (HEADER + 4 * usize::from(count)) as u64 {
         return Err(NOT_ALL);
@@ -52,6 +43,32 @@ pub fn receive_fds(state: &mut State, first: Fd, count: u16) -> Done {
         state.set_fd(Fd(first.0 + at), pair as i32);
     }
     Ok(())
+}
+
+/// One descriptor that came with a message.
+pub fn receive_fd(socket: i32) -> Done<i32> {
+    let mut control = [0u64; HEADER / 8 + 1];
+    receive(socket, &mut control)?;
+    match control {
+        [length, _, fd] if length == (HEADER + 4) as u64 => Ok(fd as i32),
+        _ => Err(NOT_ALL),
+    }
+}
+
+fn receive(socket: i32, control: &mut [u64]) -> Done {
+    const CLOEXEC: usize = 0x4000_0000;
+    let mut word = [0u8; 1];
+    let vector = [word.as_mut_ptr() as usize, word.len()];
+    // struct msghdr: name, its length, vector, count, control, its length, flags.
+    let (at, size) = (control.as_mut_ptr() as usize, size_of_val(control));
+    let mut message = [0, 0, vector.as_ptr() as usize, 1, at, size, 0];
+    loop {
+        match call(Sysno::recvmsg, [socket as usize, message.as_mut_ptr() as usize, CLOEXEC]) {
+            Err(Failed { errno: EINTR, .. }) => {}
+            Ok(0) => return Err(NOT_ALL),
+            other => return other.map(drop),
+        }
+    }
 }
 
 /// Whoever starts the container connects, hears that it is the one, and says when to go on.
@@ -114,11 +131,15 @@ pub fn place_fds(state: &mut State, pairs: &[u8]) -> Done {
 pub fn close_fds(state: &State, preserve: u32, keep: i32) -> Done {
     const SETFD: usize = 2;
     const CLOEXEC: usize = 1;
-    let (channel, keep) = (state.channel as u32, keep as u32);
     // The end of file of the channel tells the library that the program was executed.
-    call(Sysno::fcntl, [channel as usize, SETFD, CLOEXEC])?;
-    let mut first = 3 + preserve;
-    for kept in [channel.min(keep), channel.max(keep)] {
+    call(Sysno::fcntl, [state.channel as usize, SETFD, CLOEXEC])?;
+    close_all_but(3 + preserve, [state.channel, keep])
+}
+
+/// Closes every descriptor from `first` on but two.
+pub fn close_all_but(mut first: u32, [a, b]: [i32; 2]) -> Done {
+    let (a, b) = (a as u32, b as u32);
+    for kept in [a.min(b), a.max(b)] {
         if kept > first {
             call(Sysno::close_range, [first as usize, kept as usize - 1, 0])?;
         }

@@ -166,6 +166,12 @@ pub fn fsconfig(fs: i32, command: usize, key: &[u8], value: &[u8]) -> Done {
     call(Sysno::fsconfig, [fs as usize, command, path(key)?, value, 0]).map(drop)
 }
 
+/// A key whose value is a descriptor.
+pub fn fsconfig_fd(fs: i32, key: &[u8], value: i32) -> Done {
+    const FSCONFIG_SET_FD: usize = 5;
+    call(Sysno::fsconfig, [fs as usize, FSCONFIG_SET_FD, path(key)?, 0, value as usize]).map(drop)
+}
+
 /// Makes the superblock and a detached mount of it.
 pub fn fsmount(fs: i32, attributes: u64) -> Done<i32> {
     call(Sysno::fsconfig, [fs as usize, FSCONFIG_CMD_CREATE, 0, 0, 0])?;
@@ -198,6 +204,36 @@ pub fn mount_setattr(fd: i32, recursive: bool, set: u64, clear: u64, propagation
     let flags = k::AT_EMPTY_PATH | if recursive { k::AT_RECURSIVE } else { 0 };
     let (empty, size) = (c"".as_ptr() as usize, size_of::<k::mount_attr>());
     call(Sysno::mount_setattr, [fd as usize, empty, flags as usize, &raw const attr as usize, size]).map(drop)
+}
+
+/// A child with a copy of everything, like fork(2); 0 is the child.
+pub fn fork() -> Done<i32> {
+    const SIGCHLD: u64 = 17;
+    // SAFETY: the structure is plain integers, for which zeros are a value.
+    let mut args: k::clone_args = unsafe { core::mem::zeroed() };
+    args.exit_signal = SIGCHLD;
+    call(Sysno::clone3, [&raw const args as usize, size_of::<k::clone_args>()]).map(|pid| pid as i32)
+}
+
+/// The exit code of a child; one that was killed has none, which is an errno of its own.
+pub fn wait(pid: i32) -> Done<i32> {
+    let mut status = 0i32;
+    loop {
+        match call(Sysno::wait4, [pid as usize, &raw mut status as usize, 0, 0]) {
+            Err(Failed { errno: EINTR, .. }) => {}
+            Ok(_) if status & 0x7f != 0 => return Err(Failed { call: Sysno::wait4, errno: EPROTO }),
+            other => return other.map(|_| status >> 8 & 0xff),
+        }
+    }
+}
+
+/// A pair of sockets for datagrams.
+pub fn socketpair() -> Done<(i32, i32)> {
+    const UNIX: usize = 1;
+    const SEQPACKET_CLOEXEC: usize = 5 | 0x8_0000;
+    let mut pair = [0i32; 2];
+    call(Sysno::socketpair, [UNIX, SEQPACKET_CLOEXEC, 0, pair.as_mut_ptr() as usize])?;
+    Ok((pair[0], pair[1]))
 }
 
 pub fn prctl(option: u32, a: u64, b: u64) -> Done<usize> {

@@ -184,6 +184,14 @@ pub enum Step<T> {
         target: T,
         flags: MountFlags,
     },
+    /// Makes a procfs of a pid namespace that the process is not in, and attaches it, without symbolic links.
+    MountProcfs {
+        pid_namespace: Fd,
+        options: T,
+        target: T,
+        flags: MountFlags,
+        attrs: Attrs,
+    },
     /// Attaches a source.
     MoveMount {
         source: Source,
@@ -394,6 +402,8 @@ pub enum SyncPoint {
     Ready = 3,
     /// The process wants the files through which it joins its cgroups.
     Cgroups = 4,
+    /// The process is in the container's namespaces, and the one to go on is cloned later.
+    Entered = 5,
 }
 
 impl TryFrom<u32> for SyncPoint {
@@ -401,7 +411,7 @@ impl TryFrom<u32> for SyncPoint {
 
     /// A number that is none of these is an error: taken for a point, it would let the stage go on.
     fn try_from(number: u32) -> Result<Self, ()> {
-        let all = [Self::Attached, Self::Created, Self::Ready, Self::Cgroups];
+        let all = [Self::Attached, Self::Created, Self::Ready, Self::Cgroups, Self::Entered];
         all.into_iter().find(|point| *point as u32 == number).ok_or(())
     }
 }
@@ -472,7 +482,7 @@ mod tests {
     #[test]
     fn an_unknown_sync_point_is_no_report() {
         let mut bytes = Report::At(SyncPoint::Ready).encode();
-        for number in [0u32, 5, 255, u32::MAX] {
+        for number in [0u32, 6, 255, u32::MAX] {
             bytes[4..8].copy_from_slice(&number.to_ne_bytes());
             assert_eq!(Report::decode(&bytes), None, "{number}");
         }

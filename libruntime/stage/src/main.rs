@@ -18,6 +18,7 @@ mod kernel;
 mod mounts;
 mod nodes;
 mod paths;
+mod procfs;
 mod state;
 mod streams;
 
@@ -117,6 +118,11 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             }
             mounts::set_attributes(mount, attrs)?;
             mounts::attach(state.root, mount, Missing::Directory, target, strict)
+        }
+        MountProcfs { pid_namespace, options, target, flags, attrs } => {
+            let mount = procfs::mount(state.fd(pid_namespace), options, flags.0)?;
+            mounts::set_attributes(mount, attrs)?;
+            mounts::attach(state.root, mount, Missing::Directory, target, true)
         }
         MountByText { fstype, source, options, target, flags } => {
             let place = paths::ensure(state.root, target, Missing::Directory, false)?;

@@ -197,6 +197,11 @@ pub fn filesystem(fstype: &[u8], options: &[u8], flags: u64, mode: Option<[u8; 5
     if let Some(mode) = mode {
         fsconfig(fs, FSCONFIG_SET_STRING, b"mode\0", &mode)?;
     }
+    from_context(fs, options, flags)
+}
+
+/// The same from what fsopen(2) has opened, which is not needed any more.
+pub fn from_context(fs: i32, options: &[u8], flags: u64) -> Done<i32> {
     let mut rest = options;
     while let Some((key, value, after)) = next_pair(rest) {
         // An option without a value is a flag to some filesystems and an empty text to none.

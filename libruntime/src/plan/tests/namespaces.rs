@@ -178,8 +178,17 @@ fn a_pid_namespace_given_by_path_is_joined_last_because_it_is_the_childs() {
     check(
         r#"{"linux": {"namespaces": [{"type": "pid", "path": "/proc/9/ns/pid"}, {"type": "mount"}]}}"#,
         expect![[r#"
-            after process.user.uid: ChownStreams
+            after NotDumpable
+            - linux.namespaces: Clone { namespaces: none }
+            + linux.namespaces: Unshare { namespaces: none }
+            + linux.namespaces: Sync { point: Entered }
+            after root.path: OpenRoot
+            - SetSid
+            after linux.devices: Symlink
             + linux.namespaces[0]: Setns { fd: Fd(2), namespaces: pid }
+            after CloseFds
+            + linux.namespaces: Clone { namespaces: none }
+            + SetSid
             after process.args[0]: Exec
             + linux.namespaces[0]: Fd(2) is Namespace("/proc/9/ns/pid")
         "#]],

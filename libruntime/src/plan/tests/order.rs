@@ -53,6 +53,7 @@ fn names(change: impl Fn(&mut Given), user_namespace: bool) -> Vec<String> {
     let name = |step: &Step<_>| match step {
         Step::Sync { point: SyncPoint::Created } => "Created".to_string(),
         Step::Sync { point: SyncPoint::Ready } => "Ready".to_string(),
+        Step::Sync { point: SyncPoint::Entered } => "Entered".to_string(),
         Step::Unshare { namespaces } => format!("Unshare {namespaces:?}"),
         Step::Setns { namespaces, .. } => format!("Setns {namespaces:?}"),
         other => format!("{other:?}").split([' ', '{']).next().unwrap_or_default().to_string(),
@@ -77,14 +78,16 @@ const ALWAYS: &str = "
     Unshare mount < SetPropagation
     SetPropagation < OpenSource
     OpenSource < PrivateParent
-    Setns pid < Clone
+    Setns pid < CloseFds
     Unshare time < Setns pid
-    Clone < OpenRoot
-    OpenRoot < Mount
+    MountProcfs < Setns pid
+    Setns pid < Created
+    Entered < OpenRoot
+    OpenRoot < MountProcfs
     ReceiveFds < JoinCgroup
     JoinCgroup < Unshare cgroup
-    Unshare cgroup < Mount
-    Mount < OpenConsole
+    Unshare cgroup < MountProcfs
+    MountProcfs < OpenConsole
     OpenConsole < MountConsole
     MountConsole < Created
     Created < PivotRoot
@@ -94,11 +97,15 @@ const ALWAYS: &str = "
     PivotRoot < MaskPath
     MaskPath < SetAttributes
     SetAttributes < UseConsole
+    UseConsole < CloseFds
     Chdir < DropBounding
     DropBounding < SetCapabilities
     SetCapabilities < NoNewPrivileges
     NoNewPrivileges < CloseFds
-    CloseFds < Ready
+    CloseFds < Clone
+    Clone < SetSid
+    SetSid < SetControllingTerminal
+    SetControllingTerminal < Ready
     Ready < AwaitStart
     AwaitStart < SetSeccomp
     SetSeccomp < Exec
@@ -122,7 +129,7 @@ fn the_order_holds_in_a_joined_user_namespace() {
          AttachRootfsInScratch < ParkSource
          ParkSource < Setns user
          Setns user < Unshare time
-         Clone < FetchSource
+         Entered < FetchSource
          OpenRoot < FetchSource",
     );
 }

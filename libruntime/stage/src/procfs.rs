@@ -1,0 +1,87 @@
+//! A procfs of a pid namespace that this process is not in. The members of that namespace see every process that is
+//! in it, with all that it has open and may do; so this one does not enter it to make the mount.
+
+use crate::kernel::*;
+use crate::{console, end, identity, mounts};
+use linux_raw_sys::general as k;
+use onggi_stage::NamespaceFlags;
+
+const PROC_MAGIC: i64 = 0x9fa0;
+
+/// A detached mount; `options` is a list of pairs, as for any filesystem.
+pub fn mount(namespace: i32, options: &[u8], flags: u64) -> Done<i32> {
+    let context = context(namespace)?;
+    let mount = mounts::from_context(context, options, flags)?;
+    match filesystem(mount)? {
+        PROC_MAGIC => Ok(mount),
+        _ => Err(Failed { call: Sysno::fsopen, errno: EPROTO }),
+    }
+}
+
+/// Linux 6.17 takes the namespace as an option. Before, a context is for the namespace of the process that opens it.
+fn context(namespace: i32) -> Done<i32> {
+    let context = fsopen(b"proc\0")?;
+    match fsconfig_fd(context, b"pidns\0", namespace) {
+        Err(Failed { errno: EINVAL, .. }) => {
+            close(context);
+            opened_inside(namespace)
+        }
+        other => other.map(|()| context),
+    }
+}
+
+/// Has a context opened by a process that enters the namespace with nothing to show.
+fn opened_inside(namespace: i32) -> Done<i32> {
+    let (ours, theirs) = socketpair()?;
+    let pid = fork()?;
+    if pid == 0 {
+        exit_with(from_nothing(namespace, theirs))
+    }
+    close(theirs);
+    let received = end::receive_fd(ours);
+    close(ours);
+    match wait(pid)? {
+        0 => received,
+        errno => Err(Failed { call: Sysno::fsopen, errno }),
+    }
+}
+
+fn exit_with(done: Done) -> ! {
+    exit(done.err().map_or(0, |failed| failed.errno))
+}
+
+/// Only what this process keeps is what its child has when others see it.
+fn from_nothing(namespace: i32, socket: i32) -> Done {
+    identity::not_dumpable()?;
+    end::close_all_but(0, [namespace, socket])?;
+    enter_nothing()?;
+    identity::setns(namespace, NamespaceFlags(k::CLONE_NEWPID.into()))?;
+    close(namespace);
+    // Its capabilities are then of a user namespace where they reach nothing, and are enough for fsopen(2). A host
+    // without user namespaces refuses this; there they are what they were.
+    let _ = identity::unshare(NamespaceFlags((k::CLONE_NEWUSER | k::CLONE_NEWNS).into()));
+    let pid = fork()?;
+    if pid == 0 {
+        exit_with(fsopen(b"proc\0").and_then(|context| console::send_fd(socket, context, b"proc")))
+    }
+    match wait(pid)? {
+        0 => Ok(()),
+        errno => Err(Failed { call: Sysno::fsopen, errno }),
+    }
+}
+
+/// An empty root, in a mount namespace that has no other mount; an initial RAM filesystem cannot be left, and is
+/// only out of sight.
+fn enter_nothing() -> Done {
+    identity::unshare(NamespaceFlags(k::CLONE_NEWNS.into()))?;
+    mounts::set_propagation(k::MS_PRIVATE.into())?;
+    let empty = mounts::filesystem(b"tmpfs\0", b"mode\x000555\0", u64::from(k::MOUNT_ATTR_RDONLY), None)?;
+    let root = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
+    move_mount(empty, root)?;
+    close(root);
+    if mounts::pivot_root(empty).is_err() {
+        mounts::chroot(empty)?;
+    }
+    close(empty);
+    Ok(())
+}
