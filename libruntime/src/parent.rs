@@ -17,10 +17,12 @@ use crate::cgroup::Cgroup;
 use crate::child::Child;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Handed, Plan, Text};
+use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
-use crate::wait::{DEADLINE, Wait};
+use crate::wait::{DEADLINE, Wait, Woken};
 use crate::{stage, sys, userns};
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::socket::{
     self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
 };
@@ -28,6 +30,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub(crate) const KILLED: &str =
     "something killed it: perhaps linux.resources.memory.limit is too low to start in";
@@ -106,7 +109,7 @@ impl<'a> Stage<'a> {
     /// Waits for what the stage says next. A failure of a step is the error. There need not be a
     /// deadline: a mount of a network's filesystem takes as long as its server does.
     pub fn next(&mut self, wait: &Wait) -> Result<Event> {
-        wait.readable(self.channel.as_fd(), || "the container was not set up in time".into())?;
+        self.await_word(wait)?;
         let Received { report, fd, sender } = receive(self.channel.as_fd())?;
         if let Some(listener) = fd {
             return Ok(Event::Listener(listener));
@@ -127,6 +130,32 @@ impl<'a> Stage<'a> {
             }
             Some(Report::At(point)) => Ok(Event::At(point)),
             Some(Report::Executing) => Ok(Event::End),
+        }
+    }
+
+    /// Until the stage says something. A stage that somebody has stopped is given up: what a mount waits for may
+    /// come late, but nobody is known to continue a stopped process.
+    fn await_word(&self, wait: &Wait) -> Result<()> {
+        const TICK: Duration = Duration::from_secs(1);
+        let late = || "the container was not set up in time".to_string();
+        let mut ticks = 0;
+        loop {
+            let tick = Instant::now() + TICK;
+            let part = Wait { until: Some(wait.until.map_or(tick, |until| until.min(tick))), ..*wait };
+            match part.poll(&[(self.channel.as_fd(), PollFlags::POLLIN)])? {
+                Woken::Ready(_) => return Ok(()),
+                Woken::Interrupted => return Err(crate::wait::interrupted(late())),
+                Woken::Late if wait.until.is_some_and(|until| until <= Instant::now()) => {
+                    return Err(Error::external(late()));
+                }
+                Woken::Late => {}
+            }
+            let stopped = ProcessId::of(self.pid()).is_ok_and(ProcessId::is_stopped);
+            ticks = if stopped { ticks + 1 } else { 0 };
+            if TICK * ticks >= DEADLINE {
+                let error = Error::external("the process that sets the container up is stopped");
+                return Err(error.with_hint("it got SIGSTOP, or a debugger holds it"));
+            }
         }
     }
 

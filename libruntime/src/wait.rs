@@ -67,15 +67,6 @@ impl<'a> Wait<'a> {
             }
         }
     }
-
-    /// Until one descriptor is readable; `what` did not come otherwise.
-    pub fn readable(&self, fd: BorrowedFd, what: impl FnOnce() -> String) -> Result<()> {
-        match self.poll(&[(fd, PollFlags::POLLIN)])? {
-            Woken::Ready(_) => Ok(()),
-            Woken::Late => Err(Error::external(what())),
-            Woken::Interrupted => Err(interrupted(what())),
-        }
-    }
 }
 
 pub(crate) fn interrupted(what: String) -> Error {

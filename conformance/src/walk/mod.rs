@@ -233,6 +233,10 @@ fn judge(t: &Test, scene: &Scene, point: Point, attempt: &Attempt) -> Outcome<Ve
     }
     match scene.clean() {
         Err(Stop::Fail(text)) => troubles.push(Trouble::Hang(text)),
+        // A runtime that is stopped may hold what others wait for: they end with an error.
+        Ok(output) if stopped.is_some() && point.role == Role::Runtime && output.code != 0 => {
+            troubles.extend(crashed(&output, point, &attempt.record).map(Trouble::Crash));
+        }
         Ok(output) if output.code != 0 => {
             troubles.push(Trouble::Leak(format!("{}: exit {}: {}", output.call, output.code, output.text())))
         }
