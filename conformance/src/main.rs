@@ -6,6 +6,7 @@
 mod bundle;
 mod case;
 mod cases;
+mod differential;
 mod expected;
 mod host;
 mod leaks;
@@ -32,6 +33,8 @@ usage: RUNTIME=NAME|PATH[,…] conformance [OPTION…] [FILTER…]
   --list       prints the cases and what they need
   --jobs N     runs N cases at a time (default 2)
   --quiet      prints no table, only failures and totals
+  --differential        compares RUNTIME with runc and crun, see src/differential.rs
+  --differential=print  prints every difference and judges none
 CONFORMANCE_KEEP=1 keeps the scratch directory, which is made in $TMPDIR or /tmp
 (/var/tmp where /tmp is nosuid or nodev).
 CONFORMANCE_SLOW=N makes all time limits N times as long; CONFORMANCE_RACE=N repeats races for N seconds.";
@@ -43,6 +46,8 @@ struct Options {
     only: Option<String>,
     list: bool,
     quiet: bool,
+    /// Whether to judge.
+    differential: Option<bool>,
     jobs: usize,
     /// `--case`, `--name`, `--program`, `--dir`, `--scratch`: the inner process of runner.rs.
     inner: [Option<String>; 5],
@@ -58,6 +63,8 @@ fn options() -> Result<Options, String> {
         match arg.as_str() {
             "--list" => options.list = true,
             "--quiet" => options.quiet = true,
+            "--differential" => options.differential = Some(true),
+            "--differential=print" => options.differential = Some(false),
             "--without" => options.without.push(value()?),
             "--only" => options.only = Some(value()?),
             "--jobs" => options.jobs = value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?,
@@ -100,6 +107,10 @@ fn run() -> Result<bool, String> {
         return runner::inside(case, name, PathBuf::from(program), PathBuf::from(dir), &scratch)
             .map(|()| true)
             .map_err(|stop| format!("{stop:?}"));
+    }
+    if let Some(judge) = options.differential {
+        let word = std::env::var("RUNTIME").unwrap_or_else(|_| "onggi".to_owned());
+        return differential::run(&Candidate::find(&word)?, &options.filters, options.jobs, !judge);
     }
     let chosen = chosen(&options)?;
     if options.list {

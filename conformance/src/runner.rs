@@ -202,6 +202,13 @@ pub fn inside(name: &str, runtime_name: &str, program: PathBuf, dir: PathBuf, sc
     Ok(())
 }
 
+/// This process as a subreaper with namespaces of its own, before it has a second thread.
+pub fn enter(dir: &Path) -> Outcome {
+    nix::sys::prctl::set_child_subreaper(true)?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    own_namespaces(dir)
+}
+
 /// Prepares, runs the case within its time, compares with before, sweeps.
 fn judged(case: &Case, host: Host, name: &str, program: PathBuf, dir: &Path, scratch: &Path) -> Outcome {
     nix::sys::prctl::set_child_subreaper(true)?;

@@ -239,13 +239,13 @@ impl Container {
     pub fn checkpoint(&self, options: &CheckpointOptions) -> Result<()> {
         let status = self.status();
         if !matches!(status, Status::Running | Status::Paused) {
-            return Err(self.wrong_state("checkpoint", status, "running"));
+            return Err(self.wrong_state("checkpoint", status));
         }
         if nix::unistd::geteuid().as_raw() != 0 {
             return Err(Error::unsupported("checkpoint without root").with_hint("CRIU needs the host's root"));
         }
         let init = self.open_init()?;
-        let pid = self.pid().ok_or_else(|| self.wrong_state("checkpoint", Status::Stopped, "running"))?;
+        let pid = self.pid().ok_or_else(|| self.wrong_state("checkpoint", Status::Stopped))?;
         let spec = self.spec()?;
         let directories = Directories::make(options, spec)?;
         let descriptors = standard_descriptors(pid)?;

@@ -104,9 +104,11 @@ pub fn check_id(id: &str) -> Result<()> {
     let known = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'+' | b'-' | b'.');
     if id.is_empty() || id.len() > 1024 || id.starts_with('.') || !id.bytes().all(known) {
         let shown: String = id.chars().take(80).collect();
-        return Err(
-            Error::new(ErrorKind::InvalidConfig, format!("invalid container id {shown:?}")).with_hint(RULE)
-        );
+        let message = match id {
+            "" => "container id cannot be empty".to_string(),
+            _ => format!("invalid container ID format: {shown:?}"),
+        };
+        return Err(Error::new(ErrorKind::InvalidConfig, message).with_hint(RULE));
     }
     Ok(())
 }
@@ -217,10 +219,12 @@ fn open_failed(bundle: &Path, path: &Path, cause: std::io::Error) -> Error {
     let kind = cause.kind();
     let error = Error::io(format!("open {}", path.display()), cause);
     match (kind, std::fs::metadata(bundle)) {
-        (IoErrorKind::NotFound, Err(_)) => error.with_hint("the bundle directory does not exist"),
-        (IoErrorKind::NotFound, Ok(_)) => {
-            error.with_hint("the bundle has no config.json; make one with the command `spec`")
-        }
+        (IoErrorKind::NotFound, Err(_)) => error
+            .within(format!("chdir {}: no such file or directory", bundle.display()))
+            .with_hint("the bundle directory does not exist"),
+        (IoErrorKind::NotFound, Ok(_)) => error
+            .within("JSON specification file config.json not found")
+            .with_hint("the bundle has no config.json; make one with the command `spec`"),
         (IoErrorKind::NotADirectory, _) => error.with_hint("the bundle is not a directory"),
         _ => error,
     }

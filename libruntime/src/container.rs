@@ -6,7 +6,7 @@ use crate::create::take_off;
 use crate::error::{Error, ErrorKind, Finding, Result};
 use crate::state::{Directory, State};
 use crate::wait::{DEADLINE, Wait};
-use crate::{config, hooks, network, resctrl, sys};
+use crate::{config, hooks, network, resctrl, sys, trace, words};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use serde::Serialize;
@@ -103,7 +103,7 @@ impl Container {
     fn open(store: &Path, id: &str) -> Result<Directory> {
         Directory::open(store, id)?.ok_or_else(|| {
             Directory::sweep(store, id);
-            Error::new(ErrorKind::NotFound, format!("container {id} does not exist"))
+            Error::new(ErrorKind::NotFound, format!("container does not exist: {id}"))
         })
     }
 
@@ -192,6 +192,12 @@ impl Container {
             "annotations": self.state.annotations,
             "owner": user_name(self.state.owner),
         });
+        if self.state.annotations.is_empty()
+            && let Some(members) = state.as_object_mut()
+        {
+            // `remove` alone would put the last member in its place.
+            members.shift_remove("annotations");
+        }
         if let Some(unit) = self.state.cgroup.systemd_unit() {
             state["systemdUnit"] = unit.into();
         }
@@ -228,9 +234,8 @@ impl Container {
         Ok(self.spec.get_or_init(|| spec))
     }
 
-    pub(crate) fn wrong_state(&self, verb: &str, found: Status, wanted: &str) -> Error {
-        let message = format!("cannot {verb} container {}: it is {found}, not {wanted}", self.state.id);
-        Error::new(ErrorKind::WrongState, message)
+    pub(crate) fn wrong_state(&self, verb: &str, found: Status) -> Error {
+        Error::new(ErrorKind::WrongState, words::of_state(verb, &self.state.id, found))
     }
 
     /// Its init, which cannot become another process while this is held.
@@ -251,7 +256,10 @@ impl Container {
         let with_init = all && signal == libc::SIGKILL && self.state.cgroup.is_none();
         let all = all && !(with_init && self.has_own(LinuxNamespaceType::Pid)?);
         if all {
-            return self.cgroup_of_all()?.kill_all(signal);
+            let number = || signal.to_string();
+            return trace::part("send to all processes signal", number, || {
+                self.cgroup_of_all()?.kill_all(signal)
+            });
         }
         let sent = self.open_init().and_then(|pidfd| {
             sys::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|errno| match errno {
@@ -308,7 +316,7 @@ impl Container {
         if self.status() == Status::Paused {
             self.state.cgroup.thaw()?;
         }
-        self.end_for_deletion()?;
+        trace::plain("wait for the end of init", || self.end_for_deletion())?;
         self.remove_parts()?;
         self.child = None;
         let spec = self.spec().ok();
@@ -316,7 +324,7 @@ impl Container {
         let state = self.hook_state(Status::Stopped);
         let limits = hooks::Limits::of_poststop(self.interrupt());
         let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &state, limits);
-        self.directory.remove(&lock)?;
+        trace::plain("remove the container's directory", || self.directory.remove(&lock))?;
         Ok(failed)
     }
 
@@ -325,7 +333,7 @@ impl Container {
         if force || matches!(status, Status::Stopped | Status::Created) {
             return Ok(());
         }
-        let error = self.wrong_state("delete", status, "stopped");
+        let error = self.wrong_state("delete", status);
         Err(error.with_hint("kill it first, or use --force"))
     }
 
@@ -358,9 +366,10 @@ impl Container {
     /// Everything outside its directory.
     fn remove_parts(&self) -> Result<()> {
         network::begin_tear_down(self.store(), &self.state.id);
-        self.state.cgroup.kill_and_remove()?;
+        trace::plain("remove the cgroup", || self.state.cgroup.kill_and_remove())?;
         let ends = self.has_own(LinuxNamespaceType::Network).unwrap_or(false);
-        network::tear_down(self.store(), &self.state.id, ends)?;
+        let disconnect = || network::tear_down(self.store(), &self.state.id, ends);
+        trace::plain("disconnect networks", disconnect)?;
         resctrl::remove(&self.state.resctrl);
         if self.state.mounted_on_host {
             take_off(&self.state.rootfs);
@@ -384,7 +393,7 @@ impl Container {
         let _turn = self.directory.lock()?;
         match self.status() {
             Status::Running | Status::Created => self.state.cgroup.freeze(),
-            status => Err(self.wrong_state("pause", status, "running")),
+            status => Err(self.wrong_state("pause", status)),
         }
     }
 
@@ -392,7 +401,7 @@ impl Container {
         let _turn = self.directory.lock()?;
         match self.status() {
             Status::Paused => self.state.cgroup.thaw(),
-            status => Err(self.wrong_state("resume", status, "paused")),
+            status => Err(self.wrong_state("resume", status)),
         }
     }
 
@@ -415,7 +424,7 @@ impl Container {
     /// Changes its limits, all or none; what `resources` does not name stays. They are remembered.
     pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Finding>> {
         if self.status() == Status::Stopped {
-            return Err(self.wrong_state("update", Status::Stopped, "running"));
+            return Err(self.wrong_state("update", Status::Stopped));
         }
         let _turn = self.directory.lock()?;
         // As it is now: another process may have changed it.
@@ -436,7 +445,7 @@ impl Container {
     /// have been created with. They are remembered.
     pub fn update_schemata(&self, l3_cache: Option<&str>, memory_bandwidth: Option<&str>) -> Result<()> {
         if self.status() == Status::Stopped {
-            return Err(self.wrong_state("update", Status::Stopped, "running"));
+            return Err(self.wrong_state("update", Status::Stopped));
         }
         let _turn = self.directory.lock()?;
         let mut object = json!({});

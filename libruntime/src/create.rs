@@ -16,7 +16,7 @@ use crate::seccomp::{self, Filter};
 use crate::state::{Directory, Lock, ProcessId, State};
 use crate::step::SyncPoint;
 use crate::wait::Wait;
-use crate::{hooks, netdevices, parent, plan, readiness, resctrl};
+use crate::{hooks, netdevices, parent, plan, readiness, resctrl, trace};
 use nix::mount::MntFlags;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
@@ -218,8 +218,10 @@ impl Drop for Made {
 /// One that names the place in `config.json`, the call and its errno; nothing is left behind.
 pub fn create(options: &Create) -> Result<Container> {
     parent::check_preserved(options.preserve_fds)?;
-    let prepared = prepare(options)?;
-    let mut container = Creation::begin(options, &prepared)?.run(options)?;
+    let prepared = trace::plain("read config.json and plan", || prepare(options))?;
+    let creation = Creation::begin(options, &prepared)?;
+    let mut container =
+        creation.run(options).map_err(|error| error.within("unable to start container process"))?;
     container.spec = prepared.spec.into();
     Ok(container)
 }
@@ -238,7 +240,11 @@ impl<'a> Creation<'a> {
     /// Claims the id.
     pub fn begin(options: &Create, prepared: &'a Prepared) -> Result<Self> {
         let state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
-        let (directory, lock) = Directory::create(options.store, &state, &prepared.spec)?;
+        let (directory, lock) = trace::part(
+            "make the container's directory in",
+            || options.store.display().to_string(),
+            || Directory::create(options.store, &state, &prepared.spec),
+        )?;
         let made = Made {
             id: options.id.into(),
             directory,
@@ -264,11 +270,11 @@ impl<'a> Creation<'a> {
         if options.notify_socket.is_some() {
             readiness::make_directory(&directory)?;
         }
-        self.make_v2_cgroup()?;
+        self.make_v2_cgroup().map_err(cgroup_failed)?;
         // What it is not born in is made while the stage starts, unless its first steps need it.
         let first = self.state.cgroup.is_v2() || !has_namespace(spec, LinuxNamespaceType::Cgroup);
         if first {
-            self.make_cgroup()?;
+            self.make_cgroup().map_err(cgroup_failed)?;
         }
         self.begin_network(options)?;
         directory.write_after_start(&plan.encode_after_start())?;
@@ -284,13 +290,15 @@ impl<'a> Creation<'a> {
                 ..Given::default()
             },
         };
-        let mut stage = Stage::launch(plan, &launch)?;
+        let steps = || format!("with {} steps", plan.steps().len());
+        let mut stage = trace::part("start the stage", steps, || Stage::launch(plan, &launch))?;
         if !first {
-            self.make_cgroup()?;
+            self.make_cgroup().map_err(cgroup_failed)?;
         }
-        while !self.answer(&mut stage, options.interrupt)? {}
+        let in_init = |error: Error| error.within("error during container init");
+        while !self.answer(&mut stage, options.interrupt).map_err(in_init)? {}
         // From here on a crash of ours leaves a container that is whole.
-        directory.commit_state()?;
+        trace::plain("record the container", || directory.commit_state())?;
         stage.answer()?;
         self.made.kept = true;
         let mut container = Container::new(directory, self.state);
@@ -355,7 +363,9 @@ impl<'a> Creation<'a> {
 
     /// Makes what is left of the cgroup, and limits it.
     pub fn make_cgroup(&mut self) -> Result<()> {
-        self.state.cgroup.create_v1(&mut self.made.cgroup_dirs)?;
+        let paths = all_paths(&self.state.cgroup);
+        let (cgroup, dirs) = (&mut self.state.cgroup, &mut self.made.cgroup_dirs);
+        trace::part("make the cgroup", paths, || cgroup.create_v1(dirs))?;
         self.made.cgroup = Some(self.state.cgroup.clone());
         // systemd makes the cgroup only when it gets a process.
         if self.state.cgroup.is_attached_to() { Ok(()) } else { self.limit() }
@@ -415,7 +425,8 @@ impl<'a> Creation<'a> {
     fn limit(&mut self) -> Result<()> {
         let linux = self.prepared.spec.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
-        self.warnings.extend(self.state.cgroup.apply(&resources)?);
+        let apply = || self.state.cgroup.apply(&resources);
+        self.warnings.extend(trace::plain("limit the cgroup", apply)?);
         delegate(&self.prepared.spec, &self.state.cgroup)
     }
 }
@@ -429,6 +440,16 @@ pub(crate) fn take_off(rootfs: &Path) {
 fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     namespaces.into_iter().flatten().any(|namespace| namespace.typ() == kind)
+}
+
+/// The cgroup's directories, for an observer.
+fn all_paths(cgroup: &Cgroup) -> impl FnOnce() -> String + use<> {
+    let paths = cgroup.paths();
+    move || paths.iter().map(|(_, path)| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn cgroup_failed(error: Error) -> Error {
+    error.within("unable to apply cgroup configuration")
 }
 
 fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State> {

@@ -3,6 +3,7 @@
 //!
 //! Nothing here logs; an error is returned, or it is handled, never both.
 
+use crate::words;
 use nix::errno::Errno;
 use serde::Serialize;
 use std::fmt;
@@ -61,6 +62,8 @@ pub struct Error(Box<Repr>);
 
 struct Repr {
     kind: ErrorKind,
+    /// What the message follows: the field's words for the fault, outermost first.
+    lead: String,
     message: String,
     errno: Option<Errno>,
     at: Option<String>,
@@ -74,6 +77,7 @@ impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Repr {
             kind,
+            lead: String::new(),
             message: message.into(),
             errno: None,
             at: None,
@@ -122,6 +126,7 @@ impl Error {
     pub(crate) fn invalid(findings: Vec<Finding>) -> Self {
         let text = findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
         let mut error = Self::new(ErrorKind::InvalidConfig, format!("invalid config: {text}"));
+        error.0.lead = findings.iter().find_map(words::of_finding).unwrap_or_default();
         error.0.findings = findings;
         error
     }
@@ -129,6 +134,17 @@ impl Error {
     /// Names the place in `config.json`, unless a more precise one is already there.
     pub(crate) fn at(mut self, place: impl Into<String>) -> Self {
         self.0.at.get_or_insert(place.into());
+        self
+    }
+
+    /// Puts words before the message and the words that are there: what was being done, or the
+    /// words by which engines and scripts know the fault (words.rs).
+    pub(crate) fn within(mut self, words: impl Into<String>) -> Self {
+        let mut lead = words.into();
+        if !self.0.lead.is_empty() {
+            lead = format!("{lead}: {}", self.0.lead);
+        }
+        self.0.lead = lead;
         self
     }
 
@@ -182,9 +198,12 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        if !self.0.lead.is_empty() {
+            write!(f, "{}: ", self.0.lead)?;
+        }
         f.write_str(&self.0.message)?;
         if let Some(errno) = self.0.errno.filter(|_| !self.0.said) {
-            write!(f, ": {} ({errno:?})", errno.desc())?;
+            write!(f, ": {} ({errno:?})", words::of_errno(errno))?;
         }
         if let Some(at) = &self.0.at {
             write!(f, ", at {at}")?;
@@ -215,10 +234,16 @@ mod tests {
             .with_hint("bind sources are not created; create it on the host");
         assert_eq!(
             error.to_string(),
-            "openat /srv/data: No such file or directory (ENOENT), at mounts[3].source; \
+            "openat /srv/data: no such file or directory (ENOENT), at mounts[3].source; \
              hint: bind sources are not created; create it on the host"
         );
         assert_eq!(error.to_json()["errno"], "ENOENT");
+    }
+
+    #[test]
+    fn words_are_put_before_the_message_outermost_first() {
+        let error = Error::os("fchdir /x", Errno::ENOENT).within("inner").within("outer");
+        assert_eq!(error.to_string(), "outer: inner: fchdir /x: no such file or directory (ENOENT)");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::plan::Text;
 use crate::step::{NamespaceFlags, Step};
+use crate::words;
 use nix::errno::Errno;
 
 /// The error for `step`, which failed in the system call `call`.
@@ -14,10 +15,15 @@ pub(crate) fn render(
     call: &str,
     errno: Errno,
 ) -> Error {
-    if let Step::Exec { args, paths, .. } | Step::FindProgram { args, paths } = step {
-        return program(args, paths, origin, errno);
+    match step {
+        Step::Exec { paths, .. } if origin.starts_with("hooks.") => {
+            return program(format!("fork/exec {}", paths.first()), origin, errno);
+        }
+        Step::Exec { args, paths, .. } => return executed(&args.first(), paths, false, origin, errno),
+        Step::FindProgram { args, paths } => return executed(&args.first(), paths, true, origin, errno),
+        _ => {}
     }
-    let object = match (object(step), from) {
+    let object = match (object(step), from.clone()) {
         (object, None) => object,
         (object, Some(from)) if object.is_empty() => from,
         (object, Some(from)) => format!("{from} at {object}"),
@@ -27,6 +33,9 @@ pub(crate) fn render(
     if !origin.is_empty() {
         error = error.at(origin.to_string());
     }
+    if let Some(words) = words_of(step, from.as_deref(), origin, errno) {
+        error = error.within(words);
+    }
     match hint(step, call, errno) {
         Some(hint) => error.with_hint(hint),
         None => error,
@@ -34,16 +43,23 @@ pub(crate) fn render(
 }
 
 /// Engines tell these apart by their words (docker and podman exit with 127 or 126).
-fn program(args: &Text, paths: &Text, origin: &str, errno: Errno) -> Error {
-    let name = args.first();
-    let searched = !name.contains('/');
+fn executed(name: &str, paths: &Text, looked_for: bool, origin: &str, errno: Errno) -> Error {
     let what = match errno {
-        Errno::ENOENT if searched => "executable file not found in $PATH".to_string(),
-        _ => lower(errno.desc()),
+        Errno::ENOENT if !name.contains('/') => {
+            let message = format!("exec: {name:?}: executable file not found in $PATH");
+            let error = Error::os_said(message, errno).at(origin);
+            return error.with_hint(format!("looked for {}", paths.joined()));
+        }
+        Errno::ENOENT if looked_for => format!("exec: {name:?}: stat {name}"),
+        Errno::ENOENT | Errno::EACCES => format!("exec: {name:?}"),
+        _ => format!("exec {name}"),
     };
-    let error = Error::os_said(format!("exec {name:?}: {what}"), errno).at(origin.to_string());
+    program(what, origin, errno)
+}
+
+fn program(what: String, origin: &str, errno: Errno) -> Error {
+    let error = Error::os_said(format!("{what}: {}", words::of_errno(errno)), errno).at(origin);
     match errno {
-        Errno::ENOENT if searched => error.with_hint(format!("looked for {}", paths.joined())),
         Errno::ENOENT => {
             error.with_hint("is the path right, and the interpreter or loader it names in the root?")
         }
@@ -57,9 +73,63 @@ fn program(args: &Text, paths: &Text, origin: &str, errno: Errno) -> Error {
     }
 }
 
-fn lower(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+/// How the fault is known elsewhere (words.rs).
+fn words_of(step: &Step<Text>, from: Option<&str>, origin: &str, errno: Errno) -> Option<String> {
+    use Step::*;
+    if origin.starts_with("mounts[")
+        && let Some(mounting) = mounting(step, from)
+    {
+        let special = match step {
+            Mount { fstype, strict: true, .. } if matches!(errno, Errno::ELOOP | Errno::ENOTDIR) => {
+                format!(": filesystem {:?} must be mounted on ordinary directory", fstype.first())
+            }
+            _ => String::new(),
+        };
+        return Some(mounting + &special);
+    }
+    let text = words::of_errno(errno);
+    Some(match step {
+        AttachRootfs { host_path, .. } | AttachRootfsInScratch { host_path, .. } => {
+            format!("invalid rootfs: stat {}: {text}", host_path.first())
+        }
+        Chdir { path, .. } => {
+            format!("chdir to cwd ({:?}) set in config.json failed: {text}", path.first())
+        }
+        SetRlimit { resource, .. } => {
+            format!("error setting rlimits for ready process: error setting rlimit type {resource}: {text}")
+        }
+        SetScheduler { .. } => format!("error setting scheduler: {text}"),
+        SetIoPriority { .. } => format!("failed to set io priority: {text}"),
+        SetMemoryPolicy { .. } => format!("error setting memory policy: {text}"),
+        SetAffinity { .. } => format!("failed to set CPU affinity: {text}"),
+        SetSeccomp { .. } => format!("unable to init seccomp: {text}"),
+        SetIds { .. } | SetGroups { .. } if origin.starts_with("process.user") => {
+            format!("unable to setup user: {text}")
+        }
+        WriteProcess { path, .. } if path.first().ends_with("attr/exec") && origin.contains("apparmor") => {
+            format!("unable to apply apparmor profile: {text}")
+        }
+        OpenConsole { .. } | MountConsole | UseConsole => format!("error setting up the console: {text}"),
+        _ => return None,
+    })
+}
+
+/// The words for a step of a mount: what is mounted, and where, as far as the step knows both.
+fn mounting(step: &Step<Text>, from: Option<&str>) -> Option<String> {
+    use Step::*;
+    Some(match step {
+        OpenSource { host_path, .. } | OpenIdmapped { host_path, .. } => {
+            format!("error mounting {:?} to rootfs", host_path.first())
+        }
+        Mount { fstype, target, .. } | MountByText { fstype, target, .. } => {
+            format!("error mounting {:?} to rootfs at {:?}", fstype.first(), target.first())
+        }
+        MoveMount { target, .. } => {
+            let source = from.map(|from| format!(" {from:?}")).unwrap_or_default();
+            format!("error mounting{source} to rootfs at {:?}", target.first())
+        }
+        _ => return None,
+    })
 }
 
 /// What the step is about.

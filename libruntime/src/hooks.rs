@@ -17,7 +17,7 @@ use crate::parent::{Event, Given, Launch, Stage};
 use crate::step::SyncPoint;
 use crate::sys::{self, Exit};
 use crate::wait::{DEADLINE, Wait, Woken, interrupted};
-use crate::{notify, plan};
+use crate::{notify, plan, trace};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
 use nix::sys::signal::{Signal, killpg};
@@ -76,14 +76,23 @@ impl<'a> Limits<'a> {
 /// `hooks.createRuntime`.
 pub(crate) fn run_all(hooks: &[Hook], place: &str, state: &[u8], site: &Site, limits: Limits) -> Result<()> {
     let mut all = hooks.iter().enumerate();
-    all.try_for_each(|(at, hook)| run(hook, &format!("{place}[{at}]"), state, site, limits))
+    all.try_for_each(|(at, hook)| named(hook, place, at, |place| run(hook, place, state, site, limits)))
 }
 
 /// Runs every hook, whatever happens to the others, and returns what failed.
 pub(crate) fn run_each(hooks: &[Hook], place: &str, state: &[u8], limits: Limits) -> Vec<Error> {
     let all = hooks.iter().enumerate();
-    let failed = |(at, hook)| run(hook, &format!("{place}[{at}]"), state, &Site::Runtime, limits).err();
+    let failed =
+        |(at, hook)| named(hook, place, at, |place| run(hook, place, state, &Site::Runtime, limits)).err();
     all.filter_map(failed).collect()
+}
+
+/// Runs the hook number `at` of a list. Its error names both, in the words that runc has for it.
+fn named(hook: &Hook, list: &str, at: usize, run: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    let name = list.trim_start_matches("hooks.");
+    let path = || hook.path().display().to_string();
+    trace::hook(name, at, path, || run(&format!("{list}[{at}]")))
+        .map_err(|error| error.within(format!("error running {name} hook #{at}")))
 }
 
 fn run(hook: &Hook, place: &str, state: &[u8], site: &Site, limits: Limits) -> Result<()> {
@@ -98,8 +107,8 @@ fn run(hook: &Hook, place: &str, state: &[u8], site: &Site, limits: Limits) -> R
     let name = hook.path().display();
     let how = match ended {
         Ended::Exit(Exit::Code(0)) => return Ok(()),
-        Ended::Exit(Exit::Code(code)) => format!("exit code {code}"),
-        Ended::Exit(Exit::Signal(signal)) => format!("killed by signal {signal}"),
+        Ended::Exit(Exit::Code(code)) => format!("exit status {code}"),
+        Ended::Exit(Exit::Signal(signal)) => format!("signal: {signal}"),
         Ended::WithInit => {
             let what = format!("hook {name} was killed, because the container's init has ended");
             return Err(said.error(what).at(place.to_string()));
@@ -109,7 +118,7 @@ fn run(hook: &Hook, place: &str, state: &[u8], site: &Site, limits: Limits) -> R
             return Err(interrupted(format!("hook {name} was killed")).at(place.to_string()));
         }
     };
-    Err(said.error(format!("hook {name} failed: {how}")).at(place.to_string()))
+    Err(said.error(format!("{name}: {how}")).at(place.to_string()))
 }
 
 /// Starts a hook, with a pipe each for its input and its messages.
@@ -211,7 +220,8 @@ fn answer(stage: &mut Stage, site: &Site, wait: &Wait) -> Result<bool> {
 
 fn late(name: &str, place: &str, given: Option<Duration>, timeout: Option<Duration>) -> Error {
     let seconds = timeout.unwrap_or_default().as_secs();
-    let error = Error::external(format!("hook {name} took longer than {seconds} s and was killed"));
+    let error =
+        Error::external(format!("hook ran past specified timeout of {seconds}.0s and was killed: {name}"));
     match given {
         Some(_) => error.at(format!("{place}.timeout")),
         None => error
@@ -333,7 +343,7 @@ impl Said {
         }
         bytes.extend(&self.tail);
         let text = String::from_utf8_lossy(&bytes).trim().to_string();
-        Error::external(if text.is_empty() { what } else { format!("{what}: {text}") })
+        Error::external(if text.is_empty() { what } else { format!("{what}, stderr: {text}") })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::plan::create::Request;
 use crate::seccomp;
 use crate::step::SyncPoint;
 use crate::wait::Wait;
-use crate::{notify, plan, sys};
+use crate::{notify, plan, sys, trace};
 use nix::errno::Errno;
 use oci_spec::runtime::{Hook, Process, Spec};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -95,11 +95,14 @@ impl Container {
             Status::Running | Status::Created => {}
             Status::Paused if options.ignore_paused => {}
             Status::Paused => {
-                let error = self.wrong_state("exec in", Status::Paused, "running");
-                return Err(error.with_hint("resume it first, or use --ignore-paused"));
+                return Err(self.wrong_state("exec", Status::Paused).with_hint("resume it first"));
             }
-            status => return Err(self.wrong_state("exec in", status, "running")),
+            status => return Err(self.wrong_state("exec", status)),
         }
+        self.join(options).map_err(|error| error.within("unable to start container process"))
+    }
+
+    fn join(&self, options: &Exec) -> Result<Executed> {
         let spec = self.spec()?;
         let init = self.open_init()?;
         let has_profile = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
@@ -108,7 +111,7 @@ impl Container {
         for (controller, path) in &options.cgroup {
             cgroup = cgroup.below(controller.as_deref(), path)?;
         }
-        let plan = self.plan_exec(spec, options, filter.as_ref(), &cgroup)?;
+        let plan = trace::plain("plan", || self.plan_exec(spec, options, filter.as_ref(), &cgroup))?;
         let moved;
         let mut stage = match launch(&plan, options, &cgroup, &init) {
             Err(error) if options.cgroup.is_empty() && is_elsewhere(&error) => {
@@ -199,7 +202,9 @@ fn launch<'a>(plan: &'a Plan, options: &Exec, cgroup: &Cgroup, init: &OwnedFd) -
     let (stdio, preserve_fds, console) = (options.stdio, options.preserve_fds, options.console_socket);
     let given = Given { console, pidfd: Some(init.as_fd()), cgroup: Some(cgroup), ..Given::default() };
     let born_in = cgroup.open_dir()?;
-    Stage::launch(plan, &Launch { stdio, preserve_fds, cgroup: born_in.as_ref().map(AsFd::as_fd), given })
+    let launch = Launch { stdio, preserve_fds, cgroup: born_in.as_ref().map(AsFd::as_fd), given };
+    let steps = || format!("with {} steps", plan.steps().len());
+    trace::part("start the stage", steps, || Stage::launch(plan, &launch))
 }
 
 /// The cgroup takes no processes, or is gone.

@@ -55,9 +55,11 @@ mod state;
 #[allow(dead_code)]
 mod step;
 mod sys;
+mod trace;
 mod userns;
 mod verify;
 mod wait;
+mod words;
 
 /// The first of `count` descriptors from 3 on that is not open.
 #[doc(hidden)] // the command asks before it opens anything
@@ -85,3 +87,6 @@ pub use restore::restore;
 pub use state::now;
 #[doc(hidden)] // for the command, which has the process to itself
 pub use sys::{is_ignored, reset_sigchld};
+pub use trace::{Event, EventKind, Observer, observe};
+#[doc(hidden)] // for the command's own calls
+pub use words::errno_text;

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Handed, Plan, Text};
 use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
+use crate::trace::StageClock;
 use crate::wait::{DEADLINE, Wait, Woken};
 use crate::{stage, sys, userns};
 use nix::errno::Errno;
@@ -70,10 +71,12 @@ pub(crate) struct Stage<'a> {
     channel: OwnedFd,
     first: Option<Child>,
     init: Option<Child>,
+    clock: StageClock,
 }
 
 impl<'a> Stage<'a> {
     pub fn launch(plan: &'a Plan, launch: &Launch) -> Result<Self> {
+        let clock = StageClock::start();
         let (channel, theirs) =
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|errno| Error::os("socketpair", errno))?;
@@ -94,7 +97,7 @@ impl<'a> Stage<'a> {
             cgroup: launch.cgroup,
         });
         let (pid, pidfd) = spawned.map_err(spawn_failed)?;
-        Ok(Self { plan, channel, first: Some(Child::new(pid, pidfd)), init: None })
+        Ok(Self { plan, channel, first: Some(Child::new(pid, pidfd)), init: None, clock })
     }
 
     /// The process that works on the plan now: the first, or the one it has cloned.
@@ -109,6 +112,21 @@ impl<'a> Stage<'a> {
     /// Waits for what the stage says next. A failure of a step is the error. There need not be a
     /// deadline: a mount of a network's filesystem takes as long as its server does.
     pub fn next(&mut self, wait: &Wait) -> Result<Event> {
+        let event = self.await_event(wait)?;
+        let reached = match &event {
+            Event::Cloned => "its process in the container's namespaces is cloned",
+            Event::At(SyncPoint::Attached) => "waits to be put into its cgroups",
+            Event::At(SyncPoint::Cgroups) => "waits for its cgroups",
+            Event::At(SyncPoint::Created) => "has its namespaces and mounts",
+            Event::At(SyncPoint::Ready) => "is ready to execute the program",
+            Event::Listener(_) => "has loaded its seccomp filter",
+            Event::End => "has ended, or executed the program",
+        };
+        self.clock.reached(reached, self.pid());
+        Ok(event)
+    }
+
+    fn await_event(&mut self, wait: &Wait) -> Result<Event> {
         self.await_word(wait)?;
         let Received { report, fd, sender } = receive(self.channel.as_fd())?;
         if let Some(listener) = fd {
@@ -396,7 +414,9 @@ fn open_handed<'a>(
 
 fn open_namespace(path: &Path) -> Result<OwnedFd> {
     // A magic link of the caller's (/proc/PID/ns/net) is followed: it is the caller's word.
-    File::open(path).map(OwnedFd::from).map_err(|error| Error::io(format!("open {}", path.display()), error))
+    File::open(path)
+        .map(OwnedFd::from)
+        .map_err(|error| Error::io(format!("open {}", path.display()), error).within("namespace path"))
 }
 
 fn user_namespace(plan: &Plan) -> Result<OwnedFd> {

@@ -9,7 +9,7 @@ use crate::hooks::Site;
 use crate::parent;
 use crate::step::Report;
 use crate::wait::{self, DEADLINE, Wait, Woken};
-use crate::{config, hooks, notify, plan, sys};
+use crate::{config, hooks, notify, plan, sys, trace};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
@@ -27,13 +27,13 @@ impl Container {
     pub fn start(&self) -> Result<Vec<Error>> {
         let status = self.status();
         if status != Status::Created {
-            return Err(self.wrong_state("start", status, "created"));
+            return Err(self.wrong_state("start", status));
         }
         let spec = self.spec()?;
         if spec.process().is_none() {
             return Err(Error::invalid(vec![Finding::new("process", "is required to start a container")]));
         }
-        let connection = self.connect()?;
+        let connection = trace::plain("connect to the container's init", || self.connect())?;
         let name = self.state.init.and_then(|init| parent::name_of(init.pid));
         self.await_turn(connection.as_fd())?;
         let all = spec.hooks().as_ref();
@@ -45,7 +45,8 @@ impl Container {
                 .inspect_err(|_| self.end_init())?;
         }
         parent::answer(connection.as_fd())?;
-        self.await_program(connection.as_fd(), name.as_deref())?;
+        let executed = || self.await_program(connection.as_fd(), name.as_deref());
+        trace::plain("execute the program", executed)?;
         let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
         let state = self.hook_state(Status::Running);
         if config::is_before(&self.state.oci_version, 3) {
@@ -58,7 +59,7 @@ impl Container {
 
     fn connect(&self) -> Result<OwnedFd> {
         let failed = |errno| match errno {
-            Errno::ECONNREFUSED | Errno::ENOENT => self.wrong_state("start", self.status(), "created"),
+            Errno::ECONNREFUSED | Errno::ENOENT => self.wrong_state("start", self.status()),
             // It does not even take those who have come before.
             Errno::EAGAIN => self.not_answered(),
             errno => Error::os(format!("connect {}/start", self.directory.path.display()), errno),
@@ -83,7 +84,7 @@ impl Container {
         }
         match parent::receive(connection)?.report {
             Some(Report::Executing) => Ok(()),
-            _ => Err(self.wrong_state("start", self.status(), "created")),
+            _ => Err(self.wrong_state("start", self.status())),
         }
     }
 
@@ -99,7 +100,7 @@ impl Container {
     fn is_held(&self) -> Option<Error> {
         let init = self.state.init?;
         if self.status() == Status::Paused {
-            return Some(self.wrong_state("start", Status::Paused, "created"));
+            return Some(self.wrong_state("start", Status::Paused));
         }
         if !init.is_stopped() {
             return None;

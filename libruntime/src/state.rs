@@ -367,7 +367,7 @@ impl Directory {
 
     fn gone(&self) -> Error {
         let id = self.path.file_name().unwrap_or_default().display();
-        Error::new(ErrorKind::NotFound, format!("container {id} does not exist"))
+        Error::new(ErrorKind::NotFound, format!("container does not exist: {id}"))
     }
 
     /// Removes it with all that is in it. It disappears at once: whatever kills us, nothing is left that
@@ -409,7 +409,7 @@ fn make_aside(store: &Path, aside: &Path, id: &str) -> Result<()> {
 }
 
 fn in_use(id: &str) -> Error {
-    Error::new(ErrorKind::AlreadyExists, format!("container {id} already exists"))
+    Error::new(ErrorKind::AlreadyExists, format!("container with given ID already exists: {id}"))
         .with_hint("choose another id, or delete it first")
 }
 

@@ -6,6 +6,7 @@
 
 use crate::commands::VERBS;
 use crate::failure::Failure;
+use crate::manual;
 use std::ffi::OsString;
 
 pub struct Flag {
@@ -43,7 +44,14 @@ pub struct Verb {
     pub flags: &'static [Flag],
 }
 
-const GLOBAL: &[Flag] = &[
+impl Verb {
+    /// Whether its container is a new one.
+    pub fn makes_container(&self) -> bool {
+        self.flags.iter().any(|flag| flag.name == "bundle")
+    }
+}
+
+pub const GLOBAL: &[Flag] = &[
     Flag::value(
         "root",
         "DIR",
@@ -51,18 +59,19 @@ const GLOBAL: &[Flag] = &[
     ),
     Flag::value("log", "FILE", "append errors and warnings to this file"),
     Flag::value("log-format", "FORMAT", "text or json (default: text)"),
-    Flag::switch("debug", "say more in the log, and warnings on standard error"),
+    Flag::switch("debug", "log each thing that is done, with its time; warnings also go to standard error"),
     Flag::switch("systemd-cgroup", "have systemd make the cgroups; cgroupsPath is slice:prefix:name"),
     Flag::value("cgroup-manager", "WHO", "cgroupfs, systemd or disabled, as with crun"),
+    Flag::value("criu", "PATH", "accepted and ignored, as with runc since 1.2: criu is looked for in $PATH"),
+    Flag::value("rootless", "WHEN", "true, false or auto; accepted for runc's sake, it is found out anyway"),
     Flag::switch(
         "network-annotations",
         "annotations org.onggi.network.* of config.json count; whoever writes them can change the host's network",
     ),
-    Flag::value("rootless", "WHEN", "true, false or auto; accepted for runc's sake, it is found out anyway"),
     Flag::switch("version", "print the version").short("v"),
 ];
 
-const HELP: Flag = Flag::switch("help", "print this text").short("h");
+pub const HELP: Flag = Flag::switch("help", "print this text").short("h");
 
 /// Flags with their values in order, and the rest.
 #[derive(Default)]
@@ -93,9 +102,8 @@ impl Parsed {
     }
 
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Failure> {
-        let parse = |text: &str| {
-            text.parse().map_err(|_| Failure::usage(format!("--{name} takes a number, not {text:?}")))
-        };
+        let parse =
+            |text: &str| text.parse().map_err(|_| Failure::flag(name, text, "parse error, it is a number"));
         self.get(name).map(parse).transpose()
     }
 
@@ -112,14 +120,14 @@ pub struct Line {
     pub args: Parsed,
 }
 
-const NO_VERB: Verb = Verb {
+pub const NO_VERB: Verb = Verb {
     name: "help",
     about: "show the commands, or how to use one",
     arguments: "[command]",
     count: (0, 1),
     trailing: false,
     text: "",
-    flags: &[],
+    flags: &[Flag::switch("man", "print the manual page, for man -l or a package")],
 };
 
 /// Reads the command line. An error comes with the global flags so far: it belongs into their log.
@@ -153,7 +161,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Line, Box<(Parsed, 
             .find(|verb| verb.name == name || (name == "h" && verb.name == "help"))
     };
     let Some(verb) = known() else {
-        return Err(Box::new((global, Failure::usage(format!("unknown command {name:?}")))));
+        return Err(Box::new((global, no_such_command(&name))));
     };
     let mut args = Parsed::default();
     match read(&mut words, verb.flags, verb.trailing, verb.name, &mut args)
@@ -170,10 +178,19 @@ fn check_count(verb: &Verb, args: &Parsed) -> Result<(), Failure> {
         return Ok(());
     }
     let given = args.rest.len();
-    Err(Failure::usage(format!(
-        "{0} takes {1}, and {given} were given: onggi {0} [flags] {1}",
-        verb.name, verb.arguments
-    )))
+    let number = match (least, most) {
+        (least, most) if least == most => format!("exactly {least}"),
+        (least, _) if given < least => format!("a minimum of {least}"),
+        (_, most) => format!("a maximum of {most}"),
+    };
+    let usage = format!("onggi {} [flags] {}", verb.name, verb.arguments);
+    Err(Failure::usage(format!("{:?} requires {number} argument(s): {}", verb.name, usage.trim_end())))
+}
+
+/// The code tells an engine that looks for a command from one that failed.
+fn no_such_command(name: &str) -> Failure {
+    let message = format!("No help topic for '{name}': there is no such command; see onggi --help");
+    Failure { usage: true, ..Failure::new(message).with_code(3) }
 }
 
 /// Reads flags; with `trailing` up to the first argument, else also between and behind arguments.
@@ -199,13 +216,13 @@ fn read(
         let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
         let found = known.iter().chain([&HELP]).find(|flag| flag.name == name || flag.short == Some(name));
         let Some(found) = found else {
-            let of = if verb.is_empty() { String::new() } else { format!(" of {verb}") };
-            return Err(Failure::usage(format!("unknown flag {word:?}{of}")));
+            let of = if verb.is_empty() { String::new() } else { format!(" for {verb}") };
+            return Err(Failure::usage(format!("flag provided but not defined: -{name}{of}")));
         };
         let value = match (found.value, value) {
             (Some(_), Some(value)) => value.to_string(),
             (Some(_), None) => {
-                words.next().ok_or_else(|| Failure::usage(format!("flag {word:?} needs a value")))?
+                words.next().ok_or_else(|| Failure::usage(format!("flag needs an argument: -{name}")))?
             }
             (None, None) => "true".to_string(),
             (None, Some(value)) => switch(name, value)?.to_string(),
@@ -220,23 +237,29 @@ fn switch(name: &str, value: &str) -> Result<bool, Failure> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(Failure::usage(format!("--{name} is true or false, not {value:?}"))),
+        _ => Err(Failure::flag(name, value, "parse error, it is true or false")),
     }
 }
 
 /// The text for `--help`, `help`, `--version`, or no command at all.
-pub fn asked_for_help(line: &Line) -> Option<String> {
+pub fn asked_for_help(line: &Line) -> Result<Option<String>, Failure> {
     if line.global.is_set("version") {
-        return Some(version());
+        return Ok(Some(version()));
     }
     if line.args.is_set("help") {
-        return Some(if line.verb.name == "help" { overview() } else { help(line.verb) });
+        return Ok(Some(if line.verb.name == "help" { overview() } else { help(line.verb) }));
     }
-    if line.global.is_set("help") {
-        return Some(overview());
+    if line.verb.name != "help" {
+        return Ok(line.global.is_set("help").then(overview));
     }
-    let about = VERBS.iter().find(|verb| verb.name == line.args.positional(0));
-    (line.verb.name == "help").then(|| about.map_or_else(overview, |verb| help(verb)))
+    let man = line.args.is_set("man");
+    match line.args.positional(0) {
+        "" => Ok(Some(if man { manual::overview() } else { overview() })),
+        name => {
+            let verb = VERBS.iter().find(|verb| verb.name == name).ok_or_else(|| no_such_command(name))?;
+            Ok(Some(if man { manual::page(verb, verb.flags) } else { help(verb) }))
+        }
+    }
 }
 
 fn version() -> String {
@@ -265,13 +288,15 @@ fn help(verb: &Verb) -> String {
     )
 }
 
+/// A flag as it is written: `--env, -e NAME[=VALUE]`.
+pub fn spelled(flag: &Flag) -> String {
+    let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
+    let short = flag.short.map(|short| format!(", -{short}")).unwrap_or_default();
+    format!("--{}{short}{value}", flag.name)
+}
+
 fn flags(flags: &[Flag]) -> String {
-    let named = |flag: &Flag| {
-        let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
-        let short = flag.short.map(|short| format!(", -{short}")).unwrap_or_default();
-        format!("--{}{short}{value}", flag.name)
-    };
     let all = || flags.iter().chain([&HELP]);
-    let width = all().map(|flag| named(flag).len()).max().unwrap_or(0);
-    all().map(|flag| format!("   {:width$}  {}\n", named(flag), flag.help)).collect()
+    let width = all().map(|flag| spelled(flag).len()).max().unwrap_or(0);
+    all().map(|flag| format!("   {:width$}  {}\n", spelled(flag), flag.help)).collect()
 }

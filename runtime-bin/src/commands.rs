@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod checkpoint;
+pub mod completion;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -43,4 +44,5 @@ pub const VERBS: &[&Verb] = &[
     &explain::VERB,
     &check::VERB,
     &features::VERB,
+    &completion::VERB,
 ];

@@ -10,17 +10,29 @@ pub struct Failure {
     pub message: String,
     /// The library's error as an object.
     pub detail: Option<Value>,
+    /// The command line is wrong, so that nothing was tried.
+    pub usage: bool,
 }
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into(), detail: None }
+        Self { code: 1, message: message.into(), detail: None, usage: false }
     }
 
     /// The command line cannot be meant.
     pub fn usage(message: impl Into<String>) -> Self {
         let message = message.into();
-        Self::new(format!("{message}; see onggi --help"))
+        Self { usage: true, ..Self::new(format!("Incorrect Usage: {message}; see onggi --help")) }
+    }
+
+    /// A flag's value is no value of its kind.
+    pub fn flag(name: &str, value: &str, kind: &str) -> Self {
+        Self::usage(format!("invalid value {value:?} for flag -{name}: {kind}"))
+    }
+
+    /// What failed, before why.
+    pub fn within(self, words: &str) -> Self {
+        if self.usage { self } else { Self { message: format!("{words}: {}", self.message), ..self } }
     }
 
     /// What the operating system answered to a call of our own.
@@ -28,18 +40,19 @@ impl Failure {
         let error = error.into();
         let errno = error.raw_os_error().map(Errno::from_raw);
         Self::new(match errno {
-            Some(errno) => format!("{call}: {} ({errno:?})", errno.desc()),
+            Some(errno) => format!("{call}: {} ({errno:?})", libruntime::errno_text(errno as i32)),
             None => format!("{call}: {error}"),
         })
     }
 
+    /// Ends with another code than 1; a wrong command line keeps its own.
     pub fn with_code(self, code: u8) -> Self {
-        Self { code, ..self }
+        if self.usage { self } else { Self { code, ..self } }
     }
 }
 
 impl From<libruntime::Error> for Failure {
     fn from(error: libruntime::Error) -> Self {
-        Self { code: 1, message: error.to_string(), detail: Some(error.to_json()) }
+        Self { code: 1, message: error.to_string(), detail: Some(error.to_json()), usage: false }
     }
 }

@@ -31,7 +31,7 @@ impl<'a> Global<'a> {
             None => default_root(),
         };
         if root.parent().is_none() {
-            return Err(Failure::usage("--root must not be /"));
+            return Err(Failure::new("Option --root argument should not be set to /"));
         }
         let cgroup_driver = cgroup_driver(flags)?;
         let network_annotations = flags.is_set("network-annotations");

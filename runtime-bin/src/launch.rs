@@ -64,9 +64,8 @@ fn check_open(name: &str, first: u64, count: u32, all: u32) -> Result<(), Failur
     match libruntime::first_closed_descriptor(all) {
         Some(fd) => {
             let last = first + u64::from(count) - 1;
-            let text =
-                format!("{name} {count} means the descriptors {first} to {last}, but {fd} is not open");
-            Err(Failure::usage(text))
+            let words = format!("unable to stat preserved-fd {fd} (of {count})");
+            Err(Failure::new(format!("{words}: {name} {count} means the descriptors {first} to {last}")))
         }
         None => Ok(()),
     }
@@ -88,7 +87,8 @@ pub fn console_socket(args: &Parsed, terminal: bool, detach: bool) -> Result<Opt
 }
 
 fn connect(path: &str) -> Result<UnixStream, Failure> {
-    Ok(libruntime::connect_socket(Path::new(path))?)
+    let words = format!("dial unix {path}");
+    libruntime::connect_socket(Path::new(path)).map_err(|error| Failure::from(error).within(&words))
 }
 
 /// A connection for the pidfd, made before there is a process to undo.

@@ -24,7 +24,7 @@ impl Log {
             None | Some("text" | "") => false,
             Some("json") => true,
             Some(other) => {
-                return Err(Failure::usage(format!("--log-format is text or json, not {other:?}")));
+                return Err(Failure::usage(format!("invalid log-format: {other}")));
             }
         };
         let open = |path| {
@@ -41,7 +41,8 @@ impl Log {
         if in_json {
             self.stderr(&json_line("error", &failure.message, failure.detail.as_ref()));
         } else {
-            self.stderr(&format!("onggi: {}", failure.message));
+            let name = if failure.message.starts_with("onggi ") { "" } else { "onggi: " };
+            self.stderr(&format!("{name}{}", failure.message));
         }
     }
 
@@ -52,6 +53,24 @@ impl Log {
             self.stderr(&format!("onggi: warning: {message}"));
         } else if self.debug {
             self.stderr(&json_line("warning", message, None));
+        }
+    }
+
+    /// Does `work`; with `--debug` each thing that the library does is a record, as it is done: in the
+    /// log, or without one on standard error.
+    pub fn debugging<T>(&'static self, work: impl FnOnce() -> T) -> T {
+        if !self.debug {
+            return work();
+        }
+        let observer = move |event: &libruntime::Event| self.debug(&event.to_string());
+        libruntime::observe(std::sync::Arc::new(observer), work)
+    }
+
+    fn debug(&self, message: &str) {
+        match (&self.file, self.json) {
+            (Some(_), _) => self.record("debug", message, None),
+            (None, true) => self.stderr(&json_line("debug", message, None)),
+            (None, false) => self.stderr(&text_line("debug", message)),
         }
     }
 

@@ -13,8 +13,10 @@ mod global;
 mod input;
 mod launch;
 mod log;
+mod manual;
 mod networks;
 mod output;
+mod shells;
 mod signals;
 mod terminal;
 
@@ -41,23 +43,25 @@ fn main() -> ExitCode {
     };
     // Asked before any descriptor of ours can take a number.
     let inherited = launch::Inherited::of(&line);
-    let log = match Log::open(&line.global) {
-        Ok(log) => log,
+    let log: &'static Log = match Log::open(&line.global) {
+        // It is needed until the process ends.
+        Ok(log) => Box::leak(Box::new(log)),
         Err(failure) => return end(&Log::default(), Err(failure)),
     };
-    let result = Global::new(&line.global, &log, inherited).and_then(|global| dispatch(&line, &global));
-    end(&log, result)
+    let work = || Global::new(&line.global, log, inherited).and_then(|global| dispatch(&line, &global));
+    end(log, log.debugging(work))
 }
 
 fn dispatch(line: &Line, global: &Global) -> Result<u8, Failure> {
-    if let Some(text) = cli::asked_for_help(line) {
+    if let Some(text) = cli::asked_for_help(line)? {
         return output::print(&text);
     }
     let args: &Parsed = &line.args;
     match line.verb.name {
         "check" => check::run(global, args),
         "checkpoint" => checkpoint::run(global, args),
-        "create" => create::run(global, args),
+        "completion" => completion::run(args),
+        "create" => create::run(global, args).map_err(|failure| failure.within("onggi create failed")),
         "delete" => delete::run(global, args),
         "events" => events::run(global, args),
         "exec" => exec::run(global, args),
@@ -69,7 +73,7 @@ fn dispatch(line: &Line, global: &Global) -> Result<u8, Failure> {
         "ps" => ps::run(global, args),
         "restore" => restore::run(global, args),
         "resume" => resume::run(global, args),
-        "run" => run::run(global, args),
+        "run" => run::run(global, args).map_err(|failure| failure.within("onggi run failed")),
         "spec" => spec::run(args),
         "start" => start::run(global, args),
         "state" => state::run(global, args),

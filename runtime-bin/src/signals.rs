@@ -95,7 +95,7 @@ pub fn reap_others(main: i32) {
 
 /// A signal's number from its name, with or without `SIG`, or from its number.
 pub fn parse(text: &str) -> Result<i32, Failure> {
-    let unknown = || Failure::usage(format!("unknown signal {text:?}"));
+    let unknown = || Failure::new(format!("unknown signal {text:?}"));
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok().filter(|number| *number <= RTMAX).ok_or_else(unknown);
     }

@@ -1,7 +1,7 @@
 //! The command line beyond the verbs of the lifecycle: version, help, features, spec, logs, global
 //! options, ids. What the verbs do is in lifecycle.rs, exec.rs and cgroups.rs.
 
-use crate::case::Need::Root;
+use crate::case::Need::{Cgroup, Root};
 use crate::case::{Case, Outcome, case, check, contains, same, skip};
 use crate::process;
 use crate::test::Test;
@@ -23,6 +23,9 @@ pub const CASES: &[Case] = &[
     case!(log_gets_the_error_as_text),
     case!(log_that_cannot_be_opened_is_an_error),
     case!(debug_is_accepted),
+    case!(debug_records_what_is_done),
+    case!(a_failing_poststop_hook_of_run_is_recorded),
+    case!(kill_ends_a_paused_container, [Cgroup]),
     case!(state_directory_is_made_with_its_parents),
     case!(state_directory_is_private),
     case!(list_of_an_empty_state_directory_is_empty),
@@ -194,6 +197,54 @@ fn debug_is_accepted(t: &Test) -> Outcome {
         .arg(&c.bundle)
         .arg(&c.id);
     contains("output", &process::run(&mut command, &t.dir)?.ok()?.stdout, "ran")
+}
+
+/// The records of a log by level.
+fn records(path: &std::path::Path) -> Outcome<Vec<(String, String)>> {
+    let text = fs::read_to_string(path)?;
+    let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let field = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    Ok(lines.iter().map(|line| (field(line, "level"), field(line, "msg"))).collect())
+}
+
+fn debug_records_what_is_done(t: &Test) -> Outcome {
+    let c = t.container(&t.shell("exit 0"))?;
+    let log = t.dir.join("log.json");
+    let mut command = t.runtime.command();
+    command.args(["--debug", "--log-format", "json", "--log"]).arg(&log);
+    command.arg("run").arg("--bundle").arg(&c.bundle).arg(&c.id);
+    process::run(&mut command, &t.dir)?.ok()?;
+    let records = records(&log)?;
+    check!(records.iter().any(|(level, text)| level == "debug" && !text.is_empty()), "{records:?}");
+    check!(records.iter().all(|(level, _)| level != "error"), "{records:?}");
+    // Without it, a run without a fault says nothing.
+    fs::remove_file(&log)?;
+    let mut command = t.runtime.command();
+    command.args(["--log-format", "json", "--log"]).arg(&log);
+    command.arg("run").arg("--bundle").arg(&c.bundle).arg(&c.id);
+    process::run(&mut command, &t.dir)?.ok()?;
+    same("log", fs::read_to_string(&log).unwrap_or_default().as_str(), "")
+}
+
+fn a_failing_poststop_hook_of_run_is_recorded(t: &Test) -> Outcome {
+    let mut config = t.shell("exit 0");
+    config.push("hooks.poststop", serde_json::json!({ "path": "/bin/false" }));
+    let c = t.container(&config)?;
+    let log = t.dir.join("log.json");
+    let mut command = t.runtime.command();
+    command.args(["--log-format", "json", "--log"]).arg(&log);
+    command.arg("run").arg("--bundle").arg(&c.bundle).arg(&c.id);
+    process::run(&mut command, &t.dir)?;
+    let records = records(&log)?;
+    check!(records.iter().any(|(level, _)| level == "warning" || level == "error"), "{records:?}");
+    Ok(())
+}
+
+fn kill_ends_a_paused_container(t: &Test) -> Outcome {
+    let c = t.detached(&t.sleeper())?;
+    c.call("pause", &[])?.ok()?;
+    c.kill("KILL")?.ok()?;
+    c.await_status("stopped")
 }
 
 fn state_directory_is_made_with_its_parents(t: &Test) -> Outcome {

@@ -172,8 +172,9 @@ pub(super) fn refuse_used(hierarchy: &Hierarchy) -> Result<()> {
     if let Some(pid) = pids.first() {
         return Err(Error::new(
             ErrorKind::WrongState,
-            format!("the cgroup {dir} is in use: {} processes, the first is {pid}", pids.len()),
+            format!("{dir} is in use, the first process is {pid}"),
         )
+        .within(format!("container's cgroup is not empty: {} process(es) found", pids.len()))
         .at("linux.cgroupsPath")
         .with_hint("another container has it, or an old one was not deleted"));
     }
@@ -184,7 +185,8 @@ pub(super) fn refuse_used(hierarchy: &Hierarchy) -> Result<()> {
     };
     match freezer.is_frozen()? {
         false => Ok(()),
-        true => Err(Error::new(ErrorKind::WrongState, format!("the cgroup {dir} exists and is frozen"))
+        true => Err(Error::new(ErrorKind::WrongState, format!("{dir} exists and is frozen"))
+            .within("container's cgroup unexpectedly frozen")
             .at("linux.cgroupsPath")
             .with_hint(format!("nothing could run in it; remove it: rmdir {dir}"))),
     }
@@ -205,6 +207,7 @@ pub(super) fn refuse_below_frozen(hierarchy: &Hierarchy) -> Result<()> {
         Ok(text) if text.lines().any(|line| line.starts_with(sign)) => {
             let dir = hierarchy.dir.display();
             Err(Error::new(ErrorKind::WrongState, format!("a cgroup above {dir} is frozen"))
+                .within("container's cgroup unexpectedly frozen")
                 .at("linux.cgroupsPath")
                 .with_hint(
                     "thaw it first: write 0 to its cgroup.freeze (v2), or THAWED to its freezer.state",

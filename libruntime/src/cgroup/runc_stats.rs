@@ -25,17 +25,15 @@ impl Stats {
 
     fn runc_cpuset(&self) -> Value {
         let mut object = Map::new();
-        for (name, key) in [("cpus", "cpus"), ("mems", "mems")] {
-            let numbers = self.cpuset.get(name).map(|text| list(text)).unwrap_or_default();
-            if !numbers.is_empty() {
-                object.insert(key.into(), json!(numbers));
+        // In runc's order, for people who compare lines.
+        for name in super::stats::CPUSET_V1.iter().filter(|name| **name != "effective_cpus") {
+            let text = self.cpuset.get(*name).map(String::as_str);
+            if !matches!(*name, "cpus" | "mems") {
+                let value: i64 = text.and_then(|text| text.parse().ok()).unwrap_or(0);
+                object.insert((*name).into(), value.into());
+            } else if let Some(numbers) = text.map(list).filter(|numbers| !numbers.is_empty()) {
+                object.insert((*name).into(), json!(numbers));
             }
-        }
-        let flags =
-            super::stats::CPUSET_V1.iter().filter(|name| !["cpus", "mems", "effective_cpus"].contains(name));
-        for name in flags {
-            let value: i64 = self.cpuset.get(*name).and_then(|text| text.parse().ok()).unwrap_or(0);
-            object.insert((*name).into(), value.into());
         }
         object.into()
     }
@@ -200,4 +198,18 @@ fn list(text: &str) -> Vec<u16> {
         })
         .flatten()
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stats;
+
+    /// Fails where serde_json sorts members: its feature `preserve_order` belongs to this crate.
+    #[test]
+    fn members_are_in_the_order_of_runc() {
+        let text = Stats::default().to_runc().to_string();
+        let places = ["\"cpu\":", "\"cpuset\":", "\"memory\":", "\"pids\":", "\"blkio\":", "\"hugetlb\":"];
+        let places: Vec<_> = places.iter().map(|name| text.find(name)).collect();
+        assert!(places.is_sorted() && !places.contains(&None), "{text}");
+    }
 }

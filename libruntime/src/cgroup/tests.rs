@@ -164,7 +164,7 @@ fn processes_are_put_in_listed_killed_and_the_directory_removed() {
     assert!(live.cgroup.pids(false).unwrap().is_empty());
     assert_eq!(live.cgroup.pids(true).unwrap(), [pid]);
     let error = live.cgroup.clone().create_all().unwrap_err().to_string();
-    assert!(error.contains("is in use: 1 processes"), "{error}");
+    assert!(error.starts_with("container's cgroup is not empty: 1 process(es) found: "), "{error}");
     live.cgroup.kill_all(libc::SIGKILL).unwrap();
     live.children[0].wait().unwrap();
     live.cgroup.remove().unwrap();

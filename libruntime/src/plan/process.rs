@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Lsm};
 use crate::seccomp::Filter;
 use crate::step::{Secret, Step};
+use crate::words;
 use oci_spec::runtime::{IOPriorityClass, Linux, LinuxSchedulerPolicy, MemoryPolicyFlagType, Process};
 use oci_spec::runtime::{LinuxIdMapping, LinuxPersonalityDomain, LinuxSchedulerFlag};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Spec};
@@ -380,6 +381,7 @@ pub(super) fn lacks(host: &Host, lsm: Lsm, at: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::unsupported(format!("{lsm:?} is not active on this host"))
+        .within(words::of_lsm(lsm))
         .at(at)
         .with_hint("remove the property, or boot with this security module"))
 }

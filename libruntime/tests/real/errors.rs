@@ -62,7 +62,7 @@ fn mounts() -> Vec<Bad> {
         bad(
             "no root",
             set("/root/path", json!("missing")),
-            &["/missing", "No such file"],
+            &["/missing", "no such file"],
             "ENOENT",
             "root.path",
             true,
@@ -404,7 +404,7 @@ fn hooks() -> Vec<Bad> {
         bad(
             "a hook that fails",
             hook("createRuntime", json!({"path": "/bin/sh", "args": ["sh", "-c", "echo sorry >&2; exit 3"]})),
-            &["hook /bin/sh failed", "3", "sorry"],
+            &["error running", "/bin/sh: exit status", "3", "sorry"],
             "",
             "hooks.createRuntime[0]",
             false,

@@ -25,13 +25,16 @@ pub const VERB: Verb = Verb {
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let interval = match args.get("interval") {
         None => Duration::from_secs(5),
-        Some(text) => duration(text)
-            .filter(|interval| !interval.is_zero())
-            .ok_or_else(|| Failure::usage(format!("--interval takes a duration such as 5s, not {text:?}")))?,
+        Some(text) => {
+            duration(text).ok_or_else(|| Failure::flag("interval", text, "it is a duration such as 5s"))?
+        }
     };
+    if interval.is_zero() {
+        return Err(Failure::new("duration interval must be greater than 0"));
+    }
     let container = global.load(args)?;
     if container.status() == Status::Stopped {
-        return Err(Failure::new(format!("container not running: {}", container.id())));
+        return Err(Failure::new(format!("container with id {} is not running", container.id())));
     }
     if args.is_set("stats") {
         return print_stats(&container);

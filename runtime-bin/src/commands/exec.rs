@@ -48,7 +48,7 @@ pub const VERB: Verb = Verb {
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     // Callers tell "not started" from the process's own exit codes.
-    exec(global, args).map_err(|failure| failure.with_code(255))
+    exec(global, args).map_err(|failure| failure.within("exec failed").with_code(255))
 }
 
 fn exec(global: &Global, args: &Parsed) -> Result<u8, Failure> {
@@ -105,7 +105,9 @@ fn process(global: &Global, args: &Parsed, container: &Container) -> Result<libr
     let bytes = match args.get("process").filter(|file| !file.is_empty()) {
         Some(file) => input::read(file)?,
         None if args.rest.len() < 2 => {
-            return Err(Failure::usage("exec needs a command, or a process object with --process"));
+            return Err(Failure::new(
+                "exec args cannot be empty, unless there is a process object: --process",
+            ));
         }
         None => {
             let own = serde_json::to_value(container.process()?);
@@ -173,7 +175,7 @@ fn id(text: &str, flag: &str) -> Result<u32, Failure> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let id = text.parse().ok().filter(|id| digits && *id != u32::MAX);
     id.ok_or_else(|| {
-        Failure::usage(format!("{flag} takes ids as numbers from 0 to 4294967294, not {text:?}"))
+        Failure::new(format!("bad id {text:?}: {flag} takes ids as numbers from 0 to 4294967294"))
     })
 }
 
@@ -191,7 +193,7 @@ fn set_variable(process: &mut Value, variable: &str) -> Result<(), Failure> {
         None => (variable, std::env::var(variable).ok()),
     };
     if name.is_empty() {
-        return Err(Failure::usage("--env needs the name of a variable"));
+        return Err(Failure::new("--env needs the name of a variable"));
     }
     let Some(value) = value else { return Ok(()) };
     // Programs disagree on which of two counts.
@@ -212,7 +214,7 @@ fn add_capability(process: &mut Value, name: &str) -> Result<(), Failure> {
     let known = libruntime::features();
     let known = known.pointer("/linux/capabilities").and_then(Value::as_array);
     if !known.is_some_and(|known| known.contains(&name.as_str().into())) {
-        return Err(Failure::usage(format!("unknown capability {name:?}")));
+        return Err(Failure::new(format!("unknown capability {name:?}")));
     }
     let sets = &mut process["capabilities"];
     for set in ["bounding", "effective", "permitted"] {

@@ -23,7 +23,7 @@ pub fn in_json(args: &Parsed) -> Result<bool, Failure> {
     match args.get(FORMAT.name) {
         None | Some("table" | "") => Ok(false),
         Some("json") => Ok(true),
-        Some(other) => Err(Failure::usage(format!("--format is table or json, not {other:?}"))),
+        Some(other) => Err(Failure::new(format!("invalid format option: {other:?}; it is table or json"))),
     }
 }
 

@@ -37,7 +37,8 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     })?;
     if !ran.status.success() {
         let said = String::from_utf8_lossy(&ran.stderr).trim().to_string();
-        return Err(Failure::new(format!("ps {}: {}: {said}", options.join(" "), ran.status)));
+        let code = ran.status.code().unwrap_or(255);
+        return Err(Failure::new(format!("ps {}: exit status {code}: {said}", options.join(" "))));
     }
     output::print(&rows(&String::from_utf8_lossy(&ran.stdout), &pids)?)
 }

@@ -43,9 +43,12 @@ pub fn run(args: &Parsed) -> Result<u8, Failure> {
     let path = bundle(args).join("config.json");
     let text = text(args.is_set("rootless"));
     let shown = path.display();
+    if let Err(error) = std::fs::metadata(bundle(args)) {
+        return Err(Failure::os(format_args!("chdir {}", bundle(args).display()), error));
+    }
     match OpenOptions::new().write(true).create_new(true).open(&path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            Err(Failure::new(format!("{shown} already exists; remove it first")))
+            Err(Failure::new(format!("File config.json exists. Remove it first: {shown}")))
         }
         opened => opened
             .and_then(|mut file| file.write_all(text.as_bytes()))

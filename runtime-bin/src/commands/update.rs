@@ -97,8 +97,8 @@ fn resources(args: &Parsed) -> Result<Value, Failure> {
     for (flag, property) in SIZES {
         if let Some(text) = args.get(flag) {
             let bytes = size(text);
-            let bytes =
-                bytes.ok_or_else(|| Failure::usage(format!("--{flag} takes a size, not {text:?}")))?;
+            let bytes = bytes
+                .ok_or_else(|| Failure::new(format!("invalid value for {flag}: invalid size: '{text}'")))?;
             set(&mut object, property, bytes.into());
         }
     }

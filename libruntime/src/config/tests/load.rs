@@ -47,7 +47,8 @@ fn a_missing_bundle_and_a_missing_config_are_told_apart() {
     assert_eq!(
         bundle.error(),
         format!(
-            "open {path}/config.json: No such file or directory (ENOENT); \
+            "JSON specification file config.json not found: \
+             open {path}/config.json: no such file or directory (ENOENT); \
              hint: the bundle has no config.json; make one with the command `spec`"
         )
     );
@@ -64,7 +65,7 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
     let bundle = Bundle::new("types");
     let path = bundle.0.join("config.json");
     fs::create_dir(&path).unwrap();
-    assert!(bundle.error().contains("Is a directory (EISDIR)"), "{}", bundle.error());
+    assert!(bundle.error().contains("is a directory (EISDIR)"), "{}", bundle.error());
     fs::remove_dir(&path).unwrap();
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert!(bundle.error().ends_with("config.json is not a regular file"), "{}", bundle.error());
@@ -79,7 +80,7 @@ fn a_huge_config_is_refused_at_once() {
     let file = fs::File::create(bundle.0.join("config.json")).unwrap();
     file.set_len(200 << 20).unwrap();
     let start = Instant::now();
-    assert!(bundle.error().contains("File too large (EFBIG); hint: at most 64 MiB"), "{}", bundle.error());
+    assert!(bundle.error().contains("file too large (EFBIG); hint: at most 64 MiB"), "{}", bundle.error());
     assert!(start.elapsed() < Duration::from_secs(1));
     file.set_len(MAX_CONFIG_SIZE).unwrap();
     assert!(bundle.error().contains("is not JSON: expected value at line 1 column 1"), "{}", bundle.error());

@@ -85,7 +85,9 @@ fn a_list_is_no_object_and_an_object_no_name() {
 fn the_hint_has_the_allowed_values() {
     let text = error(&changed("linux.namespaces[2].type = \"net\""));
     let hint = "hint: linux.namespaces[2].type: one of mount, cgroup, uts, ipc, user, pid, network, time";
-    assert!(text.starts_with("invalid config: linux.namespaces[2].type: unknown value \"net\""), "{text}");
+    let words = "namespace {\"net\" \"\"} does not exist: ";
+    let problem = "invalid config: linux.namespaces[2].type: unknown value \"net\"";
+    assert!(text.starts_with(&format!("{words}{problem}")), "{text}");
     assert!(text.ends_with(hint), "{text}");
     let text = error(&changed(r#"process.scheduler = {"policy":"SCHED_OTHER","flags":["X"]}"#));
     assert!(text.contains("SCHED_FLAG_DL_OVERRUN") && !text.contains("D_L"), "{text}");

@@ -294,13 +294,13 @@ fn a_label_is_refused_where_the_security_module_is_not_active() {
     check(
         r#"{"process": {"selinuxLabel": "a:b:c:s0"}}"#,
         expect![[r#"
-            SELinux is not active on this host, at process.selinuxLabel; hint: remove the property, or boot with this security module
+            selinux label is specified in config, but selinux is disabled or not supported: SELinux is not active on this host, at process.selinuxLabel; hint: remove the property, or boot with this security module
         "#]],
     );
     check(
         r#"{"process": {"apparmorProfile": "p"}}"#,
         expect![[r#"
-            AppArmor is not active on this host, at process.apparmorProfile; hint: remove the property, or boot with this security module
+            unable to apply apparmor profile: AppArmor is not active on this host, at process.apparmorProfile; hint: remove the property, or boot with this security module
         "#]],
     );
 }

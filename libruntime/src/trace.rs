@@ -1,0 +1,174 @@
+//! What is done, while it is done: typed events with their times, for an observer of the caller's.
+//! `onggi --debug` writes them to its log; whoever measures a creation step by step uses the same.
+//!
+//! An observer belongs to the calls that one thread makes inside [`observe`], so that several
+//! containers can be made at the same time. Without one, an event costs the look at one
+//! thread-local variable: nothing is formatted, and no clock is read.
+
+use crate::error::Result;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// One thing that was done, or that failed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    pub kind: EventKind,
+    pub began: Instant,
+    pub took: Duration,
+    /// The error that is going to be returned, or handled, as text.
+    pub failed: Option<String>,
+}
+
+/// What an [`Event`] is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A part of the library's own work, such as `limit the cgroup`, and what it is done to.
+    Part { name: &'static str, object: String },
+    /// A hook: its list, its number there and its program.
+    Hook { list: String, number: usize, path: String },
+    /// The stage, which works beside the library, got as far as this. `took` is since its start or
+    /// since the point before.
+    Stage { reached: &'static str, pid: i32 },
+}
+
+impl std::fmt::Display for EventKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Part { name, object } if object.is_empty() => f.write_str(name),
+            Self::Part { name, object } => write!(f, "{name} {object}"),
+            Self::Hook { list, number, path } => write!(f, "run {list} hook #{number} {path}"),
+            Self::Stage { reached, pid } => write!(f, "stage {pid}: {reached}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}: {:.3} ms", self.kind, self.took.as_secs_f64() * 1e3)?;
+        match &self.failed {
+            Some(error) => write!(f, ", failed: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Gets every event, on the thread on which it happens.
+pub type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
+
+thread_local! {
+    static OBSERVER: RefCell<Option<Observer>> = const { RefCell::new(None) };
+}
+
+/// Does `work`; what this thread does in it is told to `observer`.
+pub fn observe<T>(observer: Observer, work: impl FnOnce() -> T) -> T {
+    /// Puts back what was there, also when `work` panics.
+    struct Before(Option<Observer>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            OBSERVER.set(self.0.take());
+        }
+    }
+    let _before = Before(OBSERVER.replace(Some(observer)));
+    work()
+}
+
+fn observer() -> Option<Observer> {
+    OBSERVER.with_borrow(Clone::clone)
+}
+
+/// Does a part of the work and tells of it.
+pub(crate) fn part<T>(
+    name: &'static str,
+    object: impl FnOnce() -> String,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    timed(|| EventKind::Part { name, object: object() }, work)
+}
+
+/// The same for a part that has no object.
+pub(crate) fn plain<T>(name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    part(name, String::new, work)
+}
+
+pub(crate) fn hook<T>(
+    list: &str,
+    number: usize,
+    path: impl FnOnce() -> String,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    timed(|| EventKind::Hook { list: list.to_string(), number, path: path() }, work)
+}
+
+fn timed<T>(kind: impl FnOnce() -> EventKind, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(observer) = observer() else { return work() };
+    let began = Instant::now();
+    let result = work();
+    let failed = result.as_ref().err().map(ToString::to_string);
+    observer(&Event { kind: kind(), began, took: began.elapsed(), failed });
+    result
+}
+
+/// The clock of a stage that runs beside the library; stopped where nobody observes.
+pub(crate) struct StageClock(Option<Instant>);
+
+impl StageClock {
+    pub fn start() -> Self {
+        Self(observer().map(|_| Instant::now()))
+    }
+
+    /// The stage got as far as this.
+    pub fn reached(&mut self, reached: &'static str, pid: i32) {
+        let Some((observer, began)) = observer().zip(self.0) else { return };
+        self.0 = Some(Instant::now());
+        let kind = EventKind::Stage { reached, pid };
+        observer(&Event { kind, began, took: began.elapsed(), failed: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use std::sync::Mutex;
+
+    fn list() -> (Arc<Mutex<Vec<Event>>>, Observer) {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let into = events.clone();
+        (events, Arc::new(move |event: &Event| into.lock().unwrap().push(event.clone())))
+    }
+
+    #[test]
+    fn what_is_done_inside_is_told_and_nothing_else() {
+        let (events, observer) = list();
+        plain("before", || Ok(())).unwrap();
+        observe(observer, || {
+            part("limit", || "x".into(), || Ok(())).unwrap();
+            hook("prestart", 1, || "/bin/true".into(), || Err::<(), _>(Error::external("no"))).unwrap_err();
+            // Another thread is not ours.
+            std::thread::scope(|scope| scope.spawn(|| plain("beside", || Ok(()))).join().unwrap()).unwrap();
+        });
+        plain("after", || Ok(())).unwrap();
+        let events = events.lock().unwrap();
+        let told: Vec<String> = events.iter().map(|event| event.kind.to_string()).collect();
+        assert_eq!(told, ["limit x", "run prestart hook #1 /bin/true"]);
+        assert_eq!(events[1].failed.as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn without_an_observer_nothing_is_formatted() {
+        part("x", || unreachable!("nobody asked"), || Ok(())).unwrap();
+    }
+
+    #[test]
+    fn an_observer_inside_another_ends_with_its_work() {
+        let ((outer, one), (inner, two)) = (list(), list());
+        observe(one, || {
+            observe(two, || plain("a", || Ok(()))).unwrap();
+            plain("b", || Ok(())).unwrap();
+        });
+        assert_eq!((outer.lock().unwrap().len(), inner.lock().unwrap().len()), (1, 1));
+    }
+}
