@@ -180,7 +180,7 @@ fn identity() -> Vec<Bad> {
         bad(
             "no program",
             set("/process/args", json!(["/bin/missing"])),
-            &["exec \"/bin/missing\"", "no such file"],
+            &["exec: \"/bin/missing\"", "no such file"],
             "ENOENT",
             "process.args[0]",
             true,
@@ -196,7 +196,7 @@ fn identity() -> Vec<Bad> {
         bad(
             "a directory as program",
             set("/process/args", json!(["/bin"])),
-            &["exec \"/bin\"", "permission denied"],
+            &["exec: \"/bin\"", "permission denied"],
             "EACCES",
             "process.args[0]",
             true,
@@ -396,7 +396,7 @@ fn hooks() -> Vec<Bad> {
         bad(
             "a hook that is not there",
             hook("createRuntime", json!({"path": "/nowhere"})),
-            &["exec \"/nowhere\""],
+            &["fork/exec /nowhere"],
             "ENOENT",
             "hooks.createRuntime[0].path",
             false,
@@ -412,7 +412,7 @@ fn hooks() -> Vec<Bad> {
         bad(
             "a hook that takes too long",
             hook("prestart", sleep),
-            &["/bin/sleep", "1 s"],
+            &["/bin/sleep", "1.0s"],
             "",
             "hooks.prestart[0].timeout",
             false,
@@ -428,7 +428,7 @@ fn hooks() -> Vec<Bad> {
         bad(
             "a hook inside that fails",
             hook("startContainer", json!({"path": "/bin/busybox", "args": ["sh", "-c", "exit 4"]})),
-            &["/bin/busybox failed", "4"],
+            &["/bin/busybox: exit status", "4"],
             "",
             "hooks.startContainer[0]",
             false,
@@ -436,7 +436,7 @@ fn hooks() -> Vec<Bad> {
         bad(
             "a hook inside that takes too long",
             hook("startContainer", inside),
-            &["1 s"],
+            &["1.0s"],
             "",
             "hooks.startContainer[0].timeout",
             false,
