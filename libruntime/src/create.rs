@@ -445,7 +445,7 @@ fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
 /// The cgroup's directories, for an observer.
 fn all_paths(cgroup: &Cgroup) -> impl FnOnce() -> String + use<> {
     let paths = cgroup.paths();
-    move || paths.iter().map(|(_, path)| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    move || paths.values().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn cgroup_failed(error: Error) -> Error {

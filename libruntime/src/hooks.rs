@@ -358,7 +358,7 @@ mod tests {
         (0..1000).for_each(|_| said.take(&[b'x'; 1000]));
         said.take(b" last\n");
         let text = said.error("hook".into()).to_string();
-        assert!(text.starts_with("hook: first x") && text.ends_with("x last"), "{text}");
+        assert!(text.starts_with("hook, stderr: first x") && text.ends_with("x last"), "{text}");
         assert!(text.contains("x [...] x") && text.len() < 2 * MESSAGE_PART + 32, "{}", text.len());
     }
 
@@ -367,7 +367,7 @@ mod tests {
         let mut said = Said::default();
         said.take(b"one\n");
         said.take(b"two\n");
-        assert_eq!(said.error("hook".into()).to_string(), "hook: one\ntwo");
+        assert_eq!(said.error("hook".into()).to_string(), "hook, stderr: one\ntwo");
     }
 
     /// Needs no root: a hook is any program, and the stage is started before its namespaces matter.
@@ -381,6 +381,7 @@ mod tests {
         let failed = run_each(&[hook], "hooks.poststop", b"{}", limits);
         assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
         let text = failed.first().map(ToString::to_string).unwrap_or_default();
-        assert!(text.contains("took longer than 1 s and was killed, at hooks.poststop[0]"), "{text}");
+        let words = "error running poststop hook #0: hook ran past specified timeout of 1.0s";
+        assert!(text.starts_with(words) && text.contains("at hooks.poststop[0]"), "{text}");
     }
 }

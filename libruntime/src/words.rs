@@ -182,11 +182,11 @@ mod tests {
     #[test]
     fn problems_of_a_config_begin_with_the_words_for_them() {
         let config = |more: &str| {
-            let text = format!(
-                "{{\"ociVersion\":\"1.2.0\",\"root\":{{\"path\":\"r\"}},\"process\":{{\"args\":[\"a\"],\"cwd\":\"/\",\
-                 \"user\":{{\"uid\":0,\"gid\":0}}}},\"linux\":{{\"namespaces\":[{{\"type\":\"pid\"}}]}}}}"
+            let text = concat!(
+                r#"{"ociVersion":"1.2.0","root":{"path":"r"},"process":{"args":["a"],"cwd":"/","#,
+                r#""user":{"uid":0,"gid":0}},"linux":{"namespaces":[{"type":"pid"}]}}"#
             );
-            let mut spec: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let mut spec: serde_json::Value = serde_json::from_str(text).unwrap();
             let (path, value) = more.split_once('=').unwrap();
             let mut place = &mut spec;
             for part in path.split('.') {
