@@ -118,6 +118,7 @@ impl<'a> Stage<'a> {
             Event::At(SyncPoint::Attached) => "waits to be put into its cgroups",
             Event::At(SyncPoint::Cgroups) => "waits for its cgroups",
             Event::At(SyncPoint::Created) => "has its namespaces and mounts",
+            Event::At(SyncPoint::Entered) => "is in the namespaces of the container",
             Event::At(SyncPoint::Ready) => "is ready to execute the program",
             Event::Listener(_) => "has loaded its seccomp filter",
             Event::End => "has ended, or executed the program",

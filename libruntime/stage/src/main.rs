@@ -31,6 +31,7 @@ static mut STATE: State = State::EMPTY;
 
 /// `stack` is what the kernel put there: the number of arguments, then their addresses.
 unsafe extern "C" fn start(stack: *const usize) -> ! {
+    #[allow(clippy::deref_addrof)] // a reference to the static itself is refused (static_mut_refs)
     // SAFETY: this is the only thread and the only place that names the static.
     let state = unsafe { &mut *(&raw mut STATE) };
     // SAFETY: the kernel lays argc and argv out like this (execve(2), the ABI's initial stack);
