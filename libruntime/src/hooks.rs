@@ -130,8 +130,10 @@ fn start<'s>(
     wait: &Wait,
 ) -> Result<(Child, Pipes<'s>)> {
     let plan = match site {
-        Site::Runtime => plan::exec::hook(hook, place)?,
-        Site::Container { spec, init } => plan::exec::hook_at_root(hook, place, spec, init.pid())?,
+        Site::Runtime => plan::exec::hook(&with_environment(hook), place)?,
+        Site::Container { spec, init } => {
+            plan::exec::hook_at_root(&with_environment(hook), place, spec, init.pid())?
+        }
         Site::Process(container) => container.plan_hook(hook, place)?,
     };
     let joined = Joined::open(site)?;
@@ -162,6 +164,21 @@ fn start<'s>(
     let child = stage.into_init().ok_or_else(not_started)?;
     let (feed, messages) = (Some(feed.into()), Some(messages.into()));
     Ok((child, Pipes { _reader: stdin, feed, state, messages, init: None }))
+}
+
+/// A hook without `env` gets the caller's environment, as with runc and crun; an empty list is an environment.
+fn with_environment(hook: &Hook) -> Hook {
+    let mut hook = hook.clone();
+    if hook.env().is_none() {
+        let variables = std::env::vars_os().map(|(mut entry, value)| {
+            entry.push("=");
+            entry.push(value);
+            // A string of the configuration is UTF-8.
+            entry.into_string().ok()
+        });
+        hook.set_env(Some(variables.flatten().collect()));
+    }
+    hook
 }
 
 impl<'a> Site<'a> {

@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     case!(create_container_hooks_run_before_the_root_is_changed),
     case!(start_container_hooks_see_the_containers_files),
     case!(hooks_get_their_arguments_and_environment_only),
+    case!(hooks_without_env_get_the_environment_of_the_caller),
     case!(hooks_of_create_run_at_create_and_the_others_later),
     case!(a_failing_hook_fails_the_create),
     case!(a_failing_start_container_hook_fails_the_start),
@@ -222,6 +223,24 @@ fn hooks_get_their_arguments_and_environment_only(t: &Test) -> Outcome {
     contains("environment", &text, "KEY=a value\n")?;
     check!(!text.contains("OF_THE_CALLER"), "the environment of the caller came along: {text}");
     Ok(())
+}
+
+fn hooks_without_env_get_the_environment_of_the_caller(t: &Test) -> Outcome {
+    let kinds = ["prestart", "createRuntime", "poststart", "poststop"];
+    let mut config = with_log(t)?;
+    config.args(&["/bin/true"]);
+    for kind in kinds {
+        let text = |tag| format!("echo {kind} {tag} $OF_THE_CALLER. >> {log}", log = log(t).display());
+        let hook = |tag| json!({ "path": "/bin/sh", "args": ["sh", "-c", text(tag)] });
+        let mut empty = hook("empty");
+        empty["env"] = json!([]);
+        config.push(&format!("hooks.{kind}"), hook("none")).push(&format!("hooks.{kind}"), empty);
+    }
+    let mut command = t.container(&config)?.bundle_command("run", &[]);
+    command.env("OF_THE_CALLER", "1");
+    crate::process::run(&mut command, &t.dir)?.ok()?;
+    let wanted: String = kinds.iter().map(|kind| format!("{kind} none 1.\n{kind} empty .\n")).collect();
+    same("what the hooks got", logged(t), wanted)
 }
 
 fn hooks_of_create_run_at_create_and_the_others_later(t: &Test) -> Outcome {
