@@ -119,7 +119,7 @@ pub(crate) fn prepare(options: &Create) -> Result<Prepared> {
     prepare_for(options, options.console_socket.is_some())
 }
 
-fn prepare_for(options: &Create, console_socket: bool) -> Result<Prepared> {
+pub(crate) fn prepare_for(options: &Create, console_socket: bool) -> Result<Prepared> {
     crate::config::check_id(options.id)?;
     let failed = |error| Error::io(format!("open {}", options.bundle.display()), error);
     let bundle = options.bundle.canonicalize().map_err(failed)?;
@@ -557,52 +557,4 @@ fn early_hooks(spec: &Spec, container: &Container, limits: hooks::Limits) -> Res
 
 fn create_runtime(hooks: &Hooks) -> &[oci_spec::runtime::Hook] {
     hooks.create_runtime().as_deref().unwrap_or_default()
-}
-
-/// What [`create`] would do, without doing any of it.
-pub struct Explanation {
-    plan: Plan,
-    cgroup: Cgroup,
-    networks: Vec<Network>,
-    warnings: Vec<Finding>,
-}
-
-/// Plans a container. Needs no privileges and changes nothing.
-///
-/// # Errors
-/// Those of [`create`] that can be known beforehand.
-pub fn explain(options: &Create) -> Result<Explanation> {
-    // Whoever creates the container brings a socket for its terminal.
-    let Prepared { mut plan, cgroup, networks, warnings, .. } = prepare_for(options, true)?;
-    plan.warnings = warnings.clone();
-    Ok(Explanation { plan, cgroup, networks, warnings })
-}
-
-impl Explanation {
-    pub fn warnings(&self) -> &[Finding] {
-        &self.warnings
-    }
-
-    /// For people: a line for each step, with the place in `config.json` it comes from, and what
-    /// the library does beside it.
-    pub fn to_text(&self) -> String {
-        let mut text = self.plan.to_text();
-        for (controller, path) in self.cgroup.paths() {
-            let name = if controller.is_empty() { "v2" } else { &controller };
-            text.push_str(&format!("cgroup {name} is {}\n", path.display()));
-        }
-        for network in &self.networks {
-            text.push_str(&format!("network {network}, at {}\n", network.at));
-        }
-        text
-    }
-
-    /// For programs: `steps`, `handed`, `newUserNamespace`, `idMaps`, `cgroup`, `networks` and
-    /// `warnings`.
-    pub fn to_json(&self) -> serde_json::Value {
-        let mut object = self.plan.to_json();
-        object["cgroup"] = serde_json::json!(self.cgroup.paths());
-        object["networks"] = serde_json::json!(self.networks);
-        object
-    }
 }

@@ -28,6 +28,7 @@ mod container;
 mod create;
 mod criu;
 mod error;
+mod explain;
 mod features;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -75,8 +76,9 @@ pub use checkpoint::{CgroupMode, CheckpointOptions};
 pub use config::{Config, MAX_CONFIG_SIZE, check_id, parse_process, parse_resources};
 pub use console::{connect_socket, receive_terminal, set_terminal_size, terminal_size};
 pub use container::{Container, Exit, Status};
-pub use create::{Create, Explanation, create, explain};
+pub use create::{Create, create};
 pub use error::{Error, ErrorKind, Finding, Result};
+pub use explain::{Explanation, explain};
 pub use features::features;
 pub use join::{Exec, Executed};
 pub use network::{Address, Attached, Attachment, Dns, Network, Protocol, Publish, Route, Subnet};

@@ -1,0 +1,55 @@
+//! `explain`: what creating a container would do, for people and for programs. Nothing is done here.
+
+use crate::cgroup::Cgroup;
+use crate::create::{Create, Prepared, prepare_for};
+use crate::error::{Finding, Result};
+use crate::network::Network;
+use crate::plan::Plan;
+
+/// What [`crate::create`] would do, without doing any of it.
+pub struct Explanation {
+    plan: Plan,
+    cgroup: Cgroup,
+    networks: Vec<Network>,
+    warnings: Vec<Finding>,
+}
+
+/// Plans a container. Needs no privileges and changes nothing.
+///
+/// # Errors
+/// Those of [`crate::create`] that can be known beforehand.
+pub fn explain(options: &Create) -> Result<Explanation> {
+    // Whoever creates the container brings a socket for its terminal.
+    let Prepared { mut plan, cgroup, networks, warnings, .. } = prepare_for(options, true)?;
+    plan.warnings = warnings.clone();
+    Ok(Explanation { plan, cgroup, networks, warnings })
+}
+
+impl Explanation {
+    pub fn warnings(&self) -> &[Finding] {
+        &self.warnings
+    }
+
+    /// For people: a line for each step, with the place in `config.json` it comes from, and what
+    /// the library does beside it.
+    pub fn to_text(&self) -> String {
+        let mut text = self.plan.to_text();
+        for (controller, path) in self.cgroup.paths() {
+            let name = if controller.is_empty() { "v2" } else { &controller };
+            text.push_str(&format!("cgroup {name} is {}\n", path.display()));
+        }
+        for network in &self.networks {
+            text.push_str(&format!("network {network}, at {}\n", network.at));
+        }
+        text
+    }
+
+    /// For programs: `steps`, `handed`, `newUserNamespace`, `idMaps`, `cgroup`, `networks` and
+    /// `warnings`.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut object = self.plan.to_json();
+        object["cgroup"] = serde_json::json!(self.cgroup.paths());
+        object["networks"] = serde_json::json!(self.networks);
+        object
+    }
+}
