@@ -162,6 +162,15 @@ pub fn start(command: &mut Command, dir: &std::path::Path) -> Outcome<Started> {
     Ok(Started { pid: child.id() as i32, call, stdout, stderr })
 }
 
+/// Starts a program with the descriptors that it has been given, in a process group of its own; its end is
+/// for [`wait`].
+pub fn spawn(command: &mut Command) -> Outcome<i32> {
+    ended();
+    let call = describe(command);
+    let child = command.process_group(0).spawn().map_err(|error| Stop::Fail(format!("{call}: {error}")))?;
+    Ok(child.id() as i32)
+}
+
 /// Runs a program to its end. Its input is an empty file and not /dev/null, because some runtimes give
 /// what they find there to the container's user.
 pub fn run(command: &mut Command, dir: &std::path::Path) -> Outcome<Output> {

@@ -4,8 +4,11 @@
 
 use crate::error::{Error, Result};
 use crate::sys;
+use crate::wait::DEADLINE;
 use nix::errno::Errno;
-use nix::sys::socket::{self, ControlMessage, ControlMessageOwned, MsgFlags};
+use nix::sys::socket::{self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags};
+use nix::sys::socket::{SockFlag, SockType, UnixAddr};
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -49,9 +52,25 @@ pub(crate) fn send_terminal(socket: BorrowedFd, master: BorrowedFd) -> Result<()
 
 /// Connects to a unix stream socket, whose path may be longer than an address.
 pub fn connect_socket(path: &Path) -> Result<UnixStream> {
-    let failed = |error| Error::io(format!("connect {}", path.display()), error);
-    let (_opened, short) = socket_address(path).map_err(failed)?;
-    UnixStream::connect(short).map_err(failed)
+    connect_in_time(path).map(UnixStream::from).map_err(|errno| match errno {
+        Errno::EAGAIN => {
+            let seconds = DEADLINE.as_secs();
+            Error::external(format!("connect {}: nobody accepted in {seconds} s", path.display()))
+        }
+        errno => Error::os(format!("connect {}", path.display()), errno),
+    })
+}
+
+/// Whoever listens and does not accept must not keep us. With a timeout for sending, connect(2) and sendmsg(2)
+/// give up with EAGAIN (socket(7), SO_SNDTIMEO).
+pub(crate) fn connect_in_time(path: &Path) -> nix::Result<OwnedFd> {
+    let connection = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let limit = TimeVal::seconds(DEADLINE.as_secs() as i64);
+    socket::setsockopt(&connection, socket::sockopt::SendTimeout, &limit)?;
+    let errno_of = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let (_opened, path) = socket_address(path).map_err(errno_of)?;
+    socket::connect(connection.as_raw_fd(), &UnixAddr::new(&path)?)?;
+    Ok(connection)
 }
 
 /// A path of a socket that fits into an address, which holds 107 bytes of it (unix(7)): a longer one is opened,
@@ -74,4 +93,24 @@ pub fn terminal_size(terminal: BorrowedFd) -> Result<(u16, u16)> {
 /// Sets rows and columns; the terminal's foreground processes get SIGWINCH.
 pub fn set_terminal_size(terminal: BorrowedFd, size: (u16, u16)) -> Result<()> {
     sys::set_terminal_size(terminal, size).map_err(|errno| Error::os("ioctl TIOCSWINSZ", errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_listener_that_accepts_nothing_is_not_waited_for_without_an_end() {
+        let path = std::env::temp_dir().join(format!("onggi-backlog-{}", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        socket::listen(&listener, socket::Backlog::new(0).unwrap()).unwrap();
+        let first = connect_socket(&path);
+        let begin = Instant::now();
+        let second = connect_socket(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert!(first.is_ok() && begin.elapsed() < 2 * DEADLINE);
+        let error = second.unwrap_err().to_string();
+        assert!(error.ends_with("nobody accepted in 8 s"), "{error}");
+    }
 }

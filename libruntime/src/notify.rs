@@ -1,20 +1,16 @@
 //! Hands the listener of a seccomp filter to the agent that answers it (config-linux.md,
 //! "The Container Process State").
 
-use crate::console::socket_address;
+use crate::console::connect_in_time;
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
 use crate::state::Directory;
 use crate::wait::DEADLINE;
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::SendTimeout;
-use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr};
-use nix::sys::socket::{sendmsg, setsockopt, socket};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 
 const PLACE: &str = "linux.seccomp.listenerPath";
 
@@ -22,7 +18,7 @@ pub(crate) fn send(directory: &Directory, container: &Container, listener: Owned
     let filter = directory.read_filter()?;
     let Some(notify) = filter.notify else { return Ok(()) };
     let path = notify.listener_path.display().to_string();
-    let agent = connect(&notify.listener_path).map_err(|errno| failed("connect", &path, errno))?;
+    let agent = connect_in_time(&notify.listener_path).map_err(|errno| failed("connect", &path, errno))?;
     let state: Value = serde_json::from_slice(&container.hook_state(Status::Created)).unwrap_or_default();
     let message = json!({
         "ociVersion": container.state.oci_version,
@@ -36,17 +32,6 @@ pub(crate) fn send(directory: &Directory, container: &Container, listener: Owned
     sendmsg::<()>(agent.as_raw_fd(), &vector, &rights, MsgFlags::MSG_NOSIGNAL, None)
         .map(drop)
         .map_err(|errno| failed("sendmsg", &path, errno))
-}
-
-/// An agent that does not accept must not keep the container, and us, for ever. With the timeout
-/// connect(2) and sendmsg(2) give up with EAGAIN (socket(7), SO_SNDTIMEO).
-fn connect(path: &Path) -> nix::Result<OwnedFd> {
-    let agent = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    setsockopt(&agent, SendTimeout, &TimeVal::seconds(DEADLINE.as_secs() as i64))?;
-    let errno_of = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-    let (_opened, path) = socket_address(path).map_err(errno_of)?;
-    socket::connect(agent.as_raw_fd(), &UnixAddr::new(&path)?)?;
-    Ok(agent)
 }
 
 fn failed(call: &str, path: &str, errno: Errno) -> Error {

@@ -37,6 +37,7 @@ mod seccomp;
 mod streams;
 mod systemd;
 mod terminal;
+mod waits;
 
 use crate::case::Case;
 
@@ -78,6 +79,7 @@ pub fn all() -> Vec<Case> {
         streams::CASES,
         systemd::CASES,
         terminal::CASES,
+        waits::CASES,
     ]
     .concat()
 }
