@@ -19,7 +19,7 @@ pub(crate) fn of_errno(errno: Errno) -> String {
     }
 }
 
-/// [`of_errno`] by number.
+/// `of_errno` by number.
 #[must_use]
 pub fn errno_text(errno: i32) -> String {
     of_errno(Errno::from_raw(errno))
