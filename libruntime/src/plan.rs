@@ -346,6 +346,7 @@ fn uses_descriptors(step: &Step<Text>) -> bool {
             | SetCapabilities { .. }
             | SetRlimit { .. }
             | SetSeccomp { .. }
+            | EndOnSignals
             | Sync { .. }
             | AwaitStart { .. }
             | Exec { .. }

@@ -310,6 +310,8 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         in_own_session(&mut plan, console);
         process::scheduler_of_clone(&mut plan, process, &work, filter);
     }
+    // Before others are told that it is created, and may send one.
+    plan.push("", Step::EndOnSignals);
     plan.push("", Step::Sync { point: SyncPoint::Ready });
     plan.push("", Step::AwaitStart { listener });
     process::execute(&mut plan, process, &work, filter)?;

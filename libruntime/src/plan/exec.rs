@@ -155,6 +155,8 @@ fn run_hook(mut plan: Plan, hook: &Hook, place: &str) -> Result<Plan> {
     plan.push(place.to_string(), Step::Clone { namespaces: NamespaceFlags(0) });
     // A session of its own, so that all it starts can be ended with it.
     plan.push(place.to_string(), Step::SetSid);
+    // It stays until the library has its pidfd: where SIGCHLD is ignored, nothing is left of one that has ended.
+    plan.push(place.to_string(), Step::Sync { point: SyncPoint::Ready });
     let (mut args, mut env) = (Text::default(), Text::default());
     arguments(hook).iter().for_each(|arg| args.push(arg));
     hook.env().iter().flatten().for_each(|entry| env.push(entry));

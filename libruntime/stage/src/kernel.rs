@@ -13,6 +13,7 @@ pub struct Failed {
 
 pub type Done<T = ()> = Result<T, Failed>;
 
+pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;
 pub const EBADF: i32 = 9;

@@ -357,6 +357,8 @@ pub enum Step<T> {
         paths: T,
         args: T,
     },
+    /// SIGTERM and others that end a process by default end this one, though pid 1 ignores what it does not handle.
+    EndOnSignals,
     /// Waits for `start`; from here on failures go to whoever started the container.
     AwaitStart {
         listener: Fd,

@@ -175,6 +175,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         SetSeccomp { program, flags, notify } => end::set_seccomp(state, program, flags, notify),
         Sync { point } => end::sync(state, point),
         FindProgram { paths, .. } => end::find_program(paths),
+        EndOnSignals => identity::end_on_signals(),
         AwaitStart { listener } => end::await_start(state, state.fd(listener)),
         PlaceFds { fds } => end::place_fds(state, fds),
         CloseFds { preserve, keep } => end::close_fds(state, preserve, state.fd(keep)),

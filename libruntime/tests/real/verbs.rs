@@ -96,7 +96,7 @@ fn starting_twice_or_after_the_end_says_what_state_it_is_in() {
     container.start().unwrap();
     container.wait().unwrap();
     let error = container.start().unwrap_err();
-    assert!(error.to_string().contains("it is stopped, not created"), "{error}");
+    assert!(error.to_string().contains("cannot start a container that has stopped"), "{error}");
     container.delete(false).unwrap();
 
     let container = bundle.create(&new_id()).unwrap();

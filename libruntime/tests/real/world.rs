@@ -36,6 +36,18 @@ impl World {
     pub fn outside_store(bundle: &Bundle) -> Self {
         Self { state: Vec::new(), ..Self::of(bundle) }
     }
+
+    /// Less is fine: a child of an earlier test, dropped while it ran, is reaped by whoever comes next.
+    pub fn assert_nothing_beyond(&self, before: &Self) {
+        let fds: Vec<_> = self.fds.iter().filter(|fd| !before.fds.contains(fd)).collect();
+        assert!(fds.is_empty(), "descriptors are left: {fds:?}");
+        let children: Vec<_> = self.children.difference(&before.children).collect();
+        assert!(children.is_empty(), "children are left: {children:?}");
+        assert_eq!(
+            (&self.mounts, &self.cgroups, &self.state),
+            (&before.mounts, &before.cgroups, &before.state)
+        );
+    }
 }
 
 fn names(directory: &Path) -> Vec<String> {

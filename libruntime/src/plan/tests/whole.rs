@@ -47,6 +47,7 @@ fn the_plan_of_a_minimal_config() {
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
             CloseFds { preserve: 0 }
+            EndOnSignals
             Sync { point: Ready }
             AwaitStart
             process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
@@ -118,6 +119,7 @@ fn the_plan_of_a_config_like_dockers() {
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 33, effective: 33, inheritable: 0, permitted: 33, ambient: 0 }, also: 2097152 }
             process.args[0]: FindProgram { paths: "/usr/bin/sh /bin/sh", args: "sh" }
             CloseFds { preserve: 0 }
+            EndOnSignals
             Sync { point: Ready }
             AwaitStart
             linux.seccomp: SetSeccomp { flags: 4 }
@@ -186,6 +188,7 @@ fn the_plan_of_a_rootless_config() {
             process.noNewPrivileges: NoNewPrivileges
             process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
             CloseFds { preserve: 0 }
+            EndOnSignals
             Sync { point: Ready }
             AwaitStart
             linux.seccomp: SetSeccomp { flags: 4 }
