@@ -6,6 +6,7 @@ mod interpreter;
 #[allow(dead_code)] // the model asks it for the numbers of calls alone
 mod libseccomp;
 #[path = "../../libruntime/tests/seccomp_oracle/model.rs"]
+#[allow(dead_code)] // what other oracles ask it
 mod model;
 
 use interpreter::Call;
