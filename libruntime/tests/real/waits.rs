@@ -188,6 +188,8 @@ fn a_container_whose_state_is_damaged_is_deleted_with_all_that_it_has() {
         let found = Container::load_damaged(&bundle.store, &id).unwrap();
         assert_eq!(found.id(), id);
         in_time(|| found.delete(true)).unwrap();
+        // Asked before the wait, which would have no end.
+        assert_eq!(container.status(), Status::Stopped);
         assert_eq!(container.wait().unwrap(), Exit::Signal(libc::SIGKILL));
         drop(container);
         assert!(!bundle.store.join(&id).exists());
