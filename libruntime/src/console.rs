@@ -12,7 +12,6 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -80,7 +79,7 @@ pub(crate) fn socket_address(path: &Path) -> std::io::Result<(Option<File>, Path
     if path.as_os_str().len() <= LONGEST {
         return Ok((None, path.into()));
     }
-    let socket = File::options().read(true).custom_flags(libc::O_PATH).open(path)?;
+    let socket = File::from(sys::open_path(path)?);
     let short = format!("/proc/self/fd/{}", socket.as_raw_fd()).into();
     Ok((Some(socket), short))
 }

@@ -27,7 +27,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 /// How much of the beginning and of the end of a hook's messages an error carries.
@@ -205,10 +204,10 @@ impl Joined {
             Site::Container { init, .. } => {
                 // The stage works in the root, wherever that is mounted until it is entered.
                 let path = format!("/proc/{}/cwd", init.pid());
-                let opened = File::options().read(true).custom_flags(libc::O_PATH).open(&path);
-                let root = opened.map_err(|error| Error::io(format!("open {path}"), error))?;
+                let opened = sys::open_path(path.as_ref());
+                let root = opened.map_err(|errno| Error::os(format!("open {path}"), errno))?;
                 let pidfd = init.pidfd().try_clone_to_owned().map_err(|error| Error::io("dup", error))?;
-                Ok(Self { init: Some(pidfd), root: Some(root.into()), born_in: None })
+                Ok(Self { init: Some(pidfd), root: Some(root), born_in: None })
             }
             Site::Process(container) => {
                 let born_in = container.state.cgroup.open_dir()?;

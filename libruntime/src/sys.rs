@@ -60,6 +60,13 @@ pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<Own
     Ok(memfd)
 }
 
+/// open(2) with `O_PATH`. Not by the standard library's options: musl counts `O_PATH` to the access mode, which
+/// these take out of the flags that they are given.
+pub fn open_path(path: &Path) -> Result<OwnedFd> {
+    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
+    nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())
+}
+
 /// pidfd_open(2).
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: integer arguments only.
