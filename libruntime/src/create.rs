@@ -297,14 +297,15 @@ impl<'a> Creation<'a> {
         }
         let in_init = |error: Error| error.within("error during container init");
         while !self.answer(&mut stage, options.interrupt).map_err(in_init)? {}
+        let mut container = Container::new(directory.clone(), self.state.clone());
+        // It may fail, which is undone only as long as the container is not kept.
+        if let Some(interrupt) = options.interrupt {
+            container.interrupt_by(interrupt)?;
+        }
         // From here on a crash of ours leaves a container that is whole.
         trace::plain("record the container", || directory.commit_state())?;
         stage.answer()?;
         self.made.kept = true;
-        let mut container = Container::new(directory, self.state);
-        if let Some(interrupt) = options.interrupt {
-            container.interrupt_by(interrupt)?;
-        }
         container.child = stage.into_init();
         container.warnings = self.warnings;
         Ok(container)
