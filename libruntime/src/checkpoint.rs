@@ -161,7 +161,11 @@ impl Directories {
                 .map_err(|error| Error::io(format!("mkdir {}", path.display()), error))?;
         }
         let directories = Self::open(options, Path::new("/"))?;
-        if let Some(gid) = root_gid(spec) {
+        let found = directories.images.metadata();
+        let found = found.map_err(|error| Error::io("stat of the image directory", error))?;
+        // One that others may enter stays as its owner has made it.
+        let is_private = found.mode() & 0o7777 == 0o700;
+        if let Some(gid) = root_gid(spec).filter(|_| is_private) {
             let path = options.image_path.display();
             let failed = |errno| Error::os(format!("chown {path}"), errno).at("linux.gidMappings");
             nix::unistd::fchown(&directories.images, None, Some(nix::unistd::Gid::from_raw(gid)))

@@ -1,7 +1,8 @@
 //! `restore`: a container from the files of a checkpoint, through CRIU.
 //!
-//! The files are input that nobody vouches for: the configuration is that of the bundle, checked as
-//! for `create`, and what CRIU has made is compared with it before it runs. What has been made so far
+//! The configuration is that of the bundle, checked as for `create`, and the processes that CRIU has made
+//! are compared with it before they run. CRIU reads the files as root and makes the mounts they name: files
+//! of a stranger are not safe to restore. What has been made so far
 //! is undone when anything fails.
 
 use crate::cgroup::Cgroup;

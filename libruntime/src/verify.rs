@@ -94,8 +94,8 @@ impl Allowed {
     }
 }
 
-/// Every namespace is new where the configuration asks for a new one, the one it names, or the
-/// caller's. Deeper namespaces that the container's processes have made themselves are new too.
+/// A namespace is not the caller's where the configuration asks for a new one. Those given by path come by
+/// descriptor from the configuration, and are not compared.
 fn namespaces(spec: &Spec, pid: i32) -> std::result::Result<(), String> {
     let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     let inode = |path: &Path| {

@@ -23,8 +23,8 @@ pub const VERB: Verb = Verb {
     arguments: "<container-id>",
     count: (1, 1),
     trailing: false,
-    text: "The configuration is that of the bundle. Processes that have more than it allows are refused:\n\
-           files of a checkpoint are not trusted.",
+    text: "The configuration is that of the bundle. Processes with more capabilities, other id maps or no\n\
+           filter are refused; CRIU still reads the files as root, so restore only your own.",
     flags: &[
         BUNDLE,
         CONFIG,
