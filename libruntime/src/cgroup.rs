@@ -222,6 +222,17 @@ impl Cgroup {
         cgroup
     }
 
+    /// Without the hierarchies whose `pids.max` holds here, and those alone.
+    pub fn split_at_pids(&self) -> (Self, Self) {
+        let all_at_once = self.is_attached_to() || self.is_v2();
+        let counts = |one: &Hierarchy| all_at_once || one.controllers.iter().any(|name| name == "pids");
+        let (limited, rest) = self.hierarchies.iter().cloned().partition(counts);
+        (
+            Self { hierarchies: rest, unit: None, ..self.clone() },
+            Self { hierarchies: limited, ..self.clone() },
+        )
+    }
+
     /// Puts a process in: one write for each hierarchy. With the systemd driver the first call after
     /// planning starts the unit.
     pub fn attach(&self, pid: i32) -> Result<()> {

@@ -104,67 +104,18 @@ impl Container {
 
     fn join(&self, options: &Exec) -> Result<Executed> {
         let spec = self.spec()?;
-        let init = self.open_init()?;
         let has_profile = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
         let filter = if has_profile { Some(self.directory.read_filter()?) } else { None };
+        let joining = Joining { container: self, options, spec, init: self.open_init()?, filter };
         let mut cgroup = self.state.cgroup.clone();
         for (controller, path) in &options.cgroup {
             cgroup = cgroup.below(controller.as_deref(), path)?;
         }
-        let plan = trace::plain("plan", || self.plan_exec(spec, options, filter.as_ref(), &cgroup))?;
-        let moved;
-        let mut stage = match launch(&plan, options, &cgroup, &init) {
-            Err(error) if options.cgroup.is_empty() && is_elsewhere(&error) => {
-                cgroup = self.cgroup_of_init()?;
-                moved = self.plan_exec(spec, options, filter.as_ref(), &cgroup)?;
-                launch(&moved, options, &cgroup, &init)?
-            }
-            other => other?,
-        };
-        let wait = Wait::default().interrupted_by(options.interrupt);
-        loop {
-            match stage.next(&wait)? {
-                Event::Cloned | Event::At(SyncPoint::Created | SyncPoint::Cgroups | SyncPoint::Entered) => {}
-                Event::At(SyncPoint::Attached) => {
-                    cgroup.attach(stage.pid())?;
-                    stage.answer()?;
-                }
-                Event::At(SyncPoint::Ready) => break,
-                Event::Listener(_) | Event::End => return Err(stage.died()),
-            }
+        match joining.run(&cgroup) {
+            Err(Refused::Cgroup(_)) if options.cgroup.is_empty() => joining.run(&self.cgroup_of_init()?),
+            other => other,
         }
-        let name = parent::name_of(stage.pid());
-        stage.answer()?;
-        loop {
-            match stage.next(&wait)? {
-                Event::Listener(listener) => notify::send(&self.directory, self, listener)?,
-                Event::End if parent::has_executed(stage.pid(), name.as_deref()) => break,
-                Event::End => return Err(stage.died()),
-                _ => {}
-            }
-        }
-        let child = stage.into_init().ok_or_else(|| Error::external("the process was not cloned"))?;
-        Ok(Executed { child })
-    }
-
-    fn plan_exec(
-        &self,
-        spec: &Spec,
-        options: &Exec,
-        filter: Option<&seccomp::Filter>,
-        cgroup: &Cgroup,
-    ) -> Result<Plan> {
-        let host = host_of(spec, &options.process, cgroup)?;
-        let request = Request {
-            id: self.id().to_string(),
-            bundle: self.state.bundle.clone(),
-            preserve_fds: options.preserve_fds,
-            console_socket: options.console_socket.is_some(),
-            relayed_console: options.relayed_console,
-            no_new_keyring: options.no_new_keyring,
-            ..Request::default()
-        };
-        plan::exec::exec(spec, &options.process, &host, &request, filter)
+        .map_err(Refused::into_error)
     }
 
     /// The plan of a startContainer hook.
@@ -198,13 +149,130 @@ fn host_of(spec: &Spec, process: &Process, cgroup: &Cgroup) -> Result<Host> {
     Ok(host)
 }
 
-fn launch<'a>(plan: &'a Plan, options: &Exec, cgroup: &Cgroup, init: &OwnedFd) -> Result<Stage<'a>> {
-    let (stdio, preserve_fds, console) = (options.stdio, options.preserve_fds, options.console_socket);
-    let given = Given { console, pidfd: Some(init.as_fd()), cgroup: Some(cgroup), ..Given::default() };
-    let born_in = cgroup.open_dir()?;
-    let launch = Launch { stdio, preserve_fds, cgroup: born_in.as_ref().map(AsFd::as_fd), given };
-    let steps = || format!("with {} steps", plan.steps().len());
-    trace::part("start the stage", steps, || Stage::launch(plan, &launch))
+/// One call of `exec`, while its process is set up.
+struct Joining<'a> {
+    container: &'a Container,
+    options: &'a Exec<'a>,
+    spec: &'a Spec,
+    init: OwnedFd,
+    filter: Option<seccomp::Filter>,
+}
+
+/// Why a process was not started in a cgroup.
+enum Refused {
+    /// The cgroup takes no processes, or is gone.
+    Cgroup(Error),
+    Other(Error),
+}
+
+impl Refused {
+    fn into_error(self) -> Error {
+        let (Self::Cgroup(error) | Self::Other(error)) = self;
+        error
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Joining<'_> {
+    /// A `pids.max` that is reached refuses clones in the cgroup, but no process that comes from outside
+    /// (Documentation/admin-guide/cgroup-v2.rst, PID): then the process is cloned outside, and moved. It always is
+    /// with a terminal, whose master cannot be sent twice.
+    fn run(&self, cgroup: &Cgroup) -> std::result::Result<Executed, Refused> {
+        let (first, limited) = cgroup.split_at_pids();
+        if self.options.console_socket.is_none() {
+            match self.run_in(cgroup, None) {
+                Err(Refused::Other(error)) if error.errno() == Some(Errno::EAGAIN as i32) => {}
+                other => return other,
+            }
+        }
+        self.run_in(&first, Some(&limited))
+    }
+
+    /// In `cgroup` from the beginning, in `late` when all is set up.
+    fn run_in(&self, cgroup: &Cgroup, late: Option<&Cgroup>) -> std::result::Result<Executed, Refused> {
+        let plan = trace::plain("plan", || self.plan(cgroup))?;
+        let mut stage = self.launch(&plan, cgroup)?;
+        let wait = Wait::default().interrupted_by(self.options.interrupt);
+        loop {
+            match stage.next(&wait)? {
+                Event::Cloned | Event::At(SyncPoint::Created | SyncPoint::Cgroups | SyncPoint::Entered) => {}
+                Event::At(SyncPoint::Attached) => {
+                    cgroup.attach(stage.pid())?;
+                    stage.answer()?;
+                }
+                Event::At(SyncPoint::Ready) => break,
+                Event::Listener(_) | Event::End => return Err(stage.died().into()),
+            }
+        }
+        if let Some(late) = late {
+            self.move_into(late, stage.pid())?;
+        }
+        Ok(self.execute(stage, &wait)?)
+    }
+
+    /// Or to where init has gone from there.
+    fn move_into(&self, cgroup: &Cgroup, pid: i32) -> Result<()> {
+        match cgroup.attach(pid) {
+            Err(error) if self.options.cgroup.is_empty() && is_elsewhere(&error) => {
+                self.container.cgroup_of_init()?.split_at_pids().1.attach(pid)
+            }
+            other => other,
+        }
+    }
+
+    /// Lets the process go, and waits until it has executed its program.
+    fn execute(&self, mut stage: Stage, wait: &Wait) -> Result<Executed> {
+        let name = parent::name_of(stage.pid());
+        stage.answer()?;
+        loop {
+            match stage.next(wait)? {
+                Event::Listener(listener) => {
+                    notify::send(&self.container.directory, self.container, listener)?;
+                }
+                Event::End if parent::has_executed(stage.pid(), name.as_deref()) => break,
+                Event::End => return Err(stage.died()),
+                _ => {}
+            }
+        }
+        let child = stage.into_init().ok_or_else(|| Error::external("the process was not cloned"))?;
+        Ok(Executed { child })
+    }
+
+    fn plan(&self, cgroup: &Cgroup) -> Result<Plan> {
+        let (container, options) = (self.container, self.options);
+        let host = host_of(self.spec, &options.process, cgroup)?;
+        let request = Request {
+            id: container.id().to_string(),
+            bundle: container.state.bundle.clone(),
+            preserve_fds: options.preserve_fds,
+            console_socket: options.console_socket.is_some(),
+            relayed_console: options.relayed_console,
+            no_new_keyring: options.no_new_keyring,
+            ..Request::default()
+        };
+        plan::exec::exec(self.spec, &options.process, &host, &request, self.filter.as_ref())
+    }
+
+    fn launch<'p>(&self, plan: &'p Plan, cgroup: &Cgroup) -> std::result::Result<Stage<'p>, Refused> {
+        let options = self.options;
+        let (stdio, preserve_fds, console) = (options.stdio, options.preserve_fds, options.console_socket);
+        let given =
+            Given { console, pidfd: Some(self.init.as_fd()), cgroup: Some(cgroup), ..Given::default() };
+        let born_in = cgroup.open_dir().map_err(of_cgroup)?;
+        let launch = Launch { stdio, preserve_fds, cgroup: born_in.as_ref().map(AsFd::as_fd), given };
+        let steps = || format!("with {} steps", plan.steps().len());
+        trace::part("start the stage", steps, || Stage::launch(plan, &launch)).map_err(of_cgroup)
+    }
+}
+
+/// Of its opening, or of a clone into it.
+fn of_cgroup(error: Error) -> Refused {
+    if is_elsewhere(&error) { Refused::Cgroup(error) } else { Refused::Other(error) }
 }
 
 /// The cgroup takes no processes, or is gone.

@@ -1,7 +1,7 @@
 //! `exec`: what the new process takes from the container, what it can be told otherwise, how it ends.
 //! Terminals are in terminal.rs, hostile containers in security.rs.
 
-use crate::case::Need::{Cgroup, Root};
+use crate::case::Need::{Cgroup, Controller, Root};
 use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::process;
 use crate::test::{Container, Test, strings};
@@ -48,6 +48,7 @@ pub const CASES: &[Case] = &[
     case!(exec_many_at_the_same_time),
     case!(exec_ends_with_the_container),
     case!(exec_with_a_relative_program_and_path_of_the_configuration),
+    case!(exec_into_a_container_at_its_pids_limit, [Cgroup, Controller("pids")]),
 ];
 
 fn exec_runs_in_the_namespaces_of_the_container(t: &Test) -> Outcome {
@@ -431,4 +432,20 @@ fn exec_with_a_relative_program_and_path_of_the_configuration(t: &Test) -> Outco
     config.set("process.env", json!(["PATH=/nowhere:/bin"]));
     let c = t.detached(&config)?;
     same("output", c.exec(&["echo", "found"])?.ok()?.stdout.trim(), "found")
+}
+
+/// A limit refuses no process that comes from outside (cgroup-v2.rst, PID).
+fn exec_into_a_container_at_its_pids_limit(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.set("linux.resources.pids", json!({ "limit": 1 }));
+    let c = t.detached(&config)?;
+    let wanted = fs::read_to_string(format!("/proc/{}/cgroup", c.pid()?))?;
+    let shows = ["/bin/cat", "/proc/self/cgroup"];
+    same("output", c.exec(&shows)?.ok()?.stdout, wanted.clone())?;
+    let socket = t.dir.join("tty");
+    let listener = t.listen("console", &socket, &[""])?;
+    let options = ["--tty", "--detach", "--console-socket", &socket.display().to_string()];
+    c.exec_with(&options, &shows)?.ok()?;
+    let seen = listener.finish(process::LIMIT)?.ok()?.json()?;
+    same("on the terminal", seen["output"].as_str(), Some(wanted.replace('\n', "\r\n").as_str()))
 }
