@@ -110,7 +110,7 @@ fn status_fd(fd: i32) -> Result<OwnedFd, Failure> {
         .map_err(failed)
 }
 
-fn page_server(args: &Parsed) -> Result<Option<(String, u16)>, Failure> {
+pub fn page_server(args: &Parsed) -> Result<Option<(String, u16)>, Failure> {
     let Some(text) = args.get("page-server").filter(|text| !text.is_empty()) else { return Ok(None) };
     let parsed =
         text.rsplit_once(':').and_then(|(address, port)| Some((address.to_string(), port.parse().ok()?)));

@@ -67,7 +67,7 @@ fn line(container: &Container, kind: &str, data: Option<Value>) -> String {
 }
 
 /// A duration as Go writes it: numbers with units, one after the other.
-fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut nanoseconds = 0.0;
     while !rest.is_empty() {

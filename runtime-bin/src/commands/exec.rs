@@ -94,7 +94,7 @@ fn follow(started: &Executed, signals: &Signals, console: Option<&UnixStream>) -
 }
 
 /// `[CONTROLLER[,CONTROLLER]:]PATH`.
-fn cgroup(text: &str) -> Vec<(Option<String>, PathBuf)> {
+pub fn cgroup(text: &str) -> Vec<(Option<String>, PathBuf)> {
     match text.split_once(':') {
         None => vec![(None, text.into())],
         Some((names, path)) => names.split(',').map(|name| (Some(name.to_string()), path.into())).collect(),
@@ -140,7 +140,7 @@ fn inherit(process: &mut libruntime::Process, own: &libruntime::Process) {
 }
 
 /// Changes the container's own process to what the flags say.
-fn change(process: &mut Value, args: &Parsed) -> Result<(), Failure> {
+pub fn change(process: &mut Value, args: &Parsed) -> Result<(), Failure> {
     process["args"] = json!(args.rest[1..]);
     process["terminal"] = args.is_set("tty").into();
     for (flag, property) in

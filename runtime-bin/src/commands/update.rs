@@ -87,7 +87,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
 }
 
 /// The flags as a `linux.resources` object.
-fn resources(args: &Parsed) -> Result<Value, Failure> {
+pub fn resources(args: &Parsed) -> Result<Value, Failure> {
     let mut object = json!({});
     for (flag, property) in NUMBERS {
         if let Some(number) = args.number::<i64>(flag)? {
