@@ -6,12 +6,12 @@ use crate::error::{Error, Result};
 use crate::sys;
 use crate::wait::DEADLINE;
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags};
+use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags};
 use nix::sys::socket::{SockFlag, SockType, UnixAddr};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -19,25 +19,9 @@ use std::path::{Path, PathBuf};
 pub fn receive_terminal(socket: BorrowedFd) -> Result<OwnedFd> {
     // A stream socket carries a name next to the descriptor; nobody needs it.
     let mut name = [0u8; 4096];
-    let mut control = nix::cmsg_space!([RawFd; 1]);
-    let failed = |errno| Error::os("recvmsg from the console socket", errno);
-    loop {
-        let mut vector = [IoSliceMut::new(&mut name)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = match socket::recvmsg::<()>(socket.as_raw_fd(), &mut vector, Some(&mut control), flags)
-        {
-            Err(Errno::EINTR) => continue,
-            other => other.map_err(failed)?,
-        };
-        for control in message.cmsgs().map_err(failed)? {
-            if let ControlMessageOwned::ScmRights(fds) = control
-                && let Some(fd) = fds.first()
-            {
-                return Ok(sys::own(*fd));
-            }
-        }
-        return Err(Error::external("no terminal came through the console socket"));
-    }
+    let received = sys::receive(socket, &mut name)
+        .map_err(|errno| Error::os("recvmsg from the console socket", errno))?;
+    received.fd.ok_or_else(|| Error::external("no terminal came through the console socket"))
 }
 
 /// Sends a terminal's master over a console socket.

@@ -12,11 +12,11 @@ use crate::plan::Plan;
 use crate::sys;
 use crate::wait::{DEADLINE, Wait};
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, sockopt};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, sockopt};
 use prost::Message;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader, IoSliceMut};
+use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -364,23 +364,10 @@ impl Criu {
 
     fn receive(&mut self) -> Result<(Response, Option<OwnedFd>)> {
         let mut bytes = vec![0; LONGEST_ANSWER];
-        let mut control = nix::cmsg_space!([RawFd; 1]);
-        let failed = |errno| Error::os("recvmsg from criu", errno);
-        let (length, fd) = loop {
-            let mut vector = [IoSliceMut::new(&mut bytes)];
-            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            match socket::recvmsg::<()>(self.socket.as_raw_fd(), &mut vector, Some(&mut control), flags) {
-                Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET) => break (0, None),
-                Err(errno) => return Err(failed(errno)),
-                Ok(message) => {
-                    let rights = message.cmsgs().map_err(failed)?.find_map(|control| match control {
-                        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-                        _ => None,
-                    });
-                    break (message.bytes, rights.map(sys::own));
-                }
-            }
+        let (length, fd) = match sys::receive(self.socket.as_fd(), &mut bytes) {
+            Err(Errno::ECONNRESET) => (0, None),
+            Err(errno) => return Err(Error::os("recvmsg from criu", errno)),
+            Ok(received) => (received.length, received.fd),
         };
         if length == 0 {
             return Err(self.died());

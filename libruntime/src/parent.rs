@@ -24,11 +24,9 @@ use crate::wait::{DEADLINE, Wait, Woken};
 use crate::{stage, sys, userns};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{
-    self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-};
+use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType};
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -249,17 +247,10 @@ pub(crate) struct Received {
 
 pub(crate) fn receive(channel: BorrowedFd) -> Result<Received> {
     let mut bytes = [0u8; REPORT_SIZE + 4];
-    let mut control = nix::cmsg_space!([RawFd; 1], socket::UnixCredentials);
-    let (length, (fd, sender)) = loop {
-        let mut vector = [IoSliceMut::new(&mut bytes)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        match socket::recvmsg::<()>(channel.as_raw_fd(), &mut vector, Some(&mut control), flags) {
-            Err(Errno::EINTR) => {}
-            // A peer that dies with unread data resets the connection: the end all the same.
-            Err(Errno::ECONNRESET) => break (0, (None, None)),
-            Err(errno) => return Err(Error::os("recvmsg from the stage", errno)),
-            Ok(message) => break (message.bytes, beside(&message)?),
-        }
+    let sys::Received { length, fd, sender } = match sys::receive(channel, &mut bytes) {
+        // A peer that dies with unread data resets the connection: the end all the same.
+        Err(Errno::ECONNRESET) => sys::Received { length: 0, fd: None, sender: None },
+        other => other.map_err(|errno| Error::os("recvmsg from the stage", errno))?,
     };
     let report = match length {
         0 => None,
@@ -270,19 +261,6 @@ pub(crate) fn receive(channel: BorrowedFd) -> Result<Received> {
         ),
     };
     Ok(Received { report, fd, sender })
-}
-
-/// The descriptor and the sender's pid that came with a message.
-fn beside(message: &socket::RecvMsg<()>) -> Result<(Option<OwnedFd>, Option<i32>)> {
-    let (mut fd, mut sender) = (None, None);
-    for control in message.cmsgs().map_err(|errno| Error::os("recvmsg from the stage", errno))? {
-        match control {
-            ControlMessageOwned::ScmRights(fds) => fd = fds.first().copied().map(sys::own),
-            ControlMessageOwned::ScmCredentials(credentials) => sender = Some(credentials.pid()),
-            _ => {}
-        }
-    }
-    Ok((fd, sender))
 }
 
 /// A failed step as people read it: the call and its object, the errno, the place, a hint.

@@ -4,10 +4,12 @@
 
 pub mod bpf;
 pub mod interfaces;
+mod messages;
 mod signals;
 mod spawn;
 mod terminal;
 
+pub use messages::{Received, receive};
 pub use signals::{is_ignored, reset_sigchld};
 pub use spawn::{Spawn, hold_user_namespace, spawn};
 pub use terminal::{set_terminal_size, terminal_size};
@@ -25,7 +27,9 @@ fn check(result: libc::c_long) -> Result<libc::c_long> {
     if result < 0 { Err(Errno::last()) } else { Ok(result) }
 }
 
-fn owned(result: libc::c_long) -> Result<OwnedFd> {
+/// # Safety
+/// `result` is of a call that returns a new descriptor.
+unsafe fn owned(result: libc::c_long) -> Result<OwnedFd> {
     // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
     check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -44,8 +48,8 @@ pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<Own
     let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // Kernels before 6.3 know neither flag and make every memfd executable.
     let kind = if executable { libc::MFD_EXEC } else { libc::MFD_NOEXEC_SEAL };
-    // SAFETY: `name` is a C string.
-    let create = |flags| owned(unsafe { libc::memfd_create(name.as_ptr(), flags) }.into());
+    // SAFETY: `name` is a C string, and the result a new descriptor.
+    let create = |flags| unsafe { owned(libc::memfd_create(name.as_ptr(), flags).into()) };
     let memfd = match create(base | kind) {
         Err(Errno::EINVAL) => create(base)?,
         other => other?,
@@ -69,8 +73,8 @@ pub fn open_path(path: &Path) -> Result<OwnedFd> {
 
 /// pidfd_open(2).
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
-    // SAFETY: integer arguments only.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+    // SAFETY: integer arguments only, and the result is a new descriptor.
+    unsafe { owned(libc::syscall(libc::SYS_pidfd_open, pid, 0)) }
 }
 
 /// pidfd_send_signal(2). Signal 0 only asks whether the process is there.
@@ -134,8 +138,8 @@ pub fn detached_procfs() -> Result<OwnedFd> {
     let fs = fsopen(c"proc")?;
     // SAFETY: the command takes no further arguments.
     check(unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_CMD_CREATE, 0, 0, 0) })?;
-    // SAFETY: integer arguments only.
-    owned(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })
+    // SAFETY: integer arguments only, and the result is a new descriptor.
+    unsafe { owned(libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), FSMOUNT_CLOEXEC, 0)) }
 }
 
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
@@ -144,15 +148,15 @@ const FSOPEN_CLOEXEC: libc::c_uint = 1;
 
 /// fsopen(2).
 fn fsopen(fstype: &CStr) -> Result<OwnedFd> {
-    // SAFETY: `fstype` is a C string.
-    owned(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) })
+    // SAFETY: `fstype` is a C string, and the result a new descriptor.
+    unsafe { owned(libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC)) }
 }
 
 /// The user namespace that owns the namespace behind `fd` (ioctl_nsfs(2)).
 pub fn owner_of_namespace(fd: BorrowedFd) -> Result<OwnedFd> {
     const NS_GET_USERNS: libc::c_ulong = 0xb701;
-    // SAFETY: this request takes no argument.
-    owned(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _) }.into())
+    // SAFETY: this request takes no argument and returns a new descriptor.
+    unsafe { owned(libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _).into()) }
 }
 
 /// capget(2): the effective and permitted capabilities of the calling thread.
@@ -190,12 +194,6 @@ pub fn knows_seccomp_flags(flags: u64) -> bool {
     // SAFETY: without a filter the call cannot succeed, and changes nothing.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, none) };
     check(result) == Err(Errno::EFAULT)
-}
-
-/// A descriptor that was received with a message and is ours from then on.
-pub fn own(received: RawFd) -> OwnedFd {
-    // SAFETY: recvmsg(2) has just made it in this process, and the message is read once.
-    unsafe { OwnedFd::from_raw_fd(received) }
 }
 
 /// The caller's standard input, output and error.

@@ -92,18 +92,24 @@ struct InfoAttr {
 }
 
 /// bpf(2) with the one attribute structure that `command` reads.
-fn bpf<T>(command: libc::c_int, attr: &mut T) -> Result<i32, Errno> {
+///
+/// # Safety
+/// Addresses in `attr` are of memory that is as large as the lengths next to them say, and ours to write where
+/// the kernel writes.
+unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> Result<i32, Errno> {
     // SAFETY: `attr` is an exclusively borrowed #[repr(C)] structure of plain integers and its exact
-    // size is passed. The pointers that the callers in this file store in it refer to slices that
-    // they hold borrowed across the call, with lengths next to them.
+    // size is passed; the caller vouches for the addresses in it.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     Errno::result(result).map(|value| value as i32)
 }
 
-fn own(fd: i32) -> OwnedFd {
-    // SAFETY: the kernel has just returned this descriptor to us and nobody else knows it. bpf(2)
-    // and pidfd_open(2) set close-on-exec by themselves.
-    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+/// A command that returns a new descriptor; bpf(2) sets close-on-exec by itself.
+///
+/// # Safety
+/// As [`bpf`].
+unsafe fn open<T>(command: libc::c_int, attr: &mut T) -> Result<OwnedFd, Errno> {
+    // SAFETY: the caller vouches for it; the kernel has just returned this descriptor to us and nobody else knows it.
+    unsafe { bpf(command, attr).map(|fd| OwnedFd::from_raw_fd(fd as RawFd)) }
 }
 
 /// Loads a program of type BPF_PROG_TYPE_CGROUP_DEVICE.
@@ -117,7 +123,8 @@ pub fn load_device_program(program: &[Insn]) -> Result<OwnedFd, Errno> {
         prog_name: NAME,
         ..Default::default()
     };
-    bpf(BPF_PROG_LOAD, &mut attr).map(own)
+    // SAFETY: the program and the license are borrowed for the call.
+    unsafe { open(BPF_PROG_LOAD, &mut attr) }
 }
 
 /// Attaches to a cgroup directory; with `replace` in the place of that program, atomically.
@@ -137,7 +144,8 @@ pub fn attach_device_program(
         attr.attach_flags |= BPF_F_REPLACE;
         attr.replace_bpf_fd = old.as_raw_fd() as u32;
     }
-    bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
+    // SAFETY: there is no address in it.
+    unsafe { bpf(BPF_PROG_ATTACH, &mut attr) }.map(drop)
 }
 
 /// Detaches one program from a cgroup directory.
@@ -148,7 +156,8 @@ pub fn detach_device_program(cgroup: BorrowedFd, program: BorrowedFd) -> Result<
         attach_type: BPF_CGROUP_DEVICE,
         ..Default::default()
     };
-    bpf(BPF_PROG_DETACH, &mut attr).map(drop)
+    // SAFETY: there is no address in it.
+    unsafe { bpf(BPF_PROG_DETACH, &mut attr) }.map(drop)
 }
 
 /// Whether [`load_device_program`] has made it.
@@ -160,7 +169,9 @@ pub fn is_ours(program: BorrowedFd) -> bool {
         info_len: info.len() as u32,
         info: info.as_mut_ptr() as u64,
     };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).is_ok() && info[64..] == NAME
+    // SAFETY: `info` has this length.
+    let known = unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.is_ok();
+    known && info[64..] == NAME
 }
 
 /// The programs attached to this cgroup itself, not those of its ancestors.
@@ -173,9 +184,11 @@ pub fn attached_device_programs(cgroup: impl AsFd) -> Result<Vec<OwnedFd>, Errno
         prog_cnt: MAX_PROGRAMS as u32,
         ..Default::default()
     };
-    bpf(BPF_PROG_QUERY, &mut attr)?;
+    // SAFETY: `ids` has room for so many.
+    unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
     ids.iter()
         .take(attr.prog_cnt as usize)
-        .map(|&id| bpf(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, ..Default::default() }).map(own))
+        // SAFETY: there is no address in it.
+        .map(|&id| unsafe { open(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, ..Default::default() }) })
         .collect()
 }

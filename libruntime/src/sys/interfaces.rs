@@ -48,9 +48,11 @@ fn named<T>(name: &str, value: T) -> Named<T> {
 }
 
 /// One request whose structure the kernel reads and may write.
-fn request<T>(socket: BorrowedFd, code: libc::c_ulong, argument: &mut T) -> Result<()> {
-    // SAFETY: each request below is made with the structure that netdevice(7) and linux/route.h or
-    // linux/ipv6_route.h have for it, or with one that is larger; it is ours until the call returns.
+///
+/// # Safety
+/// `T` is the structure that netdevice(7), linux/route.h or linux/ipv6_route.h have for `code`, or a larger one.
+unsafe fn request<T>(socket: BorrowedFd, code: libc::c_ulong, argument: &mut T) -> Result<()> {
+    // SAFETY: the structure is ours until the call returns, and the caller vouches for its type.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), code as _, std::ptr::from_mut(argument)) }.into())
         .map(drop)
 }
@@ -65,29 +67,34 @@ fn address(ip: Ipv4Addr) -> libc::sockaddr {
 /// SIOCGIFINDEX.
 pub fn interface_index(socket: BorrowedFd, name: &str) -> Result<u32> {
     let mut argument = named(name, 0i32);
-    request(socket, libc::SIOCGIFINDEX as _, &mut argument)?;
+    // SAFETY: a struct ifreq with an index.
+    unsafe { request(socket, libc::SIOCGIFINDEX as _, &mut argument) }?;
     Ok(argument.value as u32)
 }
 
 /// SIOCGIFFLAGS and SIOCSIFFLAGS: up, and else as it is.
 pub fn bring_interface_up(socket: BorrowedFd, name: &str) -> Result<()> {
     let mut argument = named(name, 0 as libc::c_short);
-    request(socket, libc::SIOCGIFFLAGS as _, &mut argument)?;
+    // SAFETY: a struct ifreq with flags.
+    unsafe { request(socket, libc::SIOCGIFFLAGS as _, &mut argument) }?;
     argument.value |= libc::IFF_UP as libc::c_short;
-    request(socket, libc::SIOCSIFFLAGS as _, &mut argument)
+    // SAFETY: the same.
+    unsafe { request(socket, libc::SIOCSIFFLAGS as _, &mut argument) }
 }
 
 /// SIOCSIFADDR and, where a prefix is not told along with the address, SIOCSIFNETMASK. The socket
 /// is of the address's family.
 pub fn add_address(socket: BorrowedFd, (name, index): (&str, u32), ip: IpAddr, prefix: u8) -> Result<()> {
     match ip {
-        IpAddr::V4(ip) => {
+        // SAFETY: a struct ifreq with an address.
+        IpAddr::V4(ip) => unsafe {
             request(socket, libc::SIOCSIFADDR as _, &mut named(name, address(ip)))?;
             request(socket, libc::SIOCSIFNETMASK as _, &mut named(name, address(mask(prefix))))
-        }
+        },
         IpAddr::V6(ip) => {
             let mut argument = Address6 { address: ip.octets(), prefix: prefix.into(), index: index as i32 };
-            request(socket, libc::SIOCSIFADDR as _, &mut argument)
+            // SAFETY: a struct in6_ifreq, and the socket is of this family.
+            unsafe { request(socket, libc::SIOCSIFADDR as _, &mut argument) }
         }
     }
 }
@@ -108,12 +115,13 @@ pub fn add_route(
             let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
             (route.rt_dst, route.rt_genmask) = (address(to), address(mask(prefix)));
             route.rt_flags = flags;
-            // The kernel only reads the name.
+            // The kernel only reads the name, which stays until the call returns.
             route.rt_dev = name.as_ptr().cast_mut().cast();
             if let Some(IpAddr::V4(via)) = via {
                 route.rt_gateway = address(via);
             }
-            request(socket, libc::SIOCADDRT as _, &mut route)
+            // SAFETY: a struct rtentry.
+            unsafe { request(socket, libc::SIOCADDRT as _, &mut route) }
         }
         IpAddr::V6(to) => {
             let via = if let Some(IpAddr::V6(via)) = via { via } else { Ipv6Addr::UNSPECIFIED };
@@ -126,7 +134,8 @@ pub fn add_route(
                 index: index as i32,
                 ..Route6::default()
             };
-            request(socket, libc::SIOCADDRT as _, &mut route)
+            // SAFETY: a struct in6_rtmsg, and the socket is of this family.
+            unsafe { request(socket, libc::SIOCADDRT as _, &mut route) }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Between the two the child shares our memory. It runs on a stack of its own, makes raw system
 //! calls only, and changes no credential.
 
-use super::{Result, check};
+use super::Result;
 use nix::errno::Errno;
 use std::cell::Cell;
 use std::ffi::CString;
@@ -63,7 +63,9 @@ pub fn spawn(what: &Spawn) -> Result<(i32, OwnedFd)> {
     };
     let stack = Stack::new()?;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
-    let spawned = with_signals_blocked(|| clone3(&stack, flags as u64, what.cgroup, run_child, &child))?;
+    // SAFETY: with CLONE_VFORK the stack and `child` are there until the child has executed or ended.
+    let spawned =
+        with_signals_blocked(|| unsafe { clone3(&stack, flags as u64, what.cgroup, run_child, &child) })?;
     match child.errno.get() {
         0 => Ok(spawned),
         errno => {
@@ -74,9 +76,8 @@ pub fn spawn(what: &Spawn) -> Result<(i32, OwnedFd)> {
 }
 
 fn duplicate(fd: BorrowedFd) -> Result<OwnedFd> {
-    // SAFETY: fcntl with an integer argument; the new descriptor is ours.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) }.into())
-        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    // SAFETY: fcntl with an integer argument; the result is a new descriptor.
+    unsafe { super::owned(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3).into()) }
 }
 
 /// A process that only holds a new user namespace, so that its maps can be written.
@@ -92,7 +93,8 @@ pub fn hold_user_namespace() -> Result<Holder> {
     let flags = libc::CLONE_VM as u64 | libc::CLONE_PIDFD as u64 | libc::CLONE_NEWUSER as u64;
     let stack = Stack::new()?;
     OUR_PID.store(std::process::id(), Ordering::Relaxed);
-    let (pid, pidfd) = with_signals_blocked(|| clone3(&stack, flags, None, hold, &()))?;
+    // SAFETY: the stack is the holder's, which has it until the child is dead.
+    let (pid, pidfd) = with_signals_blocked(|| unsafe { clone3(&stack, flags, None, hold, &()) })?;
     Ok(Holder { pid, pidfd, _stack: stack })
 }
 
@@ -110,11 +112,14 @@ static OUR_PID: AtomicU32 = AtomicU32::new(0);
 
 /// Until we end it, or are killed.
 extern "C" fn hold(_: &()) -> ! {
-    raw(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0]);
-    let orphaned = raw(libc::SYS_getppid, [0; 5]) as u32 != OUR_PID.load(Ordering::Relaxed);
-    if !orphaned {
-        // Without an end: it waits for nothing, and every signal but SIGKILL is blocked.
-        raw(libc::SYS_ppoll, [0; 5]);
+    // SAFETY: numbers, and for ppoll(2) no addresses.
+    unsafe {
+        raw(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0]);
+        let orphaned = raw(libc::SYS_getppid, [0; 5]) as u32 != OUR_PID.load(Ordering::Relaxed);
+        if !orphaned {
+            // Without an end: it waits for nothing, and every signal but SIGKILL is blocked.
+            raw(libc::SYS_ppoll, [0; 5]);
+        }
     }
     end(0)
 }
@@ -122,10 +127,13 @@ extern "C" fn hold(_: &()) -> ! {
 /// Ends a child even where a filter of the caller refuses one of the calls. An instruction that traps comes
 /// last: before Linux 5.16 a core dump ends every process that shares the memory, ours included.
 fn end(code: usize) -> ! {
-    raw(libc::SYS_exit, [code, 0, 0, 0, 0]);
-    raw(libc::SYS_exit_group, [code, 0, 0, 0, 0]);
-    let own = raw(libc::SYS_getpid, [0; 5]) as usize;
-    raw(libc::SYS_kill, [own, libc::SIGKILL as usize, 0, 0, 0]);
+    // SAFETY: numbers; none of them touches memory.
+    unsafe {
+        raw(libc::SYS_exit, [code, 0, 0, 0, 0]);
+        raw(libc::SYS_exit_group, [code, 0, 0, 0, 0]);
+        let own = raw(libc::SYS_getpid, [0; 5]) as usize;
+        raw(libc::SYS_kill, [own, libc::SIGKILL as usize, 0, 0, 0]);
+    }
     #[cfg(target_arch = "x86_64")]
     // SAFETY: does not go on.
     unsafe {
@@ -176,7 +184,10 @@ impl Drop for Stack {
 }
 
 /// clone3(2) of a child that runs `f(argument)` on its own stack and never returns.
-fn clone3<T>(
+///
+/// # Safety
+/// `stack` and `argument` stay until the child has executed a program or is dead.
+unsafe fn clone3<T>(
     stack: &Stack,
     flags: u64,
     cgroup: Option<BorrowedFd>,
@@ -256,40 +267,54 @@ unsafe fn clone3_call(args: &libc::clone_args, f: usize, argument: usize) -> isi
 }
 
 /// A system call that leaves errno alone: in a child of CLONE_VM that is our thread's.
-fn raw(nr: libc::c_long, args: [usize; 5]) -> isize {
+///
+/// # Safety
+/// As the call's man page asks for; its effect on memory is one on the caller's.
+unsafe fn raw(nr: libc::c_long, args: [usize; 5]) -> isize {
     let [a, b, c, d, e] = args;
-    // SAFETY: the callers in this file pass what the call's man page asks for.
+    // SAFETY: the caller vouches for the arguments.
     unsafe { syscalls::raw::syscall5(nr as usize, a, b, c, d, e) as isize }
+}
+
+/// Keeps a descriptor open across execve(2), in the child, whose table of descriptors is its own.
+fn keep_open(fd: u32) {
+    // SAFETY: numbers.
+    unsafe { raw(libc::SYS_fcntl, [fd as usize, libc::F_SETFD as usize, 0, 0, 0]) };
+}
+
+fn close_range(first: u32, last: u32) {
+    // SAFETY: numbers.
+    unsafe { raw(libc::SYS_close_range, [first as usize, last as usize, 0, 0, 0]) };
 }
 
 /// Runs in the child: places the standard descriptors, closes all that is not handed over, executes.
 extern "C" fn run_child(child: &Child) -> ! {
     for (at, fd) in child.stdio.iter().enumerate() {
         if *fd != at as RawFd {
-            raw(libc::SYS_dup3, [*fd as usize, at, 0, 0, 0]);
+            // SAFETY: numbers.
+            unsafe { raw(libc::SYS_dup3, [*fd as usize, at, 0, 0, 0]) };
         } else {
-            raw(libc::SYS_fcntl, [at, libc::F_SETFD as usize, 0, 0, 0]);
+            keep_open(at as u32);
         }
     }
-    for fd in 3..child.first_free as usize {
-        raw(libc::SYS_fcntl, [fd, libc::F_SETFD as usize, 0, 0, 0]);
-    }
+    (3..child.first_free).for_each(keep_open);
     let mut first = child.first_free;
     for fd in &child.keep {
         let fd = *fd as u32;
         if fd > first {
-            raw(libc::SYS_close_range, [first as usize, fd as usize - 1, 0, 0, 0]);
+            close_range(first, fd - 1);
         }
         first = first.max(fd + 1);
         if fd != child.program as u32 {
-            raw(libc::SYS_fcntl, [fd as usize, libc::F_SETFD as usize, 0, 0, 0]);
+            keep_open(fd);
         }
     }
-    raw(libc::SYS_close_range, [first as usize, u32::MAX as usize, 0, 0, 0]);
+    close_range(first, u32::MAX);
     let (program, empty) = (child.program as usize, c"".as_ptr() as usize);
     let environment = &raw const child.args[2] as usize;
     let args = [program, empty, child.args.as_ptr() as usize, environment, libc::AT_EMPTY_PATH as usize];
-    let failed = raw(libc::SYS_execveat, args);
+    // SAFETY: texts that end in NUL, and lists of their addresses that end in zero.
+    let failed = unsafe { raw(libc::SYS_execveat, args) };
     child.errno.set(-failed as i32);
     end(127)
 }

@@ -26,7 +26,7 @@ fn detach(name: &[u8]) -> Done<bool> {
     close(mount);
     private?;
     let flags = k::MNT_DETACH | k::UMOUNT_NOFOLLOW;
-    match call(Sysno::umount2, [path(name)?, flags as usize]) {
+    match call(Call::umount2, [path(name)?, flags as usize]) {
         Err(Failed { errno: EINVAL, .. }) => Ok(false),
         other => other.map(|_| true),
     }

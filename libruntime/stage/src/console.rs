@@ -4,7 +4,7 @@
 use crate::kernel::*;
 use crate::paths::{self, Missing};
 use crate::state::State;
-use linux_raw_sys::{general as k, ioctl};
+use linux_raw_sys::general as k;
 
 const DEVPTS_MAGIC: i64 = 0x1cd1;
 
@@ -15,19 +15,18 @@ pub fn open(state: &mut State, socket: i32, size: (u16, u16), uid: u32, relayed:
         return Err(Failed { call: Sysno::fstatfs, errno: ENODEV });
     }
     let unlock = 0i32;
-    crate::kernel::ioctl(master, ioctl::TIOCSPTLCK, &raw const unlock as usize)?;
-    let peer = crate::kernel::ioctl(master, ioctl::TIOCGPTPEER, flags as usize)? as i32;
+    ioctl(master, Request::TIOCSPTLCK, &raw const unlock as usize)?;
+    let peer = ioctl(master, Request::TIOCGPTPEER, flags as usize)? as i32;
     if size != (0, 0) {
         let (columns, rows) = size;
         let window = [rows, columns, 0, 0];
-        crate::kernel::ioctl(peer, ioctl::TIOCSWINSZ, window.as_ptr() as usize)?;
+        ioctl(peer, Request::TIOCSWINSZ, window.as_ptr() as usize)?;
     }
     if relayed {
-        // struct termios is 36 bytes long; the second field are the modes of output.
-        let mut settings = [0u32; 10];
-        crate::kernel::ioctl(peer, ioctl::TCGETS, settings.as_mut_ptr() as usize)?;
+        // The second field are the modes of output.
+        let mut settings = terminal_settings(peer)?;
         settings[1] &= !k::ONLCR;
-        crate::kernel::ioctl(peer, ioctl::TCSETS, settings.as_ptr() as usize)?;
+        ioctl(peer, Request::TCSETS, settings.as_ptr() as usize)?;
     }
     const KEEP: u32 = u32::MAX;
     fchownat(peer, b"\0", uid, KEEP)?;
@@ -47,7 +46,7 @@ pub fn send_fd(socket: i32, fd: i32, text: &[u8]) -> Done {
     let vector = [text.as_ptr() as usize, text.len()];
     // struct msghdr: name, its length, vector, count, control, its length, flags.
     let message = [0, 0, vector.as_ptr() as usize, 1, control.as_ptr() as usize, 24, 0];
-    call(Sysno::sendmsg, [socket as usize, message.as_ptr() as usize, 0x4000]).map(drop)
+    call(Call::sendmsg, [socket as usize, message.as_ptr() as usize, 0x4000]).map(drop)
 }
 
 /// Attached over a plain file; what an image put there is found inside the root or replaced.
@@ -62,12 +61,12 @@ pub fn mount(state: &State) -> Done {
 
 pub fn use_it(state: &mut State) -> Done {
     for standard in 0..3 {
-        call(Sysno::dup3, [state.console as usize, standard, 0])?;
+        call(Call::dup3, [state.console as usize, standard, 0])?;
     }
     close(state.console);
     Ok(())
 }
 
 pub fn set_controlling_terminal() -> Done {
-    crate::kernel::ioctl(0, ioctl::TIOCSCTTY, 0).map(drop)
+    ioctl(0, Request::TIOCSCTTY, 0).map(drop)
 }

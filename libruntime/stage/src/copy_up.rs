@@ -52,15 +52,13 @@ fn copy_tree(top: Level) -> Done {
 
 /// Copies entries up to the next directory, which is made and opened. Reading goes on behind it then.
 fn copy_entries(level: Level) -> Done<Option<Level>> {
-    let mut entries = [0u64; 256];
+    let mut entries = [0u8; 2048];
     loop {
-        let (address, size) = (entries.as_mut_ptr() as usize, size_of_val(&entries));
-        let length = call(Sysno::getdents64, [level.from as usize, address, size])?;
+        let length = getdents64(level.from, &mut entries)?;
         if length == 0 {
             return Ok(None);
         }
-        // SAFETY: the buffer is this long, and any byte is a u8.
-        let mut rest = unsafe { core::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), length) };
+        let mut rest = entries.get(..length).unwrap_or_default();
         while let Some((entry, after)) = next_entry(rest) {
             rest = after;
             if matches!(entry.name, b".\0" | b"..\0") {
@@ -68,7 +66,7 @@ fn copy_entries(level: Level) -> Done<Option<Level>> {
             }
             if let Some(inner) = copy_entry(level, entry.name)? {
                 const SET: usize = 0;
-                call(Sysno::lseek, [level.from as usize, entry.next as usize, SET])?;
+                call(Call::lseek, [level.from as usize, entry.next as usize, SET])?;
                 return Ok(Some(inner));
             }
         }
@@ -128,7 +126,7 @@ fn copy_file(from: i32, to: i32, name: &[u8]) -> Done {
     let flags = k::O_WRONLY | k::O_CREAT | k::O_EXCL | k::O_CLOEXEC;
     let copy = openat2(to, name, flags, 0o600, k::RESOLVE_BENEATH)?;
     const MOST: usize = 0x7fff_f000;
-    while call(Sysno::sendfile, [copy as usize, source as usize, 0, MOST])? != 0 {}
+    while sendfile(copy, source, MOST)? != 0 {}
     close(source);
     close(copy);
     Ok(())
@@ -140,5 +138,5 @@ fn copy_owner(to: i32, name: &[u8], found: &k::statx) -> Done {
 
 fn copy_mode(to: i32, name: &[u8], found: &k::statx) -> Done {
     let mode = usize::from(found.stx_mode) & 0o7777;
-    call(Sysno::fchmodat, [to as usize, path(name)?, mode]).map(drop)
+    call(Call::fchmodat, [to as usize, path(name)?, mode]).map(drop)
 }

@@ -8,11 +8,7 @@ use onggi_stage::{CHANNEL, Fd, MAX_PLACED, MAX_RECEIVED, NamespaceFlags, Report,
 
 /// The child is a sibling, so that the library can wait for it; it goes on with the plan, and we end.
 pub fn clone(state: &State, namespaces: NamespaceFlags) -> Done {
-    // SAFETY: the structure is plain integers, for which zeros are a value.
-    let mut args: k::clone_args = unsafe { core::mem::zeroed() };
-    args.flags = namespaces.0 | u64::from(k::CLONE_PARENT);
-    let pid = call(Sysno::clone3, [&raw const args as usize, size_of::<k::clone_args>()])?;
-    if pid != 0 {
+    if crate::kernel::clone(namespaces.0 | u64::from(k::CLONE_PARENT), 0)? != 0 {
         exit(0);
     }
     // The child reports itself, so that this arrives before anything else that it reports.
@@ -56,14 +52,8 @@ pub fn receive_fd(socket: i32) -> Done<i32> {
 }
 
 fn receive(socket: i32, control: &mut [u64]) -> Done {
-    const CLOEXEC: usize = 0x4000_0000;
-    let mut word = [0u8; 1];
-    let vector = [word.as_mut_ptr() as usize, word.len()];
-    // struct msghdr: name, its length, vector, count, control, its length, flags.
-    let (at, size) = (control.as_mut_ptr() as usize, size_of_val(control));
-    let mut message = [0, 0, vector.as_ptr() as usize, 1, at, size, 0];
     loop {
-        match call(Sysno::recvmsg, [socket as usize, message.as_mut_ptr() as usize, CLOEXEC]) {
+        match recvmsg(socket, control) {
             Err(Failed { errno: EINTR, .. }) => {}
             Ok(0) => return Err(NOT_ALL),
             other => return other.map(drop),
@@ -76,9 +66,9 @@ fn receive(socket: i32, control: &mut [u64]) -> Done {
 pub fn await_start(state: &mut State, listener: i32) -> Done {
     close(state.channel);
     loop {
-        let connection = match call(Sysno::accept4, [listener as usize, 0, 0, k::O_CLOEXEC as usize]) {
+        let connection = match accept(listener) {
             Err(Failed { errno: EINTR, .. }) => continue,
-            other => other? as i32,
+            other => other?,
         };
         state.channel = connection;
         if state.report(Report::Executing).is_ok() && state.wait().is_ok() {
@@ -91,25 +81,22 @@ pub fn await_start(state: &mut State, listener: i32) -> Done {
 
 /// The listener must leave before the filter can stop us: sending it is the first call under it.
 pub fn set_seccomp(state: &State, program: &[u8], flags: u32, notify: bool) -> Done {
-    const SET_MODE_FILTER: usize = 1;
-    let filter = [program.len() / 8, program.as_ptr() as usize];
-    let listener = call(Sysno::seccomp, [SET_MODE_FILTER, flags as usize, filter.as_ptr() as usize])?;
+    let listener = set_filter(program, flags)?;
     if notify {
-        crate::console::send_fd(state.channel, listener as i32, b"seccomp")?;
+        crate::console::send_fd(state.channel, listener, b"seccomp")?;
     }
     Ok(())
 }
 
 /// Copies each descriptor above all wanted numbers first: one may stand where another goes.
 pub fn place_fds(state: &mut State, pairs: &[u8]) -> Done {
-    const DUPFD_CLOEXEC: usize = 1030;
     let pairs = pairs.as_chunks::<8>().0;
     let wanted = |pair: &[u8; 8]| {
         let [a, b, c, d, numbers @ ..] = *pair;
         (Fd(i32::from_ne_bytes([a, b, c, d]) as u16), i32::from_ne_bytes(numbers))
     };
     let above = pairs.iter().map(|pair| wanted(pair).1 as usize + 1).max().unwrap_or(3);
-    let copy = |fd: i32| call(Sysno::fcntl, [fd as usize, DUPFD_CLOEXEC, above]).map(|fd| fd as i32);
+    let copy = |fd: i32| duplicate(fd, above);
     let channel = copy(state.channel)?;
     let mut copies = [0; MAX_PLACED];
     if pairs.len() > copies.len() {
@@ -119,7 +106,7 @@ pub fn place_fds(state: &mut State, pairs: &[u8]) -> Done {
         *slot = copy(state.fd(wanted(pair).0))?;
     }
     for (from, pair) in copies.iter().zip(pairs) {
-        call(Sysno::dup3, [*from as usize, wanted(pair).1 as usize, 0])?;
+        call(Call::dup3, [*from as usize, wanted(pair).1 as usize, 0])?;
     }
     state.channel = channel;
     state.set_fd(CHANNEL, channel);
@@ -128,10 +115,8 @@ pub fn place_fds(state: &mut State, pairs: &[u8]) -> Done {
 
 /// From here on nothing of the host's is open, for processes of the container to find below `/proc/PID/fd`.
 pub fn close_fds(state: &State, preserve: u32, keep: i32) -> Done {
-    const SETFD: usize = 2;
-    const CLOEXEC: usize = 1;
     // The end of file of the channel tells the library that the program was executed.
-    call(Sysno::fcntl, [state.channel as usize, SETFD, CLOEXEC])?;
+    close_on_exec(state.channel)?;
     close_all_but(3 + preserve, [state.channel, keep])
 }
 
@@ -140,53 +125,26 @@ pub fn close_all_but(mut first: u32, [a, b]: [i32; 2]) -> Done {
     let (a, b) = (a as u32, b as u32);
     for kept in [a.min(b), a.max(b)] {
         if kept > first {
-            call(Sysno::close_range, [first as usize, kept as usize - 1, 0])?;
+            call(Call::close_range, [first as usize, kept as usize - 1, 0])?;
         }
         first = first.max(kept + 1);
     }
-    call(Sysno::close_range, [first as usize, u32::MAX as usize, 0]).map(drop)
-}
-
-/// Addresses of the texts in a list, ended by a zero, as execve(2) wants them.
-struct Addresses {
-    next: *mut usize,
-    left: usize,
-}
-
-impl Addresses {
-    /// There is no heap: the room comes from mmap(2) and goes with the program.
-    fn with_room(entries: usize) -> Done<Self> {
-        const READ_WRITE: usize = 3;
-        const PRIVATE_ANONYMOUS: usize = 0x22;
-        let bytes = (entries + 1) * size_of::<usize>();
-        let room = call(Sysno::mmap, [0, bytes, READ_WRITE, PRIVATE_ANONYMOUS, usize::MAX, 0])?;
-        Ok(Self { next: room as *mut usize, left: entries })
-    }
-
-    fn push(&mut self, text: &[u8]) {
-        if self.left > 0 {
-            // SAFETY: `left` entries of the mapping are still free, and one more stays zero.
-            unsafe {
-                self.next.write(text.as_ptr() as usize);
-                self.next = self.next.add(1);
-            }
-            self.left -= 1;
-        }
-    }
+    call(Call::close_range, [first as usize, u32::MAX as usize, 0]).map(drop)
 }
 
 fn texts(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split_inclusive(|byte| *byte == 0)
 }
 
+/// Addresses of the texts in a list and of one more, ended by a zero, as execve(2) wants them. There is no heap:
+/// their room goes with the program.
 fn addresses(list: &[u8], more: &[u8]) -> Done<usize> {
-    let mut found = Addresses::with_room(texts(list).count() + 1)?;
-    let start = found.next as usize;
-    texts(list).for_each(|text| found.push(text));
-    if !more.is_empty() {
-        found.push(more);
+    let all = || texts(list).chain((!more.is_empty()).then_some(more));
+    let room = map_zeros(all().count() + 1)?;
+    for (slot, text) in room.iter_mut().zip(all()) {
+        *slot = text.as_ptr() as usize;
     }
-    Ok(start)
+    Ok(room.as_ptr() as usize)
 }
 
 /// Looks for the program as [`exec`] will. What it finds may change until then; then exec says so.
@@ -195,7 +153,7 @@ pub fn find_program(paths: &[u8]) -> Done {
     for text in texts(paths) {
         const MAY_EXECUTE: usize = 1;
         let (at, address) = (AT_FDCWD as usize, path(text)?);
-        match call(Sysno::faccessat2, [at, address, MAY_EXECUTE, k::AT_EACCESS as usize]) {
+        match call(Call::faccessat2, [at, address, MAY_EXECUTE, k::AT_EACCESS as usize]) {
             Ok(_) if !opens_as_directory(text) => return Ok(()),
             Ok(_) | Err(Failed { errno: EACCES, .. }) => worst = EACCES,
             Err(Failed { errno: ENOENT | ENOTDIR, .. }) => {}
@@ -216,7 +174,7 @@ pub fn exec(state: &State, paths: &[u8], args: &[u8], env: &[u8]) -> Done {
     let (argv, envp) = (addresses(args, b"")?, addresses(env, home)?);
     let mut worst = ENOENT;
     for path in texts(paths) {
-        let Err(failed) = call(Sysno::execve, [path.as_ptr() as usize, argv, envp]) else { continue };
+        let Err(failed) = call(Call::execve, [path.as_ptr() as usize, argv, envp]) else { continue };
         match failed.errno {
             ENOENT | ENOTDIR => {}
             EACCES => worst = EACCES,

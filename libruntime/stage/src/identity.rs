@@ -2,41 +2,34 @@
 
 use crate::kernel::*;
 use linux_raw_sys::general as k;
-use linux_raw_sys::ioctl::SIOCSIFFLAGS;
 use linux_raw_sys::prctl as p;
 use onggi_stage::{Capabilities, NamespaceFlags};
 
 /// `CLONE_CLEAR_SIGHAND` leaves ignored signals ignored (clone(2)), and a parent ignores SIGPIPE
 /// more often than not.
 pub fn reset_signals() -> Done {
-    let default = [0u64; 4];
-    for signal in 1..=64usize {
+    for signal in 1..=64 {
         // SIGKILL and SIGSTOP cannot be set.
         if signal != 9 && signal != 19 {
-            call(Sysno::rt_sigaction, [signal, default.as_ptr() as usize, 0, 8])?;
+            set_default_action(signal)?;
         }
     }
-    const SETMASK: usize = 2;
-    call(Sysno::rt_sigprocmask, [SETMASK, default.as_ptr() as usize, 0, 8])?;
+    unblock_all_signals()?;
     set_umask(0)
 }
 
 /// The init of a pid namespace is not ended by a signal that it has no handler for, but a container that waits for
 /// its start is to be: as with runc, by those that ask for an end. execve(2) takes the handlers away.
 pub fn end_on_signals() -> Done {
-    /// The kernel leaves it to the program to name the code that returns from a handler. This one never does.
-    const SA_RESTORER: usize = 0x0400_0000;
-    let address = ended as extern "C" fn(i32) as usize;
-    let handler = [address, SA_RESTORER, address, 0];
     const ASK_FOR_AN_END: [u32; 4] = [k::SIGHUP, k::SIGINT, k::SIGQUIT, k::SIGTERM];
     for signal in ASK_FOR_AN_END {
-        call(Sysno::rt_sigaction, [signal as usize, handler.as_ptr() as usize, 0, 8])?;
+        set_handler(signal, ended)?;
     }
     Ok(())
 }
 
-extern "C" fn ended(signal: i32) {
-    exit(128 + signal);
+extern "C" fn ended(signal: i32) -> ! {
+    exit(128 + signal)
 }
 
 /// This process' own number in the procfs that was handed over, whatever pid namespace we are in.
@@ -77,11 +70,11 @@ fn write_proc(procfs: i32, path: &[u8], value: &[u8]) -> Done {
 }
 
 pub fn setns(fd: i32, namespaces: NamespaceFlags) -> Done {
-    call(Sysno::setns, [fd as usize, namespaces.0 as usize]).map(drop)
+    call(Call::setns, [fd as usize, namespaces.0 as usize]).map(drop)
 }
 
 pub fn unshare(namespaces: NamespaceFlags) -> Done {
-    call(Sysno::unshare, [namespaces.0 as usize]).map(drop)
+    call(Call::unshare, [namespaces.0 as usize]).map(drop)
 }
 
 /// By ioctl(2): a closed netlink socket keeps its network namespace for an RCU grace period.
@@ -89,10 +82,10 @@ pub fn loopback_up() -> Done {
     const AF_INET: usize = 2;
     const SOCK_DGRAM: usize = 2;
     const UP: u64 = 1;
-    let socket = call(Sysno::socket, [AF_INET, SOCK_DGRAM | k::O_CLOEXEC as usize, 0])? as i32;
+    let socket = call(Call::socket, [AF_INET, SOCK_DGRAM | k::O_CLOEXEC as usize, 0])? as i32;
     // struct ifreq: a name of 16 bytes and a union of 24, here the flags.
     let request = [u64::from_ne_bytes(*b"lo\0\0\0\0\0\0"), 0, UP, 0, 0];
-    let up = ioctl(socket, SIOCSIFFLAGS, request.as_ptr() as usize);
+    let up = ioctl(socket, Request::SIOCSIFFLAGS, request.as_ptr() as usize);
     close(socket);
     match up {
         // A caller without CAP_NET_ADMIN gets a namespace all the same, with the interface down.
@@ -102,57 +95,51 @@ pub fn loopback_up() -> Done {
 }
 
 pub fn set_hostname(name: &[u8]) -> Done {
-    call(Sysno::sethostname, [name.as_ptr() as usize, name.len()]).map(drop)
+    call(Call::sethostname, [name.as_ptr() as usize, name.len()]).map(drop)
 }
 
 pub fn set_domainname(name: &[u8]) -> Done {
-    call(Sysno::setdomainname, [name.as_ptr() as usize, name.len()]).map(drop)
+    call(Call::setdomainname, [name.as_ptr() as usize, name.len()]).map(drop)
 }
 
 pub fn setsid() -> Done {
-    call(Sysno::setsid, []).map(drop)
+    call(Call::setsid, []).map(drop)
 }
 
 /// A kernel without keyrings has none to leak.
 pub fn join_keyring(procfs: i32, name: &[u8], label: &[u8]) -> Done {
-    const JOIN_SESSION_KEYRING: usize = 1;
-    const SETPERM: usize = 5;
     // What a session keyring has by default, and search for its owner, so that the container's
     // user finds keys in it after a change of uid.
     const PERMISSIONS: usize = 0x3f1b_0000;
     if !label.is_empty() {
         write_process(procfs, b"attr/keycreate\0", label)?;
     }
-    let key = match call(Sysno::keyctl, [JOIN_SESSION_KEYRING, path(name)?]) {
+    let key = match join_session_keyring(name) {
         Err(Failed { errno: ENOSYS, .. }) => return Ok(()),
         other => other?,
     };
     if !label.is_empty() {
         write_process(procfs, b"attr/keycreate\0", b"")?;
     }
-    call(Sysno::keyctl, [SETPERM, key, PERMISSIONS]).map(drop)
-}
-
-pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Done {
-    let limit = [soft, hard];
-    call(Sysno::prlimit64, [0, resource as usize, limit.as_ptr() as usize, 0]).map(drop)
+    set_key_permissions(key, PERMISSIONS)
 }
 
 pub fn set_scheduler(attr: &[u8]) -> Done {
-    call(Sysno::sched_setattr, [0, attr.as_ptr() as usize, 0]).map(drop)
+    let attr: &[u8; 48] = attr.try_into().map_err(|_| Failed { call: Sysno::sched_setattr, errno: E2BIG })?;
+    sched_setattr(&mut attr.clone())
 }
 
 pub fn set_io_priority(value: u32) -> Done {
     const WHO_PROCESS: usize = 1;
-    call(Sysno::ioprio_set, [WHO_PROCESS, 0, value as usize]).map(drop)
+    call(Call::ioprio_set, [WHO_PROCESS, 0, value as usize]).map(drop)
 }
 
 pub fn set_affinity(mask: &[u8]) -> Done {
-    call(Sysno::sched_setaffinity, [0, mask.len(), mask.as_ptr() as usize]).map(drop)
+    call(Call::sched_setaffinity, [0, mask.len(), mask.as_ptr() as usize]).map(drop)
 }
 
 pub fn set_personality(persona: u32) -> Done {
-    call(Sysno::personality, [persona as usize]).map(drop)
+    call(Call::personality, [persona as usize]).map(drop)
 }
 
 /// The kernel reads one bit less than it is told.
@@ -161,22 +148,22 @@ pub fn set_memory_policy(mode: u32, nodes: &[u8]) -> Done {
         [] => (0, 0),
         _ => (nodes.as_ptr() as usize, nodes.len() * 8 + 1),
     };
-    call(Sysno::set_mempolicy, [mode as usize, address, bits]).map(drop)
+    call(Call::set_mempolicy, [mode as usize, address, bits]).map(drop)
 }
 
 pub fn set_umask(mask: u32) -> Done {
-    call(Sysno::umask, [mask as usize]).map(drop)
+    call(Call::umask, [mask as usize]).map(drop)
 }
 
 pub fn set_groups(groups: &[u8]) -> Done {
-    call(Sysno::setgroups, [groups.len() / 4, groups.as_ptr() as usize]).map(drop)
+    call(Call::setgroups, [groups.len() / 4, groups.as_ptr() as usize]).map(drop)
 }
 
 pub fn set_ids(uid: u32, gid: u32) -> Done {
-    prctl(p::PR_SET_KEEPCAPS, 1, 0)?;
+    prctl(Setting::KEEPCAPS, 1, 0)?;
     let (uid, gid) = (uid as usize, gid as usize);
-    call(Sysno::setresgid, [gid, gid, gid])?;
-    call(Sysno::setresuid, [uid, uid, uid]).map(drop)
+    call(Call::setresgid, [gid, gid, gid])?;
+    call(Call::setresuid, [uid, uid, uid]).map(drop)
 }
 
 /// Capabilities that this kernel does not know give EINVAL and are not there to drop.
@@ -185,7 +172,7 @@ pub fn drop_bounding(keep: u64) -> Done {
         if keep & 1 << capability != 0 {
             continue;
         }
-        match prctl(p::PR_CAPBSET_DROP, capability, 0) {
+        match prctl(Setting::CAPBSET_DROP, capability, 0) {
             Err(Failed { errno: EINVAL, .. }) => break,
             other => other?,
         };
@@ -194,30 +181,28 @@ pub fn drop_bounding(keep: u64) -> Done {
 }
 
 pub fn set_capabilities(sets: Capabilities, also: u64) -> Done {
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = [VERSION_3, 0];
     let (effective, permitted, inheritable) =
         (sets.effective | also, sets.permitted | also, sets.inheritable);
     let low_high = [
         [effective as u32, permitted as u32, inheritable as u32],
         [(effective >> 32) as u32, (permitted >> 32) as u32, (inheritable >> 32) as u32],
     ];
-    call(Sysno::capset, [header.as_ptr() as usize, low_high.as_ptr() as usize])?;
+    capset(&low_high)?;
     raise_ambient(sets.ambient)
 }
 
 fn raise_ambient(ambient: u64) -> Done {
-    prctl(p::PR_CAP_AMBIENT, p::PR_CAP_AMBIENT_CLEAR_ALL.into(), 0)?;
+    prctl(Setting::CAP_AMBIENT, p::PR_CAP_AMBIENT_CLEAR_ALL.into(), 0)?;
     for capability in (0..64u64).filter(|capability| ambient & 1 << capability != 0) {
-        prctl(p::PR_CAP_AMBIENT, p::PR_CAP_AMBIENT_RAISE.into(), capability)?;
+        prctl(Setting::CAP_AMBIENT, p::PR_CAP_AMBIENT_RAISE.into(), capability)?;
     }
     Ok(())
 }
 
 pub fn no_new_privileges() -> Done {
-    prctl(p::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
+    prctl(Setting::NO_NEW_PRIVS, 1, 0)
 }
 
 pub fn not_dumpable() -> Done {
-    prctl(p::PR_SET_DUMPABLE, 0, 0).map(drop)
+    prctl(Setting::DUMPABLE, 0, 0)
 }

@@ -1,7 +1,10 @@
 //! The system calls, one function each, with their arguments in the kernel's order. Nothing is
 //! decided here; a failure carries the call's number, so that the library can name it.
+//!
+//! All unsafe calls of the stage are here. [`call`] makes those that cannot harm this process's memory; each
+//! of the others has a function of its own, whose types say what the kernel writes and where.
 
-use linux_raw_sys::general as k;
+use linux_raw_sys::{general as k, ioctl, prctl as p};
 pub use syscalls::Sysno;
 
 /// A failed system call. Becomes [`onggi_stage::Report::Failed`].
@@ -32,13 +35,44 @@ pub const ESTALE: i32 = 116;
 
 pub const AT_FDCWD: i32 = k::AT_FDCWD;
 
-/// A system call with up to six arguments.
+/// A system call that is safe with any argument: the kernel writes nothing into the memory of this process and
+/// maps nothing there. It only reads memory, and answers EFAULT for an address that has none.
+#[derive(Clone, Copy)]
+pub struct Call(Sysno);
+
+macro_rules! safe_with_any_argument {
+    ($($name:ident)*) => {
+        #[allow(non_upper_case_globals)]
+        impl Call {
+            $(pub const $name: Self = Self(Sysno::$name);)*
+        }
+    };
+}
+
+// Not in the list: calls with a command that chooses whether the kernel writes (prctl, ioctl, fcntl, keyctl, seccomp),
+// and those that write on failure (capset, sched_setattr).
+safe_with_any_argument! {
+    chdir chroot close close_range dup3 execve exit exit_group faccessat2 fchdir fchmodat fchownat fsconfig fsmount
+    fsopen ioprio_set lseek mkdirat mknodat mount mount_setattr move_mount open_tree openat openat2 personality
+    pivot_root sched_setaffinity sendmsg sendto set_mempolicy setdomainname setgroups sethostname setns setresgid
+    setresuid setsid socket symlinkat umask umount2 unlinkat unshare write
+}
+
 #[inline(always)]
-pub fn call<const N: usize>(nr: Sysno, given: [usize; N]) -> Done<usize> {
+pub fn call<const N: usize>(nr: Call, given: [usize; N]) -> Done<usize> {
+    // SAFETY: the kernel writes nothing into our memory; see `Call`.
+    unsafe { raw(nr.0, given) }
+}
+
+/// A system call with up to six arguments.
+///
+/// # Safety
+/// Where the kernel writes through an argument, that is the address of memory that is ours to write, and as large.
+#[inline(always)]
+unsafe fn raw<const N: usize>(nr: Sysno, given: [usize; N]) -> Done<usize> {
     let mut args = [0usize; 6];
     args[..N].copy_from_slice(&given);
-    // SAFETY: every caller in this file and its siblings passes what the call's man page asks for;
-    // pointers come from live borrows in the same expression.
+    // SAFETY: the caller vouches for what the kernel writes.
     let result =
         unsafe { syscalls::raw::syscall6(nr as usize, args[0], args[1], args[2], args[3], args[4], args[5]) };
     if result > -4096isize as usize {
@@ -58,13 +92,13 @@ pub fn path(text: &[u8]) -> Done<usize> {
 /// A filter of the container may refuse exit_group(2), and exit(2) with it; no filter refuses the instruction
 /// that traps, and the kernel ends the process if its signal is blocked or ignored (signal(7)).
 pub fn exit(code: i32) -> ! {
-    let _ = call(Sysno::exit_group, [code as usize]);
-    let _ = call(Sysno::exit, [code as usize]);
+    let _ = call(Call::exit_group, [code as usize]);
+    let _ = call(Call::exit, [code as usize]);
     crate::bare::trap()
 }
 
 pub fn close(fd: i32) {
-    let _ = call(Sysno::close, [fd as usize]);
+    let _ = call(Call::close, [fd as usize]);
 }
 
 /// openat2(2).
@@ -73,7 +107,7 @@ pub fn openat2(dir: i32, name: &[u8], flags: u32, mode: u32, resolve: u32) -> Do
     let size = size_of::<k::open_how>();
     let at = path(name)?;
     loop {
-        match call(Sysno::openat2, [dir as usize, at, &raw const how as usize, size]) {
+        match call(Call::openat2, [dir as usize, at, &raw const how as usize, size]) {
             // The kernel may ask to try again when a rename raced with the look-up.
             Err(Failed { errno: 11, .. }) => {}
             other => return other.map(|fd| fd as i32),
@@ -82,16 +116,17 @@ pub fn openat2(dir: i32, name: &[u8], flags: u32, mode: u32, resolve: u32) -> Do
 }
 
 pub fn openat(dir: i32, name: &[u8], flags: u32) -> Done<i32> {
-    call(Sysno::openat, [dir as usize, path(name)?, (flags | k::O_CLOEXEC) as usize, 0]).map(|fd| fd as i32)
+    call(Call::openat, [dir as usize, path(name)?, (flags | k::O_CLOEXEC) as usize, 0]).map(|fd| fd as i32)
 }
 
 pub fn read(fd: i32, into: &mut [u8]) -> Done<usize> {
-    call(Sysno::read, [fd as usize, into.as_mut_ptr() as usize, into.len()])
+    // SAFETY: the kernel writes at most this length.
+    unsafe { raw(Sysno::read, [fd as usize, into.as_mut_ptr() as usize, into.len()]) }
 }
 
 /// One write(2) that must take all of `bytes`, as files of procfs ask for.
 pub fn write(fd: i32, bytes: &[u8]) -> Done {
-    match call(Sysno::write, [fd as usize, bytes.as_ptr() as usize, bytes.len()])? {
+    match call(Call::write, [fd as usize, bytes.as_ptr() as usize, bytes.len()])? {
         n if n == bytes.len() => Ok(()),
         _ => Err(Failed { call: Sysno::write, errno: EINVAL }),
     }
@@ -103,7 +138,10 @@ pub fn statx(fd: i32) -> Done<k::statx> {
     let mut found: k::statx = unsafe { core::mem::zeroed() };
     let (flags, mask) = (k::AT_EMPTY_PATH, k::STATX_BASIC_STATS | k::STATX_MNT_ID);
     let empty = c"".as_ptr() as usize;
-    call(Sysno::statx, [fd as usize, empty, flags as usize, mask as usize, &raw mut found as usize])?;
+    // SAFETY: the kernel writes one such structure.
+    unsafe {
+        raw(Sysno::statx, [fd as usize, empty, flags as usize, mask as usize, &raw mut found as usize])
+    }?;
     Ok(found)
 }
 
@@ -118,43 +156,45 @@ pub fn is_regular(fd: i32) -> Done<bool> {
 /// The magic number of the filesystem that `fd` is on.
 pub fn filesystem(fd: i32) -> Done<i64> {
     let mut found = [0u64; 32];
-    call(Sysno::fstatfs, [fd as usize, found.as_mut_ptr() as usize])?;
+    // SAFETY: struct statfs has 120 bytes.
+    unsafe { raw(Sysno::fstatfs, [fd as usize, found.as_mut_ptr() as usize]) }?;
     Ok(found[0] as i64)
 }
 
 pub fn mkdirat(dir: i32, name: &[u8], mode: u32) -> Done {
-    call(Sysno::mkdirat, [dir as usize, path(name)?, mode as usize]).map(drop)
+    call(Call::mkdirat, [dir as usize, path(name)?, mode as usize]).map(drop)
 }
 
 pub fn mknodat(dir: i32, name: &[u8], mode: u32, major: u32, minor: u32) -> Done {
     let dev = (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12);
-    call(Sysno::mknodat, [dir as usize, path(name)?, mode as usize, dev as usize]).map(drop)
+    call(Call::mknodat, [dir as usize, path(name)?, mode as usize, dev as usize]).map(drop)
 }
 
 pub fn symlinkat(content: &[u8], dir: i32, name: &[u8]) -> Done {
-    call(Sysno::symlinkat, [path(content)?, dir as usize, path(name)?]).map(drop)
+    call(Call::symlinkat, [path(content)?, dir as usize, path(name)?]).map(drop)
 }
 
 /// The content of the link `name` in `dir`, without a NUL.
 pub fn readlinkat<'a>(dir: i32, name: &[u8], into: &'a mut [u8]) -> Done<&'a [u8]> {
-    let room = into.len();
-    let length = call(Sysno::readlinkat, [dir as usize, path(name)?, into.as_mut_ptr() as usize, room])?;
+    let args = [dir as usize, path(name)?, into.as_mut_ptr() as usize, into.len()];
+    // SAFETY: the kernel writes at most this length.
+    let length = unsafe { raw(Sysno::readlinkat, args) }?;
     into.get(..length).ok_or(Failed { call: Sysno::readlinkat, errno: ENAMETOOLONG })
 }
 
 pub fn fchownat(dir: i32, name: &[u8], uid: u32, gid: u32) -> Done {
     let flags = k::AT_EMPTY_PATH | k::AT_SYMLINK_NOFOLLOW;
-    call(Sysno::fchownat, [dir as usize, path(name)?, uid as usize, gid as usize, flags as usize]).map(drop)
+    call(Call::fchownat, [dir as usize, path(name)?, uid as usize, gid as usize, flags as usize]).map(drop)
 }
 
 pub fn fchdir(fd: i32) -> Done {
-    call(Sysno::fchdir, [fd as usize]).map(drop)
+    call(Call::fchdir, [fd as usize]).map(drop)
 }
 
 // --- mounts: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2) ---
 
 pub fn fsopen(fstype: &[u8]) -> Done<i32> {
-    call(Sysno::fsopen, [path(fstype)?, k::FSOPEN_CLOEXEC as usize]).map(|fd| fd as i32)
+    call(Call::fsopen, [path(fstype)?, k::FSOPEN_CLOEXEC as usize]).map(|fd| fd as i32)
 }
 
 pub const FSCONFIG_SET_FLAG: usize = 0;
@@ -164,63 +204,81 @@ const FSCONFIG_CMD_CREATE: usize = 6;
 /// `key` and `value` end in NUL; a flag has an empty value.
 pub fn fsconfig(fs: i32, command: usize, key: &[u8], value: &[u8]) -> Done {
     let value = if command == FSCONFIG_SET_FLAG { 0 } else { path(value)? };
-    call(Sysno::fsconfig, [fs as usize, command, path(key)?, value, 0]).map(drop)
+    call(Call::fsconfig, [fs as usize, command, path(key)?, value, 0]).map(drop)
 }
 
 /// A key whose value is a descriptor.
 pub fn fsconfig_fd(fs: i32, key: &[u8], value: i32) -> Done {
     const FSCONFIG_SET_FD: usize = 5;
-    call(Sysno::fsconfig, [fs as usize, FSCONFIG_SET_FD, path(key)?, 0, value as usize]).map(drop)
+    call(Call::fsconfig, [fs as usize, FSCONFIG_SET_FD, path(key)?, 0, value as usize]).map(drop)
 }
 
 /// Makes the superblock and a detached mount of it.
 pub fn fsmount(fs: i32, attributes: u64) -> Done<i32> {
-    call(Sysno::fsconfig, [fs as usize, FSCONFIG_CMD_CREATE, 0, 0, 0])?;
+    call(Call::fsconfig, [fs as usize, FSCONFIG_CMD_CREATE, 0, 0, 0])?;
     let flags = k::FSMOUNT_CLOEXEC as usize;
-    call(Sysno::fsmount, [fs as usize, flags, attributes as usize]).map(|fd| fd as i32)
+    call(Call::fsmount, [fs as usize, flags, attributes as usize]).map(|fd| fd as i32)
 }
 
 pub fn open_tree(dir: i32, name: &[u8], recursive: bool) -> Done<i32> {
     let recursive = if recursive { k::AT_RECURSIVE } else { 0 };
     let flags = k::OPEN_TREE_CLONE | k::O_CLOEXEC | k::AT_EMPTY_PATH | recursive;
-    call(Sysno::open_tree, [dir as usize, path(name)?, flags as usize]).map(|fd| fd as i32)
+    call(Call::open_tree, [dir as usize, path(name)?, flags as usize]).map(|fd| fd as i32)
 }
 
 /// move_mount(2), from descriptor to descriptor.
 pub fn move_mount(from: i32, to: i32) -> Done {
     let empty = c"".as_ptr() as usize;
     let flags = k::MOVE_MOUNT_F_EMPTY_PATH | k::MOVE_MOUNT_T_EMPTY_PATH;
-    call(Sysno::move_mount, [from as usize, empty, to as usize, empty, flags as usize]).map(drop)
+    call(Call::move_mount, [from as usize, empty, to as usize, empty, flags as usize]).map(drop)
 }
 
 /// mount_setattr(2) on the mount behind `fd`; `userns` is used with `MOUNT_ATTR_IDMAP`.
 /// `what` is the type, the source and the options.
 pub fn mount(what: (&[u8], &[u8], &[u8]), target: &[u8], flags: u32) -> Done {
     let (fstype, source, options) = (path(what.0)?, path(what.1)?, path(what.2)?);
-    call(Sysno::mount, [source, path(target)?, fstype, flags as usize, options]).map(drop)
+    call(Call::mount, [source, path(target)?, fstype, flags as usize, options]).map(drop)
 }
 
 pub fn mount_setattr(fd: i32, recursive: bool, set: u64, clear: u64, propagation: u64, userns: i32) -> Done {
     let attr = k::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: userns as u64 };
     let flags = k::AT_EMPTY_PATH | if recursive { k::AT_RECURSIVE } else { 0 };
     let (empty, size) = (c"".as_ptr() as usize, size_of::<k::mount_attr>());
-    call(Sysno::mount_setattr, [fd as usize, empty, flags as usize, &raw const attr as usize, size]).map(drop)
+    call(Call::mount_setattr, [fd as usize, empty, flags as usize, &raw const attr as usize, size]).map(drop)
 }
 
-/// A child with a copy of everything, like fork(2); 0 is the child.
-pub fn fork() -> Done<i32> {
-    const SIGCHLD: u64 = 17;
+/// clone3(2) with `CLONE_NEW*` and `CLONE_PARENT`; 0 is the child, which has a copy of everything.
+pub fn clone(flags: u64, exit_signal: u64) -> Done<usize> {
+    const ALLOWED: u32 = k::CLONE_NEWUSER
+        | k::CLONE_NEWNS
+        | k::CLONE_NEWPID
+        | k::CLONE_NEWNET
+        | k::CLONE_NEWIPC
+        | k::CLONE_NEWUTS
+        | k::CLONE_NEWCGROUP
+        | k::CLONE_PARENT;
     // SAFETY: the structure is plain integers, for which zeros are a value.
     let mut args: k::clone_args = unsafe { core::mem::zeroed() };
-    args.exit_signal = SIGCHLD;
-    call(Sysno::clone3, [&raw const args as usize, size_of::<k::clone_args>()]).map(|pid| pid as i32)
+    (args.flags, args.exit_signal) = (flags, exit_signal);
+    if flags & !u64::from(ALLOWED) != 0 {
+        return Err(Failed { call: Sysno::clone3, errno: EINVAL });
+    }
+    // SAFETY: memory is copied and not shared, and none of these flags has the kernel write to an address.
+    unsafe { raw(Sysno::clone3, [&raw const args as usize, size_of::<k::clone_args>()]) }
+}
+
+/// Like fork(2).
+pub fn fork() -> Done<i32> {
+    const SIGCHLD: u64 = 17;
+    clone(0, SIGCHLD).map(|pid| pid as i32)
 }
 
 /// The exit code of a child; one that was killed has none, which is an errno of its own.
 pub fn wait(pid: i32) -> Done<i32> {
     let mut status = 0i32;
     loop {
-        match call(Sysno::wait4, [pid as usize, &raw mut status as usize, 0, 0]) {
+        // SAFETY: the kernel writes one int, and no resource usage.
+        match unsafe { raw(Sysno::wait4, [pid as usize, &raw mut status as usize, 0, 0]) } {
             Err(Failed { errno: EINTR, .. }) => {}
             Ok(_) if status & 0x7f != 0 => return Err(Failed { call: Sysno::wait4, errno: EPROTO }),
             other => return other.map(|_| status >> 8 & 0xff),
@@ -228,19 +286,205 @@ pub fn wait(pid: i32) -> Done<i32> {
     }
 }
 
+/// Zeros until the end of this program (mmap(2)).
+pub fn map_zeros(entries: usize) -> Done<&'static mut [usize]> {
+    const READ_WRITE: usize = 3;
+    const PRIVATE_ANONYMOUS: usize = 0x22;
+    let size = entries.saturating_mul(size_of::<usize>()).max(1);
+    // SAFETY: the kernel chooses an address where nothing is.
+    let address = unsafe { raw(Sysno::mmap, [0, size, READ_WRITE, PRIVATE_ANONYMOUS, usize::MAX, 0]) }?;
+    // SAFETY: the mapping is this long, nobody else knows it, and it is never unmapped.
+    Ok(unsafe { core::slice::from_raw_parts_mut(address as *mut usize, entries) })
+}
+
+/// The content of a file.
+///
+/// # Safety
+/// It has this size, and nobody changes it.
+pub unsafe fn map_file(fd: i32, size: usize) -> Done<&'static [u8]> {
+    const READ: usize = 1;
+    const PRIVATE: usize = 2;
+    // SAFETY: the kernel chooses an address where nothing is.
+    let address = unsafe { raw(Sysno::mmap, [0, size, READ, PRIVATE, fd as usize, 0]) }?;
+    // SAFETY: the mapping is this long and is never unmapped; the caller vouches for the content.
+    Ok(unsafe { core::slice::from_raw_parts(address as *const u8, size) })
+}
+
+/// Records of a directory, struct linux_dirent64.
+pub fn getdents64(fd: i32, into: &mut [u8]) -> Done<usize> {
+    // SAFETY: the kernel writes at most this length.
+    unsafe { raw(Sysno::getdents64, [fd as usize, into.as_mut_ptr() as usize, into.len()]) }
+}
+
+/// Copies up to `most` bytes from where `from` is read.
+pub fn sendfile(to: i32, from: i32, most: usize) -> Done<usize> {
+    // SAFETY: no address of an offset is given.
+    unsafe { raw(Sysno::sendfile, [to as usize, from as usize, 0, most]) }
+}
+
+// --- signals --------------------------------------------------------------------------------------
+
+/// struct kernel_sigaction without its mask: a handler, flags, and what returns from the handler.
+pub fn set_default_action(signal: u32) -> Done {
+    let action = [0usize; 4];
+    // SAFETY: the default action runs no code of ours; the old one is not asked for.
+    unsafe { raw(Sysno::rt_sigaction, [signal as usize, action.as_ptr() as usize, 0, 8]) }.map(drop)
+}
+
+/// `handler` never returns, so that there need not be code that does; the kernel asks for some all the same.
+pub fn set_handler(signal: u32, handler: extern "C" fn(i32) -> !) -> Done {
+    const SA_RESTORER: usize = 0x0400_0000;
+    let address = handler as usize;
+    let action = [address, SA_RESTORER, address, 0];
+    // SAFETY: the handler has the kernel's signature and is a function of this program.
+    unsafe { raw(Sysno::rt_sigaction, [signal as usize, action.as_ptr() as usize, 0, 8]) }.map(drop)
+}
+
+pub fn unblock_all_signals() -> Done {
+    const SETMASK: usize = 2;
+    let none = 0u64;
+    // SAFETY: the old mask is not asked for.
+    unsafe { raw(Sysno::rt_sigprocmask, [SETMASK, &raw const none as usize, 0, 8]) }.map(drop)
+}
+
+// --- sockets --------------------------------------------------------------------------------------
+
 /// A pair of sockets for datagrams.
 pub fn socketpair() -> Done<(i32, i32)> {
     const UNIX: usize = 1;
     const SEQPACKET_CLOEXEC: usize = 5 | 0x8_0000;
     let mut pair = [0i32; 2];
-    call(Sysno::socketpair, [UNIX, SEQPACKET_CLOEXEC, 0, pair.as_mut_ptr() as usize])?;
+    // SAFETY: the kernel writes two ints.
+    unsafe { raw(Sysno::socketpair, [UNIX, SEQPACKET_CLOEXEC, 0, pair.as_mut_ptr() as usize]) }?;
     Ok((pair[0], pair[1]))
 }
 
-pub fn prctl(option: u32, a: u64, b: u64) -> Done<usize> {
-    call(Sysno::prctl, [option as usize, a as usize, b as usize, 0, 0])
+pub fn accept(listener: i32) -> Done<i32> {
+    // SAFETY: the peer's address is not asked for.
+    unsafe { raw(Sysno::accept4, [listener as usize, 0, 0, k::O_CLOEXEC as usize]) }.map(|fd| fd as i32)
 }
 
-pub fn ioctl(fd: i32, request: u32, argument: usize) -> Done<usize> {
-    call(Sysno::ioctl, [fd as usize, request as usize, argument])
+/// One byte, and what came beside it; the number of bytes.
+pub fn recvmsg(socket: i32, control: &mut [u64]) -> Done<usize> {
+    const CLOEXEC: usize = 0x4000_0000;
+    let mut word = [0u8; 1];
+    let vector = [word.as_mut_ptr() as usize, word.len()];
+    // struct msghdr: name, its length, vector, count, control, its length, flags.
+    let (at, size) = (control.as_mut_ptr() as usize, size_of_val(control));
+    let mut message = [0, 0, vector.as_ptr() as usize, 1, at, size, 0];
+    // SAFETY: the kernel writes into both buffers up to their lengths, and into the message.
+    unsafe { raw(Sysno::recvmsg, [socket as usize, message.as_mut_ptr() as usize, CLOEXEC]) }
+}
+
+// --- calls with a command -------------------------------------------------------------------------
+
+/// A command of prctl(2) whose arguments are numbers, and that changes no memory.
+#[derive(Clone, Copy)]
+pub struct Setting(u32);
+
+impl Setting {
+    pub const KEEPCAPS: Self = Self(p::PR_SET_KEEPCAPS);
+    pub const CAPBSET_DROP: Self = Self(p::PR_CAPBSET_DROP);
+    pub const CAP_AMBIENT: Self = Self(p::PR_CAP_AMBIENT);
+    pub const NO_NEW_PRIVS: Self = Self(p::PR_SET_NO_NEW_PRIVS);
+    pub const DUMPABLE: Self = Self(p::PR_SET_DUMPABLE);
+}
+
+pub fn prctl(setting: Setting, a: u64, b: u64) -> Done {
+    // SAFETY: the kernel takes no argument of these for an address.
+    unsafe { raw(Sysno::prctl, [setting.0 as usize, a as usize, b as usize, 0, 0]) }.map(drop)
+}
+
+/// A request of ioctl(2) by which the kernel reads memory at most.
+#[derive(Clone, Copy)]
+pub struct Request(u32);
+
+impl Request {
+    pub const TIOCSPTLCK: Self = Self(ioctl::TIOCSPTLCK);
+    pub const TIOCGPTPEER: Self = Self(ioctl::TIOCGPTPEER);
+    pub const TIOCSWINSZ: Self = Self(ioctl::TIOCSWINSZ);
+    pub const TIOCSCTTY: Self = Self(ioctl::TIOCSCTTY);
+    pub const TCSETS: Self = Self(ioctl::TCSETS);
+    pub const SIOCSIFFLAGS: Self = Self(ioctl::SIOCSIFFLAGS);
+}
+
+pub fn ioctl(fd: i32, request: Request, argument: usize) -> Done<usize> {
+    // SAFETY: the kernel writes nothing.
+    unsafe { raw(Sysno::ioctl, [fd as usize, request.0 as usize, argument]) }
+}
+
+/// TCGETS: struct termios has 36 bytes.
+pub fn terminal_settings(fd: i32) -> Done<[u32; 10]> {
+    let mut settings = [0u32; 10];
+    let args = [fd as usize, ioctl::TCGETS as usize, settings.as_mut_ptr() as usize];
+    // SAFETY: there is room for it.
+    unsafe { raw(Sysno::ioctl, args) }.map(|_| settings)
+}
+
+/// TIOCGSID.
+pub fn terminal_session(fd: i32) -> Done<i32> {
+    let mut session = 0i32;
+    // SAFETY: the kernel writes one int.
+    unsafe { raw(Sysno::ioctl, [fd as usize, ioctl::TIOCGSID as usize, &raw mut session as usize]) }
+        .map(|_| session)
+}
+
+/// F_DUPFD_CLOEXEC.
+pub fn duplicate(fd: i32, least: usize) -> Done<i32> {
+    const DUPFD_CLOEXEC: usize = 1030;
+    // SAFETY: the arguments are numbers.
+    unsafe { raw(Sysno::fcntl, [fd as usize, DUPFD_CLOEXEC, least]) }.map(|fd| fd as i32)
+}
+
+/// F_SETFD.
+pub fn close_on_exec(fd: i32) -> Done {
+    const SETFD: usize = 2;
+    const CLOEXEC: usize = 1;
+    // SAFETY: the arguments are numbers.
+    unsafe { raw(Sysno::fcntl, [fd as usize, SETFD, CLOEXEC]) }.map(drop)
+}
+
+/// KEYCTL_JOIN_SESSION_KEYRING.
+pub fn join_session_keyring(name: &[u8]) -> Done<usize> {
+    const JOIN_SESSION_KEYRING: usize = 1;
+    // SAFETY: the kernel reads the name.
+    unsafe { raw(Sysno::keyctl, [JOIN_SESSION_KEYRING, path(name)?]) }
+}
+
+/// KEYCTL_SETPERM.
+pub fn set_key_permissions(key: usize, permissions: usize) -> Done {
+    const SETPERM: usize = 5;
+    // SAFETY: the arguments are numbers.
+    unsafe { raw(Sysno::keyctl, [SETPERM, key, permissions]) }.map(drop)
+}
+
+/// SECCOMP_SET_MODE_FILTER; the listener with `SECCOMP_FILTER_FLAG_NEW_LISTENER`. `program` is instructions of
+/// eight bytes.
+pub fn set_filter(program: &[u8], flags: u32) -> Done<i32> {
+    const SET_MODE_FILTER: usize = 1;
+    let filter = [program.len() / 8, program.as_ptr() as usize];
+    // SAFETY: the kernel reads the filter.
+    unsafe { raw(Sysno::seccomp, [SET_MODE_FILTER, flags as usize, filter.as_ptr() as usize]) }
+        .map(|fd| fd as i32)
+}
+
+/// Of this process.
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Done {
+    let limit = [soft, hard];
+    // SAFETY: the old limit is not asked for.
+    unsafe { raw(Sysno::prlimit64, [0, resource as usize, limit.as_ptr() as usize, 0]) }.map(drop)
+}
+
+/// struct sched_attr, version 0. Where the kernel wants another size it writes that into the first field.
+pub fn sched_setattr(attr: &mut [u8; 48]) -> Done {
+    // SAFETY: it is ours to write.
+    unsafe { raw(Sysno::sched_setattr, [0, attr.as_mut_ptr() as usize, 0]) }.map(drop)
+}
+
+/// Effective, permitted and inheritable, the lower halves of all three first.
+pub fn capset(sets: &[[u32; 3]; 2]) -> Done {
+    const VERSION_3: u32 = 0x2008_0522;
+    let mut header = [VERSION_3, 0];
+    // SAFETY: a kernel that has other versions writes its own into the header.
+    unsafe { raw(Sysno::capset, [header.as_mut_ptr() as usize, sets.as_ptr() as usize]) }.map(drop)
 }

@@ -47,12 +47,10 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
 fn read_plan(number: &[u8]) -> Option<&'static [u8]> {
     let fd = number.iter().fold(0i32, |sum, digit| sum * 10 + i32::from(digit - b'0'));
     let size = statx(fd).ok()?.stx_size as usize;
-    const READ: usize = 1;
-    const PRIVATE: usize = 2;
-    let address = call(Sysno::mmap, [0, size, READ, PRIVATE, fd as usize, 0]).ok()?;
+    // SAFETY: the library has sealed it, against every change of its size and content.
+    let plan = unsafe { map_file(fd, size) }.ok()?;
     close(fd);
-    // SAFETY: the mapping is this long, is never unmapped, and the file is sealed against changes.
-    Some(unsafe { core::slice::from_raw_parts(address as *const u8, size) })
+    Some(plan)
 }
 
 fn run(state: &mut State, plan: &'static [u8]) -> ! {
@@ -156,7 +154,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         ChownStreams { uid } => streams::chown(uid),
         SetSid => identity::setsid(),
         JoinSessionKeyring { name, label } => identity::join_keyring(state.procfs(), name, label),
-        SetRlimit { resource, soft, hard } => identity::set_rlimit(resource, soft, hard),
+        SetRlimit { resource, soft, hard } => set_rlimit(resource, soft, hard),
         SetScheduler { attr } => identity::set_scheduler(attr),
         SetIoPriority { value } => identity::set_io_priority(value),
         SetAffinity { mask } => identity::set_affinity(mask),

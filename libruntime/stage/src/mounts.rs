@@ -269,13 +269,13 @@ pub fn pivot_root(root: i32) -> Done {
     let old = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
     fchdir(root)?;
     let here = path(b".\0")?;
-    call(Sysno::pivot_root, [here, here])?;
+    call(Call::pivot_root, [here, here])?;
     // Where the old root is shared, taking it off would unmount the host's filesystems as well.
     mount_setattr(old, true, 0, 0, u64::from(k::MS_SLAVE), -1)?;
     close(old);
-    call(Sysno::umount2, [here, k::MNT_DETACH as usize])?;
+    call(Call::umount2, [here, k::MNT_DETACH as usize])?;
     let root = path(b"/\0")?;
-    call(Sysno::chdir, [root]).map(drop)
+    call(Call::chdir, [root]).map(drop)
 }
 
 /// For an initial RAM filesystem, which pivot_root(2) cannot leave: the container's root is moved
@@ -290,8 +290,8 @@ pub fn move_root(procfs: i32, root: i32) -> Done {
 
 pub fn chroot(root: i32) -> Done {
     fchdir(root)?;
-    call(Sysno::chroot, [path(b".\0")?])?;
-    call(Sysno::chdir, [path(b"/\0")?]).map(drop)
+    call(Call::chroot, [path(b".\0")?])?;
+    call(Call::chdir, [path(b"/\0")?]).map(drop)
 }
 
 /// Hides a path if it exists. One empty filesystem serves all directories, one null device all

@@ -19,7 +19,7 @@ pub fn make_node(root: i32, path: &[u8], mode: u32, device: (u32, u32), owner: (
             return Err(failed);
         }
         if !is_this_node(parent, name, mode, device)? {
-            call(Sysno::unlinkat, [parent as usize, crate::kernel::path(name)?, 0])?;
+            call(Call::unlinkat, [parent as usize, crate::kernel::path(name)?, 0])?;
             mknodat(parent, name, mode, device.0, device.1)?;
         }
     }

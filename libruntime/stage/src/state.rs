@@ -78,7 +78,7 @@ impl State {
     pub fn report(&self, report: Report) -> Done {
         let bytes: [u8; REPORT_SIZE] = report.encode();
         // 0x4000: MSG_NOSIGNAL
-        call(Sysno::sendto, [self.channel as usize, bytes.as_ptr() as usize, bytes.len(), 0x4000, 0, 0])
+        call(Call::sendto, [self.channel as usize, bytes.as_ptr() as usize, bytes.len(), 0x4000, 0, 0])
             .map(drop)
     }
 

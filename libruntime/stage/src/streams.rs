@@ -2,7 +2,6 @@
 
 use crate::kernel::*;
 use linux_raw_sys::general as k;
-use linux_raw_sys::ioctl::TIOCGSID;
 
 /// Gives the files of the standard streams to the process' user, as the peers do. The group stays, as with runc.
 ///
@@ -32,6 +31,5 @@ fn is_of_the_process(stream: i32, found: &k::statx) -> bool {
 fn is_terminal_of_others(stream: i32, major: u32) -> bool {
     // Unix98 pty slaves (Documentation/admin-guide/devices.txt of the kernel); no other terminal is one process' own.
     let is_pty = (136..144).contains(&major);
-    let mut session = 0i32;
-    is_pty && ioctl(stream, TIOCGSID, &raw mut session as usize).is_err()
+    is_pty && terminal_session(stream).is_err()
 }
