@@ -16,7 +16,7 @@ use crate::seccomp::{self, Filter};
 use crate::state::{Directory, Lock, ProcessId, State};
 use crate::step::SyncPoint;
 use crate::wait::Wait;
-use crate::{hooks, netdevices, parent, plan, readiness, resctrl, trace};
+use crate::{hooks, netdevices, notify, parent, plan, readiness, resctrl, trace};
 use nix::mount::MntFlags;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
@@ -399,7 +399,12 @@ impl<'a> Creation<'a> {
                 stage.answer()?;
             }
             Event::At(SyncPoint::Ready) => return Ok(true),
-            Event::Listener(_) | Event::End => return Err(stage.died()),
+            Event::Listener(listener) => {
+                let container = Container::new(self.made.directory.clone(), self.state.clone());
+                let of = (stage.pid(), Status::Creating);
+                notify::send(&self.made.directory, &container, of, listener)?;
+            }
+            Event::End => return Err(stage.died()),
         }
         Ok(false)
     }

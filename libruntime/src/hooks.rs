@@ -11,7 +11,7 @@
 
 use crate::cgroup::Cgroup;
 use crate::child::Child;
-use crate::container::Container;
+use crate::container::{Container, Status};
 use crate::error::{Error, Result};
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::step::SyncPoint;
@@ -227,7 +227,7 @@ fn answer(stage: &mut Stage, site: &Site, wait: &Wait) -> Result<bool> {
         }
         (Event::At(_), _) => stage.answer()?,
         (Event::Listener(listener), Site::Process(container)) => {
-            notify::send(&container.directory, container, listener)?;
+            notify::send(&container.directory, container, (stage.pid(), Status::Created), listener)?;
         }
         (Event::Listener(_) | Event::Cloned, _) => {}
     }

@@ -232,7 +232,8 @@ impl Joining<'_> {
         loop {
             match stage.next(wait)? {
                 Event::Listener(listener) => {
-                    notify::send(&self.container.directory, self.container, listener)?;
+                    let of = (stage.pid(), self.container.status());
+                    notify::send(&self.container.directory, self.container, of, listener)?;
                 }
                 Event::End if parent::has_executed(stage.pid(), name.as_deref()) => break,
                 Event::End => return Err(stage.died()),

@@ -14,16 +14,22 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 const PLACE: &str = "linux.seccomp.listenerPath";
 
-pub(crate) fn send(directory: &Directory, container: &Container, listener: OwnedFd) -> Result<()> {
+/// `pid` is the process that has loaded the filter.
+pub(crate) fn send(
+    directory: &Directory,
+    container: &Container,
+    (pid, status): (i32, Status),
+    listener: OwnedFd,
+) -> Result<()> {
     let filter = directory.read_filter()?;
     let Some(notify) = filter.notify else { return Ok(()) };
     let path = notify.listener_path.display().to_string();
     let agent = connect_in_time(&notify.listener_path).map_err(|errno| failed("connect", &path, errno))?;
-    let state: Value = serde_json::from_slice(&container.hook_state(Status::Created)).unwrap_or_default();
+    let state: Value = serde_json::from_slice(&container.hook_state(status)).unwrap_or_default();
     let message = json!({
         "ociVersion": container.state.oci_version,
         "fds": ["seccompFd"],
-        "pid": container.pid().unwrap_or(0),
+        "pid": pid,
         "metadata": notify.metadata.unwrap_or_default(),
         "state": state,
     });

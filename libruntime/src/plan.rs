@@ -271,7 +271,18 @@ impl Plan {
         self.check_descriptors(clone, ids)?;
         if let Some(seccomp) = position(&|s| matches!(s, Step::SetSeccomp { .. })) {
             rule(seccomp > ids, "a filter need not allow the set-up")?;
-            rule(end - seccomp <= 2, "only the capabilities come between the filter and the program")?;
+            let few = |(step, _): &(Step<Text>, Origin)| {
+                use Step::{AwaitStart, Exec, SetCapabilities, SetRlimit, Sync};
+                matches!(
+                    step,
+                    SetCapabilities { .. } | Sync { .. } | AwaitStart { .. } | SetRlimit { .. } | Exec { .. }
+                )
+            };
+            let rest = &self.steps[seccomp + 1..];
+            rule(
+                rest.iter().all(few),
+                "what comes after the filter makes only the calls of seccomp::WAITING",
+            )?;
         }
         Ok(())
     }

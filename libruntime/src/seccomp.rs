@@ -47,7 +47,21 @@ pub struct Filter {
     pub flags: u32,
     /// Who gets the listener, when an action notifies.
     pub notify: Option<Notify>,
+    /// It lets a process make the calls of [`WAITING`].
+    #[serde(default)]
+    pub lets_wait: bool,
 }
+
+impl Filter {
+    /// Whether its listener is sent while the container is created. A filter that would hinder the stage until
+    /// then is loaded just before the program.
+    pub fn notifies_at_creation(&self) -> bool {
+        self.notify.is_some() && self.lets_wait
+    }
+}
+
+/// What the stage calls from the filter to the program, if `start` is waited for in between.
+const WAITING: [&str; 8] = ["sendmsg", "capset", "prctl", "sendto", "read", "accept4", "close", "prlimit64"];
 
 /// Where the listener of a notifying filter goes, and what is told with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +102,12 @@ pub fn compile_for(
         let message = format!("the filter needs {count} instructions; the kernel takes {MOST_INSTRUCTIONS}");
         return Err(vec![Finding::new(format!("{PLACE}.syscalls"), message)]);
     }
-    Ok(Filter { program, flags, notify })
+    let native = maps.first().zip(abis.first());
+    let lets_wait = native.is_some_and(|(map, abi)| {
+        let number = |name| tables::find(name).map(|call| call.1[abi.column] | abi.offset);
+        WAITING.iter().all(|name| number(name).is_some_and(|number| map.allows(number)))
+    });
+    Ok(Filter { program, flags, notify, lets_wait })
 }
 
 /// Where notifications go; a profile without a notifying rule has no listener.

@@ -132,7 +132,10 @@ impl Container {
             }
             let received = parent::receive(connection)?;
             match (received.report, received.fd) {
-                (_, Some(listener)) => notify::send(&self.directory, self, listener)?,
+                (_, Some(listener)) => {
+                    let pid = self.pid().unwrap_or(0);
+                    notify::send(&self.directory, self, (pid, Status::Created), listener)?;
+                }
                 (Some(Report::Failed { step, call, errno }), _) => {
                     return Err(self.failed_after_start(step, call, errno));
                 }

@@ -6,6 +6,7 @@ use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::process;
 use crate::test::Test;
 use serde_json::{Value, json};
+use std::fs;
 
 pub const CASES: &[Case] = &[
     case!(errno_is_what_is_configured),
@@ -32,7 +33,10 @@ pub const CASES: &[Case] = &[
     case!(a_filter_with_a_user_other_than_root, [Root]),
     case!(a_strict_list_still_starts_the_program),
     case!(notify_hands_the_listener_over, [Kernel(5, 5), File("/proc/sys/kernel/seccomp/actions_avail")]),
+    case!(notify_hands_the_listener_over_at_creation, [Kernel(5, 5)]),
+    case!(notify_of_an_exec_names_its_process, [Kernel(5, 5)]),
     case!(notify_without_a_listener_path_is_refused),
+    case!(notify_of_write_is_refused),
     case!(notify_as_default_action_is_refused),
     case!(notify_with_a_socket_that_is_not_there_is_refused),
     case!(hundreds_of_rules),
@@ -418,6 +422,60 @@ fn notify_hands_the_listener_over(t: &Test) -> Outcome {
     check!(message["ociVersion"].is_string(), "ociVersion: {message}");
     same("id", message["state"]["id"].as_str(), Some("c1"))?;
     contains("status", &message["state"]["status"].to_string(), "creat")
+}
+
+/// What an agent that answers nothing is sent.
+fn message_to_agent(t: &Test, meanwhile: impl FnOnce() -> Outcome) -> Outcome<Value> {
+    let socket = t.dir.join("agent");
+    let agent = t.listen("agent", &socket, &["0", "0"])?;
+    meanwhile()?;
+    let seen = agent.finish(process::LIMIT)?.ok()?.json()?;
+    fs::remove_file(&socket)?;
+    Ok(serde_json::from_str(seen["message"].as_str().unwrap_or_default())?)
+}
+
+/// About a call that no runtime makes.
+fn unanswered(t: &Test) -> Value {
+    let mut profile = notifying(&t.dir.join("agent").display().to_string());
+    profile["syscalls"][0]["names"] = json!(["sched_getscheduler"]);
+    profile
+}
+
+/// An agent may want it before it lets the container be started.
+fn notify_hands_the_listener_over_at_creation(t: &Test) -> Outcome {
+    for no_new_privileges in [true, false] {
+        let mut config = t.sleeper();
+        config.set("linux.seccomp", unanswered(t));
+        config.set("process.noNewPrivileges", no_new_privileges);
+        let c = t.container(&config)?;
+        let message = message_to_agent(t, || c.create()?.ok().map(drop))?;
+        same("status", message["state"]["status"].as_str(), Some("creating"))?;
+        same("pid", message["pid"].as_i64(), Some(c.pid()?.into()))?;
+        c.start()?.ok()?;
+        same("status", c.status()?.as_str(), "running")?;
+    }
+    Ok(())
+}
+
+fn notify_of_an_exec_names_its_process(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.set("linux.seccomp", unanswered(t));
+    let c = t.container(&config)?;
+    message_to_agent(t, || c.run_with(&["--detach"])?.ok().map(drop))?;
+    let file = t.dir.join("pid");
+    let options = ["--detach", "--pid-file", &file.display().to_string()];
+    let message = message_to_agent(t, || c.exec_with(&options, &["/bin/sleep", "100"])?.ok().map(drop))?;
+    same("pid", message["pid"].to_string(), fs::read_to_string(&file)?.trim().to_owned())?;
+    same("pid of the container", message["state"]["pid"].as_i64(), Some(c.pid()?.into()))?;
+    same("status", message["state"]["status"].as_str(), Some("running"))
+}
+
+fn notify_of_write_is_refused(t: &Test) -> Outcome {
+    let mut profile = notifying(&t.dir.join("nobody").display().to_string());
+    profile["syscalls"][0]["names"] = json!(["write"]);
+    let mut config = t.config();
+    config.set("linux.seccomp", profile);
+    contains("error", &t.container(&config)?.create()?.refused()?.text(), "cannot be used for the write")
 }
 
 fn notify_without_a_listener_path_is_refused(t: &Test) -> Outcome {

@@ -312,9 +312,12 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     // Before others are told that it is created, and may send one.
     plan.push("", Step::EndOnSignals);
+    // Its agent may wait for the listener between `create` and `start`.
+    let early = filter.filter(|filter| filter.notifies_at_creation());
+    process::load_filter(&mut plan, process, &work, early);
     plan.push("", Step::Sync { point: SyncPoint::Ready });
     plan.push("", Step::AwaitStart { listener });
-    process::execute(&mut plan, process, &work, filter)?;
+    process::execute(&mut plan, process, &work, filter.filter(|_| early.is_none()))?;
     plan.check()?;
     Ok(plan)
 }

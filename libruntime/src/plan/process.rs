@@ -403,18 +403,21 @@ pub(super) fn execute(
     filter: Option<&Filter>,
 ) -> Result<()> {
     rlimits(plan, process);
-    if let Some(filter) = filter {
-        let (program, notify) = (Text::data(filter.program.clone()), filter.notify.is_some());
-        plan.push("linux.seccomp", Step::SetSeccomp { program, flags: filter.flags, notify });
-        if for_filter(process, Some(filter)) != 0 {
-            capabilities_again(plan, process, work, 0);
-        }
-    }
+    load_filter(plan, process, work, filter);
     let (paths, args) = program(process, work)?;
     let mut env = Text::default();
     work.env.iter().filter(|entry| *entry != "HOME=").for_each(|entry| env.push(entry));
     plan.push("process.args[0]", Step::Exec { paths, args, env: Secret(env) });
     Ok(())
+}
+
+pub(super) fn load_filter(plan: &mut Plan, process: &Process, work: &Work, filter: Option<&Filter>) {
+    let Some(filter) = filter else { return };
+    let (program, notify) = (Text::data(filter.program.clone()), filter.notify.is_some());
+    plan.push("linux.seccomp", Step::SetSeccomp { program, flags: filter.flags, notify });
+    if for_filter(process, Some(filter)) != 0 {
+        capabilities_again(plan, process, work, 0);
+    }
 }
 
 /// Where the program may be, and its arguments.

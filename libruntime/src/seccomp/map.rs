@@ -34,6 +34,15 @@ pub(super) struct Map {
     pub chains: Vec<Vec<usize>>,
 }
 
+impl Map {
+    /// Whether a call is allowed, whatever its arguments are.
+    pub fn allows(&self, number: u32) -> bool {
+        let after = self.intervals.partition_point(|(start, _)| *start <= number);
+        let decision = after.checked_sub(1).and_then(|at| self.intervals.get(at));
+        matches!(decision, Some((_, Decision::Return(action))) if rules::lets_through(*action))
+    }
+}
+
 /// One map for each audit architecture, the native one first.
 pub(super) fn build(rules: &mut Rules, abis: &[&Abi]) -> Vec<Map> {
     let mut maps: Vec<Map> = Vec::with_capacity(2);

@@ -20,6 +20,10 @@ const ALLOW: u32 = 0x7fff_0000;
 /// The part of a return value that is the action; the rest is its data.
 const ACTION_MASK: u32 = 0xffff_0000;
 
+pub(super) fn lets_through(action: u32) -> bool {
+    matches!(action & ACTION_MASK, ALLOW | LOG)
+}
+
 pub(super) const REFUSE_AS_UNKNOWN: u32 = ERRNO | libc::ENOSYS as u32;
 
 /// A comparison of one argument. `mask` is of use to [`Operator::ScmpCmpMaskedEq`] only.
@@ -108,10 +112,10 @@ fn calls(
     let mut calls = Vec::with_capacity(syscall.names().len());
     for (index, name) in syscall.names().iter().enumerate() {
         let place = || format!("{PLACE}.syscalls[{entry}].names[{index}]");
-        if notifies && name == "sendmsg" {
-            // The process that loads the filter hands its listener over with sendmsg(2), before anybody
-            // can listen.
-            let message = "SCMP_ACT_NOTIFY cannot be used for sendmsg: the container would never start";
+        // The process that loads the filter hands its listener over with sendmsg(2), before anybody can listen; that
+        // of runc uses write(2), and a profile that runc refuses is refused.
+        if notifies && matches!(name.as_str(), "sendmsg" | "write") {
+            let message = format!("SCMP_ACT_NOTIFY cannot be used for the {name} syscall");
             findings.push(Finding::new(place(), message));
         }
         match tables::find(name) {
