@@ -81,14 +81,21 @@ fn options() -> Result<Options, String> {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.first().is_some_and(|arg| arg == "--trace") {
-        return match walk::tracer::main(&args[1..]) {
-            Ok(code) => ExitCode::from(code as u8),
-            Err(text) => {
-                eprintln!("{text}");
-                ExitCode::from(125)
-            }
-        };
+    // Tracers, which are processes of their own.
+    let traced = match args.split_first() {
+        Some((first, rest)) if first == "--trace" => Some(walk::tracer::main(rest)),
+        Some((first, rest)) if first == "--fail" => {
+            Some(walk::attached::main(rest).map_err(|stop| format!("{stop:?}")))
+        }
+        _ => None,
+    };
+    match traced {
+        Some(Ok(code)) => return ExitCode::from(code as u8),
+        Some(Err(text)) => {
+            eprintln!("{text}");
+            return ExitCode::from(125);
+        }
+        None => {}
     }
     match run() {
         Ok(true) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::sys;
-use crate::wait::DEADLINE;
+use crate::wait::{DEADLINE, again};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags};
 use nix::sys::socket::{SockFlag, SockType, UnixAddr};
@@ -28,7 +28,7 @@ pub fn receive_terminal(socket: BorrowedFd) -> Result<OwnedFd> {
 pub(crate) fn send_terminal(socket: BorrowedFd, master: BorrowedFd) -> Result<()> {
     let (bytes, fds) = ([IoSlice::new(b"/dev/ptmx")], [master.as_raw_fd()]);
     let rights = [ControlMessage::ScmRights(&fds)];
-    socket::sendmsg::<()>(socket.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)
+    again(|| socket::sendmsg::<()>(socket.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None))
         .map(drop)
         .map_err(|errno| Error::os("sendmsg to the console socket", errno))
 }
@@ -52,7 +52,8 @@ pub(crate) fn connect_in_time(path: &Path) -> nix::Result<OwnedFd> {
     socket::setsockopt(&connection, socket::sockopt::SendTimeout, &limit)?;
     let errno_of = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     let (_opened, path) = socket_address(path).map_err(errno_of)?;
-    socket::connect(connection.as_raw_fd(), &UnixAddr::new(&path)?)?;
+    let address = UnixAddr::new(&path)?;
+    again(|| socket::connect(connection.as_raw_fd(), &address))?;
     Ok(connection)
 }
 

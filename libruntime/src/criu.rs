@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::plan::Plan;
 use crate::sys;
-use crate::wait::{DEADLINE, Wait};
+use crate::wait::{DEADLINE, Wait, again};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, sockopt};
 use prost::Message;
@@ -357,7 +357,8 @@ impl Criu {
     }
 
     fn send(&self, request: &Request) -> Result<()> {
-        socket::send(self.socket.as_raw_fd(), &request.encode_to_vec(), MsgFlags::MSG_NOSIGNAL)
+        let bytes = request.encode_to_vec();
+        again(|| socket::send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL))
             .map(drop)
             .map_err(|errno| Error::os("send to criu", errno))
     }

@@ -5,7 +5,7 @@ use crate::console::connect_in_time;
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
 use crate::state::Directory;
-use crate::wait::DEADLINE;
+use crate::wait::{DEADLINE, again};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub(crate) fn send(
     });
     let (bytes, fds) = (message.to_string().into_bytes(), [listener.as_raw_fd()]);
     let (vector, rights) = ([IoSlice::new(&bytes)], [ControlMessage::ScmRights(&fds)]);
-    sendmsg::<()>(agent.as_raw_fd(), &vector, &rights, MsgFlags::MSG_NOSIGNAL, None)
+    again(|| sendmsg::<()>(agent.as_raw_fd(), &vector, &rights, MsgFlags::MSG_NOSIGNAL, None))
         .map(drop)
         .map_err(|errno| failed("sendmsg", &path, errno))
 }

@@ -20,7 +20,7 @@ use crate::plan::{Handed, Plan, Text};
 use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
 use crate::trace::StageClock;
-use crate::wait::{DEADLINE, Wait, Woken};
+use crate::wait::{DEADLINE, Wait, Woken, again};
 use crate::{stage, sys, userns};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -190,7 +190,8 @@ impl<'a> Stage<'a> {
         let files: Vec<OwnedFd> = self.plan.handed.iter().filter_map(open).collect::<Result<_>>()?;
         let fds: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
         let (bytes, rights) = ([IoSlice::new(&[1])], [ControlMessage::ScmRights(&fds)]);
-        socket::sendmsg::<()>(self.channel.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)
+        let channel = self.channel.as_raw_fd();
+        again(|| socket::sendmsg::<()>(channel, &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None))
             .map(drop)
             .map_err(|errno| Error::os("sendmsg to the stage", errno))
     }
@@ -231,7 +232,7 @@ impl Drop for Stage<'_> {
 }
 
 pub(crate) fn answer(channel: BorrowedFd) -> Result<()> {
-    socket::send(channel.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL)
+    again(|| socket::send(channel.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL))
         .map(drop)
         .map_err(|errno| Error::os("send to the stage", errno))
 }

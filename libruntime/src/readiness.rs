@@ -6,6 +6,7 @@
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::state::Directory;
+use crate::wait::again;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
@@ -100,7 +101,8 @@ impl Readiness {
         let message = format!("READY=1\nMAINPID={}", self.pid);
         let socket = datagram_socket().map_err(failed)?;
         let address = address.map_err(failed)?;
-        socket::sendto(socket.as_raw_fd(), message.as_bytes(), &address, MsgFlags::MSG_NOSIGNAL)
+        let bytes = message.as_bytes();
+        again(|| socket::sendto(socket.as_raw_fd(), bytes, &address, MsgFlags::MSG_NOSIGNAL))
             .map(drop)
             .map_err(failed)
     }

@@ -70,7 +70,7 @@ impl Container {
         let limit = TimeVal::seconds(DEADLINE.as_secs() as i64);
         socket::setsockopt(&connection, socket::sockopt::SendTimeout, &limit).map_err(failed)?;
         let address = UnixAddr::new(&self.directory.magic_path().join("start")).map_err(failed)?;
-        socket::connect(connection.as_raw_fd(), &address).map_err(failed)?;
+        wait::again(|| socket::connect(connection.as_raw_fd(), &address)).map_err(failed)?;
         Ok(connection)
     }
 
@@ -92,7 +92,7 @@ impl Container {
         self.is_held().unwrap_or_else(|| {
             let seconds = DEADLINE.as_secs();
             Error::external(format!("the init of container {} did not answer in {seconds} s", self.id()))
-                .with_hint("another start is running its hooks, or a cgroup above is frozen")
+                .with_hint("another start is running its hooks, a cgroup above is frozen, or the host has no memory left")
         })
     }
 

@@ -56,7 +56,10 @@ pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<Own
     };
     let mut rest = content;
     while !rest.is_empty() {
-        rest = &rest[nix::unistd::write(&memfd, rest)?..];
+        match nix::unistd::write(&memfd, rest) {
+            Err(Errno::EINTR) => {}
+            written => rest = &rest[written?..],
+        }
     }
     let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
     // SAFETY: fcntl with an integer argument.

@@ -69,6 +69,17 @@ impl<'a> Wait<'a> {
     }
 }
 
+/// Makes a call again that a signal has interrupted: a handler of the caller's need not have SA_RESTART, and calls
+/// on a socket with a timeout are never begun again by the kernel (signal(7)).
+pub(crate) fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
 pub(crate) fn interrupted(what: String) -> Error {
     Error::new(ErrorKind::Interrupted, format!("interrupted: {what}"))
 }
@@ -78,6 +89,13 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn a_call_is_made_again_after_a_signal() {
+        let mut results = [Err(Errno::EINTR), Err(Errno::EINTR), Ok(7)].into_iter();
+        assert_eq!(again(|| results.next().unwrap()), Ok(7));
+        assert_eq!(again(|| Err::<(), _>(Errno::EAGAIN)), Err(Errno::EAGAIN));
+    }
 
     #[test]
     fn a_wait_ends_late_by_interrupt_or_ready_in_this_order() {

@@ -5,6 +5,7 @@
 //! [`walk`] chooses the points: a sample of them, or with `WALK=all` each. tracer.rs makes things go
 //! wrong, errors.rs knows how a call can fail, scene.rs has the verbs and report.rs what containers find.
 
+pub mod attached;
 mod errors;
 mod report;
 mod scene;

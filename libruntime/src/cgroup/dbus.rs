@@ -7,6 +7,7 @@
 //! bus then takes it from the socket), and must not wait longer than its deadline anywhere.
 
 use crate::error::{Error, Result};
+use crate::wait::again;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -307,7 +308,7 @@ impl Bus {
         // Also bounds connect(2), which waits while the bus's queue is full.
         let limit = TimeVal::milliseconds(wait.as_millis() as i64);
         setsockopt(&fd, sockopt::SendTimeout, &limit).map_err(failed)?;
-        connect(fd.as_raw_fd(), &target).map_err(failed)?;
+        again(|| connect(fd.as_raw_fd(), &target)).map_err(failed)?;
         let mut bus = Self {
             stream: UnixStream::from(fd),
             deadline: Instant::now() + wait,

@@ -5,6 +5,7 @@
 
 use super::files;
 use crate::error::{Error, Result};
+use crate::wait::again;
 use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::ffi::OsString;
@@ -47,7 +48,7 @@ impl Layout {
         }
         let path = Path::new("/proc/self/mountinfo");
         let fd = files::open_proc(path).map_err(|errno| files::failed("open", path, errno))?;
-        let layout = Self::read(&own, |buffer| nix::unistd::read(&fd, buffer))
+        let layout = Self::read(&own, |buffer| again(|| nix::unistd::read(&fd, &mut *buffer)))
             .map_err(|errno| files::failed("read", path, errno))?;
         if layout.mounts.is_empty() {
             return Err(Error::unsupported("no cgroup hierarchy is mounted").with_hint(

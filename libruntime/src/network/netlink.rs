@@ -6,6 +6,7 @@
 //! Answers are read attribute by attribute: one that a newer kernel adds must not be an error.
 
 use crate::error::{Error, Result};
+use crate::wait::again;
 use netlink_packet_core::{
     Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
     NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -148,7 +149,7 @@ impl Netlink {
 
     /// Sends one whole request; answers end with an acknowledgement or the end of a list.
     pub fn exchange(&mut self, request: &[u8]) -> Outcome<Vec<Vec<u8>>> {
-        send(self.socket.as_raw_fd(), request, MsgFlags::empty())?;
+        again(|| send(self.socket.as_raw_fd(), request, MsgFlags::empty()))?;
         let mut bodies = Vec::new();
         loop {
             let length = match recv(self.socket.as_raw_fd(), &mut self.answer, MsgFlags::empty()) {

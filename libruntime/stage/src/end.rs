@@ -52,12 +52,9 @@ pub fn receive_fd(socket: i32) -> Done<i32> {
 }
 
 fn receive(socket: i32, control: &mut [u64]) -> Done {
-    loop {
-        match recvmsg(socket, control) {
-            Err(Failed { errno: EINTR, .. }) => {}
-            Ok(0) => return Err(NOT_ALL),
-            other => return other.map(drop),
-        }
+    match recvmsg(socket, control)? {
+        0 => Err(NOT_ALL),
+        _ => Ok(()),
     }
 }
 
@@ -66,16 +63,24 @@ fn receive(socket: i32, control: &mut [u64]) -> Done {
 pub fn await_start(state: &mut State, listener: i32) -> Done {
     close(state.channel);
     loop {
-        let connection = match accept(listener) {
-            Err(Failed { errno: EINTR, .. }) => continue,
-            other => other?,
-        };
-        state.channel = connection;
+        state.channel = await_connection(listener)?;
         if state.report(Report::Executing).is_ok() && state.wait().is_ok() {
             close(listener);
             return Ok(());
         }
-        close(connection);
+        close(state.channel);
+    }
+}
+
+/// A host without memory or descriptors has some again later, and whoever starts the container has a deadline.
+fn await_connection(listener: i32) -> Done<i32> {
+    const PAUSE: u32 = 50;
+    loop {
+        match accept(listener) {
+            Err(Failed { errno: ECONNABORTED, .. }) => {}
+            Err(Failed { errno: EMFILE | ENFILE | ENOMEM | ENOBUFS, .. }) => sleep(PAUSE),
+            other => return other,
+        }
     }
 }
 

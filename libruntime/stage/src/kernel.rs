@@ -20,6 +20,7 @@ pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;
 pub const EBADF: i32 = 9;
+pub const ENOMEM: i32 = 12;
 pub const EACCES: i32 = 13;
 pub const EEXIST: i32 = 17;
 pub const ENODEV: i32 = 19;
@@ -27,10 +28,14 @@ pub const ENOTDIR: i32 = 20;
 pub const EISDIR: i32 = 21;
 pub const EINVAL: i32 = 22;
 pub const ENOSYS: i32 = 38;
+pub const ENFILE: i32 = 23;
+pub const EMFILE: i32 = 24;
 pub const ELOOP: i32 = 40;
 pub const E2BIG: i32 = 7;
 pub const EPROTO: i32 = 71;
 pub const ENAMETOOLONG: i32 = 36;
+pub const ECONNABORTED: i32 = 103;
+pub const ENOBUFS: i32 = 105;
 pub const ESTALE: i32 = 116;
 
 pub const AT_FDCWD: i32 = k::AT_FDCWD;
@@ -64,7 +69,8 @@ pub fn call<const N: usize>(nr: Call, given: [usize; N]) -> Done<usize> {
     unsafe { raw(nr.0, given) }
 }
 
-/// A system call with up to six arguments.
+/// A system call with up to six arguments. One that a signal has interrupted is made again: SIGCONT is enough for
+/// that (signal(7)), and so is a tracer. close(2) is done by then.
 ///
 /// # Safety
 /// Where the kernel writes through an argument, that is the address of memory that is ours to write, and as large.
@@ -72,13 +78,19 @@ pub fn call<const N: usize>(nr: Call, given: [usize; N]) -> Done<usize> {
 unsafe fn raw<const N: usize>(nr: Sysno, given: [usize; N]) -> Done<usize> {
     let mut args = [0usize; 6];
     args[..N].copy_from_slice(&given);
-    // SAFETY: the caller vouches for what the kernel writes.
-    let result =
-        unsafe { syscalls::raw::syscall6(nr as usize, args[0], args[1], args[2], args[3], args[4], args[5]) };
-    if result > -4096isize as usize {
-        return Err(Failed { call: nr, errno: -(result as isize) as i32 });
+    loop {
+        // SAFETY: the caller vouches for what the kernel writes.
+        let result = unsafe {
+            syscalls::raw::syscall6(nr as usize, args[0], args[1], args[2], args[3], args[4], args[5])
+        };
+        let errno = -(result as isize) as i32;
+        if result <= -4096isize as usize {
+            return Ok(result);
+        }
+        if errno != EINTR || nr as usize == Sysno::close as usize {
+            return Err(Failed { call: nr, errno });
+        }
     }
-    Ok(result)
 }
 
 /// The bytes of a plan's path: they end in NUL by construction, which is checked once more here.
@@ -276,13 +288,11 @@ pub fn fork() -> Done<i32> {
 /// The exit code of a child; one that was killed has none, which is an errno of its own.
 pub fn wait(pid: i32) -> Done<i32> {
     let mut status = 0i32;
-    loop {
-        // SAFETY: the kernel writes one int, and no resource usage.
-        match unsafe { raw(Sysno::wait4, [pid as usize, &raw mut status as usize, 0, 0]) } {
-            Err(Failed { errno: EINTR, .. }) => {}
-            Ok(_) if status & 0x7f != 0 => return Err(Failed { call: Sysno::wait4, errno: EPROTO }),
-            other => return other.map(|_| status >> 8 & 0xff),
-        }
+    // SAFETY: the kernel writes one int, and no resource usage.
+    unsafe { raw(Sysno::wait4, [pid as usize, &raw mut status as usize, 0, 0]) }?;
+    match status & 0x7f {
+        0 => Ok(status >> 8 & 0xff),
+        _ => Err(Failed { call: Sysno::wait4, errno: EPROTO }),
     }
 }
 
@@ -322,6 +332,13 @@ pub fn sendfile(to: i32, from: i32, most: usize) -> Done<usize> {
     unsafe { raw(Sysno::sendfile, [to as usize, from as usize, 0, most]) }
 }
 
+/// nanosleep(2).
+pub fn sleep(milliseconds: u32) {
+    let time = [u64::from(milliseconds / 1000), u64::from(milliseconds % 1000) * 1_000_000];
+    // SAFETY: what is left of it is not asked for.
+    let _ = unsafe { raw(Sysno::nanosleep, [time.as_ptr() as usize, 0]) };
+}
+
 // --- signals --------------------------------------------------------------------------------------
 
 /// struct kernel_sigaction without its mask: a handler, flags, and what returns from the handler.
@@ -359,6 +376,7 @@ pub fn socketpair() -> Done<(i32, i32)> {
     Ok((pair[0], pair[1]))
 }
 
+/// accept4(2).
 pub fn accept(listener: i32) -> Done<i32> {
     // SAFETY: the peer's address is not asked for.
     unsafe { raw(Sysno::accept4, [listener as usize, 0, 0, k::O_CLOEXEC as usize]) }.map(|fd| fd as i32)

@@ -85,13 +85,9 @@ impl State {
     /// Waits for the library's word to go on; it is one byte. End of file means that it is gone.
     pub fn wait(&self) -> Done {
         let mut word = [0u8; 1];
-        loop {
-            match read(self.channel, &mut word) {
-                Ok(1) => return Ok(()),
-                Ok(_) => return Err(Failed { call: Sysno::read, errno: EPROTO }),
-                Err(Failed { errno: EINTR, .. }) => {}
-                Err(failed) => return Err(failed),
-            }
+        match read(self.channel, &mut word)? {
+            1 => Ok(()),
+            _ => Err(Failed { call: Sysno::read, errno: EPROTO }),
         }
     }
 }
