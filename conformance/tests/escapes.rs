@@ -55,6 +55,7 @@ const HOLES: &[(&str, &str, &str)] = &[
     ("CVE-2026-88265", "/dev/null of the image as standard streams, with a new owner", "cve_2026_88265"),
     ("GHSA-3q8j-pf29-vwv8", "a read-only path exchanged between two mounts", "readonly_path_swapped"),
     ("masks", "a masked or read-only path is a link", "masked_path_is readonly_path_is"),
+    ("masks", "a container that shares the root renames /proc", "proc_renamed_while"),
     ("CVE-2020-15257", "abstract sockets in the host's network namespace", "no_abstract_sockets"),
     ("the runtime in /proc", "its arguments and environment are seen", "pid_namespace_hides environment_of"),
     ("rootfs", "the root is a link", "rootfs_is_a_symlink"),

@@ -147,13 +147,9 @@ fn object(step: &Step<Text>) -> String {
             format!("{} at {}", fstype.first(), target.first())
         }
         MountProcfs { target, .. } => format!("proc at {}", target.first()),
-        MoveMount { target, .. } | SetAttributes { target, .. } => target.first(),
-        MakeNode { path, .. }
-        | Symlink { path, .. }
-        | MaskPath { path, .. }
-        | ReadonlyPath { path }
-        | OpenRoot { path }
-        | Chdir { path, .. } => path.first(),
+        MoveMount { target, .. } => target.first(),
+        SetAttributes { place, .. } | MaskPath { place, .. } | ReadonlyPath { place } => place.path.first(),
+        MakeNode { path, .. } | Symlink { path, .. } | OpenRoot { path } | Chdir { path, .. } => path.first(),
         JoinCgroup { tasks, .. } => tasks.first(),
         SetHostname { name } | SetDomainname { name } => name.first(),
         Setns { namespaces, .. } | Unshare { namespaces } | Clone { namespaces } => {

@@ -11,6 +11,7 @@ pub(crate) mod criu;
 mod devices;
 pub mod exec;
 pub mod explain;
+mod kept;
 mod mount_options;
 mod mounts;
 mod process;
@@ -18,7 +19,7 @@ mod process;
 mod tests;
 
 use crate::error::{Error, Finding, Result};
-use crate::step::{Fd, Header, MAX_FDS, MAX_RECEIVED, MAX_SOURCES, Secret, Source, Step};
+use crate::step::{Fd, Header, Kept, MAX_FDS, MAX_KEPT, MAX_RECEIVED, MAX_SOURCES, Secret, Source, Step};
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -58,6 +59,12 @@ impl Text {
     /// The first text of a list, or the only one.
     pub fn first(&self) -> String {
         String::from_utf8_lossy(self.0.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+    }
+
+    /// A path as it was given to [`Text::path`].
+    pub fn to_path(&self) -> PathBuf {
+        let bytes = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
+        PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
     }
 
     /// All texts of a list, for a message.
@@ -159,6 +166,7 @@ pub struct Plan {
     pub joined_user_namespace: Option<PathBuf>,
     pub warnings: Vec<Finding>,
     sources: usize,
+    kept: usize,
 }
 
 impl Plan {
@@ -185,6 +193,12 @@ impl Plan {
         let source = Source(self.sources.min(MAX_SOURCES - 1) as u16);
         self.sources += 1;
         source
+    }
+
+    fn new_kept(&mut self) -> Kept {
+        self.kept += 1;
+        // The root has the first number. More than fit are an error of `check_limits`.
+        Kept(self.kept.min(MAX_KEPT - 1) as u16)
     }
 
     fn warn(&mut self, at: impl Into<String>, message: impl Into<String>) {
@@ -297,6 +311,10 @@ impl Plan {
         if let Some((_, origin)) = sources.nth(MAX_SOURCES) {
             let text = format!("more than {MAX_SOURCES} bind mounts and devices");
             return Err(Error::unsupported(text).at(origin.to_string()));
+        }
+        if self.kept >= MAX_KEPT {
+            let text = format!("masked or read-only paths in more than {} mounts", MAX_KEPT - 1);
+            return Err(Error::unsupported(text).at("linux.maskedPaths"));
         }
         if let Some((_, origin)) = self.handed.get(MAX_FDS) {
             let text = format!("more than {MAX_FDS} namespaces, id maps and cgroups");

@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     case!(cve_2025_31133_null_swapped_while_masking, [Root], 3600),
     case!(cve_2025_52565_pty_entry_swapped, [Root], 3600),
     case!(cve_2025_52881_sysctls_are_swapped_away, [Root], 3600),
+    case!(proc_renamed_while_masking, [Root], 3600),
     case!(readonly_path_swapped_while_starting, [Root], 3600),
 ];
 
@@ -45,11 +46,16 @@ pub(super) struct Racer(std::sync::Arc<std::sync::atomic::AtomicBool>, Option<st
 impl Racer {
     /// `place` exists; at times it is a link to `target`.
     pub(super) fn new(place: &std::path::Path, target: &str) -> Outcome<Self> {
-        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
         let other = place.with_extension("link");
         link(&other, target)?;
+        Self::between(place, &other)
+    }
+
+    /// Both exist.
+    pub(super) fn between(place: &std::path::Path, other: &std::path::Path) -> Outcome<Self> {
+        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let (place, seen) = (place.to_path_buf(), stop.clone());
+        let (place, other, seen) = (place.to_path_buf(), other.to_path_buf(), stop.clone());
         let thread = std::thread::spawn(move || {
             let mut swaps = 0;
             while !seen.load(std::sync::atomic::Ordering::Relaxed) {
@@ -165,6 +171,37 @@ fn cve_2019_19921_proc_swapped_while_mounting(t: &Test) -> Outcome {
         let Ok(probe) = output.json() else { continue };
         check!(mount_line(&probe, "/evil").is_err(), "procfs went through the link: {}", probe["mounts"]);
     }
+    racer.end()
+}
+
+fn proc_renamed_while_masking(t: &Test) -> Outcome {
+    // A container that shares the root and runs already renames /proc: the mount goes with it, and the paths that
+    // are to be masked and read-only are not found where they were.
+    let mut config = t.config();
+    config.set("linux.readonlyPaths", json!(["/proc/sys"]));
+    config.set("linux.maskedPaths", json!(["/proc/version"]));
+    config.shell(
+        "for at in proc other; do \
+            [ -d /$at/1 ] || continue; \
+            echo mounted; [ ! -s /$at/version ] || echo not masked; \
+            echo 4242 2>/dev/null > /$at/sys/kernel/msgmax && echo written; \
+        done; true",
+    );
+    let c = t.container(&config)?;
+    fs::create_dir(c.path("/other"))?;
+    let racer = Racer::between(&c.path("/proc"), &c.path("/other"))?;
+    let (race, mut mounted) = (Race::begin(), 0);
+    while race.goes_on() {
+        let output = c.run()?;
+        if output.code != 0 {
+            output.refused()?;
+            continue;
+        }
+        mounted += u32::from(output.stdout.contains("mounted"));
+        let bad = ["not masked", "written"].iter().find(|text| output.stdout.contains(**text));
+        check!(bad.is_none(), "procfs stays as it is: {}", output.text());
+    }
+    check!(mounted > 0, "procfs was never found");
     racer.end()
 }
 

@@ -1,6 +1,6 @@
 //! THE order in which a container is made. Each line whose place matters says why it is there.
 
-use super::mounts::Mounts;
+use super::mounts::{Mounts, at_root};
 use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
 use crate::config::sysctl::{key_path, namespace_of};
 use crate::error::{Error, Finding, Result};
@@ -250,7 +250,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         // It begins where the process is now.
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Cgroup as u64) });
     }
-    mounts.attach(&mut plan);
+    mounts.attach(&mut plan, &linux);
     devices::make(&mut plan, &linux, &mounts);
     if let (Some(fd), Some((at, _))) = (namespaces.joined_pid, namespaces.position(Ns::Pid)) {
         // It is the one of children: not before the mounts, for which there may be some outside.
@@ -486,12 +486,12 @@ fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Hos
 fn mask(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
     let at = |list: &str, at: usize| -> Origin { format!("linux.{list}[{at}]").into() };
     for (i, path) in linux.readonly_paths().iter().flatten().enumerate() {
-        plan.push(at("readonlyPaths", i), Step::ReadonlyPath { path: Text::of(path) });
+        plan.push(at("readonlyPaths", i), Step::ReadonlyPath { place: mounts.place(path) });
     }
     let masked = linux.masked_paths().as_deref().unwrap_or_default();
     for (i, path) in masked.iter().enumerate().filter(|(i, path)| !masked[..*i].contains(path)) {
         if let Some(source) = mounts.null {
-            plan.push(at("maskedPaths", i), Step::MaskPath { path: Text::of(path), source });
+            plan.push(at("maskedPaths", i), Step::MaskPath { place: mounts.place(path), source });
         }
     }
 }
@@ -501,6 +501,6 @@ fn finish_root(plan: &mut Plan, readonly: bool, propagation: &Propagation) {
     let attrs = Attrs { set, propagation: propagation.root, ..Attrs::default() };
     if attrs != Attrs::default() {
         let origin = if readonly { "root.readonly" } else { "linux.rootfsPropagation" };
-        plan.push(origin, Step::SetAttributes { target: Text::of("/"), attrs });
+        plan.push(origin, Step::SetAttributes { place: at_root(Text::of("/")), attrs });
     }
 }

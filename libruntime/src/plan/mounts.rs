@@ -1,12 +1,13 @@
 //! `mounts`: what is opened in the caller's mounts first, and attached in the container later.
 
 use super::create::{Namespaces, Request};
+use super::kept::KeptMounts;
 use super::mount_options::{self, Options};
 use super::{Handed, IdMaps, Plan, Text, devices};
 use crate::error::{Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
 use crate::readiness;
-use crate::step::{Attrs, Fd, MountFlags, Source, Step};
+use crate::step::{Attrs, Fd, MountFlags, Place, ROOT, Source, Step};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Mount, Spec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,9 @@ pub(super) struct Mounts {
     devices: BTreeMap<PathBuf, Source>,
     /// `/dev` is a directory of the host: nothing is made in there.
     pub host_dev: bool,
+    kept: KeptMounts,
     /// Filesystems that become read-only when everything in them is made.
-    readonly: Vec<(String, Text)>,
+    readonly: Vec<(String, PathBuf)>,
 }
 
 /// What every mount is planned with.
@@ -70,6 +72,7 @@ impl Mounts {
             null: None,
             devices: BTreeMap::new(),
             host_dev: false,
+            kept: KeptMounts::default(),
             readonly: Vec::new(),
         };
         let new_cgroup_namespace = namespaces.is_new(Ns::Cgroup);
@@ -185,7 +188,7 @@ impl Mounts {
                 }
                 _ => continue,
             };
-            self.readonly.push((origin.clone(), target.clone()));
+            self.readonly.push((origin.clone(), target.to_path()));
         }
     }
 
@@ -193,7 +196,7 @@ impl Mounts {
     pub fn make_readonly(&self, plan: &mut Plan) {
         for (origin, target) in &self.readonly {
             let attrs = Attrs { set: libc::MOUNT_ATTR_RDONLY, ..Attrs::default() };
-            plan.push(origin.clone(), Step::SetAttributes { target: target.clone(), attrs });
+            plan.push(origin.clone(), Step::SetAttributes { place: self.place(target), attrs });
         }
     }
 
@@ -202,7 +205,7 @@ impl Mounts {
         let target = Text::path(&absolute(mount.destination()));
         let fstype = mount.typ().as_deref().unwrap_or_default();
         if options.remount {
-            let step = Step::SetAttributes { target, attrs: options.attrs };
+            let step = Step::SetAttributes { place: at_root(target), attrs: options.attrs };
             self.attach.push((origin, step));
         } else if options.bind || fstype == "bind" {
             self.plan_bind(site, origin, mount, &options)?;
@@ -325,7 +328,7 @@ impl Mounts {
         }
         if attrs.set & libc::MOUNT_ATTR_RDONLY != 0 {
             let attrs = Attrs { set: libc::MOUNT_ATTR_RDONLY, ..Attrs::default() };
-            self.attach.push((origin, Step::SetAttributes { target, attrs }));
+            self.attach.push((origin, Step::SetAttributes { place: at_root(target), attrs }));
         }
     }
 
@@ -372,10 +375,19 @@ impl Mounts {
         }
     }
 
-    pub fn attach(&mut self, plan: &mut Plan) {
-        for (origin, step) in self.attach.drain(..) {
-            plan.push(origin, step);
-        }
+    /// Attaches all, and keeps those in which something is masked or made read-only later.
+    pub fn attach(&mut self, plan: &mut Plan, linux: &Linux) {
+        let named = |paths: &'_ Option<Vec<String>>| paths.clone().unwrap_or_default();
+        let hidden = [named(linux.masked_paths()), named(linux.readonly_paths())].concat();
+        let readonly = self.readonly.iter().map(|(_, path)| path.as_path());
+        let paths: Vec<&Path> = hidden.iter().map(Path::new).chain(readonly).collect();
+        let steps = std::mem::take(&mut self.attach);
+        self.kept.attach(plan, steps, &paths);
+    }
+
+    /// Where a path is when all is attached.
+    pub fn place(&self, path: impl AsRef<Path>) -> Place<Text> {
+        self.kept.place(path.as_ref())
     }
 
     pub fn device(&self, path: &Path) -> Option<Source> {
@@ -391,6 +403,11 @@ fn mount_label<'a>(plan: &mut Plan, spec: &'a Spec, host: &Host) -> Option<&'a s
     }
     plan.warn("linux.mountLabel", format!("SELinux is not active on this host: no mount gets {label}"));
     None
+}
+
+/// The place of a path that is not yet known to lie in a mount.
+pub(super) fn at_root(path: Text) -> Place<Text> {
+    Place { mount: ROOT, skip: 0, path }
 }
 
 /// Destinations are absolute in the spec; engines also write them relative to the root.

@@ -5,6 +5,7 @@
 //! Must not run a plan: that is done by the tests with root (`libruntime/tests`).
 
 mod cgroups;
+mod kept;
 mod limits;
 mod mount_details;
 mod mounts;

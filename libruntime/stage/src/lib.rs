@@ -27,6 +27,24 @@ pub const PROCFS: Fd = Fd(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source(pub u16);
 
+/// Which of the mounts that the stage has attached and kept; [`ROOT`] is the container's root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept(pub u16);
+
+pub const ROOT: Kept = Kept(0);
+
+/// How many mounts can be kept, the root among them.
+pub const MAX_KEPT: usize = 64;
+
+/// A path of the container. What of it lies behind the first `skip` bytes is looked for in the mount, wherever that
+/// is by then.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place<T> {
+    pub mount: Kept,
+    pub skip: u16,
+    pub path: T,
+}
+
 /// How many [`Source`]s a plan may have.
 pub const MAX_SOURCES: usize = 1 << 16;
 /// How many file descriptors a plan may hand over.
@@ -198,9 +216,13 @@ pub enum Step<T> {
         target: T,
         strict: bool,
     },
-    /// Changes the attributes of what is mounted at `target`.
+    /// Keeps the mount that was attached last, for a [`Place`] in it.
+    KeepMount {
+        mount: Kept,
+    },
+    /// Changes the attributes of what is mounted at `place`.
     SetAttributes {
-        target: T,
+        place: Place<T>,
         attrs: Attrs,
     },
     /// Makes a device node, fifo or file with exactly this mode and owner.
@@ -240,12 +262,12 @@ pub enum Step<T> {
     MoveRoot,
     /// Hides a path: a file behind `source` (a null device), a directory behind an empty filesystem.
     MaskPath {
-        path: T,
+        place: Place<T>,
         source: Source,
     },
     /// Makes a path read-only where it stands.
     ReadonlyPath {
-        path: T,
+        place: Place<T>,
     },
 
     // --- identity and limits ----------------------------------------------------------------------
@@ -379,6 +401,14 @@ pub enum Step<T> {
         args: T,
         env: Secret<T>,
     },
+}
+
+/// Shown as the path, with the mount that it is in unless that is the root.
+impl<T: core::fmt::Debug> core::fmt::Debug for Place<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter) -> core::fmt::Result {
+        self.path.fmt(f)?;
+        if self.mount == ROOT { Ok(()) } else { write!(f, " in {:?}", self.mount) }
+    }
 }
 
 /// Bytes that are never shown: environments end up in journals.

@@ -116,21 +116,23 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
                 copy_up::copy_up(state.root, target, mount)?;
             }
             mounts::set_attributes(mount, attrs)?;
-            mounts::attach(state.root, mount, Missing::Directory, target, strict)
+            mounts::attach(state, mount, Missing::Directory, target, strict)
         }
         MountProcfs { pid_namespace, options, target, flags, attrs } => {
             let mount = procfs::mount(state.fd(pid_namespace), options, flags.0)?;
             mounts::set_attributes(mount, attrs)?;
-            mounts::attach(state.root, mount, Missing::Directory, target, true)
+            mounts::attach(state, mount, Missing::Directory, target, true)
         }
         MountByText { fstype, source, options, target, flags } => {
             let place = paths::ensure(state.root, target, Missing::Directory, false)?;
             mounts::mount_by_text(state.procfs(), (fstype, source, options), place, flags.0)
         }
         MoveMount { source, target, strict } => {
-            mounts::attach_source(state.root, state.take_source(source)?, target, strict)
+            let tree = state.take_source(source)?;
+            mounts::attach_source(state, tree, target, strict)
         }
-        SetAttributes { target, attrs } => mounts::set_attributes_at(state.root, target, attrs),
+        KeepMount { mount } => state.keep_attached(mount),
+        SetAttributes { ref place, attrs } => mounts::set_attributes_at(state, place, attrs),
         MakeNode { path, mode, major, minor, uid, gid } => {
             nodes::make_node(state.root, path, mode, (major, minor), (uid, gid))
         }
@@ -144,8 +146,8 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         PivotRoot => mounts::pivot_root(state.root),
         Chroot => mounts::chroot(state.root),
         MoveRoot => mounts::move_root(state.procfs(), state.root),
-        MaskPath { path, source } => mounts::mask_path(state, path, source),
-        ReadonlyPath { path } => mounts::readonly_path(state.root, path),
+        MaskPath { ref place, source } => mounts::mask_path(state, place, source),
+        ReadonlyPath { ref place } => mounts::readonly_path(state, place),
         ReceiveFds { first, count } => end::receive_fds(state, first, count),
         JoinCgroup { fd, .. } => identity::join_cgroup(state.fd(fd)),
         LoopbackUp => identity::loopback_up(),

@@ -4,7 +4,7 @@ use crate::kernel::*;
 use crate::paths::{self, Missing};
 use crate::state::State;
 use linux_raw_sys::general as k;
-use onggi_stage::{Attrs, Source};
+use onggi_stage::{Attrs, Place, Source};
 
 /// The directory of the scratch filesystem that holds the container's root.
 const SCRATCH_ROOT: &[u8] = b"root\0";
@@ -170,9 +170,9 @@ pub fn mode_of(root: i32, target: &[u8]) -> Done<Option<[u8; 5]>> {
     Ok(Some([digit(9), digit(6), digit(3), digit(0), 0]))
 }
 
-/// Attaches a tree, and lets go of it. Where `target` is missing it is made to be `like` its top.
-pub fn attach(root: i32, tree: i32, like: Missing, target: &[u8], strict: bool) -> Done {
-    let place = paths::ensure(root, target, like, strict)?;
+/// Attaches a tree. Where `target` is missing it is made to be `like` its top.
+pub fn attach(state: &mut State, tree: i32, like: Missing, target: &[u8], strict: bool) -> Done {
+    let place = paths::ensure(state.root, target, like, strict)?;
     if let Err(failed) = move_mount(tree, place) {
         // The kernel says EINVAL for this, too.
         return Err(match (like, is_directory(place)?) {
@@ -182,13 +182,13 @@ pub fn attach(root: i32, tree: i32, like: Missing, target: &[u8], strict: bool) 
         });
     }
     close(place);
-    close(tree);
+    state.set_attached(tree);
     Ok(())
 }
 
-pub fn attach_source(root: i32, tree: i32, target: &[u8], strict: bool) -> Done {
+pub fn attach_source(state: &mut State, tree: i32, target: &[u8], strict: bool) -> Done {
     let like = if is_directory(tree)? { Missing::Directory } else { Missing::File };
-    attach(root, tree, like, target, strict)
+    attach(state, tree, like, target, strict)
 }
 
 /// A new filesystem; `options` is a list of pairs, each text ending in NUL.
@@ -257,8 +257,8 @@ fn next_pair(list: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((key, value, rest))
 }
 
-pub fn set_attributes_at(root: i32, target: &[u8], attrs: Attrs) -> Done {
-    let mount = paths::resolve(root, target)?;
+pub fn set_attributes_at(state: &State, place: &Place<&[u8]>, attrs: Attrs) -> Done {
+    let mount = state.open(place)?;
     set_attributes(mount, attrs)?;
     close(mount);
     Ok(())
@@ -296,8 +296,8 @@ pub fn chroot(root: i32) -> Done {
 
 /// Hides a path if it exists. One empty filesystem serves all directories, one null device all
 /// files: the first is attached as it is, the others are clones of that.
-pub fn mask_path(state: &mut State, target: &[u8], null: Source) -> Done {
-    let place = match paths::resolve(state.root, target) {
+pub fn mask_path(state: &mut State, place: &Place<&[u8]>, null: Source) -> Done {
+    let place = match state.open(place) {
         Err(Failed { errno: ENOENT | ENOTDIR, .. }) => return Ok(()),
         other => other?,
     };
@@ -324,8 +324,8 @@ pub fn mask_path(state: &mut State, target: &[u8], null: Source) -> Done {
 }
 
 /// Makes a path read-only if it exists: a clone of what is there takes its place.
-pub fn readonly_path(root: i32, target: &[u8]) -> Done {
-    let place = match paths::resolve(root, target) {
+pub fn readonly_path(state: &State, place: &Place<&[u8]>) -> Done {
+    let place = match state.open(place) {
         Err(Failed { errno: ENOENT | ENOTDIR, .. }) => return Ok(()),
         other => other?,
     };

@@ -1,7 +1,10 @@
 //! What the stage knows between two steps: descriptors, and nothing else that could decide.
 
 use crate::kernel::*;
-use onggi_stage::{CHANNEL, Fd, MAX_FDS, MAX_SOURCES, PROCFS, REPORT_SIZE, Report, Source};
+use crate::paths;
+use onggi_stage::{
+    CHANNEL, Fd, Kept, MAX_FDS, MAX_KEPT, MAX_SOURCES, PROCFS, Place, REPORT_SIZE, ROOT, Report, Source,
+};
 
 pub struct State {
     /// The descriptors handed over, as [`Fd`] counts them. All begins as zeros, which cost no file space.
@@ -14,6 +17,10 @@ pub struct State {
     pub root: i32,
     /// The scratch directory that holds parked sources.
     pub scratch: i32,
+    /// The mount that was attached last.
+    pub attached: i32,
+    /// Mounts that are kept, as [`Kept`] counts them; the root is not in here.
+    kept: [i32; MAX_KEPT],
     /// The first masks, which later ones are clones of.
     pub masked_file: Option<i32>,
     pub masked_directory: Option<i32>,
@@ -33,6 +40,8 @@ impl State {
         channel: 0,
         root: 0,
         scratch: 0,
+        attached: 0,
+        kept: [0; MAX_KEPT],
         masked_file: None,
         masked_directory: None,
         console: 0,
@@ -71,6 +80,34 @@ impl State {
         match self.sources.get_mut(usize::from(source.0)) {
             Some(slot) if *slot > 0 => Ok(core::mem::take(slot)),
             _ => Err(Failed { call: Sysno::open_tree, errno: EBADF }),
+        }
+    }
+
+    /// The one before is let go of, unless it is kept.
+    pub fn set_attached(&mut self, mount: i32) {
+        if self.attached > 0 {
+            close(self.attached);
+        }
+        self.attached = mount;
+    }
+
+    pub fn keep_attached(&mut self, mount: Kept) -> Done {
+        let slot = self.kept.get_mut(usize::from(mount.0)).filter(|_| self.attached > 0);
+        *slot.ok_or(Failed { call: Sysno::move_mount, errno: E2BIG })? = core::mem::take(&mut self.attached);
+        Ok(())
+    }
+
+    /// Opens a place with `O_PATH`.
+    pub fn open(&self, place: &Place<&[u8]>) -> Done<i32> {
+        if place.mount == ROOT {
+            return paths::resolve(self.root, place.path);
+        }
+        let mount = self.kept.get(usize::from(place.mount.0)).copied().filter(|fd| *fd > 0);
+        let mount = mount.ok_or(Failed { call: Sysno::openat2, errno: EBADF })?;
+        match place.path.get(usize::from(place.skip)..) {
+            // The mount itself, which need not be of a directory.
+            None | Some(b"\0") => duplicate(mount, 0),
+            Some(rest) => paths::resolve(mount, rest),
         }
     }
 

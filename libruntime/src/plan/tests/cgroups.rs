@@ -67,12 +67,13 @@ fn v1_in_a_cgroup_namespace_waits_until_it_is_in_its_cgroups() {
             after linux.resources.cpu.cpus: SetAffinity
             + linux.namespaces: Unshare { namespaces: cgroup }
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
+            + mounts[0]: KeepMount { mount: Kept(1) }
             + mounts[0]: Mount { fstype: "cgroup", options: "source cgroup cpu  cpuacct ", target: "/sys/fs/cgroup/cpu,cpuacct", flags: ro+nosuid }
             + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpu" }
             + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpuacct" }
             + mounts[0]: Mount { fstype: "cgroup", options: "source cgroup none  name systemd", target: "/sys/fs/cgroup/systemd", flags: ro+nosuid }
             + mounts[0]: Mount { fstype: "cgroup2", options: "source cgroup", target: "/sys/fs/cgroup/unified", flags: ro+nosuid }
-            + mounts[0]: SetAttributes { target: "/sys/fs/cgroup", attrs: Attrs { set: ro } }
+            + mounts[0]: SetAttributes { place: "/sys/fs/cgroup" in Kept(1), attrs: Attrs { set: ro } }
             after process.args[0]: Exec
             + linux.cgroupsPath: Fd(2) is CgroupTasks("/sys/fs/cgroup/cpu,cpuacct/box/tasks")
         "#]],
@@ -94,6 +95,7 @@ fn v1_without_a_cgroup_namespace_is_one_directory_of_each_hierarchy() {
             + linux.cgroupsPath: JoinCgroup { fd: Fd(2), tasks: "/sys/fs/cgroup/cpu,cpuacct/box/tasks" }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
+            + mounts[0]: KeepMount { mount: Kept(1) }
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup/cpu,cpuacct" }
             + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpu" }
@@ -102,7 +104,7 @@ fn v1_without_a_cgroup_namespace_is_one_directory_of_each_hierarchy() {
             + mounts[0]: MoveMount { source: Source(1), target: "/sys/fs/cgroup/systemd" }
             + mounts[0]: CloneSource { source: Source(2), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(2), target: "/sys/fs/cgroup/unified" }
-            + mounts[0]: SetAttributes { target: "/sys/fs/cgroup", attrs: Attrs { set: ro } }
+            + mounts[0]: SetAttributes { place: "/sys/fs/cgroup" in Kept(1), attrs: Attrs { set: ro } }
             after process.args[0]: Exec
             + linux.cgroupsPath: Fd(2) is CgroupTasks("/sys/fs/cgroup/cpu,cpuacct/box/tasks")
         "#]],
@@ -135,7 +137,8 @@ fn a_host_without_any_hierarchy_has_an_empty_mount() {
         expect![[r#"
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
-            + mounts[0]: SetAttributes { target: "/sys/fs/cgroup", attrs: Attrs { set: ro } }
+            + mounts[0]: KeepMount { mount: Kept(1) }
+            + mounts[0]: SetAttributes { place: "/sys/fs/cgroup" in Kept(1), attrs: Attrs { set: ro } }
         "#]],
     );
 }

@@ -12,8 +12,8 @@ fn a_namespace_without_a_path_is_new_and_a_mask_is_made_once() {
         r#"{"linux": {"maskedPaths": ["/a", "/a", "/b", "/a"]}}"#,
         expect![[r#"
             after linux.maskedPaths[0]: MaskPath
-            - linux.maskedPaths[1]: MaskPath { path: "/b", source: Source(0) }
-            + linux.maskedPaths[2]: MaskPath { path: "/b", source: Source(0) }
+            - linux.maskedPaths[1]: MaskPath { place: "/b", source: Source(0) }
+            + linux.maskedPaths[2]: MaskPath { place: "/b", source: Source(0) }
         "#]],
     );
 }
@@ -31,15 +31,17 @@ fn a_filesystem_is_read_only_when_all_that_goes_into_it_is_made() {
         |at: &str| format!(r#"{{"destination": "{at}", "type": "tmpfs", "options": ["mode=1", "ro"]}}"#);
     expect![[r#"
         mounts[0]: Mount { fstype: "tmpfs", options: "source none mode 1", target: "/dev", flags: none }
+        mounts[0]: KeepMount { mount: Kept(1) }
         linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
-        mounts[0]: SetAttributes { target: "/dev", attrs: Attrs { set: ro } }
+        mounts[0]: SetAttributes { place: "/dev" in Kept(1), attrs: Attrs { set: ro } }
     "#]]
     .assert_eq(&lines(&format!("[{}]", tmpfs("/dev"))));
     expect![[r#"
         mounts[0]: Mount { fstype: "tmpfs", options: "source none mode 1", target: "/a", flags: none }
+        mounts[0]: KeepMount { mount: Kept(1) }
         mounts[1]: Mount { fstype: "tmpfs", options: "source none mode 1", target: "/a/b", flags: ro }
         linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
-        mounts[0]: SetAttributes { target: "/a", attrs: Attrs { set: ro } }
+        mounts[0]: SetAttributes { place: "/a" in Kept(1), attrs: Attrs { set: ro } }
     "#]]
     .assert_eq(&lines(&format!("[{}, {}]", tmpfs("/a"), tmpfs("/a/b"))));
     // What is covered later cannot be reached any more.

@@ -274,7 +274,8 @@ fn a_remount_changes_what_is_there() {
         expect![[r#"
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, mode_of_target: true }
-            + mounts[1]: SetAttributes { target: "/t", attrs: Attrs { set: ro+nosuid } }
+            + mounts[0]: KeepMount { mount: Kept(1) }
+            + mounts[1]: SetAttributes { place: "/t" in Kept(1), attrs: Attrs { set: ro+nosuid } }
         "#]],
     );
 }
@@ -363,7 +364,7 @@ fn rootfs_propagation_is_of_the_root_and_of_the_whole_namespace() {
             + linux.rootfsPropagation: PrivateParent { host_path: "/bundle/rootfs" }
             + root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: private }
             after root.path: PivotRoot
-            + linux.rootfsPropagation: SetAttributes { target: "/", attrs: Attrs { propagation: shared } }
+            + linux.rootfsPropagation: SetAttributes { place: "/", attrs: Attrs { propagation: shared } }
         "#]],
     );
     check(
@@ -373,7 +374,7 @@ fn rootfs_propagation_is_of_the_root_and_of_the_whole_namespace() {
             - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
             + root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: private }
             after root.path: PivotRoot
-            + linux.rootfsPropagation: SetAttributes { target: "/", attrs: Attrs { propagation: unbindable } }
+            + linux.rootfsPropagation: SetAttributes { place: "/", attrs: Attrs { propagation: unbindable } }
         "#]],
     );
 }
@@ -387,9 +388,9 @@ fn a_readonly_root_becomes_so_after_everything_is_in_it() {
             - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
             + root.path: AttachRootfs { host_path: "/srv/image", propagation: slave }
             after root.path: PivotRoot
-            + linux.readonlyPaths[0]: ReadonlyPath { path: "/etc" }
+            + linux.readonlyPaths[0]: ReadonlyPath { place: "/etc" }
             + process.cwd: Chdir { path: "/", make: true }
-            + root.readonly: SetAttributes { target: "/", attrs: Attrs { set: ro } }
+            + root.readonly: SetAttributes { place: "/", attrs: Attrs { set: ro } }
         "#]],
     );
 }
@@ -404,10 +405,11 @@ fn masks_come_after_every_mount_and_share_the_hosts_null_device() {
             + linux.maskedPaths: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: none, strict: true }
+            + mounts[0]: KeepMount { mount: Kept(1) }
             after root.path: PivotRoot
-            + linux.readonlyPaths[0]: ReadonlyPath { path: "/proc/sys" }
-            + linux.maskedPaths[0]: MaskPath { path: "/proc/kcore", source: Source(0) }
-            + linux.maskedPaths[1]: MaskPath { path: "/proc/acpi", source: Source(0) }
+            + linux.readonlyPaths[0]: ReadonlyPath { place: "/proc/sys" in Kept(1) }
+            + linux.maskedPaths[0]: MaskPath { place: "/proc/kcore" in Kept(1), source: Source(0) }
+            + linux.maskedPaths[1]: MaskPath { place: "/proc/acpi" in Kept(1), source: Source(0) }
         "#]],
     );
 }

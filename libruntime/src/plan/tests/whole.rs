@@ -81,6 +81,7 @@ fn the_plan_of_a_config_like_dockers() {
             linux.resources.cpu.cpus: SetAffinity { mask: "(1024 bytes)" }
             linux.namespaces: Unshare { namespaces: cgroup }
             mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: nosuid+nodev+noexec, strict: true }
+            mounts[0]: KeepMount { mount: Kept(1) }
             mounts[1]: Mount { fstype: "tmpfs", options: "source tmpfs mode 755 size 65536k", target: "/dev", flags: nosuid+strictatime }
             mounts[2]: Mount { fstype: "devpts", options: "source devpts newinstance  ptmxmode 0666 mode 0620 gid 5", target: "/dev/pts", flags: nosuid+noexec }
             mounts[3]: Mount { fstype: "cgroup2", options: "source cgroup", target: "/sys/fs/cgroup", flags: ro+nosuid+nodev+noexec }
@@ -105,9 +106,9 @@ fn the_plan_of_a_config_like_dockers() {
             root.path: PivotRoot
             hostname: SetHostname { name: "4f1d" }
             linux.sysctl[net.ipv4.ip_unprivileged_port_start]: WriteSysctl { path: "sys/net/ipv4/ip_unprivileged_port_start", value: "0" }
-            linux.readonlyPaths[0]: ReadonlyPath { path: "/proc/sys" }
-            linux.maskedPaths[0]: MaskPath { path: "/proc/kcore", source: Source(2) }
-            linux.maskedPaths[1]: MaskPath { path: "/proc/acpi", source: Source(2) }
+            linux.readonlyPaths[0]: ReadonlyPath { place: "/proc/sys" in Kept(1) }
+            linux.maskedPaths[0]: MaskPath { place: "/proc/kcore" in Kept(1), source: Source(2) }
+            linux.maskedPaths[1]: MaskPath { place: "/proc/acpi" in Kept(1), source: Source(2) }
             process.terminal: UseConsole
             process.terminal: SetControllingTerminal
             process.user.umask: SetUmask { mask: 18 }
@@ -163,6 +164,7 @@ fn the_plan_of_a_rootless_config() {
             JoinSessionKeyring { name: "_ses.box", label: "" }
             linux.resources.cpu.cpus: SetAffinity { mask: "(1024 bytes)" }
             mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: nosuid, strict: true }
+            mounts[0]: KeepMount { mount: Kept(1) }
             mounts[1]: Mount { fstype: "tmpfs", options: "source tmpfs mode 755", target: "/dev", flags: nosuid }
             mounts[2]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             mounts[2]: MoveMount { source: Source(0), target: "/sys" }
@@ -179,7 +181,7 @@ fn the_plan_of_a_rootless_config() {
             linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
             root.path: PivotRoot
             hostname: SetHostname { name: "box" }
-            linux.maskedPaths[0]: MaskPath { path: "/proc/kcore", source: Source(1) }
+            linux.maskedPaths[0]: MaskPath { place: "/proc/kcore" in Kept(1), source: Source(1) }
             process.user.umask: SetUmask { mask: 18 }
             process.cwd: Chdir { path: "/root", make: true }
             process.capabilities.bounding: DropBounding { keep: 1 }
