@@ -5,12 +5,15 @@
 use crate::case::{Case, Need, Outcome, case, skip};
 use crate::net;
 use crate::test::Test;
-use crate::walk::{Kind, Setting, Verb, walk};
+use crate::walk::{Kind, Setting, Verb, walk, walk_rare};
 
 /// A case for each walk: what happens, in which verb, with what.
 macro_rules! walks {
     ($($name:ident: $kind:ident $verb:ident $setting:ident $sample:literal;)+) => {
-        pub const CASES: &[Case] = &[$(case!($name, [Need::Root], 300)),+];
+        pub const CASES: &[Case] = &[
+            case!(run_with_a_failure_of_a_rare_call, [Need::Root], 300),
+            $(case!($name, [Need::Root], 300)),+
+        ];
         $(fn $name(t: &Test) -> Outcome {
             begin(t, Setting::$setting)?;
             walk(t, Kind::$kind, Verb::$verb, Setting::$setting, $sample)
@@ -50,6 +53,10 @@ walks! {
     create_with_systemd_and_a_failed_call: Errors Create Systemd 12;
     delete_with_systemd_and_a_failed_call: Errors Delete Systemd 8;
     run_with_systemd_killed_at_a_call: Kills Run Systemd 8;
+}
+
+fn run_with_a_failure_of_a_rare_call(t: &Test) -> Outcome {
+    walk_rare(t, Verb::Run, Setting::UserNamespace)
 }
 
 fn begin(t: &Test, setting: Setting) -> Outcome {

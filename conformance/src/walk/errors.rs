@@ -21,10 +21,12 @@ pub enum Descriptor {
 }
 
 /// The failures of a call on that descriptor, if it is on one; `second` is its second argument, which
-/// says what fcntl(2) does.
+/// says what fcntl(2) and futex(2) do.
 pub fn failures(name: &str, descriptor: Descriptor, second: u64) -> &'static [Failure] {
     use Failure::{Afterwards, Instead};
     const EINTR_ONLY: &[Failure] = &[Instead(EINTR)];
+    const FUTEX_WAIT: u64 = 0;
+    const FUTEX_WAIT_BITSET: u64 = 9;
     match name {
         "read" | "readv" | "write" | "writev" | "sendfile" if descriptor == Descriptor::Other => EINTR_ONLY,
         // What is written back then is written already, or is not on a disk.
@@ -57,7 +59,9 @@ pub fn failures(name: &str, descriptor: Descriptor, second: u64) -> &'static [Fa
         }
         "sendmsg" | "sendto" | "recvmsg" | "recvfrom" | "sendmmsg" => &[Instead(ENOMEM), Instead(EINTR)],
         "poll" | "ppoll" | "epoll_wait" | "epoll_pwait" | "select" | "pselect6" | "pause" | "waitid"
-        | "wait4" | "rt_sigtimedwait" | "futex" | "nanosleep" | "clock_nanosleep" => EINTR_ONLY,
+        | "wait4" | "rt_sigtimedwait" | "nanosleep" | "clock_nanosleep" => EINTR_ONLY,
+        // A wait: FUTEX_WAKE cannot fail, and without it another thread would wait for ever.
+        "futex" if matches!(second & 0x7f, FUTEX_WAIT | FUTEX_WAIT_BITSET) => EINTR_ONLY,
         "flock" => &[Instead(ENOLCK), Instead(EINTR)],
         "ioctl" => &[Instead(EIO), Instead(ENOMEM), Instead(EPERM)],
         "fcntl" => fcntl(second),

@@ -97,6 +97,10 @@ pub fn walk(t: &Test, kind: Kind, verb: Verb, setting: Setting, sample: usize) -
     if kind != Kind::Stops && is_whole() {
         beyond(t, &scene, &counted.record, kind, &mut figures)?;
     }
+    ended(t, &figures)
+}
+
+fn ended(t: &Test, figures: &Figures) -> Outcome {
     t.note(&figures.to_text());
     if figures.troubles.is_empty() {
         return Ok(());
@@ -104,6 +108,25 @@ pub fn walk(t: &Test, kind: Kind, verb: Verb, setting: Setting, sample: usize) -
     let lines: Vec<String> =
         figures.troubles.iter().map(|(place, trouble)| format!("{place}: {trouble:?}")).collect();
     fail(format!("{}: {}", figures.to_text(), lines.join(" || ")))
+}
+
+/// Walks the calls that a run makes once or twice, which a sample hardly meets, with each error.
+pub fn walk_rare(t: &Test, verb: Verb, setting: Setting) -> Outcome {
+    if !cfg!(target_arch = "x86_64") {
+        return crate::case::skip("the tracer knows the registers of x86_64 alone");
+    }
+    let scene = Scene::new(t, verb, setting)?;
+    let counted = attempt(t, &scene, None)?.record["calls"].clone();
+    let is_rare = |point: &Point| {
+        let names = counted[point.role as usize].as_array().map(Vec::as_slice).unwrap_or_default();
+        let name = &names[point.at as usize - 1];
+        names.iter().filter(|other| *other == name).count() <= 2
+    };
+    let mut figures = Figures::default();
+    for point in points(&counted, Kind::Errors).into_iter().filter(is_rare) {
+        visit(t, &scene, point, &mut figures)?;
+    }
+    ended(t, &figures)
 }
 
 /// All points of the calls that were counted.
@@ -154,6 +177,14 @@ struct Attempt {
     took: Duration,
 }
 
+impl Attempt {
+    /// The call at which something was done, with its error.
+    fn call(&self) -> String {
+        let text = |name: &str| self.record["hit"][name].as_str().unwrap_or_default();
+        format!("{} {}", text("call"), text("errno")).trim().to_owned()
+    }
+}
+
 fn attempt(t: &Test, scene: &Scene, point: Option<Point>) -> Outcome<Attempt> {
     scene.prepare()?;
     let path = t.dir.join("trace");
@@ -175,35 +206,49 @@ fn attempt(t: &Test, scene: &Scene, point: Option<Point>) -> Outcome<Attempt> {
     Ok(Attempt { record, output, took })
 }
 
-/// One point; whether the call was reached. What goes wrong has to go wrong again to be a trouble.
+/// How often the same call is looked for at the place where something went wrong: threads, and what the kernel
+/// answers, make a run longer or shorter than the last.
+const RETRIES: u32 = 12;
+
+/// One point; whether the call was reached. What goes wrong has to go wrong again at the same call to be a trouble.
 fn visit(t: &Test, scene: &Scene, point: Point, figures: &mut Figures) -> Outcome<bool> {
-    let mut seen = 0;
-    loop {
-        let attempt = attempt(t, scene, Some(point))?;
-        figures.slowest = figures.slowest.max(attempt.took);
-        let calls = attempt.record["counts"][point.role as usize].as_u64();
-        let reached = attempt.output.is_none() || calls >= Some(point.at);
-        let troubles = judge(t, scene, point, &attempt)?;
-        if seen == 0 {
-            figures.points += u32::from(attempt.output.is_none() || !attempt.record["hit"].is_null());
-            figures.failed += u32::from(attempt.output.as_ref().is_none_or(|output| output.code != 0));
-        }
-        if troubles.is_empty() {
-            figures.once += seen;
-            return Ok(reached);
-        }
-        let hit = &attempt.record["hit"];
-        let call =
-            format!("{} {}", hit["call"].as_str().unwrap_or("-"), hit["errno"].as_str().unwrap_or_default());
-        let place = format!("{} {}", point.to_text(), call.trim());
-        log(t, scene, &format!("{} ms, {place}", attempt.took.as_millis()), &troubles);
+    let first = attempt(t, scene, Some(point))?;
+    figures.slowest = figures.slowest.max(first.took);
+    let calls = first.record["counts"][point.role as usize].as_u64();
+    let reached = first.output.is_none() || calls >= Some(point.at);
+    figures.points += u32::from(first.output.is_none() || !first.record["hit"].is_null());
+    figures.failed += u32::from(first.output.as_ref().is_none_or(|output| output.code != 0));
+    if judged(t, scene, point, &first)?.is_empty() {
+        return Ok(reached);
+    }
+    for _ in 0..RETRIES {
         scene.restore()?;
-        seen += 1;
-        if seen == 2 {
+        // Parent directories that are missing now would be calls more.
+        attempt(t, scene, None)?;
+        let again = attempt(t, scene, Some(point))?;
+        let troubles = judged(t, scene, point, &again)?;
+        if again.call() == first.call() && !troubles.is_empty() {
+            let place = format!("{} {}", point.to_text(), again.call());
             figures.troubles.extend(troubles.into_iter().map(|trouble| (place.clone(), trouble)));
+            scene.restore()?;
             return Ok(reached);
+        }
+        if again.call() == first.call() {
+            break;
         }
     }
+    figures.once += 1;
+    Ok(reached)
+}
+
+/// What is wrong at a point, which is logged.
+fn judged(t: &Test, scene: &Scene, point: Point, attempt: &Attempt) -> Outcome<Vec<Trouble>> {
+    let troubles = judge(t, scene, point, attempt)?;
+    if !troubles.is_empty() {
+        let place = format!("{} ms, {} {}", attempt.took.as_millis(), point.to_text(), attempt.call());
+        log(t, scene, &place, &troubles);
+    }
+    Ok(troubles)
 }
 
 /// Everything that is wrong at a point.

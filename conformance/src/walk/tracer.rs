@@ -99,6 +99,8 @@ struct Tracer {
     hit: Option<Value>,
     /// Nothing is left to be done, and all that is traced is let go.
     done: bool,
+    /// Where the result is written: at the end, and before when something was done, since the end may not come.
+    result: PathBuf,
 }
 
 /// `conformance --trace POINT|count RESULT PROGRAM ARG…`; the exit code is the program's.
@@ -111,12 +113,10 @@ pub fn main(args: &[String]) -> Result<i32, String> {
     let main = launch(command).map_err(|error| format!("{command:?}: {error}"))?;
     let calls = [Vec::new(), Vec::new()];
     let tracees = HashMap::new();
-    let mut tracer = Tracer { point, main, program: None, tracees, calls, hit: None, done: false };
+    let result = PathBuf::from(result);
+    let mut tracer = Tracer { point, main, program: None, tracees, calls, hit: None, done: false, result };
     let code = tracer.run().map_err(|errno| format!("ptrace: {errno}"))?;
-    let [runtime, stage] = &tracer.calls;
-    let all = if point.is_none() { json!([runtime, stage]) } else { Value::Null };
-    let text = json!({ "counts": [runtime.len(), stage.len()], "calls": all, "hit": tracer.hit, "pid": main.as_raw() });
-    fs::write(result, text.to_string()).map_err(|error| format!("{result}: {error}"))?;
+    tracer.save()?;
     Ok(code.unwrap_or(0))
 }
 
@@ -133,6 +133,15 @@ fn launch(command: &[String]) -> Result<Pid, std::io::Error> {
 }
 
 impl Tracer {
+    fn save(&self) -> Result<(), String> {
+        let [runtime, stage] = &self.calls;
+        let all = if self.point.is_none() { json!([runtime, stage]) } else { Value::Null };
+        let counts = [runtime.len(), stage.len()];
+        let text = json!({ "counts": counts, "calls": all, "hit": self.hit, "pid": self.main.as_raw() });
+        fs::write(&self.result, text.to_string())
+            .map_err(|error| format!("{}: {error}", self.result.display()))
+    }
+
     /// Until the runtime has ended; its exit code. None: it is stopped and was left so.
     fn run(&mut self) -> Result<Option<i32>, Errno> {
         loop {
@@ -229,6 +238,8 @@ impl Tracer {
             if let Some(point) = self.point.filter(|point| point.role == role && point.at == at) {
                 self.done = true;
                 self.strike(pid, point.fault, name, registers);
+                // It is written again at the end, which reports an error.
+                let _ = self.save();
             }
         }
         self.resume(pid, None);

@@ -8,6 +8,7 @@ use super::Result;
 use nix::errno::Errno;
 use std::cell::Cell;
 use std::ffi::CString;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -86,7 +87,7 @@ pub struct Holder {
     pub pid: i32,
     pidfd: OwnedFd,
     /// The process sleeps on it until its end.
-    _stack: Stack,
+    stack: ManuallyDrop<Stack>,
 }
 
 pub fn hold_user_namespace() -> Result<Holder> {
@@ -95,15 +96,21 @@ pub fn hold_user_namespace() -> Result<Holder> {
     OUR_PID.store(std::process::id(), Ordering::Relaxed);
     // SAFETY: the stack is the holder's, which has it until the child is dead.
     let (pid, pidfd) = with_signals_blocked(|| unsafe { clone3(&stack, flags, None, hold, &()) })?;
-    Ok(Holder { pid, pidfd, _stack: stack })
+    Ok(Holder { pid, pidfd, stack: ManuallyDrop::new(stack) })
 }
 
 impl Drop for Holder {
     fn drop(&mut self) {
         let pidfd = std::os::fd::AsFd::as_fd(&self.pidfd);
-        // Neither can fail for a child that only we wait for.
-        let _ = super::pidfd_send_signal(pidfd, libc::SIGKILL);
-        let _ = super::wait_pidfd(pidfd, true);
+        // Only we wait for the child, so its pid is its own as long as it has not been waited for.
+        let signalled = super::pidfd_send_signal(pidfd, libc::SIGKILL).or_else(|_| {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid), nix::sys::signal::SIGKILL)
+        });
+        // Where a filter refuses both calls, it lives on its stack until we end: it would be waited for as long.
+        if signalled.is_ok() && super::wait_pidfd(pidfd, true).is_ok() {
+            // SAFETY: nothing runs on it any more, and it is not used again.
+            unsafe { ManuallyDrop::drop(&mut self.stack) };
+        }
     }
 }
 
