@@ -12,6 +12,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::cell::OnceCell;
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -118,6 +119,17 @@ impl Container {
         let mut names: Vec<String> = names.collect();
         names.sort();
         Ok(names.iter().filter_map(|id| Self::load(store, id).ok()).collect())
+    }
+
+    /// Those whose id, or a part of it, matches an extended regular expression (regex(7)).
+    pub fn matching(store: &Path, pattern: &str) -> Result<Vec<Self>> {
+        let wrong = |why: String| {
+            Error::new(ErrorKind::InvalidConfig, format!("{pattern:?} is no regular expression: {why}"))
+        };
+        let text = CString::new(pattern).map_err(|_| wrong("it has a NUL byte".into()))?;
+        let pattern = sys::Pattern::new(&text).map_err(wrong)?;
+        let is_meant = |one: &Self| CString::new(one.id()).is_ok_and(|id| pattern.matches(&id));
+        Ok(Self::list(store)?.into_iter().filter(is_meant).collect())
     }
 
     /// From now on, `interrupt` ends waits for hooks when it is readable, such as a signalfd(2): the hook

@@ -133,11 +133,24 @@ pub(crate) fn prepare_for(options: &Create, console_socket: bool) -> Result<Prep
     Ok(prepared)
 }
 
+/// crun's annotation: a call in the seccomp profile that is not known is an error.
+fn fails_on_unknown_calls(spec: &Spec) -> bool {
+    const NAME: &str = "run.oci.seccomp_fail_unknown_syscall";
+    let value = spec.annotations().as_ref().and_then(|annotations| annotations.get(NAME));
+    value.is_some_and(|value| value != "0")
+}
+
 /// `typed` are the networks beside those of annotations.
 fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) -> Result<Prepared> {
     let mut warnings = Vec::new();
     let linux = spec.linux().as_ref();
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
+    if let Some(profile) = profile.filter(|_| fails_on_unknown_calls(&spec)) {
+        let unknown = seccomp::unknown_calls(profile);
+        if !unknown.is_empty() {
+            return Err(Error::invalid(unknown));
+        }
+    }
     let filter = profile.map(|profile| seccomp::compile(profile, &mut warnings).map_err(Error::invalid));
     let filter = filter.transpose()?;
     let layout = Layout::probe()?;

@@ -218,7 +218,7 @@ impl Plan {
             return None;
         };
         let opens = |(step, _): &(Step<Text>, Origin)| match step {
-            Step::OpenSource { source, host_path }
+            Step::OpenSource { source, host_path, .. }
             | Step::OpenIdmapped { source, host_path, .. }
             | Step::OpenDevice { source, host_path, .. } => (source == wanted).then(|| host_path.first()),
             _ => None,

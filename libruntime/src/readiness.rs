@@ -94,17 +94,24 @@ impl Readiness {
     fn tell(&self) -> Result<()> {
         let failed = |errno| Error::os(format!("send to NOTIFY_SOCKET {}", self.supervisor.display()), errno);
         let name = self.supervisor.as_os_str().as_encoded_bytes();
+        let mut opened = None;
         let address = match name.strip_prefix(b"@") {
             Some(name) => UnixAddr::new_abstract(name),
-            None => UnixAddr::new(&self.supervisor),
+            None => {
+                let called = || format!("open NOTIFY_SOCKET {}", self.supervisor.display());
+                let (socket, path) = crate::console::socket_address(&self.supervisor)
+                    .map_err(|error| Error::io(called(), error))?;
+                opened = socket;
+                UnixAddr::new(&path)
+            }
         };
         let message = format!("READY=1\nMAINPID={}", self.pid);
         let socket = datagram_socket().map_err(failed)?;
         let address = address.map_err(failed)?;
         let bytes = message.as_bytes();
-        again(|| socket::sendto(socket.as_raw_fd(), bytes, &address, MsgFlags::MSG_NOSIGNAL))
-            .map(drop)
-            .map_err(failed)
+        let sent = again(|| socket::sendto(socket.as_raw_fd(), bytes, &address, MsgFlags::MSG_NOSIGNAL));
+        drop(opened);
+        sent.map(drop).map_err(failed)
     }
 }
 

@@ -110,6 +110,21 @@ pub fn compile_for(
     Ok(Filter { program, flags, notify, lets_wait })
 }
 
+/// The names that no machine knows, as errors: an annotation of crun's asks for that.
+pub fn unknown_calls(seccomp: &LinuxSeccomp) -> Vec<Finding> {
+    let rules = seccomp.syscalls().as_deref().unwrap_or_default().iter().enumerate();
+    let names = rules.flat_map(|(entry, rule)| {
+        rule.names().iter().enumerate().map(move |(index, name)| (entry, index, name))
+    });
+    let unknown = names.filter(|(.., name)| tables::find(name).is_none());
+    unknown
+        .map(|(entry, index, name)| {
+            let text = format!("{name:?} is not a system call that this build knows");
+            Finding::new(format!("{PLACE}.syscalls[{entry}].names[{index}]"), text)
+        })
+        .collect()
+}
+
 /// Where notifications go; a profile without a notifying rule has no listener.
 fn listener(
     seccomp: &LinuxSeccomp,

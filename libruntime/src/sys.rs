@@ -5,11 +5,13 @@
 pub mod bpf;
 pub mod interfaces;
 mod messages;
+mod pattern;
 mod signals;
 mod spawn;
 mod terminal;
 
 pub use messages::{Received, receive};
+pub use pattern::Pattern;
 pub use signals::{is_ignored, reset_sigchld};
 pub use spawn::{Spawn, hold_user_namespace, spawn};
 pub use terminal::{set_terminal_size, terminal_size};

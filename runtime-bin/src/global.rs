@@ -51,6 +51,11 @@ impl<'a> Global<'a> {
         self.log.warning(message);
     }
 
+    /// An error that does not end the command.
+    pub fn tell(&self, failure: &Failure) {
+        self.log.error(failure);
+    }
+
     pub fn warn_of<'f>(&self, findings: impl IntoIterator<Item = &'f Finding>) {
         findings.into_iter().for_each(|finding| self.log.warning(&finding.to_string()));
     }

@@ -4,9 +4,10 @@
 use crate::case::Need::{Kernel, Root};
 use crate::case::{Case, Outcome, case, check, contains, same, skip};
 use crate::process;
-use crate::test::Test;
+use crate::test::{Container, Test};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -22,6 +23,11 @@ pub const CASES: &[Case] = &[
     case!(apparmor_profile_that_is_not_loaded_is_refused),
     case!(selinux_label_without_selinux_is_refused),
     case!(readiness_is_passed_on_to_the_callers_socket),
+    case!(readiness_is_passed_on_to_a_socket_with_a_long_path),
+    case!(kill_and_delete_by_regular_expression),
+    case!(seccomp_calls_that_are_unknown_fail_where_an_annotation_says_so),
+    case!(copy_symlink_makes_the_link_again),
+    case!(src_nofollow_and_dest_nofollow_take_links_as_they_are, [Kernel(5, 2)]),
     case!(pidfd_socket_gets_the_process, [Kernel(5, 4)]),
 ];
 
@@ -128,12 +134,25 @@ fn selinux_label_without_selinux_is_refused(t: &Test) -> Outcome {
 fn readiness_is_passed_on_to_the_callers_socket(t: &Test) -> Outcome {
     let path = t.dir.join("notify");
     let socket = UnixDatagram::bind(&path)?;
+    passes_on(t, &socket, &path)
+}
+
+/// An address of a socket holds 107 bytes of its path (unix(7)).
+fn readiness_is_passed_on_to_a_socket_with_a_long_path(t: &Test) -> Outcome {
+    let short = t.dir.join("notify");
+    let socket = UnixDatagram::bind(&short)?;
+    let long = t.folder(&"d".repeat(110))?.join("notify");
+    fs::rename(&short, &long)?;
+    passes_on(t, &socket, &long)
+}
+
+fn passes_on(t: &Test, socket: &UnixDatagram, path: &Path) -> Outcome {
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut config = t.config();
     config.args(&["/probe", "notify", "READY=1"]);
     let c = t.container(&config)?;
     let mut command = c.bundle_command("run", &["--detach"]);
-    command.env("NOTIFY_SOCKET", &path);
+    command.env("NOTIFY_SOCKET", path);
     process::run(&mut command, &t.dir)?.ok()?;
     let mut buffer = [0; 4096];
     let length = match socket.recv(&mut buffer) {
@@ -157,4 +176,75 @@ fn pidfd_socket_gets_the_process(t: &Test) -> Outcome {
     let seen = listener.finish(process::LIMIT)?.ok()?.json()?;
     same("descriptors", seen["descriptors"].as_i64(), Some(1))?;
     contains("what it is", &seen["path"].to_string(), "pidfd")
+}
+
+fn kill_and_delete_by_regular_expression(t: &Test) -> Outcome {
+    if !t.runtime.call(&["kill", "--help"])?.stdout.contains("regex") {
+        return skip("has no --regex");
+    }
+    let named = |id: &str| -> Outcome<Container> {
+        let mut c = t.container(&t.sleeper())?;
+        c.id = id.to_owned();
+        c.run_with(&["--detach"])?.ok()?;
+        Ok(c)
+    };
+    let (one, two, other) = (named("pod1-a")?, named("pod1-b")?, named("pod2-a")?);
+    let call = |args: &[&str]| t.runtime.call(args)?.ok().map(drop);
+    call(&["kill", "--regex", "od1-(a|b)$", "KILL"])?;
+    one.await_status("stopped")?;
+    two.await_status("stopped")?;
+    same("status of what does not match", other.status()?.as_str(), "running")?;
+    call(&["kill", "--regex", "^od", "KILL"])?;
+    call(&["delete", "--regex", "nothing"])?;
+    call(&["delete", "--regex", "pod"])?;
+    let left = || -> Outcome<String> { Ok(t.runtime.call(&["list", "-q"])?.ok()?.stdout.trim().to_owned()) };
+    same("left", left()?.as_str(), "pod2-a")?;
+    call(&["delete", "--force", "--regex", "2-."])?;
+    same("left", left()?.as_str(), "")
+}
+
+fn seccomp_calls_that_are_unknown_fail_where_an_annotation_says_so(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.set(
+        "linux.seccomp",
+        json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": ["nonsense"], "action": "SCMP_ACT_ERRNO" }] }),
+    );
+    t.run(&config)?.ok()?;
+    config.set("annotations", json!({ "run.oci.seccomp_fail_unknown_syscall": "1" }));
+    contains("error", &t.run(&config)?.refused()?.text(), "nonsense")
+}
+
+/// Mounts `source` of a directory with a file and a link to it, and says what is at `/at/link` then.
+fn linked(t: &Test, source: &str, options: &[&str]) -> Outcome<String> {
+    let folder = t.folder("links")?;
+    fs::write(folder.join("file"), "content")?;
+    let _ = symlink("file", folder.join("link"));
+    let mut config =
+        t.shell("readlink /at/link; cat /at/link; grep -c ' /at/link ' /proc/self/mountinfo || true");
+    config.bind(&folder.join(source), "/at/link", options);
+    let c = t.container(&config)?;
+    fs::create_dir(c.path("/at"))?;
+    fs::write(c.path("/at/target"), "")?;
+    symlink("target", c.path("/at/link"))?;
+    Ok(c.run()?.ok()?.stdout.replace('\n', " ").trim().to_owned())
+}
+
+fn copy_symlink_makes_the_link_again(t: &Test) -> Outcome {
+    let folder = t.folder("links")?;
+    fs::write(folder.join("file"), "content")?;
+    symlink("file", folder.join("link"))?;
+    let mut config =
+        t.shell("readlink /copied; cat /plain; grep -c ' /copied ' /proc/self/mountinfo || true");
+    config.bind(&folder.join("link"), "/copied", &["copy-symlink"]);
+    config.bind(&folder.join("file"), "/plain", &["copy-symlink"]);
+    same("link, content, mounts", t.run(&config)?.ok()?.stdout.as_str(), "file\ncontent0\n")?;
+    let c = t.container(&config)?;
+    symlink("other", c.path("/copied"))?;
+    contains("error", &c.run()?.refused()?.text(), "exist")
+}
+
+fn src_nofollow_and_dest_nofollow_take_links_as_they_are(t: &Test) -> Outcome {
+    same("both followed", linked(t, "link", &[])?.as_str(), "target content0")?;
+    same("a file over a link", linked(t, "file", &["dest-nofollow"])?.as_str(), "content1")?;
+    same("a link over a link", linked(t, "link", &["src-nofollow", "dest-nofollow"])?.as_str(), "file 1")
 }

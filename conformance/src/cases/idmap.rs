@@ -3,7 +3,7 @@
 
 use crate::case::Need::{Kernel, Root};
 use crate::case::{Case, Outcome, case, check, same};
-use crate::test::{Mounted, Test};
+use crate::test::{Mounted, Test, mount_line};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ pub const CASES: &[Case] = &[
     // The submount is a tmpfs, which can be mapped since then.
     case!(ridmap_maps_submounts_too, [Root, Kernel(6, 3)]),
     case!(idmap_in_a_user_namespace, [Root, Kernel(5, 12)]),
+    case!(idmap_keeps_the_propagation, [Root, Kernel(5, 12)]),
     case!(idmap_on_a_tmpfs_is_refused_or_works, [Kernel(5, 12)]),
     case!(maps_without_the_option_apply_or_are_refused, [Root, Kernel(5, 12)]),
     case!(a_broken_map_is_refused, [Root, Kernel(5, 12)]),
@@ -121,6 +122,28 @@ fn idmap_in_a_user_namespace(t: &Test) -> Outcome {
     let probe = c.run()?.ok()?.json()?;
     same("owner", probe["stat"]["/data/file"]["uid"].as_i64(), Some(0))?;
     same("writing", probe["write"]["/data"].as_str(), Some("ok"))
+}
+
+fn idmap_keeps_the_propagation(t: &Test) -> Outcome {
+    let volume = volume(t)?;
+    let lines = json!([map(0, 100_000, 65_536)]);
+    for in_user_namespace in [false, true] {
+        for (option, wanted) in [("shared", "shared:"), ("rshared", "shared:"), ("unbindable", "unbindable")]
+        {
+            let mut config = t.config();
+            if in_user_namespace {
+                config.user_namespace(100_000, 65_536);
+            }
+            let options = json!(["bind", "idmap", option]);
+            config.push("mounts", mapped(&volume, options, lines.clone(), lines.clone()));
+            config.args(&["/probe", "report"]);
+            let c = t.container(&config)?;
+            fs::create_dir(c.path("/data"))?;
+            let line = mount_line(&c.run()?.ok()?.json()?, "/data")?;
+            check!(line.contains(wanted), "{option}, user namespace {in_user_namespace}: {line}");
+        }
+    }
+    Ok(())
 }
 
 fn idmap_on_a_tmpfs_is_refused_or_works(t: &Test) -> Outcome {

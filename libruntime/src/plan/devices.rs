@@ -81,9 +81,7 @@ pub(super) fn make(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
     for device in wanted(linux) {
         let Device { origin, path, mode, major, minor, uid, gid } = device;
         match mounts.device(&path) {
-            Some(source) => {
-                plan.push(origin, Step::MoveMount { source, target: Text::path(&path), strict: false })
-            }
+            Some(source) => plan.push(origin, super::mounts::move_mount(source, Text::path(&path))),
             None if mounts.host_dev && path.starts_with("/dev") => {
                 if origin != DEFAULT_ORIGIN {
                     plan.warn(origin, "not made: /dev is a directory of the host");

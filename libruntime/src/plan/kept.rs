@@ -89,9 +89,9 @@ impl Attached {
     /// What a step attaches, if it does.
     fn by(step: &Step<Text>) -> Option<Self> {
         let (target, opened) = match step {
-            Step::Mount { target, .. }
-            | Step::MountProcfs { target, .. }
-            | Step::MoveMount { target, .. } => (target, true),
+            Step::Mount { target, .. } | Step::MountProcfs { target, .. } => (target, true),
+            // Of a link nothing is mounted.
+            Step::MoveMount { target, copy_link, .. } => (target, !copy_link),
             Step::MountByText { target, .. } => (target, false),
             _ => return None,
         };

@@ -64,8 +64,19 @@ pub struct Options {
     pub copy_up: bool,
     pub idmap: bool,
     pub recursive_idmap: bool,
+    /// crun(1): symbolic links at either end of a bind mount.
+    pub links: Links,
     /// Pairs of key and value for the filesystem; a flag has an empty value.
     pub data: Vec<(String, String)>,
+}
+
+/// What becomes of symbolic links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    pub source_nofollow: bool,
+    pub destination_nofollow: bool,
+    /// A source that is one is made again.
+    pub copy: bool,
 }
 
 /// All options that are known by name, for `features`.
@@ -76,6 +87,7 @@ pub fn known() -> Vec<String> {
     all.extend(PROPAGATION.iter().map(|(name, _)| name.to_string()));
     all.extend(SUPERBLOCK.iter().chain(&NOTHING[..5]).map(|name| name.to_string()));
     all.extend(["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"].map(String::from));
+    all.extend(["copy-symlink", "dest-nofollow", "src-nofollow"].map(String::from));
     all.sort();
     all
 }
@@ -91,6 +103,9 @@ pub fn parse(options: &[String]) -> Options {
             "tmpcopyup" => found.copy_up = true,
             "idmap" => found.idmap = true,
             "ridmap" => (found.idmap, found.recursive_idmap) = (true, true),
+            "src-nofollow" => found.links.source_nofollow = true,
+            "dest-nofollow" => found.links.destination_nofollow = true,
+            "copy-symlink" => found.links.copy = true,
             // Podman writes empty ones, which mount(2) skips.
             "" => {}
             _ if NOTHING.contains(&option) => {}

@@ -2,7 +2,7 @@
 
 use super::create::{Namespaces, Request};
 use super::kept::KeptMounts;
-use super::mount_options::{self, Options};
+use super::mount_options::{self, Links, Options};
 use super::{Handed, IdMaps, Plan, Text, devices};
 use crate::error::{Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
@@ -45,6 +45,11 @@ struct Site<'a> {
     owns_network: bool,
     /// `linux.mountLabel`.
     label: Option<&'a str>,
+}
+
+/// Attaches a source that is no link at a place that may be one.
+pub(super) fn move_mount(source: Source, target: Text) -> Step<Text> {
+    Step::MoveMount { source, target, strict: false, nofollow: false, copy_link: false }
 }
 
 /// Something of the container's directory. Read-only, because that is on a filesystem of the host.
@@ -138,10 +143,18 @@ impl Mounts {
 
     /// A bind mount: cloned when it is attached, in the order of the configuration, unless it has
     /// to be parked before.
-    fn bind(&mut self, plan: &mut Plan, origin: &str, host_path: Text, tree: (bool, Attrs), target: Text) {
+    fn bind(
+        &mut self,
+        plan: &mut Plan,
+        origin: &str,
+        host_path: Text,
+        tree: (bool, Attrs, Links),
+        target: Text,
+    ) {
         let source = plan.new_source();
-        let (recursive, attrs) = tree;
-        plan.push(format!("{origin}.source"), Step::OpenSource { source, host_path });
+        let (recursive, attrs, links) = tree;
+        let nofollow = links.source_nofollow || links.copy;
+        plan.push(format!("{origin}.source"), Step::OpenSource { source, host_path, nofollow });
         let (attrs, lifted) = self.split(attrs);
         let clone = Step::CloneSource { source, recursive, attrs };
         if self.scratch {
@@ -149,7 +162,7 @@ impl Mounts {
         } else {
             self.attach.push((origin.into(), clone));
         }
-        self.attach_source(origin, source, target, lifted);
+        self.attach_source(origin, source, target, lifted, links);
     }
 
     /// What is done to a source outside the user namespace, and inside: it may not lift the host's restrictions.
@@ -160,17 +173,26 @@ impl Mounts {
         // Outside they are changed with what is set, as times of access can only be replaced.
         let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
         let (clear, rec_clear) = (attrs.clear & !times, attrs.rec_clear & !times);
-        let outside = Attrs { clear: attrs.clear & times, rec_clear: attrs.rec_clear & times, ..attrs };
-        (outside, Attrs { clear, rec_clear, ..Attrs::default() })
+        // A mount namespace of a new user namespace has no peers outside, and none that is unbindable can be cloned.
+        let (outside, propagation) = match attrs.propagation & (libc::MS_SHARED | libc::MS_UNBINDABLE) {
+            0 => (attrs.propagation, 0),
+            libc::MS_SHARED => (attrs.propagation, attrs.propagation),
+            _ => (libc::MS_PRIVATE | attrs.propagation & libc::MS_REC, attrs.propagation),
+        };
+        let (clear_times, rec_clear_times) = (attrs.clear & times, attrs.rec_clear & times);
+        let outside = Attrs { clear: clear_times, rec_clear: rec_clear_times, propagation: outside, ..attrs };
+        (outside, Attrs { clear, rec_clear, propagation, ..Attrs::default() })
     }
 
     /// `lifted` are the restrictions of the source that are to go: inside, where the kernel may refuse it.
-    fn attach_source(&mut self, origin: &str, source: Source, target: Text, lifted: Attrs) {
+    fn attach_source(&mut self, origin: &str, source: Source, target: Text, lifted: Attrs, links: Links) {
         if self.scratch {
             self.opened.push((origin.into(), source));
             self.attach.push((origin.into(), Step::FetchSource { source, attrs: lifted }));
         }
-        self.attach.push((origin.into(), Step::MoveMount { source, target, strict: false }));
+        let (nofollow, copy_link) = (links.destination_nofollow, links.copy);
+        let step = Step::MoveMount { source, target, strict: false, nofollow, copy_link };
+        self.attach.push((origin.into(), step));
     }
 
     /// The filesystem that was planned last is read-only once all is made that goes into it.
@@ -214,7 +236,7 @@ impl Mounts {
             let Attrs { set, clear, rec_set, rec_clear, propagation } = private_unless_asked(options.attrs);
             let (rec_set, rec_clear) = (rec_set | set, rec_clear | clear);
             let attrs = Attrs { rec_set, rec_clear, propagation, ..Attrs::default() };
-            self.bind(site.plan, &origin, Text::of("/sys"), (true, attrs), target);
+            self.bind(site.plan, &origin, Text::of("/sys"), (true, attrs, Links::default()), target);
         } else if fstype == "cgroup" || fstype == "cgroup2" {
             self.plan_cgroup(site, origin, mount, &options);
         } else {
@@ -273,13 +295,17 @@ impl Mounts {
         );
         let target = Text::path(&absolute(mount.destination()));
         match idmap(site, &origin, mount, options)? {
-            None => self.bind(site.plan, &origin, host_path, (recursive, attrs), target),
+            None => self.bind(site.plan, &origin, host_path, (recursive, attrs, options.links), target),
+            Some(_) if options.links.source_nofollow || options.links.copy => {
+                return Err(Error::unsupported("an id-mapped mount of a symbolic link")
+                    .at(format!("{origin}.options")));
+            }
             Some(fd) => {
                 let (source, recursive_map) = (site.plan.new_source(), options.recursive_idmap);
                 let (attrs, lifted) = self.split(attrs);
                 let step = Step::OpenIdmapped { source, host_path, recursive, attrs, fd, recursive_map };
                 site.plan.push(format!("{origin}.source"), step);
-                self.attach_source(&origin, source, target, lifted);
+                self.attach_source(&origin, source, target, lifted, options.links);
             }
         }
         Ok(())
@@ -358,7 +384,8 @@ impl Mounts {
             self.attach.push((origin.into(), step));
         } else {
             let host_path = Text::path(&what.host_path);
-            self.bind(site.plan, origin, host_path, (false, private_unless_asked(attrs)), target);
+            let tree = (false, private_unless_asked(attrs), Links::default());
+            self.bind(site.plan, origin, host_path, tree, target);
         }
     }
 

@@ -156,6 +156,8 @@ fn brief(step: &Step<super::Text>) -> String {
         ", mode_of_target: false",
         ", relayed: false",
         ", strict: false",
+        ", nofollow: false",
+        ", copy_link: false",
         ", recursive_map: false",
         ", notify: false",
     ];

@@ -165,6 +165,10 @@ pub fn is_regular(fd: i32) -> Done<bool> {
     Ok(u32::from(statx(fd)?.stx_mode) & k::S_IFMT == k::S_IFREG)
 }
 
+pub fn is_link(fd: i32) -> Done<bool> {
+    Ok(u32::from(statx(fd)?.stx_mode) & k::S_IFMT == k::S_IFLNK)
+}
+
 /// The magic number of the filesystem that `fd` is on.
 pub fn filesystem(fd: i32) -> Done<i64> {
     let mut found = [0u64; 32];

@@ -117,10 +117,12 @@ pub enum Step<T> {
     SetPropagation {
         propagation: PropagationFlags,
     },
-    /// Opens a host path: what is mounted or renamed later does not change what it is.
+    /// Opens a host path: what is mounted or renamed later does not change what it is. With `nofollow` a symbolic
+    /// link is the source itself.
     OpenSource {
         source: Source,
         host_path: T,
+        nofollow: bool,
     },
     /// Clones the mount tree of an opened source, detached, and sets its attributes.
     CloneSource {
@@ -210,11 +212,14 @@ pub enum Step<T> {
         flags: MountFlags,
         attrs: Attrs,
     },
-    /// Attaches a source.
+    /// Attaches a source. With `nofollow` it covers a symbolic link, with `copy_link` a source that is a symbolic link
+    /// is made again.
     MoveMount {
         source: Source,
         target: T,
         strict: bool,
+        nofollow: bool,
+        copy_link: bool,
     },
     /// Keeps the mount that was attached last, for a [`Place`] in it.
     KeepMount {

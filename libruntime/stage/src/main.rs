@@ -79,8 +79,8 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         Setns { fd, namespaces } => identity::setns(state.fd(fd), namespaces),
         Unshare { namespaces } => identity::unshare(namespaces),
         SetPropagation { propagation } => mounts::set_propagation(propagation.0),
-        OpenSource { source, host_path } => {
-            let fd = openat(AT_FDCWD, host_path, linux_raw_sys::general::O_PATH)?;
+        OpenSource { source, host_path, nofollow } => {
+            let fd = mounts::open_source(host_path, nofollow)?;
             state.put_source(source, fd)
         }
         CloneSource { source, recursive, attrs } => {
@@ -127,9 +127,12 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             let place = paths::ensure(state.root, target, Missing::Directory, false)?;
             mounts::mount_by_text(state.procfs(), (fstype, source, options), place, flags.0)
         }
-        MoveMount { source, target, strict } => {
+        MoveMount { source, target, strict, nofollow, copy_link } => {
             let tree = state.take_source(source)?;
-            mounts::attach_source(state, tree, target, strict)
+            if copy_link && nodes::copy_link(state.root, tree, target)? {
+                return Ok(());
+            }
+            mounts::attach_source(state, tree, target, strict, nofollow)
         }
         KeepMount { mount } => state.keep_attached(mount),
         SetAttributes { ref place, attrs } => mounts::set_attributes_at(state, place, attrs),

@@ -9,6 +9,10 @@ use onggi_stage::{Attrs, Place, Source};
 /// The directory of the scratch filesystem that holds the container's root.
 const SCRATCH_ROOT: &[u8] = b"root\0";
 
+pub fn open_source(host_path: &[u8], nofollow: bool) -> Done<i32> {
+    openat(AT_FDCWD, host_path, k::O_PATH | if nofollow { k::O_NOFOLLOW } else { 0 })
+}
+
 /// Clones the tree at what was opened, which is not needed any more.
 pub fn clone_source(opened: i32, recursive: bool, attrs: Attrs) -> Done<i32> {
     let tree = open_tree(opened, b"\0", recursive)?;
@@ -155,7 +159,11 @@ pub fn park_source(state: &mut State, source: Source) -> Done {
 }
 
 pub fn fetch_source(scratch: i32, source: Source) -> Done<i32> {
-    open_tree(scratch, &parked_name(source), true)
+    // A link that is mounted there is the source, not the way to it.
+    let parked = openat(scratch, &parked_name(source), k::O_PATH | k::O_NOFOLLOW)?;
+    let tree = open_tree(parked, b"\0", true)?;
+    close(parked);
+    Ok(tree)
 }
 
 /// The mode of a directory of the root as an option has it; `None` where there is none.
@@ -186,8 +194,14 @@ pub fn attach(state: &mut State, tree: i32, like: Missing, target: &[u8], strict
     Ok(())
 }
 
-pub fn attach_source(state: &mut State, tree: i32, target: &[u8], strict: bool) -> Done {
+pub fn attach_source(state: &mut State, tree: i32, target: &[u8], strict: bool, nofollow: bool) -> Done {
     let like = if is_directory(tree)? { Missing::Directory } else { Missing::File };
+    if nofollow && let Some(link) = paths::resolve_link(state.root, target)? {
+        move_mount(tree, link)?;
+        close(link);
+        state.set_attached(tree);
+        return Ok(());
+    }
     attach(state, tree, like, target, strict)
 }
 

@@ -48,6 +48,27 @@ pub fn symlink(root: i32, content: &[u8], path: &[u8]) -> Done {
     }
 }
 
+/// Makes the symbolic link that a mount is, and no other. `false` where it is none.
+pub fn copy_link(root: i32, tree: i32, target: &[u8]) -> Done<bool> {
+    if !is_link(tree)? {
+        return Ok(false);
+    }
+    const LONGEST: usize = 4096;
+    let (mut wanted, mut there) = ([0u8; LONGEST], [0u8; LONGEST]);
+    let length = readlinkat(tree, b"\0", &mut wanted)?.len();
+    let content = wanted.get(..=length).ok_or(Failed { call: Sysno::readlinkat, errno: ENAMETOOLONG })?;
+    let (parent, name) = paths::ensure_parent(root, target)?;
+    if let Err(failed) = symlinkat(content, parent, name) {
+        let same = readlinkat(parent, name, &mut there).is_ok_and(|link| Some(link) == content.get(..length));
+        if !same {
+            return Err(failed);
+        }
+    }
+    close(parent);
+    close(tree);
+    Ok(true)
+}
+
 /// A magic link such as `/proc/self/fd/7` is no directory below the root, and is refused.
 pub fn chdir(root: i32, path: &[u8], make: bool) -> Done {
     let directory =

@@ -28,6 +28,19 @@ pub fn resolve_strictly(root: i32, path: &[u8]) -> Done<i32> {
     openat2(root, path, k::O_PATH | k::O_CLOEXEC, 0, k::RESOLVE_IN_ROOT | k::RESOLVE_NO_SYMLINKS)
 }
 
+/// The symbolic link at the end of a path, if there is one.
+pub fn resolve_link(root: i32, path: &[u8]) -> Done<Option<i32>> {
+    let found = match openat2(root, path, k::O_PATH | k::O_NOFOLLOW | k::O_CLOEXEC, 0, IN_ROOT) {
+        Err(Failed { errno: ENOENT, .. }) => return Ok(None),
+        other => other?,
+    };
+    if is_link(found)? {
+        return Ok(Some(found));
+    }
+    close(found);
+    Ok(None)
+}
+
 /// A path in a buffer of its own, to cut it where a component ends.
 struct Prefix {
     bytes: [u8; LONGEST],

@@ -112,7 +112,12 @@ fn the_kernel_kills_entries_that_are_not_listed() {
         unsafe { std::arch::asm!("int 0x80", inlateout("eax") 64 => result) };
         (result < 0) as i32
     };
-    let all = Filter { program: 0x7fff_0000_0000_0006_u64.to_ne_bytes().into(), flags: 0, notify: None };
+    let all = Filter {
+        program: 0x7fff_0000_0000_0006_u64.to_ne_bytes().into(),
+        flags: 0,
+        notify: None,
+        lets_wait: true,
+    };
     if with_filter(&all, getppid_of_x86) == Err(libc::SIGSEGV) {
         println!("this kernel has no 32-bit entry");
         return;

@@ -182,6 +182,26 @@ fn a_bind_source_is_opened_first_and_attached_in_its_turn() {
 }
 
 #[test]
+fn links_at_either_end_of_a_bind_mount_can_be_taken_as_they_are() {
+    check(
+        r#"{"mounts": [
+            {"destination": "/a", "source": "/l", "options": ["bind", "copy-symlink"]},
+            {"destination": "/b", "source": "/l", "options": ["bind", "src-nofollow", "dest-nofollow"]}
+        ]}"#,
+        expect![[r#"
+            after linux.rootfsPropagation: SetPropagation
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/l", nofollow: true }
+            + mounts[1].source: OpenSource { source: Source(1), host_path: "/l", nofollow: true }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: CloneSource { source: Source(0), recursive: false, attrs: Attrs { propagation: rec+private } }
+            + mounts[0]: MoveMount { source: Source(0), target: "/a", copy_link: true }
+            + mounts[1]: CloneSource { source: Source(1), recursive: false, attrs: Attrs { propagation: rec+private } }
+            + mounts[1]: MoveMount { source: Source(1), target: "/b", nofollow: true }
+        "#]],
+    );
+}
+
+#[test]
 fn the_type_bind_is_enough() {
     bind(
         "",
