@@ -193,9 +193,9 @@ fn links_at_either_end_of_a_bind_mount_can_be_taken_as_they_are() {
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/l", nofollow: true }
             + mounts[1].source: OpenSource { source: Source(1), host_path: "/l", nofollow: true }
             after linux.resources.cpu.cpus: SetAffinity
-            + mounts[0]: CloneSource { source: Source(0), recursive: false, attrs: Attrs { propagation: rec+private } }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/a", copy_link: true }
-            + mounts[1]: CloneSource { source: Source(1), recursive: false, attrs: Attrs { propagation: rec+private } }
+            + mounts[1]: CloneSource { source: Source(1), attrs: Attrs { propagation: rec+private } }
             + mounts[1]: MoveMount { source: Source(1), target: "/b", nofollow: true }
         "#]],
     );
