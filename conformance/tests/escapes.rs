@@ -71,6 +71,7 @@ const HOLES: &[(&str, &str, &str)] = &[
     ("--pid-file", "over a device", "pid_file_over"),
     ("procfs of the host", "in the init of a created container", "a_created_container"),
     ("procfs of the host", "in a joined pid namespace", "a_container_that_joins"),
+    ("CAP_SYS_PTRACE", "takes the capabilities of a process that is being set up", "no_capabilities_by"),
     ("procfs of the host", "in hooks", "hooks_in_the_container a_background_process"),
     ("--no-pivot", "a procfs without masks in a user namespace", "no_pivot_shows"),
     ("hooks", "more privileges than the process", "start_container_hooks_have"),

@@ -19,7 +19,9 @@ mod process;
 mod tests;
 
 use crate::error::{Error, Finding, Result};
-use crate::step::{Fd, Header, Kept, MAX_FDS, MAX_KEPT, MAX_RECEIVED, MAX_SOURCES, Secret, Source, Step};
+use crate::step::{
+    Fd, Header, Kept, MAX_FDS, MAX_KEPT, MAX_RECEIVED, MAX_SOURCES, NamespaceFlags, Secret, Source, Step,
+};
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -286,16 +288,25 @@ impl Plan {
         if let Some(seccomp) = position(&|s| matches!(s, Step::SetSeccomp { .. })) {
             rule(seccomp > ids, "a filter need not allow the set-up")?;
             let few = |(step, _): &(Step<Text>, Origin)| {
-                use Step::{AwaitStart, Exec, SetCapabilities, SetRlimit, Sync};
+                use Step::*;
                 matches!(
                     step,
-                    SetCapabilities { .. } | Sync { .. } | AwaitStart { .. } | SetRlimit { .. } | Exec { .. }
+                    SetCapabilities { .. }
+                        | Clone { namespaces: NamespaceFlags(0) }
+                        | SetSid
+                        | SetControllingTerminal
+                        | SetScheduler { .. }
+                        | EndOnSignals
+                        | Sync { .. }
+                        | AwaitStart { .. }
+                        | SetRlimit { .. }
+                        | Exec { .. }
                 )
             };
             let rest = &self.steps[seccomp + 1..];
             rule(
                 rest.iter().all(few),
-                "what comes after the filter makes only the calls of seccomp::WAITING",
+                "what comes after the filter makes only the calls of seccomp::WAITING and CLONING",
             )?;
         }
         Ok(())

@@ -31,6 +31,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use arch::Abi;
 pub use arch::Machine;
 
 use crate::error::Finding;
@@ -50,18 +51,20 @@ pub struct Filter {
     /// It lets a process make the calls of [`WAITING`].
     #[serde(default)]
     pub lets_wait: bool,
-}
-
-impl Filter {
-    /// Whether its listener is sent while the container is created. A filter that would hinder the stage until
-    /// then is loaded just before the program.
-    pub fn notifies_at_creation(&self) -> bool {
-        self.notify.is_some() && self.lets_wait
-    }
+    /// Those of [`CLONING`], too.
+    #[serde(default)]
+    pub lets_clone: bool,
 }
 
 /// What the stage calls from the filter to the program, if `start` is waited for in between.
-const WAITING: [&str; 8] = ["sendmsg", "capset", "prctl", "sendto", "read", "accept4", "close", "prlimit64"];
+const WAITING: [&str; 9] =
+    ["sendmsg", "capset", "prctl", "sendto", "read", "accept4", "close", "prlimit64", "nanosleep"];
+
+/// As the stage has them (`step::CLONE_FLAGS`); a test of plans compares the two.
+const CLONE_FLAGS: u64 = libc::CLONE_PARENT as u64;
+
+/// The others that it makes where its process is cloned after the filter is loaded; and clone(2), without namespaces.
+const CLONING: [&str; 5] = ["setsid", "ioctl", "rt_sigaction", "sched_setattr", "exit_group"];
 
 /// Where the listener of a notifying filter goes, and what is told with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,11 +106,19 @@ pub fn compile_for(
         return Err(vec![Finding::new(format!("{PLACE}.syscalls"), message)]);
     }
     let native = maps.first().zip(abis.first());
-    let lets_wait = native.is_some_and(|(map, abi)| {
-        let number = |name| tables::find(name).map(|call| call.1[abi.column] | abi.offset);
-        WAITING.iter().all(|name| number(name).is_some_and(|number| map.allows(number)))
+    let number = |name: &str, abi: &Abi| tables::find(name).map(|call| call.1[abi.column] | abi.offset);
+    let allows = |names: &[&str]| {
+        native.is_some_and(|(map, abi)| {
+            names.iter().all(|name| number(name, abi).is_some_and(|number| map.allows(number)))
+        })
+    };
+    let clones = native.is_some_and(|(map, abi)| {
+        number("clone", abi)
+            .is_some_and(|number| rules::lets_through(map.action(&rules, number, CLONE_FLAGS)))
     });
-    Ok(Filter { program, flags, notify, lets_wait })
+    let lets_wait = allows(&WAITING);
+    let lets_clone = lets_wait && clones && allows(&CLONING);
+    Ok(Filter { program, flags, notify, lets_wait, lets_clone })
 }
 
 /// The names that no machine knows, as errors: an annotation of crun's asks for that.

@@ -1,6 +1,7 @@
 //! Escapes through /proc/PID: what a process of the container with CAP_SYS_PTRACE reaches through the
 //! descriptors, directories and roots of the processes that a runtime brings into its pid namespace. The
-//! probe looks through all of them in a loop (`through`); escapes.rs says what the group is.
+//! probe looks through all of them in a loop (`through`), or for those whose capabilities it could take (`above`);
+//! escapes.rs says what the group is.
 
 use super::escapes_races::Race;
 use crate::bundle::Config;
@@ -18,6 +19,9 @@ pub const CASES: &[Case] = &[
     case!(exec_in_a_user_namespace_shows_nothing_of_the_host, [Root], 3600),
     case!(a_container_that_joins_a_pid_namespace_shows_nothing_of_the_host, [Root], 3600),
     case!(hooks_in_the_container_show_nothing_of_the_host, [Root], 3600),
+    case!(no_capabilities_by_exec, [Root], 3600),
+    case!(no_capabilities_by_a_created_container, [Root], 3600),
+    case!(no_capabilities_by_joining_a_pid_namespace, [Root], 3600),
     case!(a_background_process_of_a_create_container_hook_shows_nothing_of_the_host, [Root], 3600),
 ];
 
@@ -33,11 +37,68 @@ fn looking(t: &Test, user_namespace: bool) -> Config {
 
 /// The probe's `through` by exec, for as long as a race is repeated.
 fn look(t: &Test, c: &Container) -> Outcome<Started> {
-    let seconds = Race::seconds().to_string();
     let file = t.canary().join("file").display().to_string();
+    look_as(t, c, "through", &file)
+}
+
+fn look_as(t: &Test, c: &Container, role: &str, argument: &str) -> Outcome<Started> {
+    let seconds = Race::seconds().to_string();
     let mut command = t.runtime.command();
-    command.args(["exec", &c.id, "/probe", "through", &seconds, &file]);
+    command.args(["exec", &c.id, "/probe", role, &seconds, argument]);
     process::start(&mut command, &t.dir)
+}
+
+/// A filter without noNewPrivileges: whoever loads it needs CAP_SYS_ADMIN, which the container does not have.
+/// Conditions on clone(2) are those of the engines' profiles.
+fn filtered(t: &Test) -> Config {
+    let mut config = t.sleeper();
+    config.capabilities(&["CAP_SYS_PTRACE"]).set("process.noNewPrivileges", false);
+    config.set(
+        "linux.seccomp",
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [
+                { "names": ["add_key"], "action": "SCMP_ACT_ERRNO" },
+                { "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 },
+                { "names": ["clone"], "action": "SCMP_ACT_ERRNO",
+                  "args": [{ "index": 0, "value": 0x1000_0000u64, "valueTwo": 0x1000_0000u64, "op": "SCMP_CMP_MASKED_EQ" }] },
+            ]
+        }),
+    );
+    config
+}
+
+/// Others are executed meanwhile.
+fn no_capabilities_by_exec(t: &Test) -> Outcome {
+    let c = t.detached(&filtered(t))?;
+    let looking = look_as(t, &c, "above", "")?;
+    let race = Race::begin();
+    while race.goes_on() {
+        c.exec(&["/bin/true"])?.ok()?;
+    }
+    found_nothing(looking)
+}
+
+fn no_capabilities_by_a_created_container(t: &Test) -> Outcome {
+    let c = t.container(&filtered(t))?;
+    c.create()?.ok()?;
+    found_nothing(look_as(t, &c, "above", "")?)
+}
+
+fn no_capabilities_by_joining_a_pid_namespace(t: &Test) -> Outcome {
+    let c = t.detached(&filtered(t))?;
+    let mut config = filtered(t);
+    config.join("pid", &format!("/proc/{}/ns/pid", c.pid()?)).args(&["/bin/true"]);
+    let second = t.container(&config)?;
+    let looking = look_as(t, &c, "above", "")?;
+    let race = Race::begin();
+    while race.goes_on() {
+        second.create()?.ok()?;
+        crate::test::pause(20);
+        second.start()?.ok()?;
+        second.delete_force()?.ok()?;
+    }
+    found_nothing(looking)
 }
 
 fn found_nothing(looking: Started) -> Outcome {

@@ -179,14 +179,18 @@ fn proc_renamed_while_masking(t: &Test) -> Outcome {
     // are to be masked and read-only are not found where they were.
     let mut config = t.config();
     config.set("linux.readonlyPaths", json!(["/proc/sys"]));
-    config.set("linux.maskedPaths", json!(["/proc/version"]));
-    config.shell(
+    let masked =
+        ["version", "cmdline", "cpuinfo", "meminfo", "loadavg", "uptime", "stat", "devices", "modules"];
+    config.set("linux.maskedPaths", masked.map(|name| format!("/proc/{name}")).to_vec());
+    config.shell(&format!(
         "for at in proc other; do \
             [ -d /$at/1 ] || continue; \
-            echo mounted; [ ! -s /$at/version ] || echo not masked; \
+            echo mounted; \
+            for file in {}; do [ -z \"$(head -c 1 /$at/$file)\" ] || echo not masked; done; \
             echo 4242 2>/dev/null > /$at/sys/kernel/msgmax && echo written; \
         done; true",
-    );
+        masked.join(" ")
+    ));
     let c = t.container(&config)?;
     fs::create_dir(c.path("/other"))?;
     let racer = Racer::between(&c.path("/proc"), &c.path("/other"))?;

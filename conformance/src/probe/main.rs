@@ -31,6 +31,7 @@ fn main() {
         "chase" => chase(&rest),
         "disguise" => disguise(&rest),
         "through" => through::through(&rest),
+        "above" => through::above(&rest),
         _ => report(&rest),
     };
     println!("{text}");

@@ -1,6 +1,7 @@
 //! `through SECONDS HOSTFILE`: opens through every descriptor, directory, root and program of every process
 //! that is seen, as fast as it can, and reports what leads out of the container. What is opened is only
-//! looked at, never written. main.rs has the other roles.
+//! looked at, never written. `above SECONDS` looks for processes that have more capabilities than it has itself,
+//! and whose memory it may write: it could have them do what it may not. main.rs has the other roles.
 
 use crate::json::{array, quote};
 use std::collections::BTreeSet;
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 
 /// What does not change while it looks.
 struct Own {
-    pid: u32,
     /// The identifiers of the mounts of this namespace.
     mounts: BTreeSet<String>,
     /// A file of the host, which no container can reach.
@@ -22,17 +22,45 @@ pub fn through(rest: &[&str]) -> String {
     let seconds: u64 = rest.first().and_then(|text| text.parse().ok()).unwrap_or(1);
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = Own {
-        pid: std::process::id(),
         mounts: mountinfo.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect(),
         host_file: rest.get(1).copied().unwrap_or_default().to_owned(),
     };
+    at_all(seconds, |pid, found| look(pid, &own, found))
+}
+
+pub fn above(rest: &[&str]) -> String {
+    let seconds: u64 = rest.first().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let own = permitted("self").unwrap_or(u64::MAX);
+    at_all(seconds, |pid, found| {
+        let more = || permitted(&pid.to_string()).map(|set| set & !own);
+        let Some(before) = more() else { return false };
+        // Asked again, because it may have given them up meanwhile.
+        if before != 0
+            && fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/mem")).is_ok()
+            && more() == Some(before)
+        {
+            found.insert(format!("a process with the capabilities {before:#x}"));
+        }
+        true
+    })
+}
+
+fn permitted(pid: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let set = status.lines().find_map(|line| line.strip_prefix("CapPrm:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
+}
+
+/// Looks at all other processes again and again; `look` says whether there is such a one.
+fn at_all(seconds: u64, mut look: impl FnMut(u32, &mut BTreeSet<String>) -> bool) -> String {
     println!("{{\"looking\":true}}");
+    let own = std::process::id();
     let end = Instant::now() + Duration::from_secs(seconds);
-    let (mut found, mut seen, mut highest) = (BTreeSet::new(), BTreeSet::new(), own.pid);
+    let (mut found, mut seen, mut highest) = (BTreeSet::new(), BTreeSet::new(), own);
     while Instant::now() < end {
         // New processes have the next numbers: asking for these is faster than reading the directory.
         for pid in 1..highest + 12 {
-            if pid != own.pid && look(pid, &own, &mut found) {
+            if pid != own && look(pid, &mut found) {
                 highest = highest.max(pid);
                 seen.insert(pid);
             }

@@ -304,7 +304,9 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     // Before the container can be seen to exist: `exec` brings processes that see this one.
     let listener = plan.hand("", Handed::Listener);
     plan.push("", Step::CloseFds { preserve: request.preserve_fds, keep: listener });
+    let mut filter = filter;
     if late {
+        process::load_filter_before_clone(&mut plan, process, &work, &mut filter);
         plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(0) });
         plan.push("", Step::SetSid);
         in_own_session(&mut plan, console);
@@ -312,12 +314,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     // Before others are told that it is created, and may send one.
     plan.push("", Step::EndOnSignals);
-    // Its agent may wait for the listener between `create` and `start`.
-    let early = filter.filter(|filter| filter.notifies_at_creation());
-    process::load_filter(&mut plan, process, &work, early);
+    process::load_filter_before_start(&mut plan, process, &work, &mut filter);
     plan.push("", Step::Sync { point: SyncPoint::Ready });
     plan.push("", Step::AwaitStart { listener });
-    process::execute(&mut plan, process, &work, filter.filter(|_| early.is_none()))?;
+    process::execute(&mut plan, process, &work, filter)?;
     plan.check()?;
     Ok(plan)
 }

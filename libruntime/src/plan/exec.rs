@@ -64,7 +64,13 @@ pub fn exec(
 }
 
 /// What is left for the process in the pid namespace.
-fn inside(plan: &mut Plan, process: &Process, work: &process::Work, filter: Option<&Filter>) -> Result<()> {
+fn inside(
+    plan: &mut Plan,
+    process: &Process,
+    work: &process::Work,
+    mut filter: Option<&Filter>,
+) -> Result<()> {
+    process::load_filter_before_clone(plan, process, work, &mut filter);
     plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(0) });
     plan.push("", Step::SetSid);
     if process.terminal().unwrap_or(false) {

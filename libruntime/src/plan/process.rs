@@ -403,7 +403,7 @@ pub(super) fn execute(
     filter: Option<&Filter>,
 ) -> Result<()> {
     rlimits(plan, process);
-    load_filter(plan, process, work, filter);
+    load_filter(plan, process, work, filter, 0);
     let (paths, args) = program(process, work)?;
     let mut env = Text::default();
     work.env.iter().filter(|entry| *entry != "HOME=").for_each(|entry| env.push(entry));
@@ -411,12 +411,42 @@ pub(super) fn execute(
     Ok(())
 }
 
-pub(super) fn load_filter(plan: &mut Plan, process: &Process, work: &Work, filter: Option<&Filter>) {
+/// `also` are the capabilities that are still needed after it.
+fn load_filter(plan: &mut Plan, process: &Process, work: &Work, filter: Option<&Filter>, also: u64) {
     let Some(filter) = filter else { return };
     let (program, notify) = (Text::data(filter.program.clone()), filter.notify.is_some());
     plan.push("linux.seccomp", Step::SetSeccomp { program, flags: filter.flags, notify });
     if for_filter(process, Some(filter)) != 0 {
-        capabilities_again(plan, process, work, 0);
+        capabilities_again(plan, process, work, also);
+    }
+}
+
+/// Loads it before the process is cloned into a pid namespace that others live in, if it lets the process be made: the
+/// CAP_SYS_ADMIN that loading takes is then never seen there. One with CAP_SYS_PTRACE could use it, as the process
+/// being not dumpable is no protection in its own user namespace (ptrace(2)). A listener has to be sent by the clone,
+/// whose pid the agent is told. `filter` is none afterwards.
+pub(super) fn load_filter_before_clone(
+    plan: &mut Plan,
+    process: &Process,
+    work: &Work,
+    filter: &mut Option<&Filter>,
+) {
+    let lets = |filter: &Filter| filter.lets_clone && filter.notify.is_none();
+    if for_filter(process, *filter) != 0 && filter.is_some_and(lets) {
+        load_filter(plan, process, work, filter.take(), for_scheduler(process));
+    }
+}
+
+/// The same before a wait for `start`, in which `exec` brings others; and a listener's agent may wait for it then.
+pub(super) fn load_filter_before_start(
+    plan: &mut Plan,
+    process: &Process,
+    work: &Work,
+    filter: &mut Option<&Filter>,
+) {
+    let wanted = |filter: &Filter| filter.notify.is_some() || for_filter(process, Some(filter)) != 0;
+    if filter.is_some_and(|filter| filter.lets_wait && wanted(filter)) {
+        load_filter(plan, process, work, filter.take(), 0);
     }
 }
 

@@ -35,11 +35,28 @@ pub(super) struct Map {
 }
 
 impl Map {
+    fn decision(&self, number: u32) -> Option<Decision> {
+        let after = self.intervals.partition_point(|(start, _)| *start <= number);
+        after.checked_sub(1).and_then(|at| self.intervals.get(at)).map(|(_, decision)| *decision)
+    }
+
     /// Whether a call is allowed, whatever its arguments are.
     pub fn allows(&self, number: u32) -> bool {
-        let after = self.intervals.partition_point(|(start, _)| *start <= number);
-        let decision = after.checked_sub(1).and_then(|at| self.intervals.get(at));
-        matches!(decision, Some((_, Decision::Return(action))) if rules::lets_through(*action))
+        matches!(self.decision(number), Some(Decision::Return(action)) if rules::lets_through(action))
+    }
+
+    /// What a call returns whose arguments are zero but for the first.
+    pub fn action(&self, rules: &Rules, number: u32, first: u64) -> u32 {
+        match self.decision(number) {
+            Some(Decision::Return(action)) => action,
+            Some(Decision::Chain(chain)) => {
+                let argument = |condition: &Condition| if condition.argument == 0 { first } else { 0 };
+                let clauses = self.chains[chain].iter().map(|id| &rules.clauses[*id]);
+                let holds = |clause: &&Clause| clause.conditions.iter().all(|c| c.holds(argument(c)));
+                clauses.into_iter().find(holds).map_or(rules.default, |clause| clause.action)
+            }
+            None => rules.default,
+        }
     }
 }
 

@@ -35,6 +35,21 @@ pub(super) struct Condition {
     pub value: u64,
 }
 
+impl Condition {
+    /// For an argument of 64 bits.
+    pub fn holds(&self, argument: u64) -> bool {
+        match self.operator {
+            Operator::ScmpCmpNe => argument != self.value,
+            Operator::ScmpCmpLt => argument < self.value,
+            Operator::ScmpCmpLe => argument <= self.value,
+            Operator::ScmpCmpEq => argument == self.value,
+            Operator::ScmpCmpGe => argument >= self.value,
+            Operator::ScmpCmpGt => argument > self.value,
+            Operator::ScmpCmpMaskedEq => argument & self.mask == self.value,
+        }
+    }
+}
+
 /// An action and the conditions that must all hold for it; there may be none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Clause {

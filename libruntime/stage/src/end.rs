@@ -4,11 +4,11 @@
 use crate::kernel::*;
 use crate::state::State;
 use linux_raw_sys::general as k;
-use onggi_stage::{CHANNEL, Fd, MAX_PLACED, MAX_RECEIVED, NamespaceFlags, Report, SyncPoint};
+use onggi_stage::{CHANNEL, CLONE_FLAGS, Fd, MAX_PLACED, MAX_RECEIVED, NamespaceFlags, Report, SyncPoint};
 
 /// The child is a sibling, so that the library can wait for it; it goes on with the plan, and we end.
 pub fn clone(state: &State, namespaces: NamespaceFlags) -> Done {
-    if crate::kernel::clone(namespaces.0 | u64::from(k::CLONE_PARENT), 0)? != 0 {
+    if crate::kernel::clone(namespaces.0 | CLONE_FLAGS)? != 0 {
         exit(0);
     }
     // The child reports itself, so that this arrives before anything else that it reports.

@@ -23,6 +23,9 @@ pub struct Fd(pub u16);
 pub const CHANNEL: Fd = Fd(0);
 pub const PROCFS: Fd = Fd(1);
 
+/// The flags of clone(2) for [`Step::Clone`] without namespaces: `CLONE_PARENT`.
+pub const CLONE_FLAGS: u64 = 0x8000;
+
 /// Which of the mounts that the stage has opened and not yet attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source(pub u16);
@@ -174,7 +177,7 @@ pub enum Step<T> {
         source: Source,
         attrs: Attrs,
     },
-    /// clone3(2) with `CLONE_PARENT`. The child reports itself and goes on with the next step; the parent ends.
+    /// clone(2) with `CLONE_PARENT`. The child reports itself and goes on with the next step; the parent ends.
     Clone {
         namespaces: NamespaceFlags,
     },

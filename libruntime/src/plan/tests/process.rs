@@ -1,7 +1,8 @@
 //! `process`, limits and identity; and the same for `exec`.
 
-use super::{check, check_from, check_on, given, lines, merge, minimal, planned_exec};
+use super::{check, check_from, check_on, given, lines, merge, minimal, planned, planned_exec};
 use expect_test::{Expect, expect};
+use serde_json::json;
 
 #[test]
 fn a_terminal_is_opened_before_the_pivot_and_used_after_it() {
@@ -88,7 +89,7 @@ fn without_no_new_privileges_the_filter_needs_a_capability_that_goes_again() {
             after process.user: SetIds
             - process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             + process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 2097152 }
-            after AwaitStart
+            after EndOnSignals
             + linux.seccomp: SetSeccomp { flags: 4 }
             + process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
         "#]],
@@ -507,4 +508,38 @@ fn a_relayed_terminal_leaves_carriage_returns_to_the_other() {
             + process.terminal: OpenConsole { socket: Fd(2), columns: 80, rows: 24, uid: 0, relayed: true }
         "#]],
     );
+}
+
+/// Where in the steps of a container that joins a pid namespace, with a filter and without noNewPrivileges.
+fn filter_in(profile: &serde_json::Value) -> String {
+    let mut config = minimal();
+    let fragment = json!({"linux": {
+        "namespaces": [{"type": "mount"}, {"type": "pid", "path": "/proc/7/ns/pid"}], "seccomp": profile}});
+    merge(&mut config, fragment);
+    let all = lines(&planned(&config, &given())).unwrap();
+    // The first word that is no place.
+    let step =
+        |line: &String| line.split(' ').find(|word| !word.ends_with(':')).unwrap_or_default().to_owned();
+    let steps = all.iter().map(step).skip_while(|step| step != "CloseFds");
+    steps.take_while(|step| step != "Exec").collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_filter_that_needs_a_capability_is_loaded_before_others_see_the_process_if_it_lets_it_be_cloned() {
+    let early = "CloseFds SetSeccomp SetCapabilities Clone SetSid EndOnSignals Sync AwaitStart";
+    let cloned = "CloseFds Clone SetSid EndOnSignals SetSeccomp SetCapabilities Sync AwaitStart";
+    let late = "CloseFds Clone SetSid EndOnSignals Sync AwaitStart SetSeccomp SetCapabilities";
+    let without = |name: &str, args: serde_json::Value| {
+        json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": [name], "action": "SCMP_ACT_ERRNO", "args": args}]})
+    };
+    let flags =
+        |value: u64| json!([{"index": 0, "value": value, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}]);
+    // As engines have it: no namespace may be made, and clone3 is unknown.
+    assert_eq!(filter_in(&without("clone", flags(0x1000_0000))), early);
+    assert_eq!(filter_in(&without("clone3", json!([]))), early);
+    for (name, wanted) in [("clone", cloned), ("setsid", cloned), ("sendto", late), ("accept4", late)] {
+        assert_eq!(filter_in(&without(name, json!([]))), wanted, "{name}");
+    }
+    assert_eq!(filter_in(&without("clone", flags(crate::step::CLONE_FLAGS))), cloned);
 }

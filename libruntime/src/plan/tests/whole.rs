@@ -121,10 +121,10 @@ fn the_plan_of_a_config_like_dockers() {
             process.args[0]: FindProgram { paths: "/usr/bin/sh /bin/sh", args: "sh" }
             CloseFds { preserve: 0 }
             EndOnSignals
-            Sync { point: Ready }
-            AwaitStart
             linux.seccomp: SetSeccomp { flags: 4 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 33, effective: 33, inheritable: 0, permitted: 33, ambient: 0 }, also: 0 }
+            Sync { point: Ready }
+            AwaitStart
             process.args[0]: Exec { paths: "/usr/bin/sh /bin/sh", args: "sh", env: (not shown) }
             process.terminal: Fd(2) is ConsoleSocket
         "#]],
