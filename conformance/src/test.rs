@@ -343,6 +343,12 @@ impl Mounted {
         Ok(Self(path.to_path_buf()))
     }
 
+    pub fn procfs(path: &Path) -> Outcome<Self> {
+        bundle::make_dir(path)?;
+        nix::mount::mount(Some("proc"), path, Some("proc"), nix::mount::MsFlags::empty(), None::<&str>)?;
+        Ok(Self(path.to_path_buf()))
+    }
+
     /// Changes a mount: its propagation or its flags, or binds `source` there.
     pub fn change(source: Option<&Path>, path: &Path, flags: nix::mount::MsFlags) -> Outcome {
         nix::mount::mount(source, path, None::<&str>, flags, None::<&str>)?;

@@ -73,7 +73,7 @@ const HOLES: &[(&str, &str, &str)] = &[
     ("procfs of the host", "in a joined pid namespace", "a_container_that_joins"),
     ("CAP_SYS_PTRACE", "takes the capabilities of a process that is being set up", "no_capabilities_by"),
     ("procfs of the host", "in hooks", "hooks_in_the_container a_background_process"),
-    ("--no-pivot", "a procfs without masks in a user namespace", "no_pivot_shows"),
+    ("--no-pivot", "a procfs without masks in a user namespace", "no_pivot_"),
     ("hooks", "more privileges than the process", "start_container_hooks_have"),
     ("state", "a program that looks like the stage", "a_program_named_like"),
     ("descriptors", "LISTEN_FDS and --preserve-fds", "descriptors_that_nobody listen_fds_that"),

@@ -237,6 +237,9 @@ fn mount_hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static st
         (MoveMount { .. }, "move_mount", Errno::EISDIR) => {
             "the source is no directory and the destination is one"
         }
+        (MoveRoot, _, Errno::EBUSY) => {
+            "a procfs or sysfs of the host lies hidden in this mount namespace, where nothing can be mounted over it; do without --no-pivot"
+        }
         (MakeNode { .. }, "unlinkat", Errno::EISDIR) => "there is a directory at this path already",
         (CloneSource { .. } | FetchSource { .. }, "mount_setattr", Errno::EPERM) => {
             "the source is mounted with a restriction that a user namespace cannot lift, such as ro"

@@ -6,7 +6,7 @@ use crate::bundle::Config;
 use crate::case::Need::Root;
 use crate::case::{Case, Outcome, case, check, same, skip};
 use crate::process;
-use crate::test::{Container, Test};
+use crate::test::{Container, Mounted, Test};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     case!(cve_2025_27612_a_process_file_adds_nothing_inheritable, [Root]),
     case!(cve_2023_25809_cgroups_below_a_bound_sys_are_read_only, [Root]),
     case!(no_pivot_shows_no_procfs_without_masks, [Root]),
+    case!(no_pivot_in_a_user_namespace_hides_every_procfs, [Root]),
     case!(start_container_hooks_have_the_privileges_of_the_process, [Root]),
     case!(a_program_named_like_the_stage_is_running),
     case!(descriptors_that_nobody_opened_are_not_handed_over),
@@ -62,8 +63,11 @@ const MOUNT_PROC: &str =
     "unshare -mrpf /bin/sh -c 'mount -t proc proc /tmp && test -e /tmp/version && echo seen'";
 
 /// What a user namespace of the container's finds when it mounts a procfs; a masked one in the way forbids it.
-fn procfs_in_a_user_namespace(t: &Test, options: &[&str]) -> Outcome<process::Output> {
+fn procfs_in_a_user_namespace(t: &Test, own: bool, options: &[&str]) -> Outcome<process::Output> {
     let mut config = t.shell(&format!("unshare -r true && echo can; {MOUNT_PROC}; true"));
+    if own {
+        config.user_namespace(100_000, 65536);
+    }
     config.set("linux.maskedPaths", json!(["/proc/version", "/proc/kcore", "/proc/keys"]));
     config.set("linux.readonlyPaths", json!(["/proc/sys"]));
     t.container(&config)?.run_with(options)
@@ -71,8 +75,25 @@ fn procfs_in_a_user_namespace(t: &Test, options: &[&str]) -> Outcome<process::Ou
 
 fn no_pivot_shows_no_procfs_without_masks(t: &Test) -> Outcome {
     // With the root moved and not pivoted, the host's mounts are still below, its own procfs among them.
+    no_procfs_without_masks(t, false)
+}
+
+fn no_pivot_in_a_user_namespace_hides_every_procfs(t: &Test) -> Outcome {
+    // Mounts of the host are locked in a user namespace: they cannot be taken off, and one lies in another.
+    let outer = Mounted::tmpfs(&t.dir.join("outer"))?;
+    let inner = Mounted::procfs(&t.dir.join("outer/inner"))?;
+    no_procfs_without_masks(t, true)?;
+    // One that has no name is not to be hidden: refused.
+    let over = Mounted::tmpfs(&t.dir.join("outer"))?;
+    let outcome = no_procfs_without_masks(t, true);
+    drop(over);
+    drop((inner, outer));
+    outcome
+}
+
+fn no_procfs_without_masks(t: &Test, own: bool) -> Outcome {
     for options in [&[][..], &["--no-pivot"]] {
-        let output = procfs_in_a_user_namespace(t, options)?;
+        let output = procfs_in_a_user_namespace(t, own, options)?;
         if output.code != 0 {
             output.refused()?;
             continue;

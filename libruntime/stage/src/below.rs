@@ -8,15 +8,43 @@ use linux_raw_sys::general as k;
 const LONGEST: usize = 4096;
 
 /// Takes all mounts on the mount behind `old` off, but the one behind `root`. What an owner of another user namespace
-/// has locked (mount_namespaces(7)) is covered.
+/// has locked (mount_namespaces(7)) is covered: each procfs and sysfs, wherever it is, and all that is on `old`.
 pub fn take_off(procfs: i32, old: i32, root: i32) -> Done {
     let (old_id, root_id) = (statx(old)?.stx_mnt_id, statx(root)?.stx_mnt_id);
+    let is_below = |line: &Line| line.parent == old_id && line.id != root_id && line.length > 0;
     mount_setattr(old, false, 0, 0, u64::from(k::MS_PRIVATE), -1)?;
     // From here names are those of the old root, also while another one is mounted over it.
     fchdir(old)?;
     // What was hidden below another mount has a name once that is off.
-    while each(procfs, (old_id, root_id), detach)? > 0 {}
-    each(procfs, (old_id, root_id), cover).map(drop)
+    while each(procfs, |line| if is_below(line) { detach(&line.name) } else { Ok(false) })? > 0 {}
+    each(
+        procfs,
+        |line| if line.shows_kernel && is_mount(AT_FDCWD, line) { cover(&line.name) } else { Ok(false) },
+    )?;
+    each(procfs, |line| if is_below(line) { cover(&line.name) } else { Ok(false) })?;
+    let uncovered =
+        |line: &Line| Ok(line.shows_kernel && !is_mount(root, line) && !is_covered(procfs, line)?);
+    match each(procfs, uncovered)? {
+        0 => Ok(()),
+        // One that lies hidden below something locked cannot be reached.
+        _ => Err(Failed { call: Sysno::umount2, errno: EBUSY }),
+    }
+}
+
+/// Whether the name of a mount leads to it, from `directory`.
+fn is_mount(directory: i32, line: &Line) -> bool {
+    let name: &[u8] = if line.length > 0 { &line.name } else { b".\0" };
+    let flags = k::O_PATH | k::O_NOFOLLOW | k::O_CLOEXEC;
+    let Ok(found) = openat2(directory, name, flags, 0, k::RESOLVE_NO_MAGICLINKS) else { return false };
+    let id = statx(found).map(|found| found.stx_mnt_id);
+    close(found);
+    id.is_ok_and(|id| id == line.id)
+}
+
+/// Whether something is mounted over the whole of a mount.
+fn is_covered(procfs: i32, mount: &Line) -> Done<bool> {
+    let covers = |line: &Line| Ok(line.parent == mount.id && line.name == mount.name);
+    Ok(each(procfs, covers)? > 0)
 }
 
 /// Lets go of a mount and all below it. It is private first: the host's own must stay.
@@ -50,14 +78,38 @@ struct Line {
     parent: u64,
     name: [u8; LONGEST],
     length: usize,
+    /// The begin of the field that is read.
+    word: [u8; 8],
+    word_length: usize,
+    /// The fields behind the separator have begun: the first of them is the type of the filesystem.
+    separated: bool,
+    /// It is a procfs or a sysfs.
+    shows_kernel: bool,
 }
 
 impl Line {
-    const EMPTY: Self = Self { field: 0, id: 0, parent: 0, name: [0; LONGEST], length: 0 };
+    const EMPTY: Self = Self {
+        field: 0,
+        id: 0,
+        parent: 0,
+        name: [0; LONGEST],
+        length: 0,
+        word: [0; 8],
+        word_length: 0,
+        separated: false,
+        shows_kernel: false,
+    };
 
     fn take(&mut self, byte: u8) {
+        if byte == b' ' {
+            self.end_field();
+            return;
+        }
+        if let Some(place) = self.word.get_mut(self.word_length) {
+            *place = byte;
+        }
+        self.word_length += 1;
         match (byte, self.field) {
-            (b' ', _) => self.field += 1,
             (b'0'..=b'9', 0) => self.id = self.id * 10 + u64::from(byte - b'0'),
             (b'0'..=b'9', 1) => self.parent = self.parent * 10 + u64::from(byte - b'0'),
             // Without the first slash it is relative; there is a NUL behind it.
@@ -69,6 +121,14 @@ impl Line {
             }
             _ => {}
         }
+    }
+
+    fn end_field(&mut self) {
+        let word = self.word.get(..self.word_length).unwrap_or_default();
+        self.shows_kernel |= self.separated && matches!(word, b"proc" | b"sysfs");
+        // Only the first field behind it is the type; the source of a mount can be any text.
+        self.separated = self.field > 5 && word == b"-";
+        (self.field, self.word_length) = (self.field + 1, 0);
     }
 
     /// White space and backslashes are written as `\040`.
@@ -83,8 +143,8 @@ impl Line {
     }
 }
 
-/// Calls `f` with the name of each mount on `old`, but `root`; how often it returned true.
-fn each(procfs: i32, (old, root): (u64, u64), f: fn(&[u8]) -> Done<bool>) -> Done<u32> {
+/// Calls `f` with each mount of the namespace; how often it returned true.
+fn each(procfs: i32, mut f: impl FnMut(&Line) -> Done<bool>) -> Done<u32> {
     let file = openat(procfs, b"self/mountinfo\0", k::O_RDONLY)?;
     let (mut line, mut chunk, mut count) = (Line::EMPTY, [0u8; 4096], 0);
     loop {
@@ -98,9 +158,7 @@ fn each(procfs: i32, (old, root): (u64, u64), f: fn(&[u8]) -> Done<bool>) -> Don
                 line.take(*byte);
                 continue;
             }
-            if line.parent == old && line.id != root && line.length > 0 {
-                count += u32::from(f(&line.name)?);
-            }
+            count += u32::from(f(&line)?);
             line = Line::EMPTY;
         }
     }
