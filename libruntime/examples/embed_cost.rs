@@ -3,8 +3,7 @@
 //! Prints the medians with and without the memory, measured in turns, and their ratio. A runtime
 //! that forks the caller copies its page tables: 16 ms for each GiB.
 
-use libruntime::{Create, create};
-use std::path::Path;
+use libruntime::Runtime;
 use std::time::{Duration, Instant};
 
 const CREATES: u32 = 20;
@@ -32,12 +31,13 @@ fn main() -> Done {
 }
 
 fn measure(bundle: &str, into: &mut Vec<Duration>) -> Done {
+    let runtime = Runtime::new("/run/libruntime-example");
     for number in 0..CREATES {
         let id = format!("cost-{}-{number}", std::process::id());
         let begin = Instant::now();
-        let container = create(&Create::new(Path::new("/run/libruntime-example"), &id, Path::new(bundle)))?;
+        let container = runtime.container(id).bundle(bundle).create()?;
         into.push(begin.elapsed());
-        container.delete(true)?;
+        container.delete_force()?;
     }
     Ok(())
 }

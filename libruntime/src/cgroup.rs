@@ -48,7 +48,7 @@ pub(crate) fn fuzz_resources(resources: &oci_spec::runtime::LinuxResources) {
     told.into_iter().filter_map(Result::err).for_each(|error| assert!(!error.to_string().is_empty()));
 }
 
-use crate::error::{Error, ErrorKind, Finding, Result};
+use crate::error::{Diagnostic, Error, ErrorKind, Result};
 pub use apply::has_host_root;
 use layout::Mount;
 use nix::errno::Errno;
@@ -111,7 +111,7 @@ impl Cgroup {
         let given = cgroups_path.filter(|path| !path.as_os_str().is_empty());
         let path = given.unwrap_or(Path::new(id));
         check_path(path).map_err(|problem| match given {
-            Some(path) => Error::invalid(vec![Finding::new(AT_PATH, format!("{path:?} {problem}"))]),
+            Some(path) => Error::invalid(vec![Diagnostic::new(AT_PATH, format!("{path:?} {problem}"))]),
             None => Error::new(ErrorKind::InvalidConfig, format!("the container id {id:?} {problem}")),
         })?;
         let relative: PathBuf =

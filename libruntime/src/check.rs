@@ -12,9 +12,10 @@ mod trial;
 
 use crate::cgroup;
 use crate::error::Error;
+use crate::plan::create::CgroupDriver;
+use crate::runtime::Runtime;
 use serde::Serialize;
 use std::fmt;
-use std::path::Path;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -78,10 +79,11 @@ pub struct Report {
 }
 
 /// Looks at everything that a container of the calling user with its state in `store` may need.
-pub fn check(store: &Path, systemd_cgroup: bool) -> Report {
+pub fn check(runtime: &Runtime) -> Report {
+    let systemd_cgroup = runtime.driver() == CgroupDriver::Systemd;
     let root = nix::unistd::geteuid().is_root();
     let mut checks = vec![tools::kernel()];
-    let trial = trial::run(store, systemd_cgroup);
+    let trial = trial::run(runtime);
     let runs = trial.container.level == Level::Ok;
     checks.extend([trial.store, trial.container]);
     checks.extend(ids::check(root, runs));
@@ -148,7 +150,7 @@ containers can run; limited in 1 of 2
     #[test]
     fn every_finding_says_what_it_costs_and_how_to_get_it() {
         let store = std::env::temp_dir().join(format!("onggi-check-{}", std::process::id()));
-        let report = check(&store, false);
+        let report = check(&Runtime::new(&store));
         assert!(report.checks.len() > 8, "{report}");
         for check in report.checks.iter().filter(|check| check.level != Level::Ok) {
             assert!(check.costs.is_some() && check.fix.is_some(), "{check:?}");

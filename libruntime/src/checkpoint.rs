@@ -1,12 +1,14 @@
 //! `checkpoint`: saves a running container to files, through CRIU. restore.rs brings it back.
 
-use crate::cgroup::{Cgroup, Layout};
-use crate::container::{Container, Status};
+use crate::cgroup::Cgroup;
+use crate::container::Container;
 use crate::criu::{self, Criu, Kind};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::parent::{Given, Launch};
 use crate::plan;
+use crate::state::Status;
+use crate::wait;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -241,6 +243,10 @@ impl Container {
     /// [`crate::ErrorKind::WrongState`] for a container that is not running or paused. An error of CRIU has
     /// the first complaint of its log in it; the container goes on.
     pub fn checkpoint(&self, options: &CheckpointOptions) -> Result<()> {
+        wait::limited(&self.limits, || self.save(options))
+    }
+
+    fn save(&self, options: &CheckpointOptions) -> Result<()> {
         let status = self.status();
         if !matches!(status, Status::Running | Status::Paused) {
             return Err(self.wrong_state("checkpoint", status));
@@ -248,7 +254,7 @@ impl Container {
         if nix::unistd::geteuid().as_raw() != 0 {
             return Err(Error::unsupported("checkpoint without root").with_hint("CRIU needs the host's root"));
         }
-        let init = self.open_init()?;
+        let init = self.running_init()?;
         let pid = self.pid().ok_or_else(|| self.wrong_state("checkpoint", Status::Stopped))?;
         let spec = self.spec()?;
         let directories = Directories::make(options, spec)?;
@@ -262,8 +268,7 @@ impl Container {
             plan::criu::Program { paths: &programs, env: &env, socket: criu::SOCKET as u16, placed: 1 };
         let plan = plan::criu::dump(&program)?;
         let null = null_device()?;
-        let launch =
-            Launch { stdio: [null.as_fd(); 3], preserve_fds: 0, cgroup: None, given: Given::default() };
+        let launch = Launch { stdio: [null.as_fd(); 3], passed: &[], cgroup: None, given: Given::default() };
         let mut criu = Criu::start(&plan, &launch, directories.log("dump.log"), &mut |_| Ok(()))?;
         if options.pre_dump || options.lazy_pages {
             let (mem_track, lazy_pages) = (Some(options.pre_dump), Some(options.lazy_pages));
@@ -293,8 +298,8 @@ impl Container {
             let destination = one.destination.display().to_string();
             criu::ExternalMount { key: destination.clone(), value: destination }
         };
-        let host = Host::probe(spec, &Layout::probe()?, &self.state.cgroup)?;
-        let externals = plan::criu::externals(spec, &host, self.bundle(), &masked);
+        let host = Host::probe(spec, &self.layout()?, &self.state.cgroup)?;
+        let externals = plan::criu::externals(spec, &host, &self.state.bundle, &masked);
         let connected = crate::network::read_record(self.store(), self.id())?.is_some();
         Ok(criu::Options {
             pid: Some(pid),

@@ -2,12 +2,13 @@
 //! leaves no zombie, which would keep the end of its pid namespace waiting.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{self, Exit};
+use crate::state::Directory;
+use crate::sys::{self, ExitStatus};
 use crate::wait::{DEADLINE, Wait, Woken};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 /// A process that we started, or that the stage made for us.
@@ -19,7 +20,9 @@ struct Process {
     pid: i32,
     pidfd: OwnedFd,
     /// Once it is reaped.
-    ended: Mutex<Option<Exit>>,
+    ended: Mutex<Option<ExitStatus>>,
+    /// The container whose init it is: others ask there how it ended.
+    container: OnceLock<Directory>,
 }
 
 /// Those that are not reaped yet, with and without a handle.
@@ -33,7 +36,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Process {
     /// Reaps it, if it has ended. Somebody else may have been first: a host that waits for any child,
     /// or the kernel where the host ignores SIGCHLD. Then its pidfd still tells (Linux 6.15).
-    fn reap(&self) -> Result<Option<Exit>> {
+    fn reap(&self) -> Result<Option<ExitStatus>> {
         let mut ended = lock(&self.ended);
         if ended.is_none() {
             *ended = match sys::wait_pidfd(self.pidfd.as_fd(), false) {
@@ -41,6 +44,10 @@ impl Process {
                 Err(Errno::ECHILD) => Some(sys::exit_of_reaped(self.pidfd.as_fd()).map_err(|_| self.lost())?),
                 Err(errno) => return Err(Error::os("waitid", errno)),
             };
+            if let (Some(exit), Some(container)) = (*ended, self.container.get()) {
+                // Best effort: the container may be deleted, or the disk full, and the caller has it anyway.
+                let _ = container.write_exit(exit);
+            }
         }
         Ok(*ended)
     }
@@ -59,7 +66,7 @@ impl Process {
 
 impl Child {
     pub fn new(pid: i32, pidfd: OwnedFd) -> Self {
-        let process = Arc::new(Process { pid, pidfd, ended: Mutex::new(None) });
+        let process = Arc::new(Process { pid, pidfd, ended: Mutex::new(None), container: OnceLock::new() });
         let mut all = lock(&ALL);
         // Without a handle, nobody else will.
         all.retain(|one| Arc::strong_count(one) > 1 || !one.is_over());
@@ -75,14 +82,24 @@ impl Child {
         self.0.pidfd.as_fd()
     }
 
+    /// From now on its end is recorded in the container's directory, whoever reaps it here.
+    pub fn is_init_of(&self, container: Directory) {
+        let _ = self.0.container.set(container);
+    }
+
     /// Waits for its end, as long as it takes: a program runs for days.
-    pub fn wait(&self) -> Result<Exit> {
+    pub fn wait(&self) -> Result<ExitStatus> {
         let ended = self.wait_within(&Wait::default())?;
         ended.ok_or_else(|| Error::external("poll returned without an end"))
     }
 
+    /// Its exit status where it has ended.
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
+        self.0.reap()
+    }
+
     /// `None` where it has not ended in time.
-    pub fn wait_within(&self, wait: &Wait) -> Result<Option<Exit>> {
+    pub fn wait_within(&self, wait: &Wait) -> Result<Option<ExitStatus>> {
         loop {
             if let Some(exit) = self.0.reap()? {
                 lock(&ALL).retain(|one| !Arc::ptr_eq(one, &self.0));
@@ -90,7 +107,8 @@ impl Child {
             }
             match wait.poll(&[(self.pidfd(), PollFlags::POLLIN)])? {
                 Woken::Ready(_) => {}
-                Woken::Late | Woken::Interrupted => return self.0.reap(),
+                Woken::Late => return self.0.reap(),
+                Woken::Ended(ended) => return Err(ended.error(format!("the end of process {}", self.pid()))),
             }
             if self.0.reap()?.is_none() {
                 // A tracer holds the zombie, and nothing tells when it lets go.
@@ -103,7 +121,7 @@ impl Child {
     pub fn kill(&self) {
         // It may be dead already, which is what is wanted.
         let _ = sys::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
-        let _ = self.wait_within(&Wait::at_most(DEADLINE));
+        let _ = self.wait_within(&Wait::at_any_rate(DEADLINE));
     }
 }
 
@@ -141,7 +159,8 @@ pub(crate) fn await_end(pidfd: BorrowedFd, wait: &Wait) -> Result<bool> {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Woken::Ready(_) => {}
-            Woken::Late | Woken::Interrupted => return Ok(false),
+            Woken::Late => return Ok(false),
+            Woken::Ended(ended) => return Err(ended.error("the end of a process".into())),
         }
     }
 }

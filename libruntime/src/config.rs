@@ -26,7 +26,7 @@ pub(crate) mod sysctl;
 mod tests;
 mod written;
 
-use crate::error::{Error, ErrorKind, Finding, Result};
+use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use found::Found;
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
@@ -42,7 +42,7 @@ pub const MAX_CONFIG_SIZE: u64 = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub spec: Spec,
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<Diagnostic>,
 }
 
 impl Config {
@@ -75,7 +75,7 @@ impl Config {
 }
 
 /// A `process` object, as `exec --process` gets it. Places are named as in `config.json`.
-pub fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<Finding>)> {
+pub fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<Diagnostic>)> {
     let (process, mut found) = repair::parse::<Process>(bytes, repair::Root::Process)?;
     written::check_process(bytes, &process, &mut found);
     process::check(&process, &mut found);
@@ -84,7 +84,7 @@ pub fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<Finding>)> {
 
 /// A `linux.resources` object, as `update --resources` gets it. It changes only what it names, so rules
 /// about properties that belong together are left to the cgroup, which knows the other values.
-pub fn parse_resources(bytes: &[u8]) -> Result<(LinuxResources, Vec<Finding>)> {
+pub fn parse_resources(bytes: &[u8]) -> Result<(LinuxResources, Vec<Diagnostic>)> {
     let (mut resources, mut found) = repair::parse::<LinuxResources>(bytes, repair::Root::Resources)?;
     written::check_resources(bytes, &mut resources, &mut found);
     resources::check(&resources, &mut found);

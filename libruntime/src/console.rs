@@ -1,4 +1,4 @@
-//! The other end of a console socket: what gets a container's terminal, and its size.
+//! Terminals of containers: the socket that gets the master, and the master itself.
 //!
 //! Making the terminal is the stage's work. What is typed and printed is never read here.
 
@@ -10,13 +10,94 @@ use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags};
 use nix::sys::socket::{SockFlag, SockType, UnixAddr};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::File;
-use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    pub rows: u16,
+    pub columns: u16,
+}
+
+/// The master of a container's pseudoterminal (pty(7)): what is written to it is typed, and what the program
+/// prints is read from it.
+#[derive(Debug)]
+pub struct Terminal(File);
+
+impl Terminal {
+    pub(crate) fn new(master: OwnedFd) -> Self {
+        Self(master.into())
+    }
+
+    /// ioctl(2), TIOCGWINSZ.
+    pub fn size(&self) -> Result<TerminalSize> {
+        terminal_size(self.as_fd())
+    }
+
+    /// The terminal's foreground processes get SIGWINCH.
+    pub fn resize(&self, size: TerminalSize) -> Result<()> {
+        sys::set_terminal_size(self.as_fd(), size).map_err(|errno| Error::os("ioctl TIOCSWINSZ", errno))
+    }
+
+    /// Another handle of the same terminal, for a thread that writes while this one reads.
+    pub fn try_clone(&self) -> Result<Self> {
+        self.0.try_clone().map(Self).map_err(|error| Error::io("dup a terminal", error))
+    }
+}
+
+/// Ends (0 bytes) when no process has the terminal open any more.
+impl Read for &Terminal {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        match (&self.0).read(bytes) {
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(0),
+            other => other,
+        }
+    }
+}
+
+impl Write for &Terminal {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        (&self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Terminal {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        (&*self).read(bytes)
+    }
+}
+
+impl Write for Terminal {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        (&*self).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Terminal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<Terminal> for OwnedFd {
+    fn from(terminal: Terminal) -> Self {
+        terminal.0.into()
+    }
+}
+
 /// Receives the terminal's master from a console socket's other end.
-pub fn receive_terminal(socket: BorrowedFd) -> Result<OwnedFd> {
+pub(crate) fn receive_terminal(socket: BorrowedFd) -> Result<OwnedFd> {
     // A stream socket carries a name next to the descriptor; nobody needs it.
     let mut name = [0u8; 4096];
     let received = sys::receive(socket, &mut name)
@@ -69,14 +150,12 @@ pub(crate) fn socket_address(path: &Path) -> std::io::Result<(Option<File>, Path
     Ok((Some(socket), short))
 }
 
-/// Rows and columns of a terminal.
-pub fn terminal_size(terminal: BorrowedFd) -> Result<(u16, u16)> {
+/// The size of any terminal, such as the caller's own.
+///
+/// # Errors
+/// ENOTTY where it is none.
+pub fn terminal_size(terminal: BorrowedFd) -> Result<TerminalSize> {
     sys::terminal_size(terminal).map_err(|errno| Error::os("ioctl TIOCGWINSZ", errno))
-}
-
-/// Sets rows and columns; the terminal's foreground processes get SIGWINCH.
-pub fn set_terminal_size(terminal: BorrowedFd, size: (u16, u16)) -> Result<()> {
-    sys::set_terminal_size(terminal, size).map_err(|errno| Error::os("ioctl TIOCSWINSZ", errno))
 }
 
 #[cfg(test)]

@@ -1,90 +1,139 @@
-//! A container that exists: what its state is, and the verbs on it.
+//! A container that exists: the handle of it, what its state is, and how it ended. Its verbs are in files of their
+//! own: `start.rs`, `exec.rs`, `delete.rs`, `update.rs`, `checkpoint.rs`.
 
-use crate::cgroup::{Cgroup, OomEvents, Stats, merged, network_of};
+use crate::cgroup::{Cgroup, OomEvents, Stats, network_of};
 use crate::child::{self, Child};
-use crate::create::take_off;
-use crate::error::{Error, ErrorKind, Finding, Result};
-use crate::state::{Directory, State};
-use crate::wait::{DEADLINE, Wait};
-use crate::{config, hooks, network, resctrl, sys, trace, words};
+use crate::error::{Diagnostic, Error, ErrorKind, Result};
+use crate::network::{self, InterfaceStatus};
+use crate::options::Options;
+use crate::settings::Settings;
+use crate::state::{Directory, ProcessId, State as Record, Status};
+use crate::stdio::{self, Ends, Output};
+use crate::sys::{self, ExitStatus};
+use crate::wait::{self, Cancel, Limits, Wait};
+use crate::words;
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::Serialize;
-use serde_json::{Value, json};
-use std::cell::OnceCell;
-use std::ffi::CString;
+use std::collections::BTreeMap;
+use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
-pub use crate::sys::Exit;
-
-/// The states of the spec (runtime.md, "State"), and the one that pausing adds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Status {
-    Creating,
-    Created,
-    Running,
-    Paused,
-    Stopped,
-}
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Creating => "creating",
-            Self::Created => "created",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-        })
-    }
-}
-
-/// A container, by the state that is kept of it. It lives on when this is dropped.
-#[derive(Debug)]
+/// A container, by the state that is kept of it. It lives on when this is dropped: its handles are clones of each
+/// other, or come from [`Runtime::load`](crate::Runtime::load). All of them can be used from several threads at once.
+///
+/// Every verb fails with [`ErrorKind::NotFound`] or [`ErrorKind::WrongState`] once the container is deleted.
+#[derive(Clone, Debug)]
 pub struct Container {
+    pub(crate) settings: Option<Arc<Settings>>,
     pub(crate) directory: Directory,
-    pub(crate) state: State,
-    /// Its init, where this process has created it.
-    pub(crate) child: Option<Child>,
-    pub(crate) warnings: Vec<Finding>,
+    pub(crate) state: Arc<Record>,
+    init: Init,
+    warnings: Arc<[Diagnostic]>,
     /// Read when it is first needed.
-    pub(crate) spec: OnceCell<Spec>,
-    /// The caller's, which ends waits for hooks.
-    interrupt: Option<OwnedFd>,
+    spec: Arc<OnceLock<Spec>>,
+    ends: Arc<Mutex<Ends>>,
+    pub(crate) limits: Limits,
+}
+
+/// What a handle has of the container's init.
+#[derive(Clone, Debug)]
+enum Init {
+    /// This process has created it.
+    Child(Arc<Child>),
+    /// It is not our child: a pidfd.
+    Other(Arc<OwnedFd>),
+    /// It had ended, or there was none, when the container was loaded: a descriptor that is always readable.
+    Ended(Arc<OwnedFd>),
+}
+
+/// What is known of a container (runtime.md, "State"), and what runc adds to it. Its JSON form is that of
+/// `runc state`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct State {
+    /// The version of the specification that the configuration is written in.
+    pub oci_version: String,
+    pub id: String,
+    /// In the caller's pid namespace; 0 for a container that has stopped, or has no process yet.
+    pub pid: i32,
+    pub status: Status,
+    /// Absolute.
+    pub bundle: PathBuf,
+    /// Absolute; of the host.
+    pub rootfs: PathBuf,
+    /// When it was created: RFC 3339, in UTC.
+    pub created: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// The name of the user who created it, or the number.
+    pub owner: String,
+    /// The scope of [`crate::CgroupDriver::Systemd`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub systemd_unit: Option<String>,
+    /// The networks that the library has connected it to; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<InterfaceStatus>>,
 }
 
 impl Container {
-    pub(crate) fn new(directory: Directory, state: State) -> Self {
-        Self { directory, state, child: None, warnings: Vec::new(), spec: OnceCell::new(), interrupt: None }
+    /// One that was created just now.
+    pub(crate) fn created(
+        directory: Directory,
+        state: Record,
+        init: Child,
+        warnings: Vec<Diagnostic>,
+    ) -> Self {
+        init.is_init_of(directory.clone());
+        Self::new(directory, state, Init::Child(Arc::new(init)), warnings)
     }
 
-    /// The container `id` of a store.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] when there is none.
-    pub fn load(store: &Path, id: &str) -> Result<Self> {
-        let directory = Self::open(store, id)?;
-        match directory.read_state() {
-            Err(error) if error.errno() == Some(Errno::ENOENT as i32) => {
-                let message = format!("container {id} has no state.json");
-                Err(Error::external(message).with_hint("delete --force removes the container"))
-            }
-            state => Ok(Self::new(directory, state?)),
+    fn new(directory: Directory, state: Record, init: Init, warnings: Vec<Diagnostic>) -> Self {
+        Self {
+            settings: None,
+            directory,
+            state: Arc::new(state),
+            init,
+            warnings: warnings.into(),
+            spec: Arc::default(),
+            ends: Arc::default(),
+            limits: Limits::default(),
         }
     }
 
-    /// The same, for a deletion by force: where the state cannot be read, it is what creation wrote before
-    /// it made anything, and [`Container::warnings`] say so.
-    ///
-    /// # Errors
-    /// Where the directory with this name is no container's.
-    pub fn load_damaged(store: &Path, id: &str) -> Result<Self> {
-        let directory = Self::open(store, id)?;
+    /// What its creator leaves to it.
+    pub(crate) fn keep(&mut self, options: Options, spec: Spec, ends: Ends) {
+        self.settings = Some(options.settings);
+        self.limits = options.limits;
+        self.spec = Arc::new(spec.into());
+        *stdio::lock(&self.ends) = ends;
+    }
+
+    pub(crate) fn with_warnings(mut self, more: Vec<Diagnostic>) -> Self {
+        self.warnings = self.warnings.iter().cloned().chain(more).collect();
+        self
+    }
+
+    pub(crate) fn load(settings: &Arc<Settings>, id: &str) -> Result<Self> {
+        let directory = Self::open(&settings.store, id)?;
+        match directory.read_state() {
+            Err(error) if error.errno() == Some(Errno::ENOENT as i32) => {
+                let message = format!("container {id} has no state.json");
+                Err(Error::external(message).with_hint("deletion by force removes the container"))
+            }
+            state => Self::loaded(settings, directory, state?, Vec::new()),
+        }
+    }
+
+    pub(crate) fn load_damaged(settings: &Arc<Settings>, id: &str) -> Result<Self> {
+        let directory = Self::open(&settings.store, id)?;
         let why = match directory.read_state() {
-            Ok(state) => return Ok(Self::new(directory, state)),
+            Ok(state) => return Self::loaded(settings, directory, state, Vec::new()),
             Err(error) => error,
         };
         let known = directory.read_first_state();
@@ -95,10 +144,25 @@ impl Container {
             Ok(_) => "what creation had planned is removed".to_string(),
             Err(also) => format!("only its directory is removed, a cgroup of it is not known ({also})"),
         };
-        let warning = Finding::new("state.json", format!("{why}; {found}"));
-        let mut container = Self::new(directory, known.unwrap_or_else(|_| State::unknown(id)));
-        container.warnings.push(warning);
+        let warning = Diagnostic::new("state.json", format!("{why}; {found}"));
+        Self::loaded(settings, directory, known.unwrap_or_else(|_| Record::unknown(id)), vec![warning])
+    }
+
+    fn loaded(
+        settings: &Arc<Settings>,
+        directory: Directory,
+        state: Record,
+        warnings: Vec<Diagnostic>,
+    ) -> Result<Self> {
+        let init = Init::of(state.init)?;
+        let mut container = Self::new(directory, state, init, warnings);
+        container.settings = Some(settings.clone());
         Ok(container)
+    }
+
+    /// Whether a directory of the store is a container's, even if nothing in it can be read.
+    pub(crate) fn has_directory(settings: &Settings, id: &str) -> bool {
+        matches!(Directory::open(&settings.store, id), Ok(Some(directory)) if directory.is_of_container())
     }
 
     fn open(store: &Path, id: &str) -> Result<Directory> {
@@ -108,66 +172,30 @@ impl Container {
         })
     }
 
-    /// The containers of a store, sorted by id; a store that does not exist has none. One that is
-    /// being deleted meanwhile is left out.
-    pub fn list(store: &Path) -> Result<Vec<Self>> {
-        let entries = match std::fs::read_dir(store) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(|error| Error::io(format!("open {}", store.display()), error))?,
-        };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        Ok(names.iter().filter_map(|id| Self::load(store, id).ok()).collect())
+    /// This handle, whose verbs end early when `cancel` is cancelled; other handles stay as they are.
+    pub fn with_cancel(&self, cancel: Cancel) -> Self {
+        let limits = Limits { cancel: Some(cancel), ..self.limits.clone() };
+        Self { limits, ..self.clone() }
     }
 
-    /// Those whose id, or a part of it, matches an extended regular expression (regex(7)).
-    pub fn matching(store: &Path, pattern: &str) -> Result<Vec<Self>> {
-        let wrong = |why: String| {
-            Error::new(ErrorKind::InvalidConfig, format!("{pattern:?} is no regular expression: {why}"))
-        };
-        let text = CString::new(pattern).map_err(|_| wrong("it has a NUL byte".into()))?;
-        let pattern = sys::Pattern::new(&text).map_err(wrong)?;
-        let is_meant = |one: &Self| CString::new(one.id()).is_ok_and(|id| pattern.matches(&id));
-        Ok(Self::list(store)?.into_iter().filter(is_meant).collect())
+    /// This handle, each of whose verbs that waits for something else than the container's end takes at most
+    /// `limit`, and fails with [`ErrorKind::TimedOut`] then; other handles stay as they are.
+    pub fn with_deadline(&self, limit: Duration) -> Self {
+        let limits = Limits { deadline: Some(limit), ..self.limits.clone() };
+        Self { limits, ..self.clone() }
     }
 
-    /// From now on, `interrupt` ends waits for hooks when it is readable, such as a signalfd(2): the hook
-    /// is killed, and the verb fails with [`ErrorKind::Interrupted`].
-    pub fn interrupt_by(&mut self, interrupt: BorrowedFd) -> Result<()> {
-        let copy = interrupt.try_clone_to_owned();
-        self.interrupt = Some(copy.map_err(|error| Error::io("duplicate the interrupt", error))?);
-        Ok(())
-    }
-
-    pub(crate) fn interrupt(&self) -> Option<BorrowedFd<'_>> {
-        self.interrupt.as_ref().map(AsFd::as_fd)
-    }
-
+    /// Unique in its store.
     pub fn id(&self) -> &str {
         &self.state.id
     }
 
-    /// What creating it was worth a warning.
-    pub fn warnings(&self) -> &[Finding] {
+    /// What creating it was worth a warning, or loading it.
+    pub fn warnings(&self) -> &[Diagnostic] {
         &self.warnings
     }
 
-    pub fn bundle(&self) -> &Path {
-        &self.state.bundle
-    }
-
-    /// RFC 3339, in UTC.
-    pub fn created(&self) -> &str {
-        &self.state.created
-    }
-
-    /// The uid that created it.
-    pub fn owner(&self) -> u32 {
-        self.state.owner
-    }
-
-    /// The pid of its init in the caller's pid namespace; `None` when it does not run.
+    /// The pid of its init in the caller's pid namespace, while that runs.
     pub fn pid(&self) -> Option<i32> {
         self.state.init.filter(|init| init.is_alive()).map(|init| init.pid)
     }
@@ -189,56 +217,47 @@ impl Container {
         if has_executed || self.state.restored { Status::Running } else { Status::Created }
     }
 
-    /// The state of the spec, with what runc adds to it.
-    pub fn state(&self) -> Value {
+    /// The state of the specification (runtime.md, "Query State"), with what runc adds to it.
+    pub fn state(&self) -> State {
         let status = self.status();
-        let pid = if status == Status::Stopped { 0 } else { self.state.init.map_or(0, |init| init.pid) };
-        let mut state = json!({
-            "ociVersion": self.state.oci_version,
-            "id": self.state.id,
-            "pid": pid,
-            "status": status,
-            "bundle": self.state.bundle,
-            "rootfs": self.state.rootfs,
-            "created": self.state.created,
-            "annotations": self.state.annotations,
-            "owner": user_name(self.state.owner),
-        });
-        if self.state.annotations.is_empty()
-            && let Some(members) = state.as_object_mut()
-        {
-            // `remove` alone would put the last member in its place.
-            members.shift_remove("annotations");
+        let record = &self.state;
+        State {
+            oci_version: record.oci_version.clone(),
+            id: record.id.clone(),
+            pid: self.init_pid().filter(|_| status != Status::Stopped).unwrap_or(0),
+            status,
+            bundle: record.bundle.clone(),
+            rootfs: record.rootfs.clone(),
+            created: record.created.clone(),
+            annotations: record.annotations.clone(),
+            owner: user_name(record.owner),
+            systemd_unit: record.cgroup.systemd_unit().map(Into::into),
+            networks: self.networks(),
         }
-        if let Some(unit) = self.state.cgroup.systemd_unit() {
-            state["systemdUnit"] = unit.into();
-        }
-        if let Ok(Some(attached)) = network::read_record(self.store(), &self.state.id) {
-            state["networks"] = attached.to_json();
-        }
-        state
+    }
+
+    /// The networks that the library has connected it to.
+    fn networks(&self) -> Option<Vec<InterfaceStatus>> {
+        network::read_record(self.store(), self.id()).ok().flatten().map(|attached| attached.status())
     }
 
     pub(crate) fn store(&self) -> &Path {
         self.directory.path.parent().unwrap_or(Path::new("/"))
     }
 
-    /// What hooks and seccomp agents get.
-    pub(crate) fn hook_state(&self, status: Status) -> Vec<u8> {
-        let mut state = json!({
-            "ociVersion": self.state.oci_version,
-            "id": self.state.id,
-            "status": status,
-            "bundle": self.state.bundle,
-            "annotations": self.state.annotations,
-        });
-        if let Some(init) = self.state.init {
-            state["pid"] = init.pid.into();
+    /// The hierarchies of cgroups on this host.
+    pub(crate) fn layout(&self) -> Result<crate::cgroup::Layout> {
+        match &self.settings {
+            Some(settings) => settings.layout().cloned(),
+            None => crate::cgroup::Layout::probe(),
         }
-        state.to_string().into_bytes()
     }
 
-    pub(crate) fn spec(&self) -> Result<&Spec> {
+    /// The configuration that it was created with, and what updates have changed of it.
+    ///
+    /// # Errors
+    /// The container's directory is damaged.
+    pub fn spec(&self) -> Result<&Spec> {
         if let Some(spec) = self.spec.get() {
             return Ok(spec);
         }
@@ -246,184 +265,148 @@ impl Container {
         Ok(self.spec.get_or_init(|| spec))
     }
 
-    pub(crate) fn wrong_state(&self, verb: &str, found: Status) -> Error {
-        Error::new(ErrorKind::WrongState, words::of_state(verb, &self.state.id, found))
-    }
-
-    /// Its init, which cannot become another process while this is held.
-    pub(crate) fn open_init(&self) -> Result<OwnedFd> {
-        let not_running =
-            || Error::new(ErrorKind::WrongState, format!("container not running: {}", self.id()));
-        let init = self.state.init.ok_or_else(not_running)?;
-        let pidfd = sys::pidfd_open(init.pid).map_err(|errno| match errno {
-            Errno::ESRCH | Errno::EINVAL => not_running(),
-            errno => Error::os(format!("pidfd_open {}", init.pid), errno),
-        })?;
-        if init.is_alive() { Ok(pidfd) } else { Err(not_running()) }
-    }
-
-    /// Sends a signal to its init (runtime.md, "Kill"), or with `all` to each of its processes.
-    pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
-        // With its own pid namespace, all end with init.
-        let with_init = all && signal == libc::SIGKILL && self.state.cgroup.is_none();
-        let all = all && !(with_init && self.has_own(LinuxNamespaceType::Pid)?);
-        if all {
-            let number = || signal.to_string();
-            return trace::part("send to all processes signal", number, || {
-                self.cgroup_of_all()?.kill_all(signal)
-            });
-        }
-        let sent = self.open_init().and_then(|pidfd| {
-            sys::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|errno| match errno {
-                Errno::ESRCH => {
-                    Error::new(ErrorKind::WrongState, format!("container not running: {}", self.id()))
-                }
-                errno => Error::os(format!("pidfd_send_signal {signal}"), errno),
-            })
-        });
-        if signal != libc::SIGKILL {
-            return sent;
-        }
-        if self.has_own(LinuxNamespaceType::Pid)? {
-            sent?;
-            return self.state.cgroup.let_killed_end();
-        }
-        // Without a pid namespace of its own, the others do not end with init.
-        if self.state.cgroup.pids(true)?.is_empty() {
-            return sent;
-        }
-        self.state.cgroup.kill_all(signal)
-    }
-
     /// Whether it has a new namespace of this kind.
-    fn has_own(&self, kind: LinuxNamespaceType) -> Result<bool> {
+    pub(crate) fn has_own(&self, kind: LinuxNamespaceType) -> Result<bool> {
         let spec = self.spec()?;
         let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         let mut all = namespaces.into_iter().flatten();
         Ok(all.any(|namespace| namespace.typ() == kind && namespace.path().is_none()))
     }
 
-    /// Removes a container (runtime.md, "Delete") that is stopped or was only created; with
-    /// `force` one in any state. Returns what poststop hooks failed with, to be logged: the
-    /// container is gone all the same.
+    pub(crate) fn wrong_state(&self, verb: &str, found: Status) -> Error {
+        Error::new(ErrorKind::WrongState, words::of_state(verb, &self.state.id, found))
+    }
+
+    /// Its init, where it runs.
+    pub(crate) fn running_init(&self) -> Result<BorrowedFd<'_>> {
+        let alive = self.state.init.is_some_and(ProcessId::is_alive);
+        match &self.init {
+            Init::Ended(_) => Err(self.not_running()),
+            _ if !alive => Err(self.not_running()),
+            _ => Ok(self.as_fd()),
+        }
+    }
+
+    pub(crate) fn not_running(&self) -> Error {
+        Error::new(ErrorKind::WrongState, format!("container not running: {}", self.id()))
+    }
+
+    /// Its init as a child of this process.
+    pub(crate) fn child(&self) -> Option<&Child> {
+        match &self.init {
+            Init::Child(child) => Some(child),
+            _ => None,
+        }
+    }
+
+    /// A pidfd of its init (pidfd_open(2)), held since creation or loading; readable when it has ended. Of a
+    /// container that had ended already when it was loaded, it is some other descriptor that is readable.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        match &self.init {
+            Init::Child(child) => child.pidfd(),
+            Init::Other(pidfd) | Init::Ended(pidfd) => pidfd.as_fd(),
+        }
+    }
+
+    /// Waits for the end of its init, as long as that takes, from any number of threads. A container that another
+    /// process has created can be waited for as well.
     ///
     /// # Errors
-    /// Without `force` [`ErrorKind::NotFound`] when somebody else has deleted it meanwhile.
-    pub fn delete(mut self, force: bool) -> Result<Vec<Error>> {
-        self.check_deletable(force)?;
-        if force {
-            self.end_creation();
-        }
-        let lock = match self.directory.lock() {
-            Err(error) if force && error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other?,
-        };
-        if self.state.init.is_none()
-            && let Ok(state) = self.directory.read_state()
-        {
-            // Its creation has come to its end while we waited for it.
-            self.state = state;
-            self.check_deletable(force)?;
-        }
-        if self.status() == Status::Paused {
-            self.state.cgroup.thaw()?;
-        }
-        trace::plain("wait for the end of init", || self.end_for_deletion())?;
-        self.remove_parts()?;
-        self.child = None;
-        let spec = self.spec().ok();
-        let after = spec.and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
-        let state = self.hook_state(Status::Stopped);
-        let limits = hooks::Limits::of_poststop(self.interrupt());
-        let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &state, limits);
-        trace::plain("remove the container's directory", || self.directory.remove(&lock))?;
-        Ok(failed)
+    /// [`ErrorKind::Reaped`] where it has ended and nothing tells how: somebody else has reaped it, and the kernel is
+    /// older than Linux 6.15. [`ErrorKind::Interrupted`] by the handle's [`Cancel`]; its deadline does not count.
+    pub fn wait(&self) -> Result<ExitStatus> {
+        let ended = self.wait_by(&Wait::default())?;
+        ended.ok_or_else(|| Error::internal("a wait without a deadline has ended"))
     }
 
-    fn check_deletable(&self, force: bool) -> Result<()> {
-        let status = self.status();
-        if force || matches!(status, Status::Stopped | Status::Created) {
-            return Ok(());
-        }
-        let error = self.wrong_state("delete", status);
-        Err(error.with_hint("kill it first, or use --force"))
+    /// How it ended; `None` while it runs or has not been started.
+    ///
+    /// # Errors
+    /// As [`Container::wait`].
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
+        self.wait_by(&Wait::at_any_rate(Duration::ZERO))
     }
 
-    /// Kills its init and waits for its end; one that has ended is reaped where it is a child.
-    fn end_for_deletion(&self) -> Result<()> {
-        let pidfd = match self.open_init() {
-            Err(error) if error.kind() == ErrorKind::WrongState => {
-                let _ = self.child.as_ref().map(|child| child.wait_within(&Wait::at_most(DEADLINE)));
-                return Ok(());
+    /// The same, after at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Container::wait`].
+    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<ExitStatus>> {
+        self.wait_by(&Wait::at_most(limit))
+    }
+
+    fn wait_by(&self, wait: &Wait) -> Result<Option<ExitStatus>> {
+        wait::limited(&self.limits.without_deadline(), || match &self.init {
+            Init::Child(child) => child.wait_within(wait),
+            Init::Ended(_) => self.recorded_exit(None).map(Some),
+            Init::Other(pidfd) => match child::await_end(pidfd.as_fd(), wait)? {
+                true => self.recorded_exit(Some(pidfd.as_fd())).map(Some),
+                false => Ok(None),
+            },
+        })
+    }
+
+    /// How somebody else's child ended: its parent has written it down, or the kernel knows it once it is reaped.
+    fn recorded_exit(&self, pidfd: Option<BorrowedFd>) -> Result<ExitStatus> {
+        // Its parent may be about to reap it.
+        for pause in [0, 1, 4, 16, 64, 256, 512] {
+            std::thread::sleep(Duration::from_millis(pause));
+            let kernel = |pidfd| sys::exit_of_reaped(pidfd).ok();
+            if let Some(exit) = self.directory.read_exit().ok().or_else(|| pidfd.and_then(kernel)) {
+                return Ok(exit);
             }
-            opened => opened?,
-        };
-        match sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => self.await_end(pidfd.as_fd()),
-            Err(errno) => Err(Error::os("pidfd_send_signal SIGKILL", errno)),
+            if pidfd.is_none() {
+                break;
+            }
         }
+        let message = format!("container {} has ended, and nothing tells how", self.id());
+        Err(Error::new(ErrorKind::Reaped, message)
+            .with_hint("its exit status is known to the process that created it"))
     }
 
-    /// A creation that another process is at holds the lock; without its init it fails and lets go.
-    fn end_creation(&self) {
-        if self.state.init.is_none()
-            && let Ok(State { init: Some(init), .. }) = self.directory.read_prepared_state()
-            && let Ok(pidfd) = sys::pidfd_open(init.pid)
-            && init.is_alive()
-        {
-            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-        }
+    /// The writing end of the program's standard input, where it is a pipe; the first caller gets it.
+    pub fn take_stdin(&self) -> Option<PipeWriter> {
+        stdio::lock(&self.ends).stdin.take()
     }
 
-    /// Everything outside its directory.
-    fn remove_parts(&self) -> Result<()> {
-        network::begin_tear_down(self.store(), &self.state.id);
-        trace::plain("remove the cgroup", || self.state.cgroup.kill_and_remove())?;
-        let ends = self.has_own(LinuxNamespaceType::Network).unwrap_or(false);
-        let disconnect = || network::tear_down(self.store(), &self.state.id, ends);
-        trace::plain("disconnect networks", disconnect)?;
-        resctrl::remove(&self.state.resctrl);
-        if self.state.mounted_on_host {
-            take_off(&self.state.rootfs);
-        }
-        Ok(())
+    /// The reading end of the program's standard output, where it is a pipe; the first caller gets it.
+    pub fn take_stdout(&self) -> Option<PipeReader> {
+        stdio::lock(&self.ends).stdout.take()
     }
 
-    /// Waits for the end of its init, which is killed; one of ours is reaped.
-    pub(crate) fn await_end(&self, pidfd: BorrowedFd) -> Result<()> {
-        if child::await_end(pidfd, &Wait::at_most(DEADLINE))? {
-            // How it ended is nobody's question any more.
-            let _ = self.child.as_ref().map(|child| child.wait_within(&Wait::at_most(DEADLINE)));
-            return Ok(());
-        }
-        Err(Error::external(format!("the init of container {} does not end", self.id()))
-            .with_hint("it may be stuck in the kernel; see /proc/PID/stack"))
+    /// The same of its standard error.
+    pub fn take_stderr(&self) -> Option<PipeReader> {
+        stdio::lock(&self.ends).stderr.take()
     }
 
-    /// Freezes every process of it.
-    pub fn pause(&self) -> Result<()> {
-        let _turn = self.directory.lock()?;
-        match self.status() {
-            Status::Running | Status::Created => self.state.cgroup.freeze(),
-            status => Err(self.wrong_state("pause", status)),
-        }
+    /// The master of its terminal, if it was created with one of the caller's; the first caller gets it.
+    pub fn take_terminal(&self) -> Option<crate::Terminal> {
+        stdio::lock(&self.ends).terminal.take()
     }
 
-    pub fn resume(&self) -> Result<()> {
-        let _turn = self.directory.lock()?;
-        match self.status() {
-            Status::Paused => self.state.cgroup.thaw(),
-            status => Err(self.wrong_state("resume", status)),
-        }
+    /// Waits for its end, and returns what it wrote to its pipes until then. Its input, if it is a pipe that nobody has
+    /// taken, is closed first.
+    ///
+    /// # Errors
+    /// As [`Container::wait`]; a pipe cannot be read.
+    pub fn output(&self) -> Result<Output> {
+        let mut ends = std::mem::take(&mut *stdio::lock(&self.ends));
+        let what = format!("container {}", self.id());
+        let limits = self.limits.without_deadline();
+        let written = wait::limited(&limits, || ends.read_to_end(self.pidfd(), &what))?;
+        Ok(Output::new(self.wait()?, written))
     }
 
     /// The pids of all its processes, as the caller sees them.
+    ///
+    /// # Errors
+    /// It has no cgroup.
     pub fn processes(&self) -> Result<Vec<i32>> {
         self.cgroup_of_all()?.pids(true)
     }
 
     /// The cgroup, where its processes have one of their own.
-    fn cgroup_of_all(&self) -> Result<&Cgroup> {
+    pub(crate) fn cgroup_of_all(&self) -> Result<&Cgroup> {
         match self.state.cgroup.is_none() {
             true => Err(Error::unsupported(format!(
                 "container {} has no cgroup to find its processes in",
@@ -433,51 +416,10 @@ impl Container {
         }
     }
 
-    /// Changes its limits, all or none; what `resources` does not name stays. They are remembered.
-    pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Finding>> {
-        if self.status() == Status::Stopped {
-            return Err(self.wrong_state("update", Status::Stopped));
-        }
-        let _turn = self.directory.lock()?;
-        // As it is now: another process may have changed it.
-        let old = self.directory.read_spec()?;
-        let before = old.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
-        let mut resources = resources.clone();
-        config::resources::as_of(&self.state.oci_version, &mut resources);
-        let new = with_resources(&old, &merged(&before, &resources)?)?;
-        // First, because the disk may be full.
-        self.directory.replace_spec(&new)?;
-        self.state.cgroup.update(&before, &resources).inspect_err(|_| {
-            // The error to report is the first one.
-            let _ = self.directory.replace_spec(&old);
-        })
-    }
-
-    /// Other schemata for its class of cache and memory bandwidth (`linux.intelRdt`), which it must
-    /// have been created with. They are remembered.
-    pub fn update_schemata(&self, l3_cache: Option<&str>, memory_bandwidth: Option<&str>) -> Result<()> {
-        if self.status() == Status::Stopped {
-            return Err(self.wrong_state("update", Status::Stopped));
-        }
-        let _turn = self.directory.lock()?;
-        let mut object = json!({});
-        for (name, value) in [("l3CacheSchema", l3_cache), ("memBwSchema", memory_bandwidth)] {
-            if let Some(value) = value {
-                object[name] = value.into();
-            }
-        }
-        let failed = |error| Error::external(format!("cannot encode the schemata: {error}"));
-        let new = serde_json::from_value(object.clone()).map_err(failed)?;
-        let spec = self.directory.read_spec()?;
-        resctrl::update(&spec, self.id(), &new)?;
-        let mut stored = serde_json::to_value(&spec).map_err(failed)?;
-        for (name, value) in object.as_object().into_iter().flatten() {
-            stored["linux"]["intelRdt"][name] = value.clone();
-        }
-        self.directory.replace_spec(&serde_json::from_value(stored).map_err(failed)?)
-    }
-
     /// What its cgroup and its interfaces have counted.
+    ///
+    /// # Errors
+    /// The cgroup is gone or cannot be read.
     pub fn stats(&self) -> Result<Stats> {
         let mut stats = self.state.cgroup.stats()?;
         stats.network = self.pid().map(network_of).unwrap_or_default();
@@ -485,6 +427,9 @@ impl Container {
     }
 
     /// Tells of each time from now on that it runs out of memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] without the memory controller.
     pub fn oom_events(&self) -> Result<OomEvents> {
         self.state.cgroup.oom_events()
     }
@@ -493,33 +438,29 @@ impl Container {
     pub fn cgroup_paths(&self) -> impl Iterator<Item = (String, PathBuf)> {
         self.state.cgroup.paths().into_iter()
     }
+}
 
-    /// Where its init is known to this process: it is ready to read when that ends.
-    pub fn pidfd(&self) -> Result<OwnedFd> {
-        match &self.child {
-            // Also of one that has ended meanwhile.
-            Some(child) => {
-                child.pidfd().try_clone_to_owned().map_err(|error| Error::io("dup a pidfd", error))
-            }
-            None => self.open_init(),
-        }
-    }
-
-    /// Waits for the end of a container that this process has created.
-    pub fn wait(&self) -> Result<Exit> {
-        let child = self.child.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::WrongState, format!("container {} is no child of this process", self.id()))
-        })?;
-        child.wait()
+/// Readable when the container's init has ended: for poll(2), epoll(7) and event loops.
+impl AsFd for Container {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd()
     }
 }
 
-/// As JSON: the default of `linux` has namespaces in it that nobody asked for.
-fn with_resources(spec: &Spec, resources: &LinuxResources) -> Result<Spec> {
-    let failed = |error| Error::external(format!("cannot encode config.json: {error}"));
-    let mut object = serde_json::to_value(spec).map_err(failed)?;
-    object["linux"]["resources"] = serde_json::to_value(resources).map_err(failed)?;
-    serde_json::from_value(object).map_err(failed)
+impl Init {
+    /// Opened first and compared then, so that it is no other process with the same pid.
+    fn of(init: Option<ProcessId>) -> Result<Self> {
+        if let Some(init) = init {
+            match sys::pidfd_open(init.pid) {
+                Ok(pidfd) if init.is_alive() => return Ok(Self::Other(Arc::new(pidfd))),
+                // EINVAL: it is a thread now.
+                Ok(_) | Err(Errno::ESRCH | Errno::EINVAL) => {}
+                Err(errno) => return Err(Error::os(format!("pidfd_open {}", init.pid), errno)),
+            }
+        }
+        let readable = EventFd::from_value_and_flags(1, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        readable.map(|event| Self::Ended(Arc::new(event.into()))).map_err(|errno| Error::os("eventfd", errno))
+    }
 }
 
 pub(crate) fn user_name(uid: u32) -> String {

@@ -1,182 +1,28 @@
 //! `create`: a container from its bundle, up to the moment before its program runs.
 //! What has been made so far is undone when anything fails.
 
-use crate::cgroup::{Cgroup, Layout, NewDirs};
+use crate::cgroup::{Cgroup, NewDirs};
 use crate::child::Child;
-use crate::config::Config;
-use crate::container::{Container, Status};
-use crate::error::{Error, Finding, Result};
+use crate::container::Container;
+use crate::error::{Diagnostic, Error, Result};
 use crate::hooks::Site;
-use crate::host::Host;
-use crate::network::{self, Network};
+use crate::network;
+use crate::options::Options;
 use crate::parent::{Event, Given, Launch, Stage};
-use crate::plan::Plan;
-use crate::plan::create::{CgroupDriver, Request};
-use crate::seccomp::{self, Filter};
-use crate::state::{Directory, Lock, ProcessId, State};
+use crate::plan::create::Request;
+use crate::prepare::{Prepared, prepare};
+use crate::state::{Directory, Lock, ProcessId, State, Status};
+use crate::stdio::Streams;
 use crate::step::SyncPoint;
-use crate::wait::Wait;
-use crate::{hooks, netdevices, notify, parent, plan, readiness, resctrl, trace};
+use crate::wait::{self, Wait};
+use crate::{hooks, netdevices, notify, plan, readiness, resctrl, trace};
 use nix::mount::MntFlags;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-
-/// What [`create`] makes, and from what.
-pub struct Create<'a> {
-    /// The directory that holds the state of containers, such as `/run/onggi`.
-    pub store: &'a Path,
-    /// Letters, digits, `_`, `+`, `-` and `.`; unique in the store.
-    pub id: &'a str,
-    pub bundle: &'a Path,
-    /// Used in place of the bundle's `config.json`.
-    pub spec: Option<Spec>,
-    /// A connected unix stream socket that gets the terminal's master (`process.terminal`).
-    pub console_socket: Option<BorrowedFd<'a>>,
-    /// The caller passes what the terminal prints on to one of its own, which adds carriage returns itself.
-    pub relayed_console: bool,
-    /// The container's standard input, output and error, unless it has a terminal.
-    pub stdio: [BorrowedFd<'a>; 3],
-    /// Descriptors 3 to 2 + n stay open in the container; each of them must be open.
-    pub preserve_fds: u32,
-    /// Move the root over `/` where pivot_root(2) cannot be used (on an initial RAM filesystem).
-    pub no_pivot: bool,
-    /// Keep the caller's session keyring.
-    pub no_new_keyring: bool,
-    /// Networks to connect it to, beside those of its annotations.
-    pub networks: Vec<Network>,
-    /// Annotations `org.onggi.network.*` ask for networks too. Engines copy annotations from images and pods,
-    /// whose authors could then have bridges, ports and routes of the host: by default there is only a warning.
-    pub network_annotations: bool,
-    /// The socket of a supervisor that is to hear when the container's program is ready (sd_notify(3));
-    /// see [`Container::readiness`].
-    pub notify_socket: Option<&'a Path>,
-    /// Who makes the cgroup.
-    pub cgroup_driver: CgroupDriver,
-    /// Ends the wait for hooks, and for the container, when it is readable, such as a signalfd(2);
-    /// see [`Container::interrupt_by`].
-    pub interrupt: Option<BorrowedFd<'a>>,
-}
-
-impl<'a> Create<'a> {
-    /// With the caller's standard descriptors, and nothing special.
-    pub fn new(store: &'a Path, id: &'a str, bundle: &'a Path) -> Self {
-        Self {
-            store,
-            id,
-            bundle,
-            spec: None,
-            console_socket: None,
-            relayed_console: false,
-            stdio: crate::sys::standard_fds(),
-            preserve_fds: 0,
-            no_pivot: false,
-            no_new_keyring: false,
-            notify_socket: None,
-            cgroup_driver: CgroupDriver::default(),
-            networks: Vec::new(),
-            network_annotations: false,
-            interrupt: None,
-        }
-    }
-
-    fn request(&self, bundle: PathBuf) -> Request {
-        Request {
-            id: self.id.to_string(),
-            bundle,
-            preserve_fds: self.preserve_fds,
-            console_socket: self.console_socket.is_some(),
-            relayed_console: self.relayed_console,
-            no_pivot: self.no_pivot,
-            no_new_keyring: self.no_new_keyring,
-            notify_socket: self.notify_socket.map(Path::to_path_buf),
-            cgroup_driver: self.cgroup_driver,
-            network_requested: !self.networks.is_empty(),
-            network_annotations: self.network_annotations,
-            directory: std::path::absolute(self.store).unwrap_or(self.store.into()).join(self.id),
-            network_files: Vec::new(),
-        }
-    }
-}
-
-/// Everything that is decided before anything is done.
-pub(crate) struct Prepared {
-    pub spec: Spec,
-    pub plan: Plan,
-    pub host: Host,
-    pub filter: Option<Filter>,
-    pub cgroup: Cgroup,
-    pub request: Request,
-    pub networks: Vec<Network>,
-    pub warnings: Vec<Finding>,
-}
-
-/// Reads, checks and plans. Needs no privileges and changes nothing.
-pub(crate) fn prepare(options: &Create) -> Result<Prepared> {
-    prepare_for(options, options.console_socket.is_some())
-}
-
-pub(crate) fn prepare_for(options: &Create, console_socket: bool) -> Result<Prepared> {
-    crate::config::check_id(options.id)?;
-    let failed = |error| Error::io(format!("open {}", options.bundle.display()), error);
-    let bundle = options.bundle.canonicalize().map_err(failed)?;
-    let config = match &options.spec {
-        Some(spec) => Config::from_spec(spec.clone())?,
-        None => Config::load(&bundle)?,
-    };
-    let request = Request { console_socket, ..options.request(bundle) };
-    let mut prepared = prepare_spec(config.spec, request, &options.networks)?;
-    prepared.warnings.splice(0..0, config.warnings);
-    Ok(prepared)
-}
-
-/// crun's annotation: a call in the seccomp profile that is not known is an error.
-fn fails_on_unknown_calls(spec: &Spec) -> bool {
-    const NAME: &str = "run.oci.seccomp_fail_unknown_syscall";
-    let value = spec.annotations().as_ref().and_then(|annotations| annotations.get(NAME));
-    value.is_some_and(|value| value != "0")
-}
-
-/// `typed` are the networks beside those of annotations.
-fn prepare_spec(spec: Spec, mut request: Request, typed: &[Network]) -> Result<Prepared> {
-    let mut warnings = Vec::new();
-    let linux = spec.linux().as_ref();
-    let profile = linux.and_then(|linux| linux.seccomp().as_ref());
-    if let Some(profile) = profile.filter(|_| fails_on_unknown_calls(&spec)) {
-        let unknown = seccomp::unknown_calls(profile);
-        if !unknown.is_empty() {
-            return Err(Error::invalid(unknown));
-        }
-    }
-    let filter = profile.map(|profile| seccomp::compile(profile, &mut warnings).map_err(Error::invalid));
-    let filter = filter.transpose()?;
-    let layout = Layout::probe()?;
-    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = match request.cgroup_driver {
-        CgroupDriver::Cgroupfs => Cgroup::plan(&layout, path, &request.id)?.without_refused(),
-        CgroupDriver::Systemd => {
-            let resources = linux.and_then(|linux| linux.resources().as_ref());
-            let annotations = spec.annotations().clone().unwrap_or_default();
-            Cgroup::plan_systemd(&layout, path, &request.id, resources, &annotations)?
-        }
-        CgroupDriver::None => Cgroup::none(),
-    };
-    let mut host = Host::probe(&spec, &layout, &cgroup)?;
-    let networks = network::wanted(&spec, typed, request.network_annotations)?;
-    if !request.network_annotations {
-        warnings.extend(network::ignored(&spec));
-    }
-    if request.network_files.is_empty() {
-        request.network_files = network::files(&spec, &networks, &request.directory)?;
-    }
-    host.network_requested = request.network_requested || !networks.is_empty();
-    let mut plan = plan::create::create(&spec, &host, &request, filter.as_ref())?;
-    warnings.append(&mut plan.warnings);
-    Ok(Prepared { spec, plan, host, filter, cgroup, request, networks, warnings })
-}
 
 /// What a failed creation leaves, until it is dropped.
 struct Made {
@@ -203,7 +49,13 @@ impl Drop for Made {
             self.cgroup_dirs.keep();
             return;
         }
-        // Best effort on the way out of an error, which is what the caller has to hear of.
+        wait::unlimited(|| self.undo());
+    }
+}
+
+impl Made {
+    /// Best effort on the way out of an error, which is what the caller has to hear of.
+    fn undo(&mut self) {
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.kill_all(libc::SIGKILL);
             let _ = cgroup.remove();
@@ -215,7 +67,7 @@ impl Drop for Made {
             take_off(rootfs);
         }
         if let Some((hooks, state)) = &self.after {
-            hooks::run_each(hooks, "hooks.poststop", state, hooks::Limits::of_poststop(None));
+            hooks::run_each(hooks, "hooks.poststop", state, hooks::Limits::of_poststop());
         }
         // What is left of a network is found by its record; `delete --force` tries again.
         if unconnected {
@@ -224,19 +76,19 @@ impl Drop for Made {
     }
 }
 
-/// Creates a container (runtime.md, "Create"): all is set up, and its program waits for
-/// [`Container::start`].
-///
-/// # Errors
-/// One that names the place in `config.json`, the call and its errno; nothing is left behind.
-pub fn create(options: &Create) -> Result<Container> {
-    parent::check_preserved(options.preserve_fds)?;
-    let prepared = trace::plain("read config.json and plan", || prepare(options))?;
-    let creation = Creation::begin(options, &prepared)?;
-    let mut container =
-        creation.run(options).map_err(|error| error.within("unable to start container process"))?;
-    container.spec = prepared.spec.into();
-    Ok(container)
+/// Creates a container: all is set up, and its program waits for `start`. Nothing is left behind by a failure.
+pub(crate) fn create(mut options: Options) -> Result<Container> {
+    let limits = options.limits.clone();
+    wait::limited(&limits, || {
+        let prepared = trace::plain("read config.json and plan", || prepare(&options))?;
+        let (streams, ends) = options.process.open()?;
+        let creation = Creation::begin(&options, &prepared)?;
+        let mut container = creation
+            .run(&options, &streams)
+            .map_err(|error| error.within("unable to start container process"))?;
+        container.keep(options, prepared.spec, ends.finish(streams)?);
+        Ok(container)
+    })
 }
 
 /// A creation under way: what it has made so far is undone when it is dropped before its end.
@@ -246,20 +98,21 @@ pub(crate) struct Creation<'a> {
     /// Ends before what has been made is undone.
     connecting: Option<network::Connecting>,
     made: Made,
-    warnings: Vec<Finding>,
+    warnings: Vec<Diagnostic>,
 }
 
 impl<'a> Creation<'a> {
     /// Claims the id.
-    pub fn begin(options: &Create, prepared: &'a Prepared) -> Result<Self> {
+    pub fn begin(options: &Options, prepared: &'a Prepared) -> Result<Self> {
         let state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
+        let store = &options.settings.store;
         let (directory, lock) = trace::part(
             "make the container's directory in",
-            || options.store.display().to_string(),
-            || Directory::create(options.store, &state, &prepared.spec),
+            || store.display().to_string(),
+            || Directory::create(store, &state, &prepared.spec),
         )?;
         let made = Made {
-            id: options.id.into(),
+            id: options.id.clone(),
             directory,
             lock,
             cgroup: None,
@@ -274,7 +127,7 @@ impl<'a> Creation<'a> {
         Ok(Self { prepared, state, connecting: None, made, warnings })
     }
 
-    fn run(mut self, options: &Create) -> Result<Container> {
+    fn run(mut self, options: &Options, streams: &Streams) -> Result<Container> {
         let Prepared { spec, plan, filter, .. } = self.prepared;
         let directory = self.made.directory.clone();
         if let Some(filter) = filter {
@@ -294,12 +147,13 @@ impl<'a> Creation<'a> {
         let listener = listen(&directory)?;
         let born_in = self.state.cgroup.open_dir()?;
         let launch = Launch {
-            stdio: options.stdio,
-            preserve_fds: options.preserve_fds,
+            stdio: streams.stdio(),
+            passed: &self.prepared.passed,
             cgroup: born_in.as_ref().map(AsFd::as_fd),
             given: Given {
                 listener: Some(listener.as_fd()),
-                console: options.console_socket,
+                console: streams.console(),
+                program: options.init.as_ref().map(|init| init.descriptor.as_fd()),
                 ..Given::default()
             },
         };
@@ -309,19 +163,13 @@ impl<'a> Creation<'a> {
             self.make_cgroup().map_err(cgroup_failed)?;
         }
         let in_init = |error: Error| error.within("error during container init");
-        while !self.answer(&mut stage, options.interrupt).map_err(in_init)? {}
-        let mut container = Container::new(directory.clone(), self.state.clone());
-        // It may fail, which is undone only as long as the container is not kept.
-        if let Some(interrupt) = options.interrupt {
-            container.interrupt_by(interrupt)?;
-        }
+        while !self.answer(&mut stage).map_err(in_init)? {}
         // From here on a crash of ours leaves a container that is whole.
         trace::plain("record the container", || directory.commit_state())?;
         stage.answer()?;
         self.made.kept = true;
-        container.child = stage.into_init();
-        container.warnings = self.warnings;
-        Ok(container)
+        let init = stage.into_init().ok_or_else(|| Error::internal("the container has no init"))?;
+        Ok(Container::created(directory, self.state.clone(), init, std::mem::take(&mut self.warnings)))
     }
 
     pub fn make_v2_cgroup(&mut self) -> Result<()> {
@@ -331,11 +179,11 @@ impl<'a> Creation<'a> {
     }
 
     /// Sets up the host's side of the networks, beside what comes next.
-    pub fn begin_network(&mut self, options: &Create) -> Result<()> {
+    pub fn begin_network(&mut self, options: &Options) -> Result<()> {
         if !self.prepared.networks.is_empty() {
-            self.made.network = Some(options.store.into());
-            self.connecting =
-                Some(network::Connecting::begin(options.store, options.id, &self.prepared.networks)?);
+            let store = &options.settings.store;
+            self.made.network = Some(store.clone());
+            self.connecting = Some(network::Connecting::begin(store, &options.id, &self.prepared.networks)?);
         }
         Ok(())
     }
@@ -356,11 +204,10 @@ impl<'a> Creation<'a> {
     }
 
     /// prestart and createRuntime hooks: the namespaces exist, and the program does not run.
-    pub fn run_early_hooks(&mut self, interrupt: Option<BorrowedFd>) -> Result<()> {
+    pub fn run_early_hooks(&mut self) -> Result<()> {
         let spec = &self.prepared.spec;
-        let container = Container::new(self.made.directory.clone(), self.state.clone());
-        self.made.after = poststop(spec, &container);
-        early_hooks(spec, &container, hooks::Limits::interrupted_by(interrupt))
+        self.made.after = poststop(spec, &self.state);
+        early_hooks(spec, &self.state, hooks::Limits::default())
     }
 
     /// The container is whole; a crash from here on leaves it so.
@@ -369,10 +216,8 @@ impl<'a> Creation<'a> {
         self.made.directory.commit_state()?;
         self.made.kept = true;
         self.made.cgroup_dirs.keep();
-        let mut container = Container::new(self.made.directory.clone(), self.state.clone());
-        container.child = Some(init);
-        container.warnings = std::mem::take(&mut self.warnings);
-        Ok(container)
+        let (directory, state) = (self.made.directory.clone(), self.state.clone());
+        Ok(Container::created(directory, state, init, std::mem::take(&mut self.warnings)))
     }
 
     /// Makes what is left of the cgroup, and limits it.
@@ -386,9 +231,9 @@ impl<'a> Creation<'a> {
     }
 
     /// Does what the stage waits for next; whether that is the end.
-    fn answer(&mut self, stage: &mut Stage, interrupt: Option<BorrowedFd>) -> Result<bool> {
+    fn answer(&mut self, stage: &mut Stage) -> Result<bool> {
         let spec = &self.prepared.spec;
-        match stage.next(&Wait::default().interrupted_by(interrupt))? {
+        match stage.next(&Wait::default())? {
             Event::Cloned if self.state.init.is_some() => {
                 // What was done for its parent holds for it.
                 self.state.init = Some(ProcessId::of(stage.pid())?);
@@ -406,16 +251,14 @@ impl<'a> Creation<'a> {
             Event::At(SyncPoint::Cgroups) => stage.give_cgroups(&self.state.cgroup)?,
             Event::At(SyncPoint::Created) => {
                 self.connecting.take().map_or(Ok(()), network::Connecting::finish)?;
-                let container = Container::new(self.made.directory.clone(), self.state.clone());
-                self.made.after = poststop(spec, &container);
-                before_pivot(spec, &container, stage, interrupt)?;
+                self.made.after = poststop(spec, &self.state);
+                before_pivot(spec, &self.state, stage)?;
                 stage.answer()?;
             }
             Event::At(SyncPoint::Ready) => return Ok(true),
             Event::Listener(listener) => {
-                let container = Container::new(self.made.directory.clone(), self.state.clone());
                 let of = (stage.pid(), Status::Creating);
-                notify::send(&self.made.directory, &container, of, listener)?;
+                notify::send(&self.made.directory, &self.state, of, listener)?;
             }
             Event::End => return Err(stage.died()),
         }
@@ -535,35 +378,30 @@ fn delegate(spec: &Spec, cgroup: &Cgroup) -> Result<()> {
     }
 }
 
-fn poststop(spec: &Spec, container: &Container) -> Option<(Vec<oci_spec::runtime::Hook>, Vec<u8>)> {
+fn poststop(spec: &Spec, state: &State) -> Option<(Vec<oci_spec::runtime::Hook>, Vec<u8>)> {
     let hooks = spec.hooks().as_ref()?.poststop().clone()?;
-    Some((hooks, container.hook_state(Status::Stopped)))
+    Some((hooks, state.for_hooks(Status::Stopped)))
 }
 
 /// What happens between the container's namespaces and its root: interfaces, and three kinds of hooks.
-fn before_pivot(
-    spec: &Spec,
-    container: &Container,
-    stage: &Stage,
-    interrupt: Option<BorrowedFd>,
-) -> Result<()> {
+fn before_pivot(spec: &Spec, state: &State, stage: &Stage) -> Result<()> {
     let init = stage.current().ok_or_else(|| Error::external("the container has no init"))?;
     netdevices::move_all(spec, init)?;
-    let limits = hooks::Limits::interrupted_by(interrupt).with_init(init.pidfd());
-    early_hooks(spec, container, limits)?;
+    let limits = hooks::Limits::with_init(init.pidfd());
+    early_hooks(spec, state, limits)?;
     let all = spec.hooks().as_ref();
     let inside = all.and_then(|all| all.create_container().as_deref()).unwrap_or_default();
-    let state = container.hook_state(Status::Creating);
+    let state = state.for_hooks(Status::Creating);
     hooks::run_all(inside, "hooks.createContainer", &state, &Site::Container { spec, init }, limits)
 }
 
-fn early_hooks(spec: &Spec, container: &Container, limits: hooks::Limits) -> Result<()> {
+fn early_hooks(spec: &Spec, of: &State, limits: hooks::Limits) -> Result<()> {
     let Some(all) = spec.hooks() else { return Ok(()) };
-    let state = container.hook_state(Status::Creating);
+    let state = of.for_hooks(Status::Creating);
     #[allow(deprecated)] // engines still use prestart
     let prestart = all.prestart();
     // Specs that had no other hook before the program gave them the state of a created container.
-    let created = container.hook_state(Status::Created);
+    let created = of.for_hooks(Status::Created);
     hooks::run_all(
         prestart.as_deref().unwrap_or_default(),
         "hooks.prestart",

@@ -10,8 +10,9 @@ use crate::error::{Error, Result};
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::plan::Plan;
 use crate::sys;
-use crate::wait::{DEADLINE, Wait, again};
+use crate::wait::{DEADLINE, Wait, Woken, again};
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, sockopt};
 use prost::Message;
 use std::collections::VecDeque;
@@ -365,6 +366,10 @@ impl Criu {
 
     fn receive(&mut self) -> Result<(Response, Option<OwnedFd>)> {
         let mut bytes = vec![0; LONGEST_ANSWER];
+        // Without a deadline of ours: CRIU writes the memory of all processes meanwhile.
+        if let Woken::Ended(ended) = Wait::default().poll(&[(self.socket.as_fd(), PollFlags::POLLIN)])? {
+            return Err(ended.error("the work of criu".into()));
+        }
         let (length, fd) = match sys::receive(self.socket.as_fd(), &mut bytes) {
             Err(Errno::ECONNRESET) => (0, None),
             Err(errno) => return Err(Error::os("recvmsg from criu", errno)),
@@ -380,7 +385,7 @@ impl Criu {
 
     /// CRIU closes its socket and ends; one that does not is killed when this is dropped.
     fn end(&self) {
-        let _ = self.child.wait_within(&Wait::at_most(END_DEADLINE));
+        let _ = self.child.wait_within(&Wait::at_any_rate(END_DEADLINE));
     }
 
     fn died(&self) -> Error {

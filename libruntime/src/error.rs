@@ -31,29 +31,47 @@ pub enum ErrorKind {
     External,
     /// An invariant of the library does not hold: a fault of onggi, not of the caller's.
     Internal,
-    /// The caller's interrupt has ended a wait.
+    /// The caller has cancelled it ([`crate::Cancel`]); what it had made is removed.
     Interrupted,
+    /// It was not done within the caller's deadline; what it had made is removed.
+    TimedOut,
     /// How a process ended is lost: the calling program has reaped it, or ignores SIGCHLD.
     Reaped,
 }
 
-/// A problem, or something worth a warning, at one place of `config.json`.
+/// A problem, or something worth a warning, at one place of `config.json`. Verbs that can succeed with
+/// warnings return these: properties that this host cannot apply, and hooks that failed where that changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+#[non_exhaustive]
+pub struct Diagnostic {
     /// The place, for example `mounts[3].source`.
-    pub at: String,
+    #[serde(rename = "at")]
+    pub config_path: String,
+    /// What is wrong there, for people.
     pub message: String,
 }
 
-impl Finding {
-    pub fn new(at: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { at: at.into(), message: message.into() }
+impl Diagnostic {
+    pub(crate) fn new(config_path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { config_path: config_path.into(), message: message.into() }
+    }
+
+    /// An error that does not fail the verb.
+    pub(crate) fn of_error(error: &Error) -> Self {
+        let mut message = error.text();
+        if let Some(hint) = error.hint() {
+            message.push_str(&format!("; hint: {hint}"));
+        }
+        Self::new(error.config_path().unwrap_or_default(), message)
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: {}", self.at, self.message)
+        match self.config_path.as_str() {
+            "" => f.write_str(&self.message),
+            place => write!(f, "{place}: {}", self.message),
+        }
     }
 }
 
@@ -68,9 +86,10 @@ struct Repr {
     errno: Option<Errno>,
     at: Option<String>,
     hint: Option<String>,
-    findings: Vec<Finding>,
+    findings: Vec<Diagnostic>,
     /// The message has the errno's text in it.
     said: bool,
+    source: Option<std::io::Error>,
 }
 
 impl Error {
@@ -84,20 +103,26 @@ impl Error {
             hint: None,
             findings: Vec::new(),
             said: false,
+            source: None,
         }))
     }
 
     /// `call` is the system call and its object as a reader would say it: `mkdir /sys/fs/cgroup/x`.
     pub(crate) fn os(call: impl Into<String>, errno: Errno) -> Self {
         let mut error = Self::new(ErrorKind::Os, call);
-        error.0.errno = Some(errno);
+        error.set_errno(errno);
         error
+    }
+
+    fn set_errno(&mut self, errno: Errno) {
+        self.0.errno = Some(errno);
+        self.0.source = Some(std::io::Error::from_raw_os_error(errno as i32));
     }
 
     /// A failed call whose message says already why.
     pub(crate) fn os_said(message: impl Into<String>, errno: Errno) -> Self {
         let mut error = Self::new(ErrorKind::Os, message);
-        error.0.errno = Some(errno);
+        error.set_errno(errno);
         error.0.said = true;
         error
     }
@@ -123,8 +148,8 @@ impl Error {
     }
 
     /// Every problem of a configuration at once; there is at least one.
-    pub(crate) fn invalid(findings: Vec<Finding>) -> Self {
-        let text = findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
+    pub(crate) fn invalid(findings: Vec<Diagnostic>) -> Self {
+        let text = findings.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("; ");
         let mut error = Self::new(ErrorKind::InvalidConfig, format!("invalid config: {text}"));
         error.0.lead = findings.iter().find_map(words::of_finding).unwrap_or_default();
         error.0.findings = findings;
@@ -163,7 +188,7 @@ impl Error {
     }
 
     /// The place in `config.json` that asked for what failed.
-    pub fn place(&self) -> Option<&str> {
+    pub fn config_path(&self) -> Option<&str> {
         self.0.at.as_deref()
     }
 
@@ -173,8 +198,21 @@ impl Error {
     }
 
     /// Every problem of an invalid configuration.
-    pub fn findings(&self) -> &[Finding] {
+    pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.0.findings
+    }
+
+    /// Without place and hint.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if !self.0.lead.is_empty() {
+            text.push_str(&format!("{}: ", self.0.lead));
+        }
+        text.push_str(&self.0.message);
+        if let Some(errno) = self.0.errno.filter(|_| !self.0.said) {
+            text.push_str(&format!(": {} ({errno:?})", words::of_errno(errno)));
+        }
+        text
     }
 
     /// The error as an object with `kind`, `message`, `errno`, `at`, `hint` and `findings`.
@@ -198,13 +236,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        if !self.0.lead.is_empty() {
-            write!(f, "{}: ", self.0.lead)?;
-        }
-        f.write_str(&self.0.message)?;
-        if let Some(errno) = self.0.errno.filter(|_| !self.0.said) {
-            write!(f, ": {} ({errno:?})", words::of_errno(errno))?;
-        }
+        f.write_str(&self.text())?;
         if let Some(at) = &self.0.at {
             write!(f, ", at {at}")?;
         }
@@ -221,7 +253,12 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    /// The operating system's error, where a call failed: a [`std::io::Error`].
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|error| error as _)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -248,8 +285,8 @@ mod tests {
 
     #[test]
     fn an_invalid_config_lists_every_finding() {
-        let error = Error::invalid(vec![Finding::new("a", "bad"), Finding::new("b", "worse")]);
+        let error = Error::invalid(vec![Diagnostic::new("a", "bad"), Diagnostic::new("b", "worse")]);
         assert_eq!(error.to_string(), "invalid config: a: bad; b: worse");
-        assert_eq!(error.findings().len(), 2);
+        assert_eq!(error.diagnostics().len(), 2);
     }
 }

@@ -1,24 +1,23 @@
 //! `explain`: what creating a container would do, for people and for programs. Nothing is done here.
 
 use crate::cgroup::Cgroup;
-use crate::create::{Create, Prepared, prepare_for};
-use crate::error::{Finding, Result};
+use crate::error::{Diagnostic, Result};
 use crate::network::Network;
+use crate::options::Options;
 use crate::plan::Plan;
+use crate::prepare::{Prepared, prepare_for};
 
-/// What [`crate::create`] would do, without doing any of it.
+/// What creating a container would do, without doing any of it.
+#[derive(Debug)]
 pub struct Explanation {
     plan: Plan,
     cgroup: Cgroup,
     networks: Vec<Network>,
-    warnings: Vec<Finding>,
+    warnings: Vec<Diagnostic>,
 }
 
 /// Plans a container. Needs no privileges and changes nothing.
-///
-/// # Errors
-/// Those of [`crate::create`] that can be known beforehand.
-pub fn explain(options: &Create) -> Result<Explanation> {
+pub(crate) fn explain(options: &Options) -> Result<Explanation> {
     // Whoever creates the container brings a socket for its terminal.
     let Prepared { mut plan, cgroup, networks, warnings, .. } = prepare_for(options, true)?;
     plan.warnings = warnings.clone();
@@ -26,7 +25,7 @@ pub fn explain(options: &Create) -> Result<Explanation> {
 }
 
 impl Explanation {
-    pub fn warnings(&self) -> &[Finding] {
+    pub fn warnings(&self) -> &[Diagnostic] {
         &self.warnings
     }
 

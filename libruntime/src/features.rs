@@ -4,11 +4,21 @@
 //! that this kernel takes, for which it is asked. What else the host lacks is `check.rs`'s to say.
 //! The lists come from the modules that act on them, so that they cannot claim more than is done.
 
+use crate::error::{Error, Result};
 use crate::{plan, seccomp, sys};
+use oci_spec::runtime::Features;
 use serde_json::{Value, json};
 
-/// The features structure of the spec, complete.
-pub fn features() -> Value {
+/// The features structure of the specification (features.md), complete.
+///
+/// # Errors
+/// [`ErrorKind::Internal`](crate::ErrorKind::Internal): the crate `oci-spec` does not know a name that is in it.
+pub fn features() -> Result<Features> {
+    let failed = |error| Error::internal(format!("the features do not fit their type: {error}"));
+    serde_json::from_value(known()).map_err(failed)
+}
+
+fn known() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
@@ -63,7 +73,7 @@ fn flags(wanted: impl Fn(u32) -> bool) -> Vec<&'static str> {
 mod tests {
     #[test]
     fn every_recursive_attribute_and_capability_is_listed() {
-        let features = super::features();
+        let features = serde_json::to_value(super::features().unwrap()).unwrap();
         let has = |at: &str, name: &str| {
             features
                 .pointer(at)
@@ -79,7 +89,7 @@ mod tests {
     /// Every kernel that onggi runs on has these three; a flag that no kernel has is not taken.
     #[test]
     fn the_kernel_is_asked_for_seccomp_flags() {
-        let features = super::features();
+        let features = serde_json::to_value(super::features().unwrap()).unwrap();
         let supported = features.pointer("/linux/seccomp/supportedFlags").and_then(|list| list.as_array());
         for flag in ["LOG", "SPEC_ALLOW", "TSYNC"] {
             let name = format!("SECCOMP_FILTER_FLAG_{flag}");

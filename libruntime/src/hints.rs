@@ -20,6 +20,7 @@ pub(crate) fn render(
             return program(format!("fork/exec {}", paths.first()), origin, errno);
         }
         Step::Exec { args, paths, .. } => return executed(&args.first(), paths, false, origin, errno),
+        Step::ExecFd { args, .. } => return executed(&args.first(), args, false, origin, errno),
         Step::FindProgram { args, paths } => return executed(&args.first(), paths, true, origin, errno),
         _ => {}
     }

@@ -7,16 +7,17 @@
 //! Nothing that a hook does or leaves undone keeps the library waiting beyond its timeout: its input and
 //! its messages go through pipes that never block us, and a process that it leaves behind is not waited
 //! for. Without a timeout the wait has no end of its own, because the specification sets none; the
-//! caller's interrupt ends it.
+//! caller's limits end it.
 
 use crate::cgroup::Cgroup;
 use crate::child::Child;
-use crate::container::{Container, Status};
+use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::parent::{Event, Given, Launch, Stage};
+use crate::state::Status;
 use crate::step::SyncPoint;
-use crate::sys::{self, Exit};
-use crate::wait::{DEADLINE, Wait, Woken, interrupted};
+use crate::sys::{self, ExitStatus};
+use crate::wait::{self, DEADLINE, Wait, Woken};
 use crate::{notify, plan, trace};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
@@ -27,7 +28,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How much of the beginning and of the end of a hook's messages an error carries.
 const MESSAGE_PART: usize = 2048;
@@ -51,23 +52,18 @@ pub(crate) enum Site<'a> {
 pub(crate) struct Limits<'a> {
     /// For hooks without `timeout`.
     timeout: Option<Duration>,
-    interrupt: Option<BorrowedFd<'a>>,
     /// The container's init: without it there is nothing to hook into.
     init: Option<BorrowedFd<'a>>,
 }
 
 impl<'a> Limits<'a> {
-    pub fn interrupted_by(interrupt: Option<BorrowedFd<'a>>) -> Self {
-        Self { interrupt, ..Self::default() }
-    }
-
     /// Until the container's init ends, so that a container whose hook hangs can be killed or deleted.
-    pub fn with_init(self, init: BorrowedFd<'a>) -> Self {
-        Self { init: Some(init), ..self }
+    pub fn with_init(init: BorrowedFd<'a>) -> Self {
+        Self { init: Some(init), timeout: None }
     }
 
-    pub fn of_poststop(interrupt: Option<BorrowedFd<'a>>) -> Self {
-        Self { timeout: Some(POSTSTOP_TIMEOUT), interrupt, init: None }
+    pub fn of_poststop() -> Self {
+        Self { timeout: Some(POSTSTOP_TIMEOUT), init: None }
     }
 }
 
@@ -97,7 +93,7 @@ fn named(hook: &Hook, list: &str, at: usize, run: impl FnOnce(&str) -> Result<()
 fn run(hook: &Hook, place: &str, state: &[u8], site: &Site, limits: Limits) -> Result<()> {
     let given = hook.timeout().map(|seconds| Duration::from_secs(seconds.max(0) as u64));
     let timeout = given.or(limits.timeout);
-    let wait = Wait { until: timeout.map(|limit| Instant::now() + limit), interrupt: limits.interrupt };
+    let wait = timeout.map_or(Wait::default(), Wait::at_most);
     let (child, mut pipes) = start(hook, place, state, site, &wait)?;
     pipes.init = limits.init;
     let mut said = Said::default();
@@ -105,16 +101,16 @@ fn run(hook: &Hook, place: &str, state: &[u8], site: &Site, limits: Limits) -> R
     pipes.take_messages(&mut said);
     let name = hook.path().display();
     let how = match ended {
-        Ended::Exit(Exit::Code(0)) => return Ok(()),
-        Ended::Exit(Exit::Code(code)) => format!("exit status {code}"),
-        Ended::Exit(Exit::Signal(signal)) => format!("signal: {signal}"),
+        Ended::Exit(ExitStatus::Code(0)) => return Ok(()),
+        Ended::Exit(ExitStatus::Code(code)) => format!("exit status {code}"),
+        Ended::Exit(ExitStatus::Signal(signal)) => format!("signal: {signal}"),
         Ended::WithInit => {
             let what = format!("hook {name} was killed, because the container's init has ended");
             return Err(said.error(what).at(place.to_string()));
         }
         Ended::Late => return Err(late(&name.to_string(), place, given, timeout)),
-        Ended::Interrupted => {
-            return Err(interrupted(format!("hook {name} was killed")).at(place.to_string()));
+        Ended::ByCaller(ended) => {
+            return Err(ended.error(format!("hook {name} was killed")).at(place.to_string()));
         }
     };
     Err(said.error(format!("{name}: {how}")).at(place.to_string()))
@@ -147,7 +143,7 @@ fn start<'s>(
     let null = null.map_err(|error| Error::io("open /dev/null", error))?;
     let launch = Launch {
         stdio: [stdin.as_fd(), null.as_fd(), stderr.as_fd()],
-        preserve_fds: 0,
+        passed: &[],
         cgroup: joined.born_in.as_ref().map(AsFd::as_fd),
         given: Given {
             pidfd: joined.init.as_ref().map(AsFd::as_fd),
@@ -199,6 +195,7 @@ struct Joined {
 
 impl Joined {
     fn open(site: &Site) -> Result<Self> {
+        let dup = |error| Error::io("dup a pidfd", error);
         match site {
             Site::Runtime => Ok(Self::default()),
             Site::Container { init, .. } => {
@@ -206,12 +203,16 @@ impl Joined {
                 let path = format!("/proc/{}/cwd", init.pid());
                 let opened = sys::open_path(path.as_ref());
                 let root = opened.map_err(|errno| Error::os(format!("open {path}"), errno))?;
-                let pidfd = init.pidfd().try_clone_to_owned().map_err(|error| Error::io("dup", error))?;
+                let pidfd = init.pidfd().try_clone_to_owned().map_err(dup)?;
                 Ok(Self { init: Some(pidfd), root: Some(root), born_in: None })
             }
             Site::Process(container) => {
                 let born_in = container.state.cgroup.open_dir()?;
-                Ok(Self { init: Some(container.open_init()?), root: None, born_in })
+                Ok(Self {
+                    init: Some(container.running_init()?.try_clone_to_owned().map_err(dup)?),
+                    root: None,
+                    born_in,
+                })
             }
         }
     }
@@ -227,7 +228,8 @@ fn answer(stage: &mut Stage, site: &Site, wait: &Wait) -> Result<bool> {
         }
         (Event::At(_), _) => stage.answer()?,
         (Event::Listener(listener), Site::Process(container)) => {
-            notify::send(&container.directory, container, (stage.pid(), Status::Created), listener)?;
+            let of = (stage.pid(), Status::Created);
+            notify::send(&container.directory, &container.state, of, listener)?;
         }
         (Event::Listener(_) | Event::Cloned, _) => {}
     }
@@ -247,9 +249,9 @@ fn late(name: &str, place: &str, given: Option<Duration>, timeout: Option<Durati
 }
 
 enum Ended {
-    Exit(Exit),
+    Exit(ExitStatus),
     Late,
-    Interrupted,
+    ByCaller(wait::Ended),
     WithInit,
 }
 
@@ -281,7 +283,7 @@ impl Pipes<'_> {
                 }
                 Woken::Ready(_) => None,
                 Woken::Late => Some(Ended::Late),
-                Woken::Interrupted => Some(Ended::Interrupted),
+                Woken::Ended(ended) => Some(Ended::ByCaller(ended)),
             };
             if let Some(ended) = ended {
                 kill_session(child);
@@ -331,7 +333,7 @@ fn kill_session(child: &Child) {
     let _ = killpg(Pid::from_raw(child.pid()), Signal::SIGKILL);
     let _ = sys::pidfd_send_signal(child.pidfd(), libc::SIGKILL);
     // One that is stuck in the kernel is reaped later.
-    let _ = child.wait_within(&Wait::at_most(DEADLINE));
+    let _ = child.wait_within(&Wait::at_any_rate(DEADLINE));
 }
 
 /// The beginning and the end of what a hook wrote.
@@ -393,7 +395,7 @@ mod tests {
             serde_json::from_value(serde_json::json!({"path": "/bin/sleep", "args": ["sleep", "100"]}))
                 .unwrap();
         let limits = Limits { timeout: Some(Duration::from_secs(1)), ..Limits::default() };
-        let begin = Instant::now();
+        let begin = std::time::Instant::now();
         let failed = run_each(&[hook], "hooks.poststop", b"{}", limits);
         assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
         let text = failed.first().map(ToString::to_string).unwrap_or_default();

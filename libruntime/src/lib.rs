@@ -1,13 +1,13 @@
 //! An OCI runtime as a library: a bundle's `config.json` becomes a container.
 //!
 //! ```no_run
-//! use libruntime::{Create, create};
-//! use std::path::Path;
+//! use libruntime::Runtime;
 //!
-//! let container = create(&Create::new(Path::new("/run/onggi"), "hello", Path::new("/srv/bundle")))?;
+//! let runtime = Runtime::new("/run/example");
+//! let container = runtime.container("hello").bundle("/srv/bundle").create()?;
 //! container.start()?;
-//! println!("{:?}", container.wait()?);
-//! container.delete(false)?;
+//! println!("{}", container.wait()?);
+//! container.delete()?;
 //! # Ok::<(), libruntime::Error>(())
 //! ```
 //!
@@ -27,7 +27,9 @@ mod console;
 mod container;
 mod create;
 mod criu;
+mod delete;
 mod error;
+mod exec;
 mod explain;
 mod features;
 #[cfg(fuzzing)]
@@ -36,27 +38,35 @@ pub mod fuzzing;
 mod hints;
 mod hooks;
 mod host;
-mod join;
+mod init;
 mod lock;
 mod netdevices;
 mod network;
+mod new_container;
 mod notify;
+mod options;
 mod parent;
 mod plan;
+mod prepare;
 mod readiness;
 mod resctrl;
 mod restore;
+mod runtime;
 #[doc(hidden)] // the oracle tests compile filters for other machines
 pub mod seccomp;
+mod settings;
+mod signal;
 mod stage;
 mod start;
 mod state;
+mod stdio;
 /// The steps are in the stage's sources; some of what is there only the stage uses.
 #[path = "../stage/src/lib.rs"]
 #[allow(dead_code)]
 mod step;
 mod sys;
 mod trace;
+mod update;
 mod userns;
 mod verify;
 mod wait;
@@ -65,30 +75,36 @@ mod words;
 /// The first of `count` descriptors from 3 on that is not open.
 #[doc(hidden)] // the command asks before it opens anything
 pub fn first_closed_descriptor(count: u32) -> Option<u32> {
-    sys::first_closed(count)
+    (3..count.saturating_add(3)).find(|number| !sys::is_open(*number))
 }
 
 #[doc(hidden)] // for the command's default directory
 pub use cgroup::has_host_root;
-pub use cgroup::{Oom, OomEvents, Stats};
+pub use cgroup::{Oom, OomEvents, Stats, stats};
 pub use check::{Check, Level, Report, check};
 pub use checkpoint::{CgroupMode, CheckpointOptions};
 pub use config::{Config, MAX_CONFIG_SIZE, check_id, parse_process, parse_resources};
-pub use console::{connect_socket, receive_terminal, set_terminal_size, terminal_size};
-pub use container::{Container, Exit, Status};
-pub use create::{Create, create};
-pub use error::{Error, ErrorKind, Finding, Result};
-pub use explain::{Explanation, explain};
+pub use console::{Terminal, TerminalSize, connect_socket, terminal_size};
+pub use container::{Container, State};
+pub use error::{Diagnostic, Error, ErrorKind, Result};
+pub use exec::{ExecProcess, NewProcess};
+pub use explain::Explanation;
 pub use features::features;
-pub use join::{Exec, Executed};
-pub use network::{Address, Attached, Attachment, Dns, Network, Protocol, Publish, Route, Subnet};
+pub use init::{Init, init};
+pub use network::{Address, Dns, InterfaceStatus, Network, Protocol, Publish, Route, Subnet};
+pub use new_container::NewContainer;
+pub use oci_spec;
 pub use oci_spec::runtime::{Process, Spec};
 pub use plan::create::CgroupDriver;
 pub use readiness::Readiness;
-pub use restore::restore;
-pub use state::now;
+pub use runtime::Runtime;
+pub use signal::Signal;
+pub use state::{Status, now};
+pub use stdio::{Output, Stdio};
+pub use sys::ExitStatus;
 #[doc(hidden)] // for the command, which has the process to itself
 pub use sys::{is_ignored, reset_sigchld};
 pub use trace::{Event, EventKind, Observer, observe};
+pub use wait::Cancel;
 #[doc(hidden)] // for the command's own calls
 pub use words::errno_text;

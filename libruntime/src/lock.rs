@@ -1,7 +1,7 @@
 //! flock(2) with a deadline, and an error that names who holds the lock.
 
 use crate::error::{Error, Result};
-use crate::wait::DEADLINE;
+use crate::wait::{self, DEADLINE};
 use nix::errno::Errno;
 use std::fs::{self, File, TryLockError};
 use std::os::fd::OwnedFd;
@@ -22,7 +22,10 @@ fn within(opened: &OwnedFd, path: &Path, limit: Duration) -> Result<()> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(pause),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                wait::check(|| format!("lock {}", path.display()))?;
+                std::thread::sleep(pause);
+            }
             Err(TryLockError::WouldBlock) => return Err(held(&file, path, limit)),
             Err(TryLockError::Error(error)) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
             Err(TryLockError::Error(error)) => return Err(failed(error)),

@@ -155,7 +155,7 @@ mod tests {
             ip("addr add 10.9.0.1/24 dev d0");
             ip("link set d0 up");
             let error = move_named(&[("d0", "fine"), ("d1", "taken")], container.fd()).unwrap_err();
-            assert_eq!(error.place(), Some("linux.netDevices[d1].name"));
+            assert_eq!(error.config_path(), Some("linux.netDevices[d1].name"));
             assert!(error.to_string().contains("EEXIST"), "{error}");
             // The first is back as it was.
             let outside = ip("addr show d0");
@@ -169,7 +169,7 @@ mod tests {
     fn a_missing_interface_is_named() {
         in_new_host(|| {
             let error = move_named(&[("none0", "x")], Namespace::new().fd()).unwrap_err();
-            assert_eq!(error.place(), Some("linux.netDevices[none0]"));
+            assert_eq!(error.config_path(), Some("linux.netDevices[none0]"));
             assert_eq!(error.errno(), Some(Errno::ENODEV as i32));
         });
     }

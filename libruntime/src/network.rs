@@ -91,22 +91,39 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// For `state`: an object for each interface.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
-        let interface = |one: &Attachment| {
-            let publish = one.network.publish.iter().map(Publish::to_string).collect::<Vec<_>>();
-            serde_json::json!({
-                "name": one.network.name,
-                "bridge": one.network.bridge,
-                "hostInterface": one.host,
-                "mac": one.mac,
-                "addresses": one.addresses,
-                "gateways": one.gateways,
-                "publish": publish,
-            })
+    pub fn status(&self) -> Vec<InterfaceStatus> {
+        let interface = |one: &Attachment| InterfaceStatus {
+            name: one.network.name.clone(),
+            bridge: one.network.bridge.clone(),
+            host_interface: one.host.clone(),
+            mac: one.mac.clone(),
+            addresses: one.addresses.clone(),
+            gateways: one.gateways.clone(),
+            publish: one.network.publish.clone(),
         };
-        self.networks.iter().map(interface).collect::<Vec<_>>().into()
+        self.networks.iter().map(interface).collect()
     }
+}
+
+/// An interface of a container that the library has connected to a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct InterfaceStatus {
+    /// In the container, such as `eth0`.
+    pub name: String,
+    /// Of the host.
+    pub bridge: String,
+    /// The host's end of the veth pair (veth(4)).
+    pub host_interface: String,
+    /// Six hexadecimal bytes with colons between them.
+    pub mac: String,
+    /// With the lengths of their subnets' prefixes.
+    pub addresses: Vec<Subnet>,
+    pub gateways: Vec<IpAddr>,
+    /// Ports of the host that lead to it.
+    #[serde(serialize_with = "request::as_texts")]
+    pub publish: Vec<Publish>,
 }
 
 /// Connects a container, on a thread of its own: the host's side while the container's namespaces

@@ -2,9 +2,8 @@
 //! "The Container Process State").
 
 use crate::console::connect_in_time;
-use crate::container::{Container, Status};
 use crate::error::{Error, Result};
-use crate::state::Directory;
+use crate::state::{Directory, State, Status};
 use crate::wait::{DEADLINE, again};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -17,7 +16,7 @@ const PLACE: &str = "linux.seccomp.listenerPath";
 /// `pid` is the process that has loaded the filter.
 pub(crate) fn send(
     directory: &Directory,
-    container: &Container,
+    of: &State,
     (pid, status): (i32, Status),
     listener: OwnedFd,
 ) -> Result<()> {
@@ -25,9 +24,9 @@ pub(crate) fn send(
     let Some(notify) = filter.notify else { return Ok(()) };
     let path = notify.listener_path.display().to_string();
     let agent = connect_in_time(&notify.listener_path).map_err(|errno| failed("connect", &path, errno))?;
-    let state: Value = serde_json::from_slice(&container.hook_state(status)).unwrap_or_default();
+    let state: Value = serde_json::from_slice(&of.for_hooks(status)).unwrap_or_default();
     let message = json!({
-        "ociVersion": container.state.oci_version,
+        "ociVersion": of.oci_version,
         "fds": ["seccompFd"],
         "pid": pid,
         "metadata": notify.metadata.unwrap_or_default(),

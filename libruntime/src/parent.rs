@@ -49,6 +49,8 @@ pub(crate) struct Given<'a> {
     pub console: Option<BorrowedFd<'a>>,
     pub pidfd: Option<BorrowedFd<'a>>,
     pub directory: Option<BorrowedFd<'a>>,
+    /// The container's program, where the caller gives it.
+    pub program: Option<BorrowedFd<'a>>,
     pub cgroup: Option<&'a Cgroup>,
     /// Those that the program gets under numbers of the plan's choice.
     pub placed: &'a [BorrowedFd<'a>],
@@ -57,7 +59,8 @@ pub(crate) struct Given<'a> {
 /// How the stage is started.
 pub(crate) struct Launch<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
-    pub preserve_fds: u32,
+    /// Descriptors that the program gets under numbers of its own, above 2.
+    pub passed: &'a [(RawFd, u32)],
     /// Where it is born in the v2 hierarchy.
     pub cgroup: Option<BorrowedFd<'a>>,
     pub given: Given<'a>,
@@ -82,15 +85,18 @@ impl<'a> Stage<'a> {
             .map_err(|errno| Error::os("setsockopt SO_PASSCRED", errno))?;
         let procfs = private_procfs()?;
         let opened = open_handed(plan, launch, &theirs, &procfs)?;
-        let fds: Vec<RawFd> = opened.iter().map(Opened::as_raw_fd).collect();
+        let mut moved = Moved::out_of(launch.passed);
+        let fds = opened.iter().map(|fd| moved.number(fd.as_raw_fd())).collect::<Result<Vec<RawFd>>>()?;
         let keep: Vec<RawFd> = fds.iter().copied().filter(|fd| *fd >= 0).collect();
-        let encoded = stage::sealed_plan(&plan.encode(&fds)?)?;
-        let program = stage::sealed_program()?;
+        let (encoded, program) = (stage::sealed_plan(&plan.encode(&fds)?)?, stage::sealed_program()?);
+        let copies = (moved.copy(encoded.as_raw_fd())?, moved.copy(program.as_raw_fd())?);
+        let encoded = copies.0.unwrap_or(encoded);
+        let program = copies.1.as_ref().map_or(program, AsFd::as_fd);
         let spawned = sys::spawn(&sys::Spawn {
-            program: program.as_fd(),
+            program,
             plan: encoded.as_fd(),
             stdio: launch.stdio,
-            preserve: launch.preserve_fds,
+            passed: launch.passed,
             keep: &keep,
             cgroup: launch.cgroup,
         });
@@ -141,7 +147,7 @@ impl<'a> Stage<'a> {
                 self.init = Some(Child::new(pid, pidfd));
                 if let Some(first) = self.first.take() {
                     // It ends right after this report.
-                    let _ = first.wait_within(&Wait::at_most(DEADLINE));
+                    let _ = first.wait_within(&Wait::at_any_rate(DEADLINE));
                 }
                 Ok(Event::Cloned)
             }
@@ -158,10 +164,9 @@ impl<'a> Stage<'a> {
         let mut ticks = 0;
         loop {
             let tick = Instant::now() + TICK;
-            let part = Wait { until: Some(wait.until.map_or(tick, |until| until.min(tick))), ..*wait };
-            match part.poll(&[(self.channel.as_fd(), PollFlags::POLLIN)])? {
+            match wait.until_tick(tick).poll(&[(self.channel.as_fd(), PollFlags::POLLIN)])? {
                 Woken::Ready(_) => return Ok(()),
-                Woken::Interrupted => return Err(crate::wait::interrupted(late())),
+                Woken::Ended(ended) => return Err(ended.error(late())),
                 Woken::Late if wait.until.is_some_and(|until| until <= Instant::now()) => {
                     return Err(Error::external(late()));
                 }
@@ -205,14 +210,18 @@ impl<'a> Stage<'a> {
     /// An error for a stage that ended without a word.
     pub fn died(&mut self) -> Error {
         let child = self.init.take().or(self.first.take());
-        let how = child.and_then(|child| child.wait_within(&Wait::at_most(DEADLINE)).ok().flatten());
+        let how = child.and_then(|child| child.wait_within(&Wait::at_any_rate(DEADLINE)).ok().flatten());
         let error = Error::external(match how {
-            Some(sys::Exit::Signal(signal)) => format!("the container's init was killed by signal {signal}"),
-            Some(sys::Exit::Code(code)) => format!("the container's init ended early, with code {code}"),
+            Some(sys::ExitStatus::Signal(signal)) => {
+                format!("the container's init was killed by signal {signal}")
+            }
+            Some(sys::ExitStatus::Code(code)) => {
+                format!("the container's init ended early, with code {code}")
+            }
             None => "the container's init ended early".to_string(),
         });
         match how {
-            Some(sys::Exit::Signal(libc::SIGKILL)) => error.with_hint(KILLED),
+            Some(sys::ExitStatus::Signal(libc::SIGKILL)) => error.with_hint(KILLED),
             _ => error,
         }
     }
@@ -299,17 +308,34 @@ pub(crate) fn has_executed(pid: i32, name: Option<&str>) -> bool {
     }
 }
 
-/// Asked before anything of ours is opened: a number that is free would be given to a descriptor of ours, and
-/// handed over with what it opens.
-pub(crate) fn check_preserved(count: u32) -> Result<()> {
-    match sys::first_closed(count) {
-        None => Ok(()),
-        Some(fd) => {
-            let last = u64::from(count) + 2;
-            let text =
-                format!("preserve_fds {count} means the descriptors 3 to {last}, but {fd} is not open");
-            Err(Error::new(ErrorKind::InvalidConfig, text))
+/// Descriptors of ours whose numbers the program is to have for others get another number before.
+struct Moved<'a> {
+    passed: &'a [(RawFd, u32)],
+    copies: Vec<OwnedFd>,
+}
+
+impl<'a> Moved<'a> {
+    fn out_of(passed: &'a [(RawFd, u32)]) -> Self {
+        Self { passed, copies: Vec::new() }
+    }
+
+    fn copy(&self, fd: RawFd) -> Result<Option<OwnedFd>> {
+        if !self.passed.iter().any(|(_, number)| *number as RawFd == fd) {
+            return Ok(None);
         }
+        let above = self.passed.iter().map(|(_, number)| number + 1).max().unwrap_or(3);
+        let failed = |errno| {
+            Error::os(format!("fcntl F_DUPFD_CLOEXEC above {above}"), errno)
+                .with_hint("a number for a passed descriptor has to be below RLIMIT_NOFILE")
+        };
+        sys::duplicate(fd, above).map(Some).map_err(failed)
+    }
+
+    fn number(&mut self, fd: RawFd) -> Result<RawFd> {
+        let Some(copy) = self.copy(fd)? else { return Ok(fd) };
+        let number = copy.as_raw_fd();
+        self.copies.push(copy);
+        Ok(number)
     }
 }
 
@@ -378,6 +404,7 @@ fn open_handed<'a>(
             Handed::ConsoleSocket => given(launch.given.console, "console socket"),
             Handed::Pidfd => given(launch.given.pidfd, "pidfd"),
             Handed::Directory => given(launch.given.directory, "directory"),
+            Handed::Program => given(launch.given.program, "program"),
             Handed::Placed(at) => given(launch.given.placed.get(usize::from(*at)).copied(), "descriptor"),
             Handed::Namespace(path) => open_namespace(path).map(Opened::Owned),
             Handed::UserNamespace => user_namespace(plan).map(Opened::Owned),
@@ -404,23 +431,5 @@ fn user_namespace(plan: &Plan) -> Result<OwnedFd> {
         (Some(maps), _) => userns::make(maps),
         (None, Some(path)) => open_namespace(path),
         (None, None) => Err(Error::new(ErrorKind::InvalidConfig, "no user namespace")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// In time that follows from the descriptors that are open, not from the number that is asked for.
-    #[test]
-    fn descriptors_that_are_not_open_cannot_be_preserved() {
-        assert!(check_preserved(0).is_ok());
-        for count in [1 << 20, u32::MAX] {
-            let error = check_preserved(count).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-            let last = u64::from(count) + 2;
-            let start = format!("preserve_fds {count} means the descriptors 3 to {last}, but ");
-            assert!(error.to_string().starts_with(&start), "{error}");
-        }
     }
 }

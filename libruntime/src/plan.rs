@@ -18,7 +18,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use crate::step::{
     Fd, Header, Kept, MAX_FDS, MAX_KEPT, MAX_RECEIVED, MAX_SOURCES, NamespaceFlags, Secret, Source, Step,
 };
@@ -136,6 +136,8 @@ pub enum Handed {
     IdMap(usize),
     /// The process whose namespaces are joined.
     Pidfd,
+    /// The program of the container, where the caller gives it.
+    Program,
     /// The directory that a hook starts in.
     Directory,
     /// The caller's descriptor of this index, which keeps no meaning for the library.
@@ -166,7 +168,7 @@ pub struct Plan {
     pub new_user_namespace: Option<IdMaps>,
     /// The user namespace to join, if one was given.
     pub joined_user_namespace: Option<PathBuf>,
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<Diagnostic>,
     sources: usize,
     kept: usize,
 }
@@ -204,7 +206,7 @@ impl Plan {
     }
 
     fn warn(&mut self, at: impl Into<String>, message: impl Into<String>) {
-        self.warnings.push(Finding::new(at, message));
+        self.warnings.push(Diagnostic::new(at, message));
     }
 
     pub fn steps(&self) -> &[(Step<Text>, Origin)] {
@@ -235,6 +237,9 @@ impl Plan {
         let shown = |(at, (step, origin)): (usize, &(Step<Text>, Origin))| {
             let step = match step.clone() {
                 Step::Exec { paths, args, .. } => Step::Exec { paths, args, env: Secret(Text::default()) },
+                Step::ExecFd { program, args, .. } => {
+                    Step::ExecFd { program, args, env: Secret(Text::default()) }
+                }
                 Step::SetSeccomp { flags, notify, .. } => {
                     Step::SetSeccomp { program: Text::default(), flags, notify }
                 }
@@ -265,7 +270,7 @@ impl Plan {
         let last =
             |wanted: &dyn Fn(&Step<Text>) -> bool| self.steps.iter().rposition(|(step, _)| wanted(step));
         let end = self.steps.len().saturating_sub(1);
-        let exec = position(&|s| matches!(s, Step::Exec { .. }));
+        let exec = position(&|s| matches!(s, Step::Exec { .. } | Step::ExecFd { .. }));
         rule(exec == Some(end), "a plan has one program, at its end")?;
         let clone = position(&|s| matches!(s, Step::Clone { .. }));
         rule(clone.is_some(), "the container's process is cloned")?;
@@ -390,6 +395,7 @@ fn uses_descriptors(step: &Step<Text>) -> bool {
             | Sync { .. }
             | AwaitStart { .. }
             | Exec { .. }
+            | ExecFd { .. }
     )
 }
 

@@ -46,13 +46,14 @@ pub struct Readiness {
 
 impl Container {
     /// To be called before [`Container::start`]; `None` where the container was created without
-    /// [`crate::Create::notify_socket`].
+    /// [`crate::NewContainer::notify_socket`].
     ///
     /// # Errors
     /// The socket cannot be made, or the container's init is gone.
     pub fn readiness(&self) -> Result<Option<Readiness>> {
         let Some(supervisor) = self.state.notify_socket.clone() else { return Ok(None) };
-        let init = self.open_init()?;
+        let init = self.running_init()?.try_clone_to_owned();
+        let init = init.map_err(|error| Error::io("dup a pidfd", error))?;
         let pid = self.state.init.map_or(0, |init| init.pid);
         Ok(Some(Readiness { socket: listen(&self.directory)?, supervisor, pid, init }))
     }

@@ -140,7 +140,7 @@ mod tests {
     fn a_class_that_is_only_named_must_exist() {
         let (root, mut ours) = (root(), Vec::new());
         let error = join_class(&rdt(r#"{"closID":"gold"}"#), &root, "c", 7, &mut ours).unwrap_err();
-        assert_eq!(error.place(), Some("linux.intelRdt.closID"));
+        assert_eq!(error.config_path(), Some("linux.intelRdt.closID"));
         assert!(ours.is_empty() && !root.join("gold").exists());
         fs::remove_dir_all(root).unwrap();
     }
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(none.errno(), Some(libc::ENOENT));
         let without: Spec = serde_json::from_str(r#"{"ociVersion":"1.0.0","linux":{}}"#).unwrap();
         let error = update(&without, "c", &rdt("{}")).unwrap_err();
-        assert_eq!(error.place(), Some("linux.intelRdt"));
+        assert_eq!(error.config_path(), Some("linux.intelRdt"));
         fs::remove_dir_all(root).unwrap();
     }
 }

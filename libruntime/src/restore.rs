@@ -11,12 +11,15 @@ use crate::checkpoint::{
 };
 use crate::child::Child;
 use crate::container::Container;
-use crate::create::{Create, Creation, Prepared, prepare};
+use crate::create::Creation;
 use crate::criu::{self, Criu, Kind, Notification};
 use crate::error::{Error, Result};
+use crate::options::Options;
 use crate::parent::{Given, Launch};
+use crate::prepare::{Prepared, prepare};
 use crate::state::ProcessId;
-use crate::{console, plan, sys, verify};
+use crate::stdio::Streams;
+use crate::{console, plan, sys, verify, wait};
 use oci_spec::runtime::Spec;
 use std::fs::File;
 use std::io::Read;
@@ -27,29 +30,32 @@ use std::path::{Path, PathBuf};
 /// The longest text that is read as [`DESCRIPTORS`], in bytes.
 const LONGEST_DESCRIPTORS: u64 = 64 << 10;
 
-/// Restores a container: `options` are as for [`crate::create`], and the program is the one that was
-/// saved. The container runs when this returns.
-///
-/// # Errors
-/// Those of [`crate::create`]; CRIU's, with the first complaint of its log; and what was restored and is
-/// not what the configuration allows. Nothing is left behind.
-pub fn restore(options: &Create, checkpoint: &CheckpointOptions) -> Result<Container> {
+/// Restores a container; it runs when this returns. Nothing is left behind by a failure.
+pub(crate) fn restore(options: Options, checkpoint: &CheckpointOptions) -> Result<Container> {
+    let limits = options.limits.clone();
+    wait::limited(&limits, || restore_now(options, checkpoint))
+}
+
+fn restore_now(mut options: Options, checkpoint: &CheckpointOptions) -> Result<Container> {
     if nix::unistd::geteuid().as_raw() != 0 {
         return Err(Error::unsupported("restore without root").with_hint("CRIU needs the host's root"));
     }
     // Before anything is made: a wrong path is the most frequent mistake.
     Directories::open(checkpoint, Path::new("/"))?;
-    let prepared = prepare(options)?;
+    let prepared = prepare(&options)?;
     let directories = Directories::make(checkpoint, &prepared.spec)?;
-    let creation = Creation::begin(options, &prepared)?;
-    let mut container =
-        Restoration { options, checkpoint, directories, prepared: &prepared }.run(creation)?;
-    container.spec = prepared.spec.into();
+    let (streams, ends) = options.process.open()?;
+    let creation = Creation::begin(&options, &prepared)?;
+    let restoration =
+        Restoration { options: &options, streams: &streams, checkpoint, directories, prepared: &prepared };
+    let mut container = restoration.run(creation)?;
+    container.keep(options, prepared.spec, ends.finish(streams)?);
     Ok(container)
 }
 
 struct Restoration<'a> {
-    options: &'a Create<'a>,
+    options: &'a Options,
+    streams: &'a Streams,
     checkpoint: &'a CheckpointOptions,
     directories: Directories,
     prepared: &'a Prepared,
@@ -61,7 +67,7 @@ impl Restoration<'_> {
         creation.make_cgroup()?;
         creation.begin_network(self.options)?;
         let saved = saved_descriptors(&self.directories.images)?;
-        give_streams(&self.options.stdio, &self.prepared.spec)?;
+        give_streams(&self.streams.stdio(), &self.prepared.spec)?;
         let Prepared { spec, request, .. } = self.prepared;
         let rootfs = creation.state.rootfs.clone();
         let namespaces = external_namespaces(spec)?;
@@ -77,8 +83,8 @@ impl Restoration<'_> {
         let born_in = creation.state.cgroup.open_dir()?;
         let cgroup = creation.state.cgroup.clone();
         let launch = Launch {
-            stdio: self.options.stdio,
-            preserve_fds: 0,
+            stdio: self.streams.stdio(),
+            passed: &[],
             cgroup: born_in.as_ref().map(AsFd::as_fd),
             given: Given { cgroup: Some(&cgroup), placed: &placed, ..Given::default() },
         };
@@ -129,7 +135,7 @@ impl Restoration<'_> {
             "setup-namespaces" => {
                 creation.state.init = Some(ProcessId::of(pid)?);
                 creation.finish_network(pid)?;
-                creation.run_early_hooks(self.options.interrupt)
+                creation.run_early_hooks()
             }
             "orphan-pts-master" => self.hand_over_terminal(fd),
             "post-restore" => {
@@ -155,12 +161,12 @@ impl Restoration<'_> {
     }
 
     fn hand_over_terminal(&self, master: Option<OwnedFd>) -> Result<()> {
-        let (Some(master), Some(socket)) = (master, self.options.console_socket) else {
+        let (Some(master), Some(socket)) = (master, self.streams.console()) else {
             return Err(Error::unsupported(
                 "the container was saved with a terminal, and there is no socket to hand it to",
             )
             .at("process.terminal")
-            .with_hint("pass --console-socket"));
+            .with_hint("give it a console socket, or a terminal"));
         };
         console::send_terminal(socket, master.as_fd())
     }

@@ -34,7 +34,7 @@ mod tests;
 use arch::Abi;
 pub use arch::Machine;
 
-use crate::error::Finding;
+use crate::error::Diagnostic;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -79,7 +79,7 @@ const PLACE: &str = "linux.seccomp";
 const MOST_INSTRUCTIONS: usize = 4096;
 
 /// Compiles for the machine that this build runs on.
-pub fn compile(seccomp: &LinuxSeccomp, warnings: &mut Vec<Finding>) -> Result<Filter, Vec<Finding>> {
+pub fn compile(seccomp: &LinuxSeccomp, warnings: &mut Vec<Diagnostic>) -> Result<Filter, Vec<Diagnostic>> {
     compile_for(Machine::NATIVE, seccomp, warnings)
 }
 
@@ -87,8 +87,8 @@ pub fn compile(seccomp: &LinuxSeccomp, warnings: &mut Vec<Finding>) -> Result<Fi
 pub fn compile_for(
     machine: Machine,
     seccomp: &LinuxSeccomp,
-    warnings: &mut Vec<Finding>,
-) -> Result<Filter, Vec<Finding>> {
+    warnings: &mut Vec<Diagnostic>,
+) -> Result<Filter, Vec<Diagnostic>> {
     let mut findings = Vec::new();
     let mut rules = rules::read(seccomp, warnings, &mut findings);
     let abis = arch::listed(machine, seccomp.architectures().as_deref().unwrap_or_default(), warnings);
@@ -103,7 +103,7 @@ pub fn compile_for(
     let count = program.len() / 8;
     if count > MOST_INSTRUCTIONS {
         let message = format!("the filter needs {count} instructions; the kernel takes {MOST_INSTRUCTIONS}");
-        return Err(vec![Finding::new(format!("{PLACE}.syscalls"), message)]);
+        return Err(vec![Diagnostic::new(format!("{PLACE}.syscalls"), message)]);
     }
     let native = maps.first().zip(abis.first());
     let number = |name: &str, abi: &Abi| tables::find(name).map(|call| call.1[abi.column] | abi.offset);
@@ -122,7 +122,7 @@ pub fn compile_for(
 }
 
 /// The names that no machine knows, as errors: an annotation of crun's asks for that.
-pub fn unknown_calls(seccomp: &LinuxSeccomp) -> Vec<Finding> {
+pub fn unknown_calls(seccomp: &LinuxSeccomp) -> Vec<Diagnostic> {
     let rules = seccomp.syscalls().as_deref().unwrap_or_default().iter().enumerate();
     let names = rules.flat_map(|(entry, rule)| {
         rule.names().iter().enumerate().map(move |(index, name)| (entry, index, name))
@@ -131,7 +131,7 @@ pub fn unknown_calls(seccomp: &LinuxSeccomp) -> Vec<Finding> {
     unknown
         .map(|(entry, index, name)| {
             let text = format!("{name:?} is not a system call that this build knows");
-            Finding::new(format!("{PLACE}.syscalls[{entry}].names[{index}]"), text)
+            Diagnostic::new(format!("{PLACE}.syscalls[{entry}].names[{index}]"), text)
         })
         .collect()
 }
@@ -139,26 +139,26 @@ pub fn unknown_calls(seccomp: &LinuxSeccomp) -> Vec<Finding> {
 /// Where notifications go; a profile without a notifying rule has no listener.
 fn listener(
     seccomp: &LinuxSeccomp,
-    warnings: &mut Vec<Finding>,
-    findings: &mut Vec<Finding>,
+    warnings: &mut Vec<Diagnostic>,
+    findings: &mut Vec<Diagnostic>,
 ) -> Option<Notify> {
     let path = seccomp.listener_path().as_ref().filter(|path| !path.as_os_str().is_empty());
     let metadata = seccomp.listener_metadata();
     let rules = seccomp.syscalls().as_deref().unwrap_or_default();
     let notifies = rules.iter().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
     if metadata.is_some() && path.is_none() {
-        findings.push(Finding::new(format!("{PLACE}.listenerMetadata"), "is set without a listenerPath"));
+        findings.push(Diagnostic::new(format!("{PLACE}.listenerMetadata"), "is set without a listenerPath"));
     }
     match (notifies, path) {
         (true, Some(path)) => Some(Notify { listener_path: path.clone(), metadata: metadata.clone() }),
         (true, None) => {
             let message = "is missing, and a rule has the action SCMP_ACT_NOTIFY";
-            findings.push(Finding::new(format!("{PLACE}.listenerPath"), message));
+            findings.push(Diagnostic::new(format!("{PLACE}.listenerPath"), message));
             None
         }
         (false, Some(_)) => {
             let message = "is not used: no rule has the action SCMP_ACT_NOTIFY";
-            warnings.push(Finding::new(format!("{PLACE}.listenerPath"), message));
+            warnings.push(Diagnostic::new(format!("{PLACE}.listenerPath"), message));
             None
         }
         (false, None) => None,
@@ -172,7 +172,7 @@ const NEW_LISTENER: u32 = 1 << 3;
 const TSYNC_ESRCH: u32 = 1 << 4;
 const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
-fn flags(seccomp: &LinuxSeccomp, notifies: bool, warnings: &mut Vec<Finding>) -> u32 {
+fn flags(seccomp: &LinuxSeccomp, notifies: bool, warnings: &mut Vec<Diagnostic>) -> u32 {
     use LinuxSeccompFilterFlag as Flag;
     // runc and crun leave the speculative store bypass mitigation off unless a list, be it empty, says
     // otherwise.
@@ -186,7 +186,7 @@ fn flags(seccomp: &LinuxSeccomp, notifies: bool, warnings: &mut Vec<Finding>) ->
             Flag::SeccompFilterFlagWaitKillableRecv if !notifies => {
                 // The kernel refuses the flag on a filter without a listener, where it could have no effect.
                 let message = "has no effect without SCMP_ACT_NOTIFY and is left out";
-                warnings.push(Finding::new(format!("{PLACE}.flags[{index}]"), message));
+                warnings.push(Diagnostic::new(format!("{PLACE}.flags[{index}]"), message));
                 0
             }
             Flag::SeccompFilterFlagWaitKillableRecv => WAIT_KILLABLE_RECV,

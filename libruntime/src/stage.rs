@@ -2,17 +2,23 @@
 
 use crate::error::{Error, Result};
 use crate::sys;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 static PROGRAM: &[u8] = include_bytes!(env!("ONGGI_STAGE"));
 
-/// A memfd that nobody can write to, however it is reached (`/proc/PID/exe` among others).
-pub fn sealed_program() -> Result<OwnedFd> {
-    sys::sealed_memfd(c"onggi-stage", PROGRAM, true).map_err(|errno| {
+/// A memfd that nobody can write to, however it is reached (`/proc/PID/exe` among others); one for the process.
+pub fn sealed_program() -> Result<BorrowedFd<'static>> {
+    static SEALED: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(sealed) = SEALED.get() {
+        return Ok(sealed.as_fd());
+    }
+    let sealed = sys::sealed_memfd(c"onggi-stage", PROGRAM, true).map_err(|errno| {
         Error::os("memfd_create onggi-stage", errno).with_hint(
             "the stage runs from an executable memfd; sysctl vm.memfd_noexec=2 forbids these, 1 and 0 do not",
         )
-    })
+    })?;
+    Ok(SEALED.get_or_init(|| sealed).as_fd())
 }
 
 /// The encoded plan, for the stage to map.

@@ -3,10 +3,11 @@
 //! The stage waits on a socket in the container's directory. Whoever connects first is the one who starts
 //! it; what is said then is in `parent.rs`.
 
-use crate::container::{Container, Status};
-use crate::error::{Error, ErrorKind, Finding, Result};
+use crate::container::Container;
+use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::hooks::Site;
 use crate::parent;
+use crate::state::Status;
 use crate::step::Report;
 use crate::wait::{self, DEADLINE, Wait, Woken};
 use crate::{config, hooks, notify, plan, sys, trace};
@@ -24,23 +25,26 @@ impl Container {
     /// # Errors
     /// Also what the program's execution fails with. A container that somebody else has started
     /// meanwhile is [`ErrorKind::WrongState`].
-    pub fn start(&self) -> Result<Vec<Error>> {
+    pub fn start(&self) -> Result<Vec<Diagnostic>> {
+        wait::limited(&self.limits, || self.start_now())
+    }
+
+    fn start_now(&self) -> Result<Vec<Diagnostic>> {
         let status = self.status();
         if status != Status::Created {
             return Err(self.wrong_state("start", status));
         }
         let spec = self.spec()?;
         if spec.process().is_none() {
-            return Err(Error::invalid(vec![Finding::new("process", "is required to start a container")]));
+            return Err(Error::invalid(vec![Diagnostic::new("process", "is required to start a container")]));
         }
         let connection = trace::plain("connect to the container's init", || self.connect())?;
         let name = self.state.init.and_then(|init| parent::name_of(init.pid));
         self.await_turn(connection.as_fd())?;
         let all = spec.hooks().as_ref();
-        let limits = hooks::Limits::interrupted_by(self.interrupt());
         if let Some(inside) = all.and_then(|all| all.start_container().as_deref()) {
-            let (init, state) = (self.open_init()?, self.hook_state(Status::Created));
-            let limits = limits.with_init(init.as_fd());
+            let state = self.state.for_hooks(Status::Created);
+            let limits = hooks::Limits::with_init(self.running_init()?);
             hooks::run_all(inside, "hooks.startContainer", &state, &Site::Process(self), limits)
                 .inspect_err(|_| self.end_init())?;
         }
@@ -48,9 +52,11 @@ impl Container {
         let executed = || self.await_program(connection.as_fd(), name.as_deref());
         trace::plain("execute the program", executed)?;
         let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
-        let state = self.hook_state(Status::Running);
+        let state = self.state.for_hooks(Status::Running);
+        let limits = hooks::Limits::default();
         if config::is_before(&self.state.oci_version, 3) {
-            return Ok(hooks::run_each(after, "hooks.poststart", &state, limits));
+            let failed = hooks::run_each(after, "hooks.poststart", &state, limits);
+            return Ok(failed.iter().map(Diagnostic::of_error).collect());
         }
         hooks::run_all(after, "hooks.poststart", &state, &Site::Runtime, limits)
             .inspect_err(|_| self.end_init())?;
@@ -76,11 +82,11 @@ impl Container {
 
     /// Until its init says that we are the one who starts it.
     fn await_turn(&self, connection: BorrowedFd) -> Result<()> {
-        let wait = Wait::at_most(DEADLINE).interrupted_by(self.interrupt());
+        let wait = Wait::at_most(DEADLINE);
         match wait.poll(&[(connection, PollFlags::POLLIN)])? {
             Woken::Ready(_) => {}
             Woken::Late => return Err(self.not_answered()),
-            Woken::Interrupted => return Err(wait::interrupted(format!("start of container {}", self.id()))),
+            Woken::Ended(ended) => return Err(ended.error(format!("start of container {}", self.id()))),
         }
         match parent::receive(connection)?.report {
             Some(Report::Executing) => Ok(()),
@@ -114,13 +120,13 @@ impl Container {
     /// answer first, or a file server; but a stage that is stopped is not waited for.
     fn await_program(&self, connection: BorrowedFd, name: Option<&str>) -> Result<()> {
         loop {
-            let wait = Wait::at_most(DEADLINE).interrupted_by(self.interrupt());
+            let wait = Wait::at_most(DEADLINE);
             match wait.poll(&[(connection, PollFlags::POLLIN)])? {
                 Woken::Ready(_) => {}
-                Woken::Interrupted => {
+                Woken::Ended(ended) => {
                     // It must not run after a start that has failed.
                     self.end_init();
-                    return Err(wait::interrupted(format!("start of container {}", self.id())));
+                    return Err(ended.error(format!("start of container {}", self.id())));
                 }
                 Woken::Late => match self.is_held() {
                     None => continue,
@@ -133,8 +139,8 @@ impl Container {
             let received = parent::receive(connection)?;
             match (received.report, received.fd) {
                 (_, Some(listener)) => {
-                    let pid = self.pid().unwrap_or(0);
-                    notify::send(&self.directory, self, (pid, Status::Created), listener)?;
+                    let of = (self.pid().unwrap_or(0), Status::Created);
+                    notify::send(&self.directory, &self.state, of, listener)?;
                 }
                 (Some(Report::Failed { step, call, errno }), _) => {
                     return Err(self.failed_after_start(step, call, errno));
@@ -166,8 +172,8 @@ impl Container {
 
     /// Ends its init, and whoever else is left where init's end does not end them.
     fn end_init(&self) {
-        if let Ok(pidfd) = self.open_init() {
-            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        if let Ok(pidfd) = self.running_init() {
+            let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
         }
         let _ = self.state.cgroup.kill_all(libc::SIGKILL);
     }

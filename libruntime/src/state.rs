@@ -13,12 +13,14 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
 use crate::seccomp::Filter;
+use crate::sys::ExitStatus;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{Read, Write};
@@ -105,6 +107,8 @@ const NEXT_STATE: &str = ".state.json";
 const SPEC: &str = "config.json";
 const NEXT_SPEC: &str = ".config.json";
 const AFTER_START: &str = "after-start";
+const EXIT: &str = "exit.json";
+const NEXT_EXIT: &str = ".exit.json";
 
 /// `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -132,6 +136,21 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// What hooks and seccomp agents get.
+    pub fn for_hooks(&self, status: Status) -> Vec<u8> {
+        let mut state = json!({
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "status": status,
+            "bundle": self.bundle,
+            "annotations": self.annotations,
+        });
+        if let Some(init) = self.init {
+            state["pid"] = init.pid.into();
+        }
+        state.to_string().into_bytes()
+    }
+
     /// That of a container of which nothing is known but its id.
     pub fn unknown(id: &str) -> Self {
         Self {
@@ -149,6 +168,34 @@ impl State {
             restored: false,
             notify_socket: None,
         }
+    }
+}
+
+/// The states of the specification (runtime.md, "State"), and the one that pausing adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Status {
+    /// It is being created, or its creation was ended by force.
+    Creating,
+    /// All is set up; its program has not been executed.
+    Created,
+    Running,
+    /// Its cgroup is frozen.
+    Paused,
+    /// Its init has ended.
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
     }
 }
 
@@ -257,7 +304,7 @@ impl Directory {
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         serde_json::from_slice(&self.read(name)?).map_err(|error| {
             Error::external(format!("{} is damaged: {error}", self.path.join(name).display()))
-                .with_hint("delete --force removes the container")
+                .with_hint("deletion by force removes the container")
         })
     }
 
@@ -326,6 +373,16 @@ impl Directory {
 
     pub fn read_filter(&self) -> Result<Filter> {
         self.read_json("seccomp.json")
+    }
+
+    /// How its init has ended, for who loads it later.
+    pub fn write_exit(&self, exit: ExitStatus) -> Result<()> {
+        self.write_json(NEXT_EXIT, &exit)?;
+        self.rename(NEXT_EXIT, EXIT)
+    }
+
+    pub fn read_exit(&self) -> Result<ExitStatus> {
+        self.read_json(EXIT)
     }
 
     /// The steps that are left when the container is started, to explain a failure of one.

@@ -13,10 +13,11 @@ mod terminal;
 pub use messages::{Received, receive};
 pub use pattern::Pattern;
 pub use signals::{is_ignored, reset_sigchld};
-pub use spawn::{Spawn, hold_user_namespace, spawn};
+pub use spawn::{Spawn, duplicate, hold_user_namespace, spawn};
 pub use terminal::{set_terminal_size, terminal_size};
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -36,13 +37,10 @@ unsafe fn owned(result: libc::c_long) -> Result<OwnedFd> {
     check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// The first of `count` descriptors from 3 on that is not open (fcntl(2)).
-pub fn first_closed(count: u32) -> Option<u32> {
-    let is_open = |fd: &u32| {
-        // SAFETY: fcntl with an integer argument; a number that is no descriptor is EBADF.
-        i32::try_from(*fd).is_ok_and(|fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0)
-    };
-    (3..count.saturating_add(3)).find(|fd| !is_open(fd))
+/// Whether a number is that of an open descriptor (fcntl(2)).
+pub fn is_open(number: u32) -> bool {
+    // SAFETY: fcntl with an integer argument; a number that is no descriptor is EBADF.
+    i32::try_from(number).is_ok_and(|fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0)
 }
 
 /// memfd_create(2) with `content`, sealed against every change.
@@ -90,7 +88,7 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
 }
 
 /// waitid(2) on a child, whatever signal its end sends. `Ok(None)`: it still runs (`block` is false).
-pub fn wait_pidfd(pidfd: BorrowedFd, block: bool) -> Result<Option<Exit>> {
+pub fn wait_pidfd(pidfd: BorrowedFd, block: bool) -> Result<Option<ExitStatus>> {
     let flags = libc::WEXITED | libc::__WALL | if block { 0 } else { libc::WNOHANG };
     loop {
         // SAFETY: zeros are a value of this structure of integers.
@@ -105,15 +103,15 @@ pub fn wait_pidfd(pidfd: BorrowedFd, block: bool) -> Result<Option<Exit>> {
         // SAFETY: waitid fills these fields for children.
         let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
         return Ok((pid != 0).then_some(match info.si_code {
-            libc::CLD_EXITED => Exit::Code(status),
-            _ => Exit::Signal(status),
+            libc::CLD_EXITED => ExitStatus::Code(status),
+            _ => ExitStatus::Signal(status),
         }));
     }
 }
 
 /// How a process that somebody else has reaped ended: PIDFD_GET_INFO (ioctl of a pidfd), which has it
 /// since Linux 6.15.
-pub fn exit_of_reaped(pidfd: BorrowedFd) -> Result<Exit> {
+pub fn exit_of_reaped(pidfd: BorrowedFd) -> Result<ExitStatus> {
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
     // _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info) of 64 bytes.
     const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
@@ -126,16 +124,43 @@ pub fn exit_of_reaped(pidfd: BorrowedFd) -> Result<Exit> {
     }
     let status = (info[7] >> 32) as i32;
     Ok(match libc::WIFEXITED(status) {
-        true => Exit::Code(libc::WEXITSTATUS(status)),
-        false => Exit::Signal(libc::WTERMSIG(status)),
+        true => ExitStatus::Code(libc::WEXITSTATUS(status)),
+        false => ExitStatus::Signal(libc::WTERMSIG(status)),
     })
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExitStatus {
+    /// By itself, with a code of 0 to 255.
     Code(i32),
+    /// By the signal with this number (signal(7)).
     Signal(i32),
+}
+
+impl ExitStatus {
+    /// With code 0.
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+
+    /// The code, or 128 and the signal's number, as in a shell.
+    pub fn shell_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+impl std::fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
 }
 
 /// A procfs of the caller's pid namespace that is mounted nowhere: nothing can lie over its files.

@@ -3,9 +3,9 @@
 //!
 //! Only processes of the container are looked at; nothing is changed here.
 
-use crate::create::Prepared;
-use crate::error::{Error, ErrorKind, Finding, Result};
+use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::plan::Plan;
+use crate::prepare::Prepared;
 use crate::state::State;
 use crate::step::Step;
 use nix::errno::Errno;
@@ -37,7 +37,7 @@ pub(crate) fn processes(prepared: &Prepared, state: &State, init: i32, criu: i32
 }
 
 fn refused(pid: i32, problem: &str) -> Error {
-    let finding = Finding::new("checkpoint", format!("process {pid} {problem}"));
+    let finding = Diagnostic::new("checkpoint", format!("process {pid} {problem}"));
     Error::new(ErrorKind::InvalidConfig, format!("invalid checkpoint: {finding}")).with_hint(
         "the checkpoint holds a process with more than config.json allows: change the configuration, or do not trust the files",
     )

@@ -1,48 +1,197 @@
-//! Waiting: for descriptors, up to a deadline, until the caller interrupts it.
+//! Waiting: for descriptors, up to a deadline, until the caller ends it.
 //!
-//! Every wait of the library ends: by what is waited for, by a deadline, or by the caller's interrupt.
+//! Every wait of the library ends: by what is waited for, by a deadline of its own, or by the caller's
+//! [`Limits`]. Those belong to a verb and hold for every wait that its thread does in it, in whichever
+//! module: [`limited`] keeps them in a thread-local variable, as `trace::observe` keeps its observer.
+//! What is undone after an error is not limited by them, or a cancelled creation would leave half of it.
 //! A wait without a deadline has the reason in a comment.
 
 use crate::error::{Error, ErrorKind, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::BorrowedFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// For what answers at once unless something is wrong. Engines give a call ten seconds, and the caller
 /// is to have its error before.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 
-/// When a wait ends although nothing has come. The default is never.
+/// Ends what another thread waits for in the library: a verb that was given this fails with
+/// [`ErrorKind::Interrupted`], and undoes what it has made so far.
+///
+/// ```
+/// let cancel = libruntime::Cancel::new()?;
+/// let other = cancel.clone();
+/// // In a signal handler's thread, or where a request is given up:
+/// other.cancel();
+/// assert!(cancel.is_cancelled());
+/// # Ok::<(), libruntime::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Cancel(Arc<OwnedFd>);
+
+impl Cancel {
+    /// # Errors
+    /// eventfd(2): too many open files.
+    pub fn new() -> Result<Self> {
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        Ok(Self(Arc::new(OwnedFd::from(event.map_err(|errno| Error::os("eventfd", errno))?))))
+    }
+
+    /// Cancelled as soon as this descriptor is readable, such as a signalfd(2). Nothing is read from it.
+    pub fn when_readable(descriptor: OwnedFd) -> Self {
+        Self(Arc::new(descriptor))
+    }
+
+    /// Cancels all that was given this or a clone of it, now and later. Does nothing to one of
+    /// [`Cancel::when_readable`], which the caller cancels by writing to the other end.
+    pub fn cancel(&self) {
+        // An eventfd takes eight bytes; its counter cannot be full by ones.
+        let _ = nix::unistd::write(&*self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        let mut wanted = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+}
+
+/// What ends the waits of a verb, beside what it waits for. The default is nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Limits {
+    /// For each verb from its beginning.
+    pub deadline: Option<Duration>,
+    pub cancel: Option<Cancel>,
+}
+
+impl Limits {
+    /// For the end of a program, which runs as long as it likes.
+    pub fn without_deadline(&self) -> Self {
+        Self { deadline: None, ..self.clone() }
+    }
+}
+
+/// Limits of the verb that this thread is in.
+#[derive(Clone, Default)]
+struct Scope {
+    until: Option<Instant>,
+    cancel: Option<Cancel>,
+}
+
+thread_local! {
+    static SCOPE: RefCell<Scope> = const { RefCell::new(Scope { until: None, cancel: None }) };
+}
+
+/// Puts back what was there, also when the work panics.
+struct Before(Scope);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        SCOPE.set(std::mem::take(&mut self.0));
+    }
+}
+
+/// Does `work`; its waits end by `limits`, and by those of a verb around it.
+pub(crate) fn limited<T>(limits: &Limits, work: impl FnOnce() -> T) -> T {
+    if limits.deadline.is_none() && limits.cancel.is_none() {
+        return work();
+    }
+    let outer = SCOPE.with_borrow(Clone::clone);
+    let until = limits.deadline.map(|limit| Instant::now() + limit);
+    let scope = Scope {
+        until: until.into_iter().chain(outer.until).min(),
+        cancel: limits.cancel.clone().or_else(|| outer.cancel.clone()),
+    };
+    SCOPE.set(scope);
+    let _before = Before(outer);
+    work()
+}
+
+/// Does what must be done whatever the caller has cancelled: what was made is removed.
+pub(crate) fn unlimited<T>(work: impl FnOnce() -> T) -> T {
+    let _before = Before(SCOPE.take());
+    work()
+}
+
+/// For a wait that asks again and again.
+///
+/// # Errors
+/// The caller's limits have ended the verb, in which `what` was being done.
+pub(crate) fn check(what: impl FnOnce() -> String) -> Result<()> {
+    let scope = SCOPE.with_borrow(Clone::clone);
+    if scope.cancel.is_some_and(|cancel| cancel.is_cancelled()) {
+        return Err(Ended::Cancelled.error(what()));
+    }
+    if scope.until.is_some_and(|until| until <= Instant::now()) {
+        return Err(Ended::Deadline.error(what()));
+    }
+    Ok(())
+}
+
+/// When a wait ends although nothing has come. The default is by the caller's limits alone.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Wait<'a> {
+pub(crate) struct Wait {
     pub until: Option<Instant>,
-    /// A descriptor of the caller, which ends the wait when it is readable.
-    pub interrupt: Option<BorrowedFd<'a>>,
+    /// The caller's limits do not hold.
+    is_unlimited: bool,
+}
+
+/// Which of the caller's limits has ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Cancelled,
+    Deadline,
+}
+
+impl Ended {
+    /// `what` was not done, or was undone.
+    pub fn error(self, what: String) -> Error {
+        match self {
+            Self::Cancelled => Error::new(ErrorKind::Interrupted, format!("interrupted: {what}")),
+            Self::Deadline => Error::new(ErrorKind::TimedOut, format!("not in the caller's time: {what}")),
+        }
+    }
 }
 
 pub(crate) enum Woken {
     /// Which of the descriptors are ready.
     Ready(Vec<bool>),
+    /// The wait's own deadline.
     Late,
-    Interrupted,
+    Ended(Ended),
 }
 
-impl<'a> Wait<'a> {
+impl Wait {
     pub fn at_most(limit: Duration) -> Self {
-        Self { until: Some(Instant::now() + limit), interrupt: None }
+        Self::until(Instant::now() + limit)
     }
 
-    pub fn interrupted_by(self, interrupt: Option<BorrowedFd<'a>>) -> Self {
-        Self { interrupt, ..self }
+    pub fn until(end: Instant) -> Self {
+        Self { until: Some(end), is_unlimited: false }
     }
 
-    /// poll(2). Deadline and interrupt come first, or a descriptor that is always ready would hide them.
+    /// The same wait, ended at `tick` at the latest.
+    pub fn until_tick(self, tick: Instant) -> Self {
+        Self { until: self.until.into_iter().chain([tick]).min(), ..self }
+    }
+
+    /// Whatever the caller's limits are: for the end of what was killed.
+    pub fn at_any_rate(limit: Duration) -> Self {
+        Self { is_unlimited: true, ..Self::at_most(limit) }
+    }
+
+    /// poll(2). Deadline and cancellation come first, or a descriptor that is always ready would hide them.
     pub fn poll(&self, wanted: &[(BorrowedFd, PollFlags)]) -> Result<Woken> {
+        let scope = if self.is_unlimited { Scope::default() } else { SCOPE.with_borrow(Clone::clone) };
+        let until = self.until.into_iter().chain(scope.until).min();
         loop {
             let mut fds: Vec<PollFd> = wanted.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)).collect();
-            fds.extend(self.interrupt.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+            fds.extend(scope.cancel.iter().map(|cancel| PollFd::new(cancel.0.as_fd(), PollFlags::POLLIN)));
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             // Rounded up: a timeout of zero would be asked for again and again in the last millisecond.
             let timeout = left.map_or(PollTimeout::NONE, |left| {
                 PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
@@ -53,17 +202,16 @@ impl<'a> Wait<'a> {
                 Err(errno) => return Err(Error::os("poll", errno)),
             }
             let mut ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
-            if self.interrupt.is_some() && ready.pop() == Some(true) {
-                return Ok(Woken::Interrupted);
+            if scope.cancel.is_some() && ready.pop() == Some(true) {
+                return Ok(Woken::Ended(Ended::Cancelled));
             }
-            if left.is_some_and(|left| left.is_zero()) && !ready.contains(&true) {
-                return Ok(Woken::Late);
-            }
-            if ready.contains(&true) {
-                return Ok(match self.until.is_some_and(|until| until < Instant::now()) {
-                    true => Woken::Late,
-                    false => Woken::Ready(ready),
-                });
+            let now = Instant::now();
+            let is_over = |until: Option<Instant>| until.is_some_and(|until| until <= now);
+            match (is_over(scope.until), is_over(self.until)) {
+                (true, _) => return Ok(Woken::Ended(Ended::Deadline)),
+                (_, true) => return Ok(Woken::Late),
+                _ if ready.contains(&true) => return Ok(Woken::Ready(ready)),
+                _ => {}
             }
         }
     }
@@ -80,15 +228,10 @@ pub(crate) fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<
     }
 }
 
-pub(crate) fn interrupted(what: String) -> Error {
-    Error::new(ErrorKind::Interrupted, format!("interrupted: {what}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_call_is_made_again_after_a_signal() {
@@ -98,20 +241,41 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_late_by_interrupt_or_ready_in_this_order() {
+    fn a_wait_ends_late_cancelled_or_ready_in_this_order() {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let (interrupt, mut interrupting) = std::io::pipe().unwrap();
         let wanted = [(reader.as_fd(), PollFlags::POLLIN)];
-        let short = Wait::at_most(Duration::from_millis(20)).interrupted_by(Some(interrupt.as_fd()));
+        let cancel = Cancel::new().unwrap();
+        let limits = Limits { cancel: Some(cancel.clone()), deadline: None };
+        let (begin, short) = (Instant::now(), Wait::at_most(Duration::from_millis(20)));
+        limited(&limits, || {
+            assert!(matches!(short.poll(&wanted), Ok(Woken::Late)));
+            assert!(begin.elapsed() >= Duration::from_millis(20));
+            writer.write_all(b"x").unwrap();
+            // What is always ready does not hide that the time is over.
+            assert!(matches!(short.poll(&wanted), Ok(Woken::Late)));
+            let never = Wait::default();
+            assert!(matches!(never.poll(&wanted), Ok(Woken::Ready(ready)) if ready == [true]));
+            cancel.cancel();
+            assert!(matches!(never.poll(&wanted), Ok(Woken::Ended(Ended::Cancelled))));
+            assert_eq!(check(|| "work".into()).unwrap_err().kind(), ErrorKind::Interrupted);
+            assert!(matches!(unlimited(|| never.poll(&wanted)), Ok(Woken::Ready(_))));
+            let at_any_rate = Wait::at_any_rate(Duration::from_secs(1));
+            assert!(matches!(at_any_rate.poll(&wanted), Ok(Woken::Ready(_))));
+        });
+        assert!(matches!(Wait::default().poll(&wanted), Ok(Woken::Ready(_))), "the limits end with the verb");
+    }
+
+    #[test]
+    fn the_deadline_of_an_outer_verb_holds_in_an_inner_one() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let within = |limit| Limits { deadline: Some(limit), cancel: None };
         let begin = Instant::now();
-        assert!(matches!(short.poll(&wanted), Ok(Woken::Late)));
-        assert!(begin.elapsed() >= Duration::from_millis(20));
-        writer.write_all(b"x").unwrap();
-        // What is always ready does not hide that the time is over.
-        assert!(matches!(short.poll(&wanted), Ok(Woken::Late)));
-        let never = Wait { until: None, ..short };
-        assert!(matches!(never.poll(&wanted), Ok(Woken::Ready(ready)) if ready == [true]));
-        interrupting.write_all(b"x").unwrap();
-        assert!(matches!(never.poll(&wanted), Ok(Woken::Interrupted)));
+        let woken = limited(&within(Duration::from_millis(20)), || {
+            limited(&within(Duration::from_secs(60)), || {
+                Wait::at_most(Duration::from_secs(60)).poll(&[(reader.as_fd(), PollFlags::POLLIN)])
+            })
+        });
+        assert!(matches!(woken, Ok(Woken::Ended(Ended::Deadline))));
+        assert!(begin.elapsed() < Duration::from_secs(30));
     }
 }

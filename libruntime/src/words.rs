@@ -4,9 +4,9 @@
 //!
 //! Pure tables. hints.rs has the words of failed steps.
 
-use crate::container::Status;
-use crate::error::Finding;
+use crate::error::Diagnostic;
 use crate::host::Lsm;
+use crate::state::Status;
 use nix::errno::Errno;
 
 /// What an errno means, in the letters of Go's programs: Docker looks for "permission denied" and
@@ -56,9 +56,9 @@ pub(crate) fn of_lsm(lsm: Lsm) -> &'static str {
 }
 
 /// What a problem of the configuration is called elsewhere, where it has such a name.
-pub(crate) fn of_finding(finding: &Finding) -> Option<String> {
-    let Finding { at, message } = finding;
-    let place = without_indices(at);
+pub(crate) fn of_finding(finding: &Diagnostic) -> Option<String> {
+    let Diagnostic { config_path, message } = finding;
+    let place = without_indices(config_path);
     let missing = message.starts_with("missing") || message.starts_with("is empty");
     let is = |text: &str| message.starts_with(text);
     // The value, as the message quotes it first.
@@ -84,7 +84,7 @@ pub(crate) fn of_finding(finding: &Finding) -> Option<String> {
         "domainname" if is("needs a uts") => {
             "unable to set domainname without a private UTS namespace".into()
         }
-        _ => return of_linux(&place, at, message, value),
+        _ => return of_linux(&place, config_path, message, value),
     })
 }
 

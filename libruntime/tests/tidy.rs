@@ -114,7 +114,7 @@ const DIRECTION: &[(&str, &[&str], &str)] = &[
             "parent",
             "create",
             "container",
-            "join",
+            "exec",
             "cgroup",
             "state",
             "sys",
@@ -133,7 +133,7 @@ const DIRECTION: &[(&str, &[&str], &str)] = &[
             "parent",
             "create",
             "container",
-            "join",
+            "exec",
             "cgroup",
             "state",
             "sys",
@@ -151,7 +151,7 @@ const DIRECTION: &[(&str, &[&str], &str)] = &[
             "parent",
             "create",
             "container",
-            "join",
+            "exec",
             "cgroup",
             "state",
             "sys",
@@ -162,22 +162,22 @@ const DIRECTION: &[(&str, &[&str], &str)] = &[
     ),
     (
         "src/cgroup",
-        &["plan", "parent", "create", "container", "join", "stage", "hooks"],
+        &["plan", "parent", "create", "container", "exec", "stage", "hooks"],
         "cgroups are below the verbs",
     ),
     (
         "src/host.rs",
-        &["plan", "parent", "create", "container", "join", "stage"],
+        &["plan", "parent", "create", "container", "exec", "stage"],
         "the host is what planners ask",
     ),
     (
         "src/sys",
-        &["plan", "host", "parent", "create", "container", "join", "cgroup", "state", "config"],
+        &["plan", "host", "parent", "create", "container", "exec", "cgroup", "state", "config"],
         "sys decides nothing",
     ),
     (
         "src/error.rs",
-        &["plan", "host", "parent", "create", "container", "join", "cgroup", "state", "config", "sys"],
+        &["plan", "host", "parent", "create", "container", "exec", "cgroup", "state", "config", "sys"],
         "errors are below all",
     ),
 ];
@@ -219,7 +219,7 @@ const BOTH: &[&str] = &[
     "src/checkpoint.rs",
     "src/create.rs",
     "src/criu.rs",
-    "src/join.rs",
+    "src/exec.rs",
     "src/restore.rs",
     "src/verify.rs",
     "src/container.rs",
@@ -245,7 +245,7 @@ fn only_the_parent_knows_both_plans_and_the_stage() {
             broken.push(format!("{} knows the parent", source.name));
         }
     }
-    fail_with("only the parent, create, join and the container use plan and stage", &broken);
+    fail_with("only the parent, create, exec and the container use plan and stage", &broken);
 }
 
 fn is_test(name: &str) -> bool {

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::signals::{Signals, reap_others};
 use crate::terminal::Terminal;
-use libruntime::Exit;
+use libruntime::ExitStatus;
 use nix::errno::Errno;
 use nix::libc::{SIGCHLD, SIGPIPE, SIGWINCH};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -105,9 +105,9 @@ fn wait(pidfd: BorrowedFd, signals: &Signals, terminal: Option<&Terminal>) -> Re
 }
 
 /// The exit code that stands for how a process ended, as in a shell.
-pub fn exit_code(exit: Exit) -> u8 {
+pub fn exit_code(exit: ExitStatus) -> u8 {
     match exit {
-        Exit::Code(code) => code as u8,
-        Exit::Signal(signal) => (128 + signal) as u8,
+        ExitStatus::Code(code) => code as u8,
+        ExitStatus::Signal(signal) => (128 + signal) as u8,
     }
 }

@@ -75,7 +75,10 @@ fn request(line: &Line) -> Result<(), Failure> {
             let _ = libruntime::parse_process(process.to_string().as_bytes());
             args.all("cgroup").for_each(|text| drop(exec::cgroup(text)));
         }
-        "kill" => assert!(signals::parse(args.rest.get(1).map_or("TERM", String::as_str))? <= 64),
+        "kill" => {
+            let signal: libruntime::Signal = args.rest.get(1).map_or("TERM", String::as_str).parse()?;
+            assert!(signal.0 <= 64);
+        }
         "events" => drop(args.get("interval").map(events::duration)),
         "list" | "ps" => drop(list::in_json(args)?),
         "checkpoint" | "restore" => {

@@ -4,17 +4,13 @@ use crate::cli::Parsed;
 use crate::failure::Failure;
 use crate::launch::Inherited;
 use crate::log::Log;
-use libruntime::{CgroupDriver, Container, Finding};
+use libruntime::{CgroupDriver, Container, Diagnostic, Runtime};
 use std::path::PathBuf;
 
 pub struct Global<'a> {
-    /// The directory that holds the state of containers.
-    pub root: PathBuf,
-    /// It was named, so it ought to exist.
+    pub runtime: Runtime,
+    /// The store was named, so it ought to exist.
     pub root_is_given: bool,
-    pub cgroup_driver: CgroupDriver,
-    /// Annotations may ask for networks.
-    pub network_annotations: bool,
     inherited: Result<Inherited, Failure>,
     log: &'a Log,
 }
@@ -33,9 +29,10 @@ impl<'a> Global<'a> {
         if root.parent().is_none() {
             return Err(Failure::new("Option --root argument should not be set to /"));
         }
-        let cgroup_driver = cgroup_driver(flags)?;
-        let network_annotations = flags.is_set("network-annotations");
-        Ok(Self { root, root_is_given: given.is_some(), cgroup_driver, network_annotations, inherited, log })
+        let runtime = Runtime::new(root)
+            .cgroup_driver(cgroup_driver(flags)?)
+            .network_annotations(flags.is_set("network-annotations"));
+        Ok(Self { runtime, root_is_given: given.is_some(), inherited, log })
     }
 
     /// An error only for the verbs that hand descriptors over.
@@ -44,7 +41,7 @@ impl<'a> Global<'a> {
     }
 
     pub fn load(&self, args: &Parsed) -> Result<Container, Failure> {
-        Ok(Container::load(&self.root, args.positional(0))?)
+        Ok(self.runtime.load(args.positional(0))?)
     }
 
     pub fn warn(&self, message: &str) {
@@ -56,7 +53,7 @@ impl<'a> Global<'a> {
         self.log.error(failure);
     }
 
-    pub fn warn_of<'f>(&self, findings: impl IntoIterator<Item = &'f Finding>) {
+    pub fn warn_of<'f>(&self, findings: impl IntoIterator<Item = &'f Diagnostic>) {
         findings.into_iter().for_each(|finding| self.log.warning(&finding.to_string()));
     }
 }

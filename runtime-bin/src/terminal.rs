@@ -2,39 +2,38 @@
 //! comes back, and the sizes stay the same. Ours passes every key on meanwhile (raw mode).
 
 use crate::failure::Failure;
-use libruntime::Process;
+use libruntime::TerminalSize;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{read, write};
-use serde_json::json;
 use std::io::{IsTerminal, stderr, stdin, stdout};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The end of what is typed, on a terminal in its usual mode (termios(3), VEOF).
 const END_OF_INPUT: u8 = 4;
 
-/// Rows and columns of our terminal, if we have one.
-fn own_size() -> Option<(u16, u16)> {
+const UNKNOWN: TerminalSize = TerminalSize { rows: 0, columns: 0 };
+
+/// The size of our terminal, for the container's from its start: a program asks for it once. Without one of our
+/// own it is unknown (zero).
+pub fn own_size() -> TerminalSize {
+    own().unwrap_or(UNKNOWN)
+}
+
+fn own() -> Option<TerminalSize> {
     let size = match [stdout().is_terminal(), stdin().is_terminal(), stderr().is_terminal()] {
         [true, ..] => libruntime::terminal_size(stdout().as_fd()),
         [_, true, _] => libruntime::terminal_size(stdin().as_fd()),
         [_, _, true] => libruntime::terminal_size(stderr().as_fd()),
         _ => return None,
     };
-    size.ok().filter(|size| *size != (0, 0))
-}
-
-/// The process' terminal has the size of ours from the start: a program asks for it once.
-pub fn give_size(process: &mut Process) {
-    if let Some((rows, columns)) = own_size() {
-        process.set_console_size(serde_json::from_value(json!({ "height": rows, "width": columns })).ok());
-    }
+    size.ok().filter(|size| *size != UNKNOWN)
 }
 
 pub struct Terminal {
-    master: OwnedFd,
+    master: libruntime::Terminal,
     /// Typed, but not yet taken.
     pending: Vec<u8>,
     /// Printed, but not yet taken.
@@ -49,7 +48,7 @@ pub struct Terminal {
 
 impl Terminal {
     /// Takes over our terminal, if we have one.
-    pub fn attach(master: OwnedFd) -> Result<Self, Failure> {
+    pub fn attach(master: libruntime::Terminal) -> Result<Self, Failure> {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| Failure::os("fcntl", errno))?;
         let terminal = Self {
             master,
@@ -66,9 +65,9 @@ impl Terminal {
 
     /// Gives the container's terminal the size of ours.
     pub fn resize(&self) {
-        if let Some(size) = own_size() {
+        if let Some(size) = own() {
             // The container has perhaps ended just now.
-            let _ = libruntime::set_terminal_size(self.master.as_fd(), size);
+            let _ = self.master.resize(size);
         }
     }
 

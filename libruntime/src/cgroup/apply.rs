@@ -6,7 +6,7 @@
 
 use super::devices::{Policy, V1};
 use super::{Cgroup, files, merge, properties, realtime, v1, v2};
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use crate::sys::bpf;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -108,7 +108,7 @@ pub(super) type Journal = Option<Vec<(PathBuf, String)>>;
 impl Cgroup {
     /// Sets all limits of a cgroup made by [`Cgroup::create`], and its device rules. What cannot be
     /// set is an error; the findings say what an unprivileged caller may not enforce.
-    pub fn apply(&self, resources: &LinuxResources) -> Result<Vec<Finding>> {
+    pub fn apply(&self, resources: &LinuxResources) -> Result<Vec<Diagnostic>> {
         self.run_all(&self.operations(resources)?, &mut None)?;
         let devices = resources.devices().as_deref().unwrap_or_default();
         self.set_devices(devices, true).map(|finding| finding.into_iter().collect())
@@ -116,7 +116,7 @@ impl Cgroup {
 
     /// As [`Cgroup::apply`] for a cgroup in use with the limits `before`: only what `change` has is
     /// changed, and when one write fails everything is as before. Device rules change only when given.
-    pub fn update(&self, before: &LinuxResources, change: &LinuxResources) -> Result<Vec<Finding>> {
+    pub fn update(&self, before: &LinuxResources, change: &LinuxResources) -> Result<Vec<Diagnostic>> {
         let v2 = self.is_v2();
         let change = merge::completed(before, change, v2, self.unit.is_some())?;
         let operations = self.operations(&change)?;
@@ -280,20 +280,20 @@ impl Cgroup {
         Error::unsupported(format!("no usable cgroup hierarchy has the controller {name}")).with_hint(hint)
     }
 
-    fn set_devices(&self, devices: &[LinuxDeviceCgroup], fresh: bool) -> Result<Option<Finding>> {
+    fn set_devices(&self, devices: &[LinuxDeviceCgroup], fresh: bool) -> Result<Option<Diagnostic>> {
         let policy = Policy::new(devices)?;
         let result = match self.dir_of("devices") {
             Some(dir) if self.is_v2() => set_program(dir, &policy, fresh),
             Some(dir) => set_lists(dir, &policy.v1()?, fresh),
             None if policy.allows_everything() => Ok(()),
             None if self.is_none() && has_host_root() => {
-                return Ok(Some(Finding::new(AT_DEVICES, "not enforced: the container has no cgroup")));
+                return Ok(Some(Diagnostic::new(AT_DEVICES, "not enforced: the container has no cgroup")));
             }
             None => Err(self.no_controller("devices")),
         };
         match result {
             Ok(()) => Ok(None),
-            Err(error) if cannot_be_privileged(&error) => Ok(Some(Finding::new(
+            Err(error) if cannot_be_privileged(&error) => Ok(Some(Diagnostic::new(
                 AT_DEVICES,
                 "not enforced: this needs privileges over the whole host; without them the container \
                  cannot make device nodes anyway",
@@ -486,7 +486,7 @@ mod tests {
         let cgroup: Cgroup = serde_json::from_str(r#"{"hierarchies":[],"optional":true}"#).unwrap();
         let limit = serde_json::from_str(r#"{"pids":{"limit":5}}"#).unwrap();
         let error = cgroup.apply(&limit).unwrap_err();
-        assert_eq!(error.place(), Some("linux.resources.pids.limit"));
+        assert_eq!(error.config_path(), Some("linux.resources.pids.limit"));
         assert!(error.to_string().contains("controller pids"), "{error}");
     }
 }

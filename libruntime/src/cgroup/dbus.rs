@@ -7,12 +7,12 @@
 //! bus then takes it from the socket), and must not wait longer than its deadline anywhere.
 
 use crate::error::{Error, Result};
-use crate::wait::again;
-use nix::errno::Errno;
+use crate::wait::{Wait, Woken, again};
+use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -347,21 +347,26 @@ impl Bus {
     }
 
     fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let timed_out = || {
-            Error::external(format!("systemd did not answer over D-Bus within {} s", self.wait.as_secs()))
-                .with_hint("is it busy or reloading? see: systemctl list-jobs")
-        };
-        if left.is_zero() {
-            return Err(timed_out());
+        let failed = |error| Error::io("read from the message bus", error);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match Wait::until(self.deadline).poll(&[(self.stream.as_fd(), PollFlags::POLLIN)])? {
+                Woken::Ready(_) => {}
+                Woken::Ended(ended) => return Err(ended.error("an answer of systemd".into())),
+                Woken::Late => {
+                    let seconds = self.wait.as_secs();
+                    return Err(Error::external(format!(
+                        "systemd did not answer over D-Bus within {seconds} s"
+                    ))
+                    .with_hint("is it busy or reloading? see: systemctl list-jobs"));
+                }
+            }
+            match self.stream.read(rest).map_err(failed)? {
+                0 => return Err(failed(ErrorKind::UnexpectedEof.into())),
+                length => rest = rest.split_at_mut(length).1,
+            }
         }
-        self.stream
-            .set_read_timeout(Some(left))
-            .map_err(|error| Error::io("setsockopt SO_RCVTIMEO", error))?;
-        self.stream.read_exact(bytes).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EAGAIN) => timed_out(),
-            _ => Error::io("read from the message bus", error),
-        })
+        Ok(())
     }
 
     fn next(&mut self) -> Result<Message> {

@@ -4,7 +4,7 @@
 //! `devices.deny`, or an eBPF program for v2. `apply.rs` installs them. A device that no rule
 //! speaks of is denied, as runc does it: engines rely on that when they list what they allow.
 
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use crate::sys::bpf::Insn;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
@@ -127,7 +127,7 @@ impl Policy {
             match rule(device) {
                 Ok(rule) => rules.push(rule),
                 Err((field, problem)) => {
-                    findings.push(Finding::new(format!("{AT}[{index}].{field}"), problem))
+                    findings.push(Diagnostic::new(format!("{AT}[{index}].{field}"), problem))
                 }
             }
         }

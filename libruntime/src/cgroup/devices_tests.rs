@@ -145,7 +145,7 @@ fn wrong_rules_are_named() {
         (r#"[{"allow":true,"major":-2,"access":"r"}]"#, "linux.resources.devices[0].major"),
     ] {
         let error = policy(json).unwrap_err();
-        assert_eq!(error.findings()[0].at, place);
+        assert_eq!(error.diagnostics()[0].config_path, place);
     }
 }
 

@@ -6,9 +6,10 @@
 use super::{Cgroup, Hierarchy, files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{pidfd_open, pidfd_send_signal};
+use crate::wait::{self, Wait, Woken};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -252,6 +253,10 @@ fn freeze_v1(dir: &Path) -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
     let mut tries = 0u32;
     while Instant::now() < deadline {
+        if let Err(error) = wait::check(|| format!("freeze {}", dir.display())) {
+            write(&path, "THAWED")?;
+            return Err(error);
+        }
         write(&path, "FROZEN")?;
         match files::read(&path).map_err(|errno| files::failed("read", &path, errno))?.trim_end() {
             "FROZEN" => return Ok(()),
@@ -273,25 +278,25 @@ fn set_frozen_v2(dir: &Path, frozen: bool) -> Result<()> {
     let events = files::open(&path, OFlag::O_RDONLY).map_err(|errno| files::failed("open", &path, errno))?;
     write(&dir.join("cgroup.freeze"), if frozen { "1" } else { "0" })?;
     let wanted = if frozen { "frozen 1" } else { "frozen 0" };
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+    let wait = Wait::at_most(DEADLINE);
+    let woken = loop {
         let text = files::read_fd(&events).map_err(|errno| files::failed("read", &path, errno))?;
         if text.lines().any(|line| line == wanted) {
             return Ok(());
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         // kernfs wakes POLLPRI waiters when the text has changed since it was read.
-        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(files::failed("poll", &path, errno)),
+        match wait.poll(&[(events.as_fd(), PollFlags::POLLPRI)])? {
+            Woken::Ready(_) => {}
+            woken => break woken,
         }
-    }
+    };
     if frozen {
         write(&dir.join("cgroup.freeze"), "0")?;
     }
-    Err(Error::external(format!("{} did not say {wanted:?} in {} s", path.display(), DEADLINE.as_secs())))
+    Err(match woken {
+        Woken::Ended(ended) => ended.error(format!("freeze or thaw {}", dir.display())),
+        _ => {
+            Error::external(format!("{} did not say {wanted:?} in {} s", path.display(), DEADLINE.as_secs()))
+        }
+    })
 }

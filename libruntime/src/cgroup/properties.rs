@@ -5,7 +5,7 @@
 use super::dbus::Value;
 use super::devices::Policy;
 use super::v2::{io_weight, swap_max, weight_of_shares};
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 use std::collections::HashMap;
 
@@ -134,7 +134,7 @@ fn cpu(cpu: &LinuxCpu, v2: bool, list: &mut List) -> Result<()> {
             if let Some(text) = text.as_deref().filter(|text| !text.is_empty()) {
                 let bits = bit_set(text).ok_or_else(|| {
                     let at = format!("linux.resources.cpu.{field}");
-                    Error::invalid(vec![Finding::new(at, format!("{text:?} is not a list like 0-2,5"))])
+                    Error::invalid(vec![Diagnostic::new(at, format!("{text:?} is not a list like 0-2,5"))])
                 })?;
                 list.push((name, Value::Bytes(bits)));
             }
@@ -225,7 +225,7 @@ pub(super) fn annotated(annotations: &HashMap<String, String>) -> Result<Vec<(St
         let seconds = name.strip_suffix("Sec").filter(|stem| !stem.ends_with('U'));
         let real = seconds.map_or(name.to_owned(), |stem| format!("{stem}USec"));
         if !ANNOTATED.contains(&real.as_str()) {
-            findings.push(Finding::new(at, "this property cannot be set for a container"));
+            findings.push(Diagnostic::new(at, "this property cannot be set for a container"));
             continue;
         }
         let value = match seconds {
@@ -235,7 +235,7 @@ pub(super) fn annotated(annotations: &HashMap<String, String>) -> Result<Vec<(St
         match value {
             Some(value) => list.push((real, value)),
             None => {
-                findings.push(Finding::new(at, format!("{text:?} is not a value in GVariant text format")))
+                findings.push(Diagnostic::new(at, format!("{text:?} is not a value in GVariant text format")))
             }
         }
     }

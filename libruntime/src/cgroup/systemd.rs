@@ -9,7 +9,7 @@ use super::apply::has_host_root;
 use super::dbus::{Bus, Refusal, Value};
 use super::layout::{Layout, Mount};
 use super::{Cgroup, Hierarchy, processes, properties, v1, v2};
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -59,7 +59,7 @@ impl Cgroup {
             .with_hint("use the cgroupfs driver, or boot with systemd.unified_cgroup_hierarchy=1"));
         }
         let names = Names::parse(cgroups_path, id, user)
-            .map_err(|problem| Error::invalid(vec![Finding::new(AT_PATH, problem)]))?;
+            .map_err(|problem| Error::invalid(vec![Diagnostic::new(AT_PATH, problem)]))?;
         let base = if user { user_root()? } else { PathBuf::from("/") };
         let inner = base.join(expand_slice(&names.slice)).join(&names.unit);
         let hierarchies = layout

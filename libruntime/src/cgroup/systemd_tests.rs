@@ -133,7 +133,7 @@ fn annotations_set_harmless_properties_only() {
         "ManagedOOMPreference",
     ] {
         let error = set(name, "'x'").unwrap_err();
-        assert_eq!(error.findings()[0].at, format!("annotations.org.systemd.property.{name}"));
+        assert_eq!(error.diagnostics()[0].config_path, format!("annotations.org.systemd.property.{name}"));
     }
     assert!(set("KillSignal", "'a\\'b'").is_err());
 }

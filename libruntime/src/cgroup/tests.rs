@@ -53,7 +53,7 @@ fn paths_that_leave_the_hierarchy_or_name_its_root_are_refused() {
     let v2 = layout(V2, "0::/\n");
     for path in ["../x", "/a/../../b", "/", ".", "/a\nb"] {
         let error = Cgroup::plan(&v2, Some(Path::new(path)), "id").unwrap_err();
-        assert_eq!(error.findings()[0].at, "linux.cgroupsPath", "{path}");
+        assert_eq!(error.diagnostics()[0].config_path, "linux.cgroupsPath", "{path}");
     }
 }
 
@@ -97,11 +97,11 @@ impl Live {
         files::read(&self.cgroup.dir_of(controller).unwrap().join(file)).unwrap().trim_end().to_owned()
     }
 
-    fn apply(&self, json: &str) -> Result<Vec<Finding>> {
+    fn apply(&self, json: &str) -> Result<Vec<Diagnostic>> {
         self.cgroup.apply(&serde_json::from_str::<LinuxResources>(json).unwrap())
     }
 
-    fn update(&self, json: &str) -> Result<Vec<Finding>> {
+    fn update(&self, json: &str) -> Result<Vec<Diagnostic>> {
         self.cgroup.update(&LinuxResources::default(), &serde_json::from_str::<LinuxResources>(json).unwrap())
     }
 
@@ -143,7 +143,7 @@ fn a_realtime_budget_is_handed_down_from_the_root() {
     live.update(r#"{"cpu":{"realtimeRuntime":30000}}"#).unwrap();
     let before = above();
     let error = live.update(r#"{"cpu":{"realtimeRuntime":990000}}"#).unwrap_err();
-    assert_eq!(error.place(), Some("linux.resources.cpu.realtimeRuntime"));
+    assert_eq!(error.config_path(), Some("linux.resources.cpu.realtimeRuntime"));
     assert!(error.hint().is_some_and(|hint| hint.contains("sched_rt_runtime_us")), "{error}");
     assert_eq!((above(), live.read("cpu", "cpu.rt_runtime_us").as_str()), (before, "30000"));
 }
@@ -269,7 +269,7 @@ fn a_failed_update_puts_the_old_values_back() {
     let error = live
         .update(r#"{"memory":{"limit":33554432},"cpu":{"quota":20000,"period":50000,"cpus":"4000"},"pids":{"limit":7}}"#)
         .unwrap_err();
-    assert_eq!(error.place(), Some("linux.resources.cpu.cpus"), "{error}");
+    assert_eq!(error.config_path(), Some("linux.resources.cpu.cpus"), "{error}");
     assert_eq!(live.read("memory", live.pick("memory.limit_in_bytes", "memory.max")), "67108864");
     assert_eq!(
         live.read("cpu", live.pick("cpu.cfs_quota_us", "cpu.max")),
@@ -282,7 +282,7 @@ fn a_failed_update_puts_the_old_values_back() {
 fn a_missing_setting_is_named_with_its_place() {
     let Some(live) = Live::new("missing") else { return };
     let error = live.apply(r#"{"hugepageLimits":[{"pageSize":"3MB","limit":1}]}"#).unwrap_err();
-    assert_eq!(error.place(), Some("linux.resources.hugepageLimits[0]"), "{error}");
+    assert_eq!(error.config_path(), Some("linux.resources.hugepageLimits[0]"), "{error}");
     assert!(error.to_string().contains("hugetlb"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
@@ -380,10 +380,10 @@ fn an_unprivileged_caller_gets_what_it_may_use_and_hears_of_the_rest() {
     assert_eq!(cgroup.pids(true).unwrap(), if cgroup.is_none() { vec![] } else { vec![pid] });
     let nothing = LinuxResources::default();
     let findings = cgroup.apply(&nothing).unwrap();
-    assert_eq!(findings[0].at, "linux.resources.devices");
+    assert_eq!(findings[0].config_path, "linux.resources.devices");
     if cgroup.is_none() {
         let limit: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":67108864}}"#).unwrap();
-        assert_eq!(cgroup.apply(&limit).unwrap_err().place(), Some("linux.resources.memory.limit"));
+        assert_eq!(cgroup.apply(&limit).unwrap_err().config_path(), Some("linux.resources.memory.limit"));
     }
     cgroup.kill_all(libc::SIGKILL).unwrap();
     child.kill().unwrap();
@@ -423,7 +423,10 @@ fn below_a_v2_cgroup_with_processes_limits_are_refused_by_name() {
     below.create_all().unwrap();
     let limit: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":67108864}}"#).unwrap();
     let error = below.apply(&limit).unwrap_err();
-    assert_eq!((error.kind(), error.place()), (ErrorKind::Unsupported, Some("linux.resources.memory.limit")));
+    assert_eq!(
+        (error.kind(), error.config_path()),
+        (ErrorKind::Unsupported, Some("linux.resources.memory.limit"))
+    );
     assert!(error.hint().unwrap().contains("processes in it"), "{error}");
     assert_eq!(live.read("cgroup", "cgroup.type"), "domain", "the parent must stay what it was");
     below.remove().unwrap();

@@ -5,7 +5,7 @@
 
 use super::apply::{Missing, Op, Undo, Write};
 use super::{Hierarchy, NewDirs, files};
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};
 use std::path::Path;
@@ -292,7 +292,7 @@ pub(super) fn huge_pages(
     let unit = size.trim_start_matches(|c: char| c.is_ascii_digit());
     if !["KB", "MB", "GB"].contains(&unit) || size.len() == unit.len() || size.starts_with('0') {
         let problem = format!("{size:?} is not of the form 64KB, 2MB, 1GB");
-        return Err(Error::invalid(vec![Finding::new(format!("{at}.pageSize"), problem)]));
+        return Err(Error::invalid(vec![Diagnostic::new(format!("{at}.pageSize"), problem)]));
     }
     // The type is signed, the property is not: what is above the signed maximum is no limit at all.
     let value = if limit.limit() < 0 { i64::MAX } else { limit.limit() };
@@ -317,7 +317,7 @@ pub(super) fn rdma(resources: &LinuxResources) -> Result<Vec<Op>> {
         let words: Vec<_> =
             values.iter().filter_map(|(key, value)| Some(format!("{key}={}", (*value)?))).collect();
         if words.is_empty() {
-            return Err(Error::invalid(vec![Finding::new(at, "needs hcaHandles, hcaObjects or both")]));
+            return Err(Error::invalid(vec![Diagnostic::new(at, "needs hcaHandles, hcaObjects or both")]));
         }
         let undo = Undo::Keyed(name.clone(), "hca_handle=max hca_object=max");
         list.push(Op::Set(

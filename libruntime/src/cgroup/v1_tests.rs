@@ -125,7 +125,10 @@ fn what_cannot_be_meant_is_refused_by_name() {
         (r#"{"unified":{"memory.high":"1"}}"#, "linux.resources.unified.memory.high"),
     ] {
         let error = lines(json).unwrap_err();
-        let found = error.place().map(str::to_owned).or(error.findings().first().map(|f| f.at.clone()));
+        let found = error
+            .config_path()
+            .map(str::to_owned)
+            .or(error.diagnostics().first().map(|f| f.config_path.clone()));
         assert_eq!(found.as_deref(), Some(place));
     }
 }

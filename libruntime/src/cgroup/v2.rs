@@ -8,7 +8,7 @@ use super::apply::{Missing, Op, Undo, Value, Write};
 use super::processes::read_pids;
 use super::v1::{RACES, cpuset, huge_pages, mkdir_error, pids_max, rdma};
 use super::{Hierarchy, NewDirs, files};
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use std::collections::HashMap;
@@ -185,7 +185,7 @@ fn memory(memory: &LinuxMemory, list: &mut Vec<Op>) -> Result<()> {
 /// The configuration counts memory and swap together, v2 swap alone; -1 is no limit.
 pub(super) fn swap_max(memory: &LinuxMemory) -> Result<Option<i64>> {
     let invalid =
-        |problem: &str| Err(Error::invalid(vec![Finding::new("linux.resources.memory.swap", problem)]));
+        |problem: &str| Err(Error::invalid(vec![Diagnostic::new("linux.resources.memory.swap", problem)]));
     let limit = memory.limit().unwrap_or(0);
     match memory.swap().unwrap_or(0) {
         0 => Ok((limit == -1).then_some(-1)),
@@ -340,7 +340,7 @@ fn unified(map: Option<&HashMap<String, String>>) -> Result<Vec<Op>> {
             }
             _ => "must be a file name like memory.high: controller, dot, setting",
         };
-        return Err(Error::invalid(vec![Finding::new(at, problem)]));
+        return Err(Error::invalid(vec![Diagnostic::new(at, problem)]));
     }
     Ok(list)
 }

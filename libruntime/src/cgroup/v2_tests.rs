@@ -133,7 +133,10 @@ fn what_v2_has_not_or_cannot_be_meant_is_refused_by_name() {
         (r#"{"unified":{"cgroup.procs":"1"}}"#, "unified.cgroup.procs"),
     ] {
         let error = lines(json).unwrap_err();
-        let found = error.place().map(str::to_owned).or(error.findings().first().map(|f| f.at.clone()));
+        let found = error
+            .config_path()
+            .map(str::to_owned)
+            .or(error.diagnostics().first().map(|f| f.config_path.clone()));
         assert_eq!(found.as_deref(), Some(format!("linux.resources.{place}").as_str()));
     }
 }

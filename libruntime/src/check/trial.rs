@@ -5,9 +5,8 @@
 use super::{Check, told};
 use crate::cgroup::Cgroup;
 use crate::container::Container;
-use crate::create::{Create, create};
 use crate::error::{Error, Result};
-use crate::plan::create::CgroupDriver;
+use crate::runtime::Runtime;
 use serde_json::json;
 use std::fs;
 use std::io::ErrorKind;
@@ -47,7 +46,8 @@ impl Drop for Scratch {
     }
 }
 
-pub(super) fn run(store: &Path, systemd_cgroup: bool) -> Trial {
+pub(super) fn run(runtime: &Runtime) -> Trial {
+    let store = runtime.root();
     let scratch = match scratch(store) {
         Ok(scratch) => scratch,
         Err(error) => {
@@ -62,7 +62,7 @@ pub(super) fn run(store: &Path, systemd_cgroup: bool) -> Trial {
     };
     let found = Check::ok("state directory", format!("{} is writable", store.display()));
     let begin = Instant::now();
-    match try_one(store, &scratch.bundle, systemd_cgroup) {
+    match try_one(runtime, &scratch.bundle) {
         Ok(group) => Trial {
             store: found,
             container: Check::ok(
@@ -105,15 +105,13 @@ fn scratch(store: &Path) -> Result<Scratch> {
     Ok(scratch)
 }
 
-fn try_one(store: &Path, bundle: &Path, systemd_cgroup: bool) -> Result<Group> {
+fn try_one(runtime: &Runtime, bundle: &Path) -> Result<Group> {
     let id = format!("check-{}", std::process::id());
     let spec = serde_json::from_value(spec())
         .map_err(|error| Error::external(format!("the trial's configuration: {error}")))?;
-    let cgroup_driver = if systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
-    let options = Create { spec: Some(spec), cgroup_driver, ..Create::new(store, &id, bundle) };
-    let container = create(&options)?;
+    let container = runtime.container(id).bundle(bundle).spec(spec).create()?;
     let group = look_at(&container);
-    container.delete(true)?;
+    container.delete_force()?;
     Ok(group)
 }
 

@@ -1,7 +1,7 @@
 //! Collects what the checks find. Places are formatted only when there is something to say, so the good
 //! path allocates nothing. It decides nothing; the checks do.
 
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
@@ -12,9 +12,9 @@ const MAX_LISTED: usize = 100;
 
 #[derive(Default)]
 pub(crate) struct Found {
-    problems: Vec<Finding>,
+    problems: Vec<Diagnostic>,
     unlisted: usize,
-    warnings: Vec<Finding>,
+    warnings: Vec<Diagnostic>,
     hint: Option<String>,
 }
 
@@ -23,13 +23,13 @@ impl Found {
         if self.problems.len() == MAX_LISTED {
             self.unlisted += 1;
         } else {
-            self.problems.push(Finding::new(at.to_string(), message.to_string()));
+            self.problems.push(Diagnostic::new(at.to_string(), message.to_string()));
         }
     }
 
     pub fn warning(&mut self, at: impl Display, message: impl Display) {
         if self.warnings.len() < MAX_LISTED {
-            self.warnings.push(Finding::new(at.to_string(), message.to_string()));
+            self.warnings.push(Diagnostic::new(at.to_string(), message.to_string()));
         }
     }
 
@@ -67,7 +67,7 @@ impl Found {
     }
 
     /// The warnings if nothing is wrong, else everything that is wrong.
-    pub fn into_warnings(self) -> Result<Vec<Finding>> {
+    pub fn into_warnings(self) -> Result<Vec<Diagnostic>> {
         self.check().map(|found| found.warnings)
     }
 
@@ -77,7 +77,7 @@ impl Found {
             return Ok(self);
         }
         if self.unlisted > 0 {
-            self.problems.push(Finding::new("…", format!("and {} more problems", self.unlisted)));
+            self.problems.push(Diagnostic::new("…", format!("and {} more problems", self.unlisted)));
         }
         let error = Error::invalid(self.problems);
         Err(match self.hint {

@@ -12,7 +12,7 @@ mod top;
 mod types;
 
 use super::Config;
-use crate::error::Finding;
+use crate::error::Diagnostic;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -71,8 +71,8 @@ fn remove(config: &mut Value, path: &str) {
 fn findings(text: &str) -> Vec<String> {
     let mut found: Vec<String> = match Config::parse(text.as_bytes()) {
         Ok(config) => config.warnings.iter().map(|finding| format!("warning {finding}")).collect(),
-        Err(error) if error.findings().is_empty() => vec![error.to_string()],
-        Err(error) => error.findings().iter().map(Finding::to_string).collect(),
+        Err(error) if error.diagnostics().is_empty() => vec![error.to_string()],
+        Err(error) => error.diagnostics().iter().map(Diagnostic::to_string).collect(),
     };
     found.sort();
     found

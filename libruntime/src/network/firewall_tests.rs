@@ -36,7 +36,7 @@ fn a_port_of_another_store_is_refused_and_stays() {
         let a = one.start("a", &["bridge=one,publish=8080:80"]);
         a.serve(80);
         let error = other.refused("b", &["bridge=two,publish=8080:80"], "a published port is taken");
-        assert_eq!(error.place(), Some("annotations[org.onggi.network.eth0]"));
+        assert_eq!(error.config_path(), Some("annotations[org.onggi.network.eth0]"));
         assert!(answers(8080));
         a.delete();
         assert_eq!(rules(), "");

@@ -149,7 +149,7 @@ fn a_bridge_of_somebody_else_is_left_as_it_is() {
         assert!(a.ask([192, 0, 2, 1].into(), 8081).is_some(), "within the bridge");
         store.refused("c", &["bridge=theirs,publish=127.0.0.1:8082:80"], "127.0.0.1 is not led there");
         let refused = store.refused("c", &["bridge=theirs,internal=yes"], "was made by somebody else");
-        assert_eq!(refused.place(), Some("annotations[org.onggi.network.eth0]"));
+        assert_eq!(refused.config_path(), Some("annotations[org.onggi.network.eth0]"));
         a.delete();
         assert!(world.run(|| ask(([192, 0, 2, 1], 8081).into())).is_some());
         b.delete();

@@ -7,7 +7,7 @@
 
 use super::claims::Claims;
 use super::{Attached, Attachment, Network, read_record};
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use crate::plan::create::NetworkFile;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub(crate) fn files(spec: &Spec, networks: &[Network], directory: &Path) -> Resu
         if let Some(at) = mounts.map(|mount| mount.destination()).position(|to| to == Path::new(&destination))
         {
             let message = format!("{key}: mounts[{at}] of the configuration is {destination} already");
-            return Err(Error::invalid(vec![Finding::new(&network.at, message)]));
+            return Err(Error::invalid(vec![Diagnostic::new(&network.at, message)]));
         }
         files.push(NetworkFile { at: network.at.clone(), source: directory.join(name), destination });
     }

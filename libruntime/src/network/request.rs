@@ -25,7 +25,7 @@
 
 use super::names::{Dns, HOST};
 use super::subnet::Subnet;
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -73,6 +73,14 @@ pub struct Publish {
     /// The first one in the container.
     pub container: u16,
     pub protocol: Protocol,
+}
+
+/// Published ports as the command line has them.
+pub(super) fn as_texts<S: serde::Serializer>(
+    ports: &[Publish],
+    to: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    to.collect_seq(ports.iter().map(Publish::to_string))
 }
 
 /// One network that a container is to be in.
@@ -151,11 +159,11 @@ impl Network {
         for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             if seen.contains(&key) && !matches!(key, "route" | "publish" | "alias" | "dns" | "search") {
-                findings.push(Finding::new(at, format!("{key} is there twice")));
+                findings.push(Diagnostic::new(at, format!("{key} is there twice")));
             }
             seen.push(key);
             if let Err(message) = network.set(key, value) {
-                findings.push(Finding::new(at, format!("{key}: {message}")));
+                findings.push(Diagnostic::new(at, format!("{key}: {message}")));
             }
         }
         network.check(&mut findings);
@@ -164,14 +172,14 @@ impl Network {
 
     /// Adds a published port, as the value of `publish` has it.
     pub fn add_publish(&mut self, text: &str) -> Result<()> {
-        let refused = |message| Error::invalid(vec![Finding::new(&self.at, message)]);
+        let refused = |message| Error::invalid(vec![Diagnostic::new(&self.at, message)]);
         self.publish.push(text.parse().map_err(refused)?);
         Ok(())
     }
 
     /// Limits both directions (`100mbit`), or those that are named (`ingress=1gbit,egress=100mbit`).
     pub fn set_bandwidth(&mut self, text: &str) -> Result<()> {
-        let refused = |message| Error::invalid(vec![Finding::new(&self.at, message)]);
+        let refused = |message| Error::invalid(vec![Diagnostic::new(&self.at, message)]);
         for part in text.split(',') {
             let (ingress, egress) = match part.split_once('=') {
                 Some(("ingress", value)) => (Some(rate(value).map_err(refused)?), None),
@@ -215,8 +223,8 @@ impl Network {
     }
 
     /// What does not depend on other networks.
-    fn check(&self, findings: &mut Vec<Finding>) {
-        let mut refuse = |message: String| findings.push(Finding::new(&self.at, message));
+    fn check(&self, findings: &mut Vec<Diagnostic>) {
+        let mut refuse = |message: String| findings.push(Diagnostic::new(&self.at, message));
         for name in [&self.name, &self.bridge] {
             if let Err(message) = interface_name(name)
                 && !(name.is_empty() && std::ptr::eq(name, &self.name))
@@ -279,12 +287,12 @@ impl Network {
 }
 
 /// Warnings about the annotations that ask for a network where the operator has not allowed that.
-pub(crate) fn ignored(spec: &Spec) -> Vec<Finding> {
+pub(crate) fn ignored(spec: &Spec) -> Vec<Diagnostic> {
     let annotations = spec.annotations().iter().flatten().map(|(key, _)| key);
     let mut keys: Vec<_> = annotations.filter(|key| key.starts_with(ANNOTATION)).collect();
     keys.sort_unstable();
     let message = "ignored: an image can have written it; --network-annotations allows it";
-    keys.into_iter().map(|key| Finding::new(format!("annotations[{key}]"), message)).collect()
+    keys.into_iter().map(|key| Diagnostic::new(format!("annotations[{key}]"), message)).collect()
 }
 
 /// The networks that the caller and, with `by_annotation`, annotations ask for, each with the name of its interface.
@@ -300,10 +308,10 @@ pub(crate) fn wanted(spec: &Spec, typed: &[Network], by_annotation: bool) -> Res
         let Some(name) = key.strip_prefix(ANNOTATION) else { continue };
         match Network::parse(value, &format!("annotations[{key}]")) {
             Ok(network) if !network.name.is_empty() => {
-                findings.push(Finding::new(&network.at, "name: the annotation's own name has it"));
+                findings.push(Diagnostic::new(&network.at, "name: the annotation's own name has it"));
             }
             Ok(network) => networks.push(Network { name: name.to_string(), ..network }),
-            Err(error) => findings.extend_from_slice(error.findings()),
+            Err(error) => findings.extend_from_slice(error.diagnostics()),
         }
     }
     networks.extend_from_slice(typed);
@@ -322,7 +330,7 @@ pub(crate) fn wanted(spec: &Spec, typed: &[Network], by_annotation: bool) -> Res
         && !has_new_namespace(spec)
     {
         let message = "needs a network namespace of its own: linux.namespaces, without a path";
-        findings.push(Finding::new(&network.at, message));
+        findings.push(Diagnostic::new(&network.at, message));
     }
     if findings.is_empty() { Ok(networks) } else { Err(Error::invalid(findings)) }
 }
@@ -333,29 +341,29 @@ fn has_new_namespace(spec: &Spec) -> bool {
     all.any(|one| one.typ() == LinuxNamespaceType::Network && one.path().is_none())
 }
 
-fn check_together(networks: &[Network], findings: &mut Vec<Finding>) {
+fn check_together(networks: &[Network], findings: &mut Vec<Diagnostic>) {
     for (at, network) in networks.iter().enumerate() {
         network.check(findings);
         for other in &networks[..at] {
             if other.name == network.name {
                 let message = format!("the interface {} is there twice", network.name);
-                findings.push(Finding::new(&network.at, message));
+                findings.push(Diagnostic::new(&network.at, message));
             }
             if other.bridge == network.bridge && other.internal != network.internal {
                 let message = format!("bridge {} is internal or it is not; see {}", network.bridge, other.at);
-                findings.push(Finding::new(&network.at, message));
+                findings.push(Diagnostic::new(&network.at, message));
             }
             let both =
                 network.publish.iter().flat_map(|own| other.publish.iter().map(move |other| (own, other)));
             for (own, published) in both.filter(|(own, published)| own.is_like(published)) {
                 let message = format!("publish: {own}: {published} of {} has that port already", other.at);
-                findings.push(Finding::new(&network.at, message));
+                findings.push(Diagnostic::new(&network.at, message));
             }
             for v4 in [true, false] {
                 let (Some(a), Some(b)) = (network.of_family(v4).1, other.of_family(v4).1) else { continue };
                 let same = (a.network(), a.length()) == (b.network(), b.length());
                 if a.overlaps(b) && !(same && network.bridge == other.bridge) {
-                    findings.push(Finding::new(
+                    findings.push(Diagnostic::new(
                         &network.at,
                         format!("the subnet {a} overlaps {b} of {}", other.at),
                     ));

@@ -63,7 +63,7 @@ fn nothing_bad_gets_through() {
 #[test]
 fn every_problem_is_found_at_once() {
     let error = Network::parse("a=1,b=2,mtu=x", "here").unwrap_err();
-    assert_eq!(error.findings().len(), 3);
+    assert_eq!(error.diagnostics().len(), 3);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn an_annotation_counts_only_where_the_operator_allows_it() {
     assert_eq!(wanted(&spec, &[Network::default()], false).unwrap().len(), 1);
     let warnings = ignored(&spec);
     assert_eq!(warnings.len(), 1);
-    assert_eq!(warnings[0].at, "annotations[org.onggi.network.eth0]");
+    assert_eq!(warnings[0].config_path, "annotations[org.onggi.network.eth0]");
 }
 
 #[test]

@@ -281,7 +281,7 @@ fn bad_requests_name_the_annotation_and_leave_nothing() {
         ip("link add theirs type bridge");
         let refused = |network: &str, expected: &str| {
             let error = store.refused("bad", &[network], expected);
-            assert_eq!(error.place(), Some("annotations[org.onggi.network.eth0]"), "{error}");
+            assert_eq!(error.config_path(), Some("annotations[org.onggi.network.eth0]"), "{error}");
         };
         refused("bridge=one,address=10.1.0.2", "the address 10.1.0.2 is taken by container a");
         refused("bridge=one,address=10.1.0.1", "is the gateway's");

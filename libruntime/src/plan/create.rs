@@ -3,11 +3,11 @@
 use super::mounts::{Mounts, at_root};
 use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
 use crate::config::sysctl::{key_path, namespace_of};
-use crate::error::{Error, Finding, Result};
+use crate::error::{Diagnostic, Error, Result};
 use crate::host::Host;
 use crate::readiness;
 use crate::seccomp::Filter;
-use crate::step::{Attrs, Fd, NamespaceFlags, PropagationFlags, Step, SyncPoint};
+use crate::step::{Attrs, CHANNEL, Fd, NamespaceFlags, PropagationFlags, Step, SyncPoint};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,12 @@ pub struct Request {
     pub id: String,
     /// Absolute.
     pub bundle: PathBuf,
-    pub preserve_fds: u32,
+    /// Numbers of descriptors that the program gets, ascending.
+    #[serde(default)]
+    pub passed: Vec<u32>,
+    /// The program is given by descriptor.
+    #[serde(default)]
+    pub init_program: bool,
     pub console_socket: bool,
     /// What the terminal prints goes to another one.
     #[serde(default)]
@@ -289,21 +294,24 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         process::scheduler(&mut plan, process);
     }
     process::scheduling(&mut plan, process, &linux)?;
+    let program = request.init_program.then(|| plan.hand("process.args", Handed::Program));
     let work = process::Work {
         env: environment(process, request),
         host,
         in_user_namespace: namespaces.user.is_some(),
         keeps_groups: process::keeps_groups(spec),
         is_init: true,
+        program,
         cloned_late: late,
     };
     process::identity(&mut plan, process, &work, filter)?;
-    if spec.process().is_some() {
+    if spec.process().is_some() && work.program.is_none() {
         process::find_program(&mut plan, process, &work)?;
     }
     // Before the container can be seen to exist: `exec` brings processes that see this one.
     let listener = plan.hand("", Handed::Listener);
-    plan.push("", Step::CloseFds { preserve: request.preserve_fds, keep: listener });
+    let passed = process::ranges(&request.passed);
+    plan.push("", Step::CloseFds { passed, keep: listener, program: work.program.unwrap_or(CHANNEL) });
     let mut filter = filter;
     if late {
         process::load_filter_before_clone(&mut plan, process, &work, &mut filter);
@@ -345,7 +353,7 @@ fn nothing_to_start() -> Process {
 }
 
 fn missing(property: &str) -> Error {
-    Error::invalid(vec![Finding::new(property, "is required")])
+    Error::invalid(vec![Diagnostic::new(property, "is required")])
 }
 
 fn enter_user_namespace(plan: &mut Plan, namespaces: &Namespaces) {
@@ -454,7 +462,7 @@ fn needs_library_before_pivot(spec: &Spec, host: &Host) -> bool {
 fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Host) -> Result<()> {
     // Other namespaces by path are a pod's, which its containers share.
     let may_change = |kind: Ns, place: &str| match host.joined_of_host.contains(&kind) {
-        true => Err(Error::invalid(vec![Finding::new(
+        true => Err(Error::invalid(vec![Diagnostic::new(
             place,
             "the namespace given by path is the host's; it would change that",
         )])),
@@ -473,7 +481,7 @@ fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Hos
     sysctls.sort();
     for (key, value) in sysctls {
         let place = format!("linux.sysctl[{key}]");
-        let invalid = |problem| Error::invalid(vec![Finding::new(&place, problem)]);
+        let invalid = |problem| Error::invalid(vec![Diagnostic::new(&place, problem)]);
         let path = key_path(key).map_err(invalid)?;
         let kind = namespace_of(&path).map_err(|problem| invalid(problem.into()))?;
         may_change(kind.of_spec(), &place)?;

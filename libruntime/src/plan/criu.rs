@@ -67,7 +67,8 @@ fn execute(plan: &mut Plan, program: &Program) -> Result<()> {
     });
     let fds = Text::data(numbers.flat_map(i32::to_ne_bytes).collect::<Vec<_>>());
     plan.push("", Step::PlaceFds { fds });
-    plan.push("", Step::CloseFds { preserve: u32::from(program.placed), keep: CHANNEL });
+    let passed: Vec<u32> = (0..program.placed).map(|at| u32::from(program.socket + at)).collect();
+    plan.push("", Step::CloseFds { passed: process::ranges(&passed), keep: CHANNEL, program: CHANNEL });
     let (mut paths, mut args, mut env) = (Text::default(), Text::default(), Text::default());
     program.paths.iter().for_each(|path| paths.push(path.as_os_str().as_encoded_bytes()));
     ["criu", "swrk", &program.socket.to_string()].iter().for_each(|arg| args.push(arg));

@@ -57,7 +57,8 @@ pub fn exec(
     let work = work(spec, process, host);
     process::identity(&mut plan, process, &work, filter)?;
     process::not_dumpable(&mut plan, host);
-    plan.push("", Step::CloseFds { preserve: request.preserve_fds, keep: CHANNEL });
+    let passed = process::ranges(&request.passed);
+    plan.push("", Step::CloseFds { passed, keep: CHANNEL, program: CHANNEL });
     inside(&mut plan, process, &work, filter)?;
     plan.check()?;
     Ok(plan)
@@ -104,6 +105,7 @@ fn work<'a>(spec: &Spec, process: &Process, host: &'a Host) -> process::Work<'a>
         in_user_namespace: has_user_namespace(spec),
         keeps_groups: process::keeps_groups(spec),
         is_init: false,
+        program: None,
         cloned_late: true,
     }
 }
@@ -157,7 +159,8 @@ pub(crate) fn hook_at_root(hook: &Hook, place: &str, spec: &Spec, pid: i32) -> R
 
 fn run_hook(mut plan: Plan, hook: &Hook, place: &str) -> Result<Plan> {
     plan.push(place.to_string(), Step::SetUmask { mask: 0o022 });
-    plan.push(place.to_string(), Step::CloseFds { preserve: 0, keep: CHANNEL });
+    let nothing = Step::CloseFds { passed: Text::default(), keep: CHANNEL, program: CHANNEL };
+    plan.push(place.to_string(), nothing);
     plan.push(place.to_string(), Step::Clone { namespaces: NamespaceFlags(0) });
     // A session of its own, so that all it starts can be ended with it.
     plan.push(place.to_string(), Step::SetSid);

@@ -5,7 +5,7 @@ use super::{Handed, Plan, Text, capabilities};
 use crate::error::{Error, Result};
 use crate::host::{Host, Lsm};
 use crate::seccomp::Filter;
-use crate::step::{Secret, Step};
+use crate::step::{Fd, Secret, Step};
 use crate::words;
 use oci_spec::runtime::{IOPriorityClass, Linux, LinuxSchedulerPolicy, MemoryPolicyFlagType, Process};
 use oci_spec::runtime::{LinuxIdMapping, LinuxPersonalityDomain, LinuxSchedulerFlag};
@@ -21,6 +21,8 @@ pub(super) struct Work<'a> {
     pub keeps_groups: bool,
     /// The container's own process, or one of `exec`.
     pub is_init: bool,
+    /// Given by descriptor.
+    pub program: Option<Fd>,
     /// The process has its identity when it is cloned.
     pub cloned_late: bool,
 }
@@ -407,7 +409,14 @@ pub(super) fn execute(
     let (paths, args) = program(process, work)?;
     let mut env = Text::default();
     work.env.iter().filter(|entry| *entry != "HOME=").for_each(|entry| env.push(entry));
-    plan.push("process.args[0]", Step::Exec { paths, args, env: Secret(env) });
+    let env = Secret(env);
+    plan.push(
+        "process.args[0]",
+        match work.program {
+            Some(program) => Step::ExecFd { program, args, env },
+            None => Step::Exec { paths, args, env },
+        },
+    );
     Ok(())
 }
 
@@ -448,6 +457,18 @@ pub(super) fn load_filter_before_start(
     if filter.is_some_and(|filter| filter.lets_wait && wanted(filter)) {
         load_filter(plan, process, work, filter.take(), 0);
     }
+}
+
+/// Ascending numbers as the ranges of [`Step::CloseFds`].
+pub(super) fn ranges(numbers: &[u32]) -> Text {
+    let mut ranges: Vec<[u32; 2]> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some([_, last]) if *last + 1 == *number => *last = *number,
+            _ => ranges.push([*number; 2]),
+        }
+    }
+    Text::data(ranges.into_iter().flatten().flat_map(u32::to_ne_bytes).collect::<Vec<_>>())
 }
 
 /// Where the program may be, and its arguments.

@@ -21,7 +21,7 @@ use super::{Handed, Plan};
 use crate::config::Config;
 use crate::host::{CgroupMount, Host};
 use crate::step::Step;
-use crate::{error::Finding, seccomp};
+use crate::{error::Diagnostic, seccomp};
 use expect_test::Expect;
 use serde_json::{Value, json};
 
@@ -85,7 +85,7 @@ fn compare(base: &str, first: &Given, fragment: &str, second: &Given, expect: Ex
     }
 }
 
-type Planned = Result<(Plan, Vec<Finding>), String>;
+type Planned = Result<(Plan, Vec<Diagnostic>), String>;
 
 /// As the library does it: read, compile the filter, plan.
 fn planned(config: &Value, given: &Given) -> Planned {
@@ -137,12 +137,18 @@ fn line(origin: &str, text: &str) -> String {
     if origin.is_empty() { text.to_string() } else { format!("{origin}: {text}") }
 }
 
+/// The ranges of [`Step::CloseFds`].
+fn numbers(passed: &super::Text) -> Vec<u32> {
+    let words = passed.0.as_chunks::<4>().0;
+    words.iter().map(|word| u32::from_ne_bytes(*word)).collect()
+}
+
 /// A step without what is usual. The listener's number depends on what else is handed over, and is
 /// left out.
 fn brief(step: &Step<super::Text>) -> String {
     let text = match step {
         Step::AwaitStart { .. } => "AwaitStart".to_string(),
-        Step::CloseFds { preserve, .. } => format!("CloseFds {{ preserve: {preserve} }}"),
+        Step::CloseFds { passed, .. } => format!("CloseFds {{ passed: {:?} }}", numbers(passed)),
         // Its program is another for each architecture, and is the seccomp module's to test.
         Step::SetSeccomp { flags, notify, .. } => {
             format!("SetSeccomp {{ flags: {flags}, notify: {notify} }}")

@@ -3,7 +3,7 @@
 //! It is facts only. The numbers of the calls are in [`super::tables`], what is made of both in
 //! [`super::map`].
 
-use crate::error::Finding;
+use crate::error::Diagnostic;
 use oci_spec::runtime::Arch;
 use std::ops::Range;
 
@@ -63,7 +63,7 @@ const ARM: Abi = Abi {
 };
 
 /// The entries that a profile covers: the native one always, and those listed that the machine has.
-pub(super) fn listed(machine: Machine, listed: &[Arch], warnings: &mut Vec<Finding>) -> Vec<&'static Abi> {
+pub(super) fn listed(machine: Machine, listed: &[Arch], warnings: &mut Vec<Diagnostic>) -> Vec<&'static Abi> {
     let native = match machine {
         Machine::X86_64 => &X86_64,
         Machine::Aarch64 => &AARCH64,
@@ -80,7 +80,7 @@ pub(super) fn listed(machine: Machine, listed: &[Arch], warnings: &mut Vec<Findi
             _ => {
                 // Nothing of that kind can run, and the filter kills what is not covered.
                 let message = format!("{arch} cannot run on this machine; rules for it are not made");
-                warnings.push(Finding::new(format!("linux.seccomp.architectures[{index}]"), message));
+                warnings.push(Diagnostic::new(format!("linux.seccomp.architectures[{index}]"), message));
                 continue;
             }
         };

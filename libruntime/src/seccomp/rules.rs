@@ -4,7 +4,7 @@
 //! that [`tables`] says which names exist; [`super::map`] is what comes next.
 
 use super::tables::{self, Call};
-use super::{Finding, PLACE};
+use super::{Diagnostic, PLACE};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg};
 use oci_spec::runtime::{LinuxSeccompOperator as Operator, LinuxSyscall};
 
@@ -87,12 +87,12 @@ impl Rules {
 /// Reads the whole profile; with a finding the result is of no use.
 pub(super) fn read(
     seccomp: &LinuxSeccomp,
-    warnings: &mut Vec<Finding>,
-    findings: &mut Vec<Finding>,
+    warnings: &mut Vec<Diagnostic>,
+    findings: &mut Vec<Diagnostic>,
 ) -> Rules {
     if seccomp.default_action() == Action::ScmpActNotify {
         let message = "SCMP_ACT_NOTIFY cannot be the default: nobody could hand over the listener";
-        findings.push(Finding::new(format!("{PLACE}.defaultAction"), message));
+        findings.push(Diagnostic::new(format!("{PLACE}.defaultAction"), message));
     }
     let place = || format!("{PLACE}.defaultErrnoRet");
     let default = return_value(seccomp.default_action(), seccomp.default_errno_ret(), place, findings);
@@ -117,11 +117,11 @@ pub(super) fn read(
 fn calls(
     entry: usize,
     syscall: &LinuxSyscall,
-    warnings: &mut Vec<Finding>,
-    findings: &mut Vec<Finding>,
+    warnings: &mut Vec<Diagnostic>,
+    findings: &mut Vec<Diagnostic>,
 ) -> Vec<&'static Call> {
     if syscall.names().is_empty() {
-        findings.push(Finding::new(format!("{PLACE}.syscalls[{entry}].names"), "is empty"));
+        findings.push(Diagnostic::new(format!("{PLACE}.syscalls[{entry}].names"), "is empty"));
     }
     let notifies = syscall.action() == Action::ScmpActNotify;
     let mut calls = Vec::with_capacity(syscall.names().len());
@@ -131,11 +131,11 @@ fn calls(
         // of runc uses write(2), and a profile that runc refuses is refused.
         if notifies && matches!(name.as_str(), "sendmsg" | "write") {
             let message = format!("SCMP_ACT_NOTIFY cannot be used for the {name} syscall");
-            findings.push(Finding::new(place(), message));
+            findings.push(Diagnostic::new(place(), message));
         }
         match tables::find(name) {
             Some(call) => calls.push(call),
-            None => warnings.push(Finding::new(
+            None => warnings.push(Diagnostic::new(
                 place(),
                 format!("{name:?} is not a system call that this build knows; it is skipped"),
             )),
@@ -148,8 +148,8 @@ fn calls(
 fn conditions(
     entry: usize,
     syscall: &LinuxSyscall,
-    warnings: &mut Vec<Finding>,
-    findings: &mut Vec<Finding>,
+    warnings: &mut Vec<Diagnostic>,
+    findings: &mut Vec<Diagnostic>,
 ) -> Vec<Vec<Condition>> {
     let args = syscall.args().as_deref().unwrap_or_default();
     let mut seen = 0_u64;
@@ -159,7 +159,7 @@ fn conditions(
         let place = |field: &str| format!("{PLACE}.syscalls[{entry}].args[{index}].{field}");
         if arg.index() > 5 {
             let message = format!("{} is not an argument: there are six, from 0", arg.index());
-            findings.push(Finding::new(place("index"), message));
+            findings.push(Diagnostic::new(place("index"), message));
             continue;
         }
         twice |= seen & 1 << arg.index() != 0;
@@ -176,20 +176,20 @@ fn conditions(
 fn condition(
     arg: &LinuxSeccompArg,
     place: impl Fn(&str) -> String,
-    warnings: &mut Vec<Finding>,
+    warnings: &mut Vec<Diagnostic>,
 ) -> Condition {
     let (argument, operator, second) = (arg.index() as u32, arg.op(), arg.value_two().unwrap_or(0));
     if operator != Operator::ScmpCmpMaskedEq {
         if second != 0 {
             let message = format!("{second} is ignored: only SCMP_CMP_MASKED_EQ has a second value");
-            warnings.push(Finding::new(place("valueTwo"), message));
+            warnings.push(Diagnostic::new(place("valueTwo"), message));
         }
         return Condition { argument, operator, mask: u64::MAX, value: arg.value() };
     }
     let mask = arg.value();
     if second & !mask != 0 {
         let message = format!("{second:#x} has bits outside the mask {mask:#x}; they are ignored");
-        warnings.push(Finding::new(place("valueTwo"), message));
+        warnings.push(Diagnostic::new(place("valueTwo"), message));
     }
     Condition { argument, operator, mask, value: second & mask }
 }
@@ -199,7 +199,7 @@ fn return_value(
     action: Action,
     errno: Option<u32>,
     place: impl Fn() -> String,
-    findings: &mut Vec<Finding>,
+    findings: &mut Vec<Diagnostic>,
 ) -> u32 {
     let (base, most) = match action {
         Action::ScmpActKill | Action::ScmpActKillThread => (KILL_THREAD, None),
@@ -214,13 +214,14 @@ fn return_value(
     };
     let Some(most) = most else {
         if let Some(errno) = errno {
-            findings.push(Finding::new(place(), format!("{errno} is given, but {action} returns no error")));
+            findings
+                .push(Diagnostic::new(place(), format!("{errno} is given, but {action} returns no error")));
         }
         return base;
     };
     let errno = errno.unwrap_or(libc::EPERM as u32);
     if errno > most {
-        findings.push(Finding::new(place(), format!("{errno} is too large, {most} is the most")));
+        findings.push(Diagnostic::new(place(), format!("{errno} is too large, {most} is the most")));
     }
     base | errno & 0xffff
 }

@@ -38,13 +38,13 @@ fn decide(filter: &Filter, audit: u32, number: u32, arguments: &[u64]) -> u32 {
 
 fn findings(profile: Value) -> Vec<String> {
     let result = compile_for(Machine::X86_64, &parse(profile), &mut Vec::new());
-    result.expect_err("a bad profile").iter().map(Finding::to_string).collect()
+    result.expect_err("a bad profile").iter().map(Diagnostic::to_string).collect()
 }
 
 fn warnings(profile: Value) -> Vec<String> {
     let mut warnings = Vec::new();
     compile_for(Machine::X86_64, &parse(profile), &mut warnings).expect("a good profile");
-    warnings.iter().map(Finding::to_string).collect()
+    warnings.iter().map(Diagnostic::to_string).collect()
 }
 
 #[test]

@@ -18,8 +18,9 @@ pub struct Spawn<'a> {
     /// Becomes the program's argument, and is handed over.
     pub plan: BorrowedFd<'a>,
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Descriptors 3 to 2 + `preserve` stay as they are.
-    pub preserve: u32,
+    /// Descriptors that get a number of the caller's choice, above 2 and each once; none of them is that of a
+    /// descriptor of `keep`.
+    pub passed: &'a [(RawFd, u32)],
     /// Handed over under their own numbers.
     pub keep: &'a [RawFd],
     /// A cgroup v2 directory to be born in (`CLONE_INTO_CGROUP`).
@@ -30,9 +31,8 @@ pub struct Spawn<'a> {
 struct Child {
     program: RawFd,
     stdio: [RawFd; 3],
-    /// The first descriptor that is not preserved.
-    first_free: u32,
-    /// Sorted.
+    passed: Vec<(RawFd, u32)>,
+    /// All that stays open above 2, sorted.
     keep: Vec<RawFd>,
     args: [*const libc::c_char; 3],
     errno: Cell<i32>,
@@ -41,23 +41,35 @@ struct Child {
 /// Starts the program and returns its pid and pidfd. Its end sends no signal; wait with the pidfd.
 pub fn spawn(what: &Spawn) -> Result<(i32, OwnedFd)> {
     let number = CString::new(what.plan.as_raw_fd().to_string()).map_err(|_| Errno::EINVAL)?;
-    // A source below 3 could be overwritten before it is copied.
-    let above = |fd: BorrowedFd, at: usize| {
-        if fd.as_raw_fd() == at as i32 || fd.as_raw_fd() > 2 { Ok(None) } else { duplicate(fd).map(Some) }
+    let is_target = |fd: RawFd| fd <= 2 || what.passed.iter().any(|(_, number)| *number as RawFd == fd);
+    let above = what.passed.iter().map(|(_, number)| number + 1).max().unwrap_or(3);
+    let mut copies = Vec::new();
+    // A source with the number of another target could be overwritten before it is copied.
+    let mut source = |fd: RawFd, number: RawFd| -> Result<RawFd> {
+        if fd == number || !is_target(fd) {
+            return Ok(fd);
+        }
+        let copy = duplicate(fd, above)?;
+        let fd = copy.as_raw_fd();
+        copies.push(copy);
+        Ok(fd)
     };
-    let mut copies = [None, None, None];
     let mut stdio = [0, 1, 2];
     for (at, fd) in what.stdio.iter().enumerate() {
-        copies[at] = above(*fd, at)?;
-        stdio[at] = copies[at].as_ref().map_or(fd.as_raw_fd(), AsRawFd::as_raw_fd);
+        stdio[at] = source(fd.as_raw_fd(), at as RawFd)?;
+    }
+    let mut passed = Vec::with_capacity(what.passed.len());
+    for (fd, number) in what.passed {
+        passed.push((source(*fd, *number as RawFd)?, *number));
     }
     let mut keep = what.keep.to_vec();
     keep.extend([what.program.as_raw_fd(), what.plan.as_raw_fd()]);
+    keep.extend(what.passed.iter().map(|(_, number)| *number as RawFd));
     keep.sort_unstable();
     let child = Child {
         program: what.program.as_raw_fd(),
         stdio,
-        first_free: what.preserve.saturating_add(3),
+        passed,
         keep,
         args: [c"onggi-stage".as_ptr(), number.as_ptr(), std::ptr::null()],
         errno: Cell::new(0),
@@ -76,9 +88,10 @@ pub fn spawn(what: &Spawn) -> Result<(i32, OwnedFd)> {
     }
 }
 
-fn duplicate(fd: BorrowedFd) -> Result<OwnedFd> {
+/// A copy whose number is not below `above`.
+pub fn duplicate(fd: RawFd, above: u32) -> Result<OwnedFd> {
     // SAFETY: fcntl with an integer argument; the result is a new descriptor.
-    unsafe { super::owned(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3).into()) }
+    unsafe { super::owned(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, above).into()) }
 }
 
 /// A process that only holds a new user namespace, so that its maps can be written.
@@ -304,8 +317,13 @@ extern "C" fn run_child(child: &Child) -> ! {
             keep_open(at as u32);
         }
     }
-    (3..child.first_free).for_each(keep_open);
-    let mut first = child.first_free;
+    for (fd, number) in &child.passed {
+        if *fd != *number as RawFd {
+            // SAFETY: numbers.
+            unsafe { raw(libc::SYS_dup3, [*fd as usize, *number as usize, 0, 0, 0]) };
+        }
+    }
+    let mut first = 3;
     for fd in &child.keep {
         let fd = *fd as u32;
         if fd > first {

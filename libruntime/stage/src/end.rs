@@ -119,20 +119,27 @@ pub fn place_fds(state: &mut State, pairs: &[u8]) -> Done {
 }
 
 /// From here on nothing of the host's is open, for processes of the container to find below `/proc/PID/fd`.
-pub fn close_fds(state: &State, preserve: u32, keep: i32) -> Done {
+pub fn close_fds(state: &State, passed: &[u8], keep: [i32; 2]) -> Done {
     // The end of file of the channel tells the library that the program was executed.
     close_on_exec(state.channel)?;
-    close_all_but(3 + preserve, [state.channel, keep])
+    let [a, b] = keep;
+    close_all_but(3, passed, &[state.channel, a, b])
 }
 
-/// Closes every descriptor from `first` on but two.
-pub fn close_all_but(mut first: u32, [a, b]: [i32; 2]) -> Done {
-    let (a, b) = (a as u32, b as u32);
-    for kept in [a.min(b), a.max(b)] {
-        if kept > first {
-            call(Call::close_range, [first as usize, kept as usize - 1, 0])?;
+/// Closes every descriptor from `first` on but those in the ranges of `passed`, and `kept`.
+pub fn close_all_but(mut first: u32, passed: &[u8], kept: &[i32]) -> Done {
+    let ranges = passed.as_chunks::<8>().0.iter().map(|range| {
+        let [a, b, c, d, last @ ..] = *range;
+        (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes(last))
+    });
+    loop {
+        let singles = kept.iter().map(|fd| (*fd as u32, *fd as u32));
+        let ahead = ranges.clone().chain(singles).filter(|(_, last)| *last >= first);
+        let Some((start, last)) = ahead.min_by_key(|(start, _)| *start) else { break };
+        if start > first {
+            call(Call::close_range, [first as usize, start as usize - 1, 0])?;
         }
-        first = first.max(kept + 1);
+        first = last.saturating_add(1);
     }
     call(Call::close_range, [first as usize, u32::MAX as usize, 0]).map(drop)
 }
@@ -170,6 +177,15 @@ pub fn find_program(paths: &[u8]) -> Done {
 
 fn opens_as_directory(text: &[u8]) -> bool {
     openat(AT_FDCWD, text, k::O_PATH | k::O_DIRECTORY).map(close).is_ok()
+}
+
+/// The descriptor goes with the execution, so that the program does not hold itself open.
+pub fn exec_fd(state: &State, program: i32, args: &[u8], env: &[u8]) -> Done {
+    close_on_exec(program)?;
+    let home = state.home.get(..state.home_length).unwrap_or_default();
+    let (argv, envp) = (addresses(args, b"")?, addresses(env, home)?);
+    let nothing = c"".as_ptr() as usize;
+    call(Call::execveat, [program as usize, nothing, argv, envp, k::AT_EMPTY_PATH as usize]).map(drop)
 }
 
 /// Tries one path after the other as execvp(3) does: a file that may not be executed is

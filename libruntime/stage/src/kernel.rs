@@ -58,7 +58,7 @@ macro_rules! safe_with_any_argument {
 // Not in the list: calls with a command that chooses whether the kernel writes (prctl, ioctl, fcntl, keyctl, seccomp),
 // and those that write on failure (capset, sched_setattr).
 safe_with_any_argument! {
-    chdir chroot close close_range dup3 execve exit exit_group faccessat2 fchdir fchmodat fchownat fsconfig fsmount
+    chdir chroot close close_range dup3 execve execveat exit exit_group faccessat2 fchdir fchmodat fchownat fsconfig fsmount
     fsopen ioprio_set lseek mkdirat mknodat mount mount_setattr move_mount open_tree openat openat2 personality
     pivot_root sched_setaffinity sendmsg sendto set_mempolicy setdomainname setgroups sethostname setns setresgid
     setresuid setsid socket symlinkat umask umount2 unlinkat unshare write

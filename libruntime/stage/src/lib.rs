@@ -398,10 +398,19 @@ pub enum Step<T> {
     PlaceFds {
         fds: T,
     },
-    /// Closes every file descriptor but standard ones, the next `preserve`, the one that reports failures, and `keep`.
+    /// Closes every file descriptor but standard ones, those of `passed`, the one that reports failures, `keep` and
+    /// `program`. `passed` has ranges of numbers, ascending: pairs of the first and the last, both `u32` in native
+    /// byte order.
     CloseFds {
-        preserve: u32,
+        passed: T,
         keep: Fd,
+        program: Fd,
+    },
+    /// execveat(2) of the program behind a descriptor, which it does not get.
+    ExecFd {
+        program: Fd,
+        args: T,
+        env: Secret<T>,
     },
     /// execve(2) of the first of `paths` that exists. `env` gets the home directory that was found, if any.
     Exec {

@@ -181,7 +181,10 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         EndOnSignals => identity::end_on_signals(),
         AwaitStart { listener } => end::await_start(state, state.fd(listener)),
         PlaceFds { fds } => end::place_fds(state, fds),
-        CloseFds { preserve, keep } => end::close_fds(state, preserve, state.fd(keep)),
+        CloseFds { passed, keep, program } => {
+            end::close_fds(state, passed, [state.fd(keep), state.fd(program)])
+        }
+        ExecFd { program, args, ref env } => end::exec_fd(state, state.fd(program), args, env.0),
         Exec { paths, args, ref env } => end::exec(state, paths, args, env.0),
     }
 }

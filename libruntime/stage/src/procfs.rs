@@ -53,7 +53,7 @@ fn exit_with(done: Done) -> ! {
 /// Only what this process keeps is what its child has when others see it.
 fn from_nothing(namespace: i32, socket: i32) -> Done {
     identity::not_dumpable()?;
-    end::close_all_but(0, [namespace, socket])?;
+    end::close_all_but(0, &[], &[namespace, socket])?;
     enter_nothing()?;
     identity::setns(namespace, NamespaceFlags(k::CLONE_NEWPID.into()))?;
     close(namespace);

@@ -1,9 +1,8 @@
 //! Bundles with a busybox in them, in a directory that goes with the test.
 
-use libruntime::{Container, Create, Exit, create};
+use libruntime::{Container, ExitStatus, NewContainer, NewProcess, Runtime, Stdio};
 use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -96,28 +95,45 @@ impl Bundle {
         self.directory.join("rootfs")
     }
 
-    /// Creates with standard descriptors that are nobody's.
-    pub fn create(&self, id: &str) -> libruntime::Result<Container> {
-        let null = null();
-        self.create_with(id, [null.as_fd(), null.as_fd(), null.as_fd()])
+    pub fn runtime(&self) -> Runtime {
+        Runtime::new(&self.store)
     }
 
-    pub fn create_with(&self, id: &str, stdio: [BorrowedFd; 3]) -> libruntime::Result<Container> {
-        let mut options = Create::new(&self.store, id, &self.directory);
-        options.stdio = stdio;
-        create(&options)
+    pub fn load(&self, id: &str) -> libruntime::Result<Container> {
+        self.runtime().load(id)
+    }
+
+    /// With standard descriptors that are nobody's.
+    pub fn builder(&self, id: &str) -> NewContainer {
+        quiet(self.runtime().container(id)).bundle(&self.directory)
+    }
+
+    pub fn create(&self, id: &str) -> libruntime::Result<Container> {
+        self.builder(id).create()
     }
 
     /// Runs it to its end: how it ended, and what it wrote.
-    pub fn run(&self) -> (Exit, String) {
+    pub fn run(&self) -> (ExitStatus, String) {
         let path = self.directory.join("output");
-        let (null, output) = (null(), File::create(&path).unwrap());
-        let container = self.create_with(&new_id(), [null.as_fd(), output.as_fd(), output.as_fd()]).unwrap();
+        let output = File::create(&path).unwrap();
+        let container =
+            self.builder(&new_id()).stdout(output.try_clone().unwrap().into()).stderr(output.into());
+        let container = container.create().unwrap();
         container.start().unwrap();
         let exit = container.wait().unwrap();
-        container.delete(false).unwrap();
+        container.delete().unwrap();
         (exit, String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned())
     }
+}
+
+pub fn quiet(builder: NewContainer) -> NewContainer {
+    builder.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+}
+
+/// A process in a container, with standard descriptors that are nobody's.
+pub fn exec(container: &Container, args: &[&str]) -> NewProcess {
+    let builder = container.exec(args.iter().copied());
+    builder.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
 }
 
 pub fn null() -> File {
@@ -126,8 +142,8 @@ pub fn null() -> File {
 
 impl Drop for Bundle {
     fn drop(&mut self) {
-        for container in Container::list(&self.store).unwrap_or_default() {
-            let _ = container.delete(true);
+        for (id, _) in self.runtime().containers().into_iter().flatten() {
+            let _ = self.runtime().load_damaged(&id).map(|container| container.delete_force());
         }
         let _ = fs::remove_dir_all(&self.directory);
     }

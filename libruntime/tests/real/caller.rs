@@ -1,12 +1,11 @@
 //! Invariant "the caller is never changed": by a program with 24 threads that allocate, and by one
 //! that has other children, handlers and a directory of its own.
 
-use super::bundle::{Bundle, config, new_id, null, turn};
+use super::bundle::{Bundle, config, new_id, quiet, turn};
 use super::roles;
 use super::world::{children, fds};
-use libruntime::{Create, Exit, create};
+use libruntime::{ExitStatus, Runtime};
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,14 +69,16 @@ fn the_caller_is_as_it_was() {
     // A child that has ended and that only we may wait for.
     let mut ended = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(50));
+    // The library keeps the sealed stage open, once it has made it.
+    bundle.run();
     let before = Caller::now();
     assert!(before.children.iter().any(|child| child.contains("true")), "{:?}", before.children);
     for _ in 0..10 {
-        assert_eq!(bundle.run().0, Exit::Code(3));
+        assert_eq!(bundle.run().0, ExitStatus::Code(3));
     }
     let id = new_id();
     assert_eq!(before.dumpable, Caller::now().dumpable);
-    bundle.create(&id).unwrap().delete(false).unwrap();
+    bundle.create(&id).unwrap().delete().unwrap();
     assert_eq!(Caller::now(), before);
     assert!(ended.wait().unwrap().success(), "the child was still ours to reap");
     other.kill().unwrap();
@@ -146,18 +147,17 @@ pub fn work_in_a_crowd(bundle: &Path, store: &Path, id: &str, count: u32) {
     std::thread::scope(|scope| {
         let stop_them = Stop(&stop);
         (0..24).for_each(|_| drop(scope.spawn(allocate)));
+        let runtime = Runtime::new(store);
+        // The library's own descriptors, which it keeps.
+        quiet(runtime.container(id)).bundle(bundle).create().unwrap().delete().unwrap();
         let before = fds();
-        let null = null();
         for number in 0..count {
             let id = format!("{id}-{number}");
-            let mut options = Create::new(store, &id, bundle);
-            options.stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-            let container = create(&options).unwrap();
+            let container = quiet(runtime.container(id)).bundle(bundle).create().unwrap();
             container.start().unwrap();
-            assert_eq!(container.wait().unwrap(), Exit::Code(0));
-            container.delete(false).unwrap();
+            assert_eq!(container.wait().unwrap(), ExitStatus::Code(0));
+            container.delete().unwrap();
         }
-        drop(null);
         drop(stop_them);
         assert_eq!(fds(), before);
     });

@@ -1,11 +1,10 @@
 //! What an image brings runs as its process does, and says nothing about itself that is believed: hooks whose program
 //! is the image's, the root that is moved without pivot_root(2), and the state of a container.
 
-use super::bundle::{Bundle, config, new_id, null, turn};
-use libruntime::{Create, Status, create};
+use super::bundle::{Bundle, config, new_id, turn};
+use libruntime::Status;
 use serde_json::json;
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 fn bundle(config: &serde_json::Value, applets: &[&str]) -> Bundle {
@@ -65,7 +64,7 @@ fn a_start_container_hook_runs_as_the_containers_process() {
         );
     }
     assert_eq!((read("inherited").contains("HOME=/"), read("own").contains("HOME=")), (true, false));
-    container.delete(true).unwrap();
+    container.delete_force().unwrap();
 }
 
 #[test]
@@ -85,7 +84,7 @@ fn a_create_container_hook_starts_at_the_containers_root() {
         let bundle = bundle(&config, &[]);
         let container = bundle.create(&new_id()).unwrap();
         assert_eq!(fs::read_to_string(bundle.rootfs().join("out/made")).unwrap(), "here\n");
-        container.delete(true).unwrap();
+        container.delete_force().unwrap();
     }
 }
 
@@ -103,16 +102,13 @@ fn a_root_that_is_moved_hides_the_hosts_procfs() {
     let bundle = bundle(&config, &["mount", "unshare", "sh"]);
     for no_pivot in [false, true] {
         let path = bundle.directory.join("output");
-        let (null, output) = (null(), fs::File::create(&path).unwrap());
-        let id = new_id();
-        let mut options = Create::new(&bundle.store, &id, &bundle.directory);
-        options.stdio = [null.as_fd(), output.as_fd(), null.as_fd()];
-        options.no_pivot = no_pivot;
+        let output = fs::File::create(&path).unwrap();
+        let builder = bundle.builder(&new_id()).stdout(output.into()).no_pivot(no_pivot);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let container = create(&options).unwrap();
+        let container = builder.create().unwrap();
         container.start().unwrap();
         container.wait().unwrap();
-        container.delete(false).unwrap();
+        container.delete().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "end\n", "no_pivot: {no_pivot}");
         assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts, "the host's mounts");
     }
@@ -132,8 +128,7 @@ fn a_program_with_the_name_of_the_stage_is_running_and_not_created() {
     assert_eq!(container.status(), Status::Created);
     container.start().unwrap();
     assert_eq!(container.status(), Status::Running);
-    let store = bundle.store.clone();
-    let same = libruntime::Container::load(&store, container.id()).unwrap();
-    assert!(same.delete(false).is_err(), "a running container was deleted");
-    container.delete(true).unwrap();
+    let same = bundle.load(container.id()).unwrap();
+    assert!(same.delete().is_err(), "a running container was deleted");
+    container.delete_force().unwrap();
 }

@@ -487,7 +487,7 @@ fn every_error_says_what_failed_on_what_why_and_where() {
         bundle.write(&bad.config);
         let result = bundle.create(&new_id()).and_then(|container| {
             let started = container.start();
-            let deleted = container.delete(true);
+            let deleted = container.delete_force();
             started.and(deleted)
         });
         let Err(error) = result else {
@@ -505,10 +505,10 @@ fn every_error_says_what_failed_on_what_why_and_where() {
         if bad.errno.is_some_and(|errno| !text.contains(errno) && !text.contains("exec")) {
             complain("no errno".into());
         }
-        if !bad.at.is_empty() && error.place() != Some(bad.at) {
-            complain(format!("place {:?} and not {:?}", error.place(), bad.at));
+        if !bad.at.is_empty() && error.config_path() != Some(bad.at) {
+            complain(format!("place {:?} and not {:?}", error.config_path(), bad.at));
         }
-        if bad.at.is_empty() && error.findings().is_empty() && error.place().is_none() {
+        if bad.at.is_empty() && error.diagnostics().is_empty() && error.config_path().is_none() {
             complain("no place".into());
         }
         if error.hint().is_none() && bad.hint {
@@ -516,7 +516,7 @@ fn every_error_says_what_failed_on_what_why_and_where() {
         }
         if json["message"] != text.as_str()
             || !json["kind"].is_string()
-            || json["at"].as_str() != error.place()
+            || json["at"].as_str() != error.config_path()
         {
             complain(format!("{json}"));
         }

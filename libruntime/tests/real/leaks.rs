@@ -4,7 +4,7 @@ use super::bundle::{Bundle, config, new_id, turn};
 use super::errors::bad_configs;
 use super::roles;
 use super::world::World;
-use libruntime::{Container, ErrorKind, Exit, Status};
+use libruntime::{ErrorKind, ExitStatus, Signal, Status};
 use std::time::{Duration, Instant};
 
 /// `$$` is init, whose descriptors a child lists; its own would have that of the directory too.
@@ -21,7 +21,7 @@ fn a_program_has_standard_descriptors_and_no_other() {
     let bundle = Bundle::new(&config(LIST));
     link_ls(&bundle);
     let (exit, output) = bundle.run();
-    assert_eq!((exit, numbers(&output)), (Exit::Code(0), vec!["0", "1", "2"]), "{output}");
+    assert_eq!((exit, numbers(&output)), (ExitStatus::Code(0), vec!["0", "1", "2"]), "{output}");
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn preserved_descriptors_are_there_and_the_next_is_not() {
     assert!(roles::command("preserve", &bundle, &id).status().unwrap().success());
     let output = std::fs::read_to_string(bundle.directory.join("output")).unwrap();
     assert_eq!(numbers(&output), ["0", "1", "2", "3"], "{output}");
-    Container::load(&bundle.store, &id).unwrap().delete(false).unwrap();
+    bundle.load(&id).unwrap().delete().unwrap();
 }
 
 fn link_ls(bundle: &Bundle) {
@@ -60,7 +60,7 @@ fn a_container_that_is_never_started_leaves_nothing() {
     bundle.run();
     let before = World::of(&bundle);
     for _ in 0..20 {
-        bundle.create(&new_id()).unwrap().delete(false).unwrap();
+        bundle.create(&new_id()).unwrap().delete().unwrap();
     }
     assert_eq!(World::of(&bundle), before);
 }
@@ -79,7 +79,8 @@ fn a_container_that_ended_by_itself_is_no_zombie_after_delete() {
         assert!(begin.elapsed() < Duration::from_secs(10));
         std::thread::sleep(Duration::from_millis(5));
     }
-    container.delete(false).unwrap();
+    container.delete().unwrap();
+    drop(container);
     assert_eq!(World::of(&bundle), before);
 }
 
@@ -92,7 +93,8 @@ fn a_container_that_is_not_deleted_is_seen() {
     let before = World::of(&bundle);
     let container = bundle.create(&new_id()).unwrap();
     assert_ne!(World::of(&bundle), before);
-    container.delete(false).unwrap();
+    container.delete().unwrap();
+    drop(container);
     assert_eq!(World::of(&bundle), before);
 }
 
@@ -108,9 +110,9 @@ fn creates_that_fail_leave_nothing() {
         let id = new_id();
         let result = bundle.create(&id).and_then(|container| {
             let started = container.start();
-            let _ = container.kill(libc::SIGKILL, false);
+            let _ = container.kill(Signal::KILL);
             let _ = container.wait();
-            let deleted = container.delete(true);
+            let deleted = container.delete_force();
             started.and(deleted)
         });
         let error = result.err().unwrap_or_else(|| panic!("{} was accepted", bad.name));
@@ -128,7 +130,7 @@ fn killed_creates(count: u32) {
     let begin = Instant::now();
     assert!(roles::command("create_one", &bundle, &id).status().unwrap().success());
     let whole = begin.elapsed();
-    Container::load(&bundle.store, &id).unwrap().delete(true).unwrap();
+    bundle.load(&id).unwrap().delete_force().unwrap();
     let before = World::of(&bundle);
     let mut there = 0;
     for number in 0..count {
@@ -138,10 +140,10 @@ fn killed_creates(count: u32) {
         std::thread::sleep(whole * (number * 37 % count) * 5 / count / 4);
         let _ = child.kill();
         child.wait().unwrap();
-        match Container::load(&bundle.store, &id) {
+        match bundle.load(&id) {
             Ok(container) => {
                 there += 1;
-                container.delete(true).unwrap_or_else(|error| panic!("after kill {number}: {error}"));
+                container.delete_force().unwrap_or_else(|error| panic!("after kill {number}: {error}"));
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => panic!("after kill {number}: {error}"),

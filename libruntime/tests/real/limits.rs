@@ -44,9 +44,9 @@ fn an_update_that_fails_in_the_middle_leaves_everything_as_it_was() {
     let wrong =
         json!({ "memory": { "limit": 32 << 20 }, "pids": { "limit": 44 }, "cpu": { "cpus": "7777" } });
     let error = update(&container, &wrong).unwrap_err();
-    assert_eq!(error.place(), Some("linux.resources.cpu.cpus"), "{error}");
+    assert_eq!(error.config_path(), Some("linux.resources.cpu.cpus"), "{error}");
     assert_eq!(now(), before);
-    container.delete(true).unwrap();
+    container.delete_force().unwrap();
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn updates_add_up_and_are_remembered() {
     assert_eq!(resources["memory"], json!({ "limit": size(80), "swap": size(96) }), "{resources}");
     assert_eq!(resources["pids"]["limit"], 30);
     assert_eq!(stored["linux"]["namespaces"].as_array().map(Vec::len), Some(6), "{stored}");
-    container.delete(true).unwrap();
+    container.delete_force().unwrap();
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn statistics_have_the_containers_interfaces_and_not_the_hosts() {
     // Both ends; busybox leaves the other one's name to the kernel.
     assert!(names.len() == 2 && names.contains(&"onggi0"), "{names:?}");
     assert_eq!(stats.to_runc()["network_interfaces"][1]["RxBytes"], 0);
-    container.delete(true).unwrap();
+    container.delete_force().unwrap();
 
     let mut shared = config("sleep 1000");
     let namespaces = shared["linux"]["namespaces"].as_array_mut().unwrap();
@@ -97,20 +97,20 @@ fn statistics_have_the_containers_interfaces_and_not_the_hosts() {
     let bundle = Bundle::new(&shared);
     let container = bundle.create(&new_id()).unwrap();
     assert_eq!(container.stats().unwrap().network, []);
-    container.delete(true).unwrap();
+    container.delete_force().unwrap();
 }
 
 #[test]
 fn a_host_that_runs_these_tests_can_run_containers() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
-    let report = check(&bundle.store, false);
+    let report = check(&bundle.runtime());
     assert!(report.can_run, "{report}");
     assert!(report.checks.iter().any(|check| check.name == "container" && check.level == Level::Ok));
     let left: Vec<_> = fs::read_dir(&bundle.store).into_iter().flatten().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
     // A file where the state should be: everything else is still looked at.
-    let report = check(&bundle.directory.join("config.json"), false);
+    let report = check(&libruntime::Runtime::new(bundle.directory.join("config.json")));
     assert!(!report.can_run);
     let names: Vec<_> =
         report.checks.iter().filter(|check| check.level == Level::Missing).map(|c| c.name).collect();
@@ -134,7 +134,7 @@ fn root_of_a_user_namespace_can_run_a_container() {
     }
     let output = unshare.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Container::load(&bundle.store, &id).unwrap().delete(true).unwrap();
+    bundle.load(&id).unwrap().delete_force().unwrap();
 }
 
 /// systemd does this to hierarchies of v1 that it thinks its own.
@@ -147,17 +147,12 @@ fn exec_follows_init_out_of_a_cgroup_that_was_taken_away() {
     let paths: std::collections::HashMap<_, _> = container.cgroup_paths().collect();
     let Some(dir) = paths.get("pids") else {
         eprintln!("skipped: cgroup v1 has no pids controller here");
-        return container.delete(true).map(drop).unwrap();
+        return container.delete_force().map(drop).unwrap();
     };
     let parent = dir.parent().unwrap();
     fs::write(parent.join("cgroup.procs"), container.pid().unwrap().to_string()).unwrap();
     fs::remove_dir(dir).unwrap();
-    let null = super::bundle::null();
-    let mut process = container.process().unwrap();
-    process.set_args(Some(vec!["/bin/busybox".into(), "true".into()]));
-    let mut exec = libruntime::Exec::new(process);
-    exec.stdio = [&null; 3].map(std::os::fd::AsFd::as_fd);
-    let executed = container.exec(&exec).unwrap();
-    assert_eq!(executed.wait().unwrap(), libruntime::Exit::Code(0));
-    container.delete(true).unwrap();
+    let executed = super::bundle::exec(&container, &["/bin/busybox", "true"]).spawn().unwrap();
+    assert_eq!(executed.wait().unwrap(), libruntime::ExitStatus::Code(0));
+    container.delete_force().unwrap();
 }

@@ -3,7 +3,6 @@
 
 use super::bundle::{Bundle, config, new_id, turn};
 use super::roles;
-use libruntime::Container;
 use serde_json::json;
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
@@ -228,11 +227,11 @@ fn check(change: impl FnOnce(&mut serde_json::Value)) {
     let said = bundle.directory.join("said");
     role.stderr(std::fs::File::create(&said).unwrap());
     let calls = trace(role);
-    let container = Container::load(&bundle.store, &id);
+    let container = bundle.load(&id);
     let container =
         container.unwrap_or_else(|_| panic!("{}", std::fs::read_to_string(&said).unwrap_or_default()));
     assert_eq!(container.status(), libruntime::Status::Stopped);
-    container.delete(false).unwrap();
+    container.delete().unwrap();
     let rootfs = bundle.rootfs().display().to_string();
     let opened = calls.iter().position(|call| call.nr == libc::SYS_openat && call.paths[0].1 == rootfs);
     let after = &calls[opened.expect("the stage opens the root once")..][1..];

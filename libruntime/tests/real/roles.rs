@@ -1,10 +1,9 @@
 //! Programs that a test starts: this test program again, with a role. They are tests that are
 //! ignored, so that nobody runs them by chance.
 
-use super::bundle::{Bundle, null};
-use libruntime::{Container, Create, create};
-use std::os::fd::AsFd;
-use std::path::PathBuf;
+use super::bundle::{Bundle, null, quiet};
+use libruntime::{NewContainer, Runtime};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// This program in the role `name`, for container `id` of a bundle.
@@ -14,6 +13,10 @@ pub fn command(name: &str, bundle: &Bundle, id: &str) -> Command {
     command.env("ROLE_BUNDLE", &bundle.directory).env("ROLE_ID", id);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
+}
+
+fn builder(store: &Path, id: &str, bundle: &Path) -> NewContainer {
+    quiet(Runtime::new(store).container(id)).bundle(bundle)
 }
 
 fn given(name: &str) -> Option<String> {
@@ -30,27 +33,21 @@ fn role() -> Option<(PathBuf, PathBuf, String)> {
 #[ignore = "a role, started by another test"]
 fn start() {
     let Some((_, store, id)) = role() else { return };
-    Container::load(&store, &id).unwrap().start().unwrap();
+    Runtime::new(&store).load(&id).unwrap().start().unwrap();
 }
 
 #[test]
 #[ignore = "a role, started by another test"]
 fn create_one() {
     let Some((bundle, store, id)) = role() else { return };
-    let null = null();
-    let mut options = Create::new(&store, &id, &bundle);
-    options.stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-    create(&options).unwrap();
+    builder(&store, &id, &bundle).create().unwrap();
 }
 
 #[test]
 #[ignore = "a role, started by another test"]
 fn create_and_start() {
     let Some((bundle, store, id)) = role() else { return };
-    let null = null();
-    let mut options = Create::new(&store, &id, &bundle);
-    options.stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-    let container = create(&options).unwrap();
+    let container = builder(&store, &id, &bundle).create().unwrap();
     container.start().unwrap();
     container.wait().unwrap();
 }
@@ -65,11 +62,9 @@ fn preserve() {
         // SAFETY: nothing of this program uses either number: `source` is not read again.
         assert_eq!(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&source), number) }, number);
     }
-    let (null, output) = (null(), std::fs::File::create(bundle.join("output")).unwrap());
-    let mut options = Create::new(&store, &id, &bundle);
-    options.stdio = [null.as_fd(), output.as_fd(), output.as_fd()];
-    options.preserve_fds = 1;
-    let container = create(&options).unwrap();
+    let builder = builder(&store, &id, &bundle).inherit_fds(1);
+    let output = std::fs::File::create(bundle.join("output")).unwrap();
+    let container = builder.stdout(output.into()).create().unwrap();
     container.start().unwrap();
     container.wait().unwrap();
     // The descriptors of the test program are not closed twice.
@@ -91,7 +86,7 @@ fn start_with_few_descriptors() {
     let Some((_, store, id)) = role() else { return };
     let resource = nix::sys::resource::Resource::RLIMIT_NOFILE;
     nix::sys::resource::setrlimit(resource, 512, 512).unwrap();
-    Container::load(&store, &id).unwrap().start().unwrap();
+    Runtime::new(&store).load(&id).unwrap().start().unwrap();
 }
 
 #[test]

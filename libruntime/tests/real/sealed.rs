@@ -1,10 +1,9 @@
 //! Invariant "sealed self": a container with much privilege cannot change the program that made it,
 //! and the stage has nothing in it that could allocate or load.
 
-use super::bundle::{Bundle, config, new_id, null, turn};
-use libruntime::{Exec, Exit};
+use super::bundle::{Bundle, config, exec, new_id, turn};
+use libruntime::ExitStatus;
 use serde_json::json;
-use std::os::fd::AsFd;
 
 /// The stage as the build script left it.
 const STAGE: &[u8] = include_bytes!(env!("ONGGI_STAGE"));
@@ -51,18 +50,13 @@ fn a_privileged_container_cannot_change_the_program_of_those_who_join() {
     while !bundle.rootfs().join("ready").exists() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    let null = null();
     for number in 0..200 {
-        let mut process = container.process().unwrap();
         let args: &[&str] = if number % 2 == 0 { &["/evil"] } else { &["/bin/busybox", "true"] };
-        process.set_args(Some(args.iter().map(|arg| arg.to_string()).collect()));
-        let mut exec = Exec::new(process);
-        exec.stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
         // The one with the magic interpreter may fail in whatever way, but not succeed in anything.
-        if let Ok(executed) = container.exec(&exec) {
+        if let Ok(executed) = exec(&container, args).spawn() {
             let exit = executed.wait().unwrap();
             // A write that comes too late hits the container's own program, which may crash.
-            let ran = matches!(exit, Exit::Code(0) | Exit::Signal(_));
+            let ran = matches!(exit, ExitStatus::Code(0) | ExitStatus::Signal(_));
             assert!(number % 2 == 0 || ran, "exec {number}: {exit:?}");
         }
     }
@@ -79,9 +73,9 @@ fn a_privileged_container_cannot_change_the_program_of_those_who_join() {
         seen.matches("open").count()
     );
     assert!(std::fs::read(&own).unwrap() == before, "the caller's program was changed");
-    container.delete(true).unwrap();
+    container.delete_force().unwrap();
     // What was executed is still what was built.
-    assert_eq!(Bundle::new(&config("exit 5")).run().0, Exit::Code(5));
+    assert_eq!(Bundle::new(&config("exit 5")).run().0, ExitStatus::Code(5));
 }
 
 fn word(at: usize) -> usize {

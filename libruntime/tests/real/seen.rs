@@ -1,10 +1,9 @@
 //! Invariant "nothing leaks", as processes of a container see it: they open *through* every descriptor and every
 //! other magic link of each process that they see, while others are created, started and executed beside them.
 
-use super::bundle::{Bundle, config, new_id, null, turn};
-use libruntime::{Container, Exec, Exit};
+use super::bundle::{Bundle, config, exec, new_id, turn};
+use libruntime::{Container, ExitStatus};
 use serde_json::{Value, json};
-use std::os::fd::AsFd;
 
 /// Shell built-ins only: a fork for each look would be too slow to see a stage. What is open at 0, 1 and 2 is given to
 /// the program anyway. A descriptor that is no directory of a mount of the container is the host's.
@@ -72,13 +71,8 @@ fn wait_for(bundle: &Bundle, name: &str) {
     panic!("the container did not make {name}");
 }
 
-fn execute(container: &Container, args: &[&str]) -> Exit {
-    let null = null();
-    let mut process = container.process().unwrap();
-    process.set_args(Some(args.iter().map(|arg| arg.to_string()).collect()));
-    let mut exec = Exec::new(process);
-    exec.stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-    container.exec(&exec).unwrap().wait().unwrap()
+fn execute(container: &Container, args: &[&str]) -> ExitStatus {
+    exec(container, args).spawn().unwrap().wait().unwrap()
 }
 
 /// Looks while `beside` is done to the container, and returns what was reached.
@@ -94,7 +88,7 @@ fn reached(capabilities: &[&str], user_namespace: bool, beside: impl Fn(&Bundle,
     let seen = read("seen").lines().filter(|line| *line != "/proc/1").count();
     eprintln!("{seen} looks at others with {capabilities:?}, user namespace: {user_namespace}");
     assert!(seen > 0 || !capabilities.contains(&"CAP_SYS_PTRACE"), "no other process was seen");
-    container.delete(true).unwrap();
+    container.delete_force().unwrap();
     read("won")
 }
 
@@ -104,9 +98,9 @@ fn execute_many(bundle: &Bundle, container: &Container) {
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                let container = Container::load(&bundle.store, &id).unwrap();
+                let container = bundle.load(&id).unwrap();
                 for _ in 0..40 {
-                    assert_eq!(execute(&container, &["/bin/busybox", "true"]), Exit::Code(0));
+                    assert_eq!(execute(&container, &["/bin/busybox", "true"]), ExitStatus::Code(0));
                 }
             });
         }
@@ -131,7 +125,7 @@ fn create_many(bundle: &Bundle, container: &Container) {
         std::thread::sleep(std::time::Duration::from_millis(50));
         joined.start().unwrap();
         joined.wait().unwrap();
-        joined.delete(true).unwrap();
+        joined.delete_force().unwrap();
     }
 }
 
@@ -171,11 +165,11 @@ fn nothing_of_the_host_is_reached_through_a_container_that_waits_for_its_start()
         let bundle = bundle(&config);
         let container = bundle.create(&new_id()).unwrap();
         let read = |name: &str| std::fs::read_to_string(bundle.rootfs().join(name)).unwrap_or_default();
-        assert_eq!(execute(&container, &["/bin/busybox", "sh", "-c", &once]), Exit::Code(0));
+        assert_eq!(execute(&container, &["/bin/busybox", "sh", "-c", &once]), ExitStatus::Code(0));
         assert_eq!(read("won"), "", "{capabilities:?}, {user_namespace}, by exec");
         container.start().unwrap();
         assert!(bundle.rootfs().join("hooked").exists(), "the hook did not run");
         assert_eq!(read("won"), "", "{capabilities:?}, {user_namespace}, by a hook");
-        container.delete(true).unwrap();
+        container.delete_force().unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use super::bundle::{Bundle, config, new_id, turn};
 use super::roles;
-use libruntime::{Container, ErrorKind, Exit, Status};
+use libruntime::{ErrorKind, ExitStatus, Signal, Status};
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 fn a_container_runs_and_its_exit_code_is_the_programs() {
     let Some(_turn) = turn() else { return };
     let (exit, output) = Bundle::new(&config("echo $$ in $(pwd); exit 7")).run();
-    assert_eq!((exit, output.as_str()), (Exit::Code(7), "1 in /\n"));
+    assert_eq!((exit, output.as_str()), (ExitStatus::Code(7), "1 in /\n"));
 }
 
 /// The victim has the pid of the state, and another start time: as if that pid had been used again.
@@ -22,7 +22,7 @@ fn a_reused_pid_is_never_signalled() {
     let bundle = Bundle::new(&config("sleep 1000"));
     let id = new_id();
     let container = bundle.create(&id).unwrap();
-    container.kill(libc::SIGKILL, false).unwrap();
+    container.kill(Signal::KILL).unwrap();
     container.wait().unwrap();
     // Start times are counted in hundredths of a second.
     std::thread::sleep(Duration::from_millis(30));
@@ -33,13 +33,13 @@ fn a_reused_pid_is_never_signalled() {
     state["init"]["pid"] = json!(victim.id());
     std::fs::write(&path, state.to_string()).unwrap();
 
-    let container = Container::load(&bundle.store, &id).unwrap();
+    let container = bundle.load(&id).unwrap();
     assert_eq!((container.status(), container.pid()), (Status::Stopped, None));
-    let error = container.kill(libc::SIGKILL, false).unwrap_err();
+    let error = container.kill(Signal::KILL).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongState, "{error}");
     // All of its processes: there are none in its cgroup.
-    let _ = container.kill(libc::SIGKILL, true);
-    container.delete(true).unwrap();
+    let _ = container.kill_all(Signal::KILL);
+    container.delete_force().unwrap();
     std::thread::sleep(Duration::from_millis(50));
     let ended = victim.try_wait().unwrap();
     let _ = victim.kill();
@@ -55,7 +55,7 @@ fn of_two_starts_at_once_exactly_one_wins() {
     for _ in 0..20 {
         let id = new_id();
         bundle.create(&id).unwrap();
-        let start = || Container::load(&bundle.store, &id).unwrap().start();
+        let start = || bundle.load(&id).unwrap().start();
         let results = std::thread::scope(|scope| {
             let all: Vec<_> = (0..2).map(|_| scope.spawn(start)).collect();
             all.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
@@ -63,9 +63,9 @@ fn of_two_starts_at_once_exactly_one_wins() {
         let lost: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
         assert_eq!(lost.len(), 1, "{results:?}");
         assert_eq!(lost[0].kind(), ErrorKind::WrongState, "{}", lost[0]);
-        let container = Container::load(&bundle.store, &id).unwrap();
+        let container = bundle.load(&id).unwrap();
         assert_eq!(container.status(), Status::Running);
-        container.delete(true).unwrap();
+        container.delete_force().unwrap();
     }
 }
 
@@ -81,11 +81,11 @@ fn a_container_that_is_paused_before_its_start_can_be_resumed_and_deleted() {
     container.resume().unwrap();
     assert_eq!(container.status(), Status::Created);
     container.start().unwrap();
-    assert_eq!(container.wait().unwrap(), Exit::Code(3));
-    container.delete(false).unwrap();
+    assert_eq!(container.wait().unwrap(), ExitStatus::Code(3));
+    container.delete().unwrap();
     let paused = bundle.create(&new_id()).unwrap();
     paused.pause().unwrap();
-    paused.delete(true).unwrap();
+    paused.delete_force().unwrap();
 }
 
 #[test]
@@ -97,14 +97,14 @@ fn starting_twice_or_after_the_end_says_what_state_it_is_in() {
     container.wait().unwrap();
     let error = container.start().unwrap_err();
     assert!(error.to_string().contains("cannot start a container that has stopped"), "{error}");
-    container.delete(false).unwrap();
+    container.delete().unwrap();
 
     let container = bundle.create(&new_id()).unwrap();
-    container.kill(libc::SIGKILL, false).unwrap();
+    container.kill(Signal::KILL).unwrap();
     container.wait().unwrap();
     let error = container.start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongState, "{error}");
-    container.delete(false).unwrap();
+    container.delete().unwrap();
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_starter_that_is_killed_before_its_word_leaves_the_start_to_another() {
     let id = new_id();
     bundle.create(&id).unwrap();
     let mut starter = roles::command("start", &bundle, &id).spawn().unwrap();
-    let container = Container::load(&bundle.store, &id).unwrap();
+    let container = bundle.load(&id).unwrap();
     let begin = Instant::now();
     while container.processes().unwrap_or_default().len() < 2 && begin.elapsed() < Duration::from_secs(5) {
         std::thread::sleep(Duration::from_millis(10));
@@ -134,6 +134,6 @@ fn a_starter_that_is_killed_before_its_word_leaves_the_start_to_another() {
     std::fs::write(bundle.rootfs().join("go"), "").unwrap();
     container.start().unwrap();
     assert_eq!(container.status(), Status::Running);
-    container.delete(true).unwrap();
+    container.delete_force().unwrap();
     roles::kill_left_over(&bundle);
 }

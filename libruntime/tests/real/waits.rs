@@ -1,14 +1,14 @@
 //! Waits that end, one reader for each error, one reaper for each child: what somebody else stops, kills,
 //! damages or reaps must keep nobody waiting, and nothing may be lost of it.
 
-use super::bundle::{Bundle, config, new_id, null, turn};
+use super::bundle::{Bundle, config, new_id, quiet, turn};
 use super::roles;
 use super::world::{World, children};
-use libruntime::{Container, Exec, Executed, Exit, Status};
+use libruntime::{Container, ExecProcess, ExitStatus, Runtime, Signal, Status};
 use nix::sys::socket;
 use serde_json::{Value, json};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -28,12 +28,8 @@ fn running(bundle: &Bundle) -> Container {
     container
 }
 
-fn exec(container: &Container, command: &str) -> Executed {
-    let mut process = container.process().unwrap();
-    process.set_args(Some(["/bin/busybox", "sh", "-c", command].map(String::from).to_vec()));
-    let null = null();
-    let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-    container.exec(&Exec { stdio, ..Exec::new(process) }).unwrap()
+fn exec(container: &Container, command: &str) -> ExecProcess {
+    super::bundle::exec(container, &["/bin/busybox", "sh", "-c", command]).spawn().unwrap()
 }
 
 #[test]
@@ -45,8 +41,12 @@ fn an_executed_process_that_nobody_waits_for_does_not_keep_the_deletion() {
     drop(exec(&container, "sleep 1000"));
     drop(exec(&container, "true"));
     let held = exec(&container, "sleep 1000");
-    in_time(|| container.delete(true)).unwrap();
-    assert_eq!(held.wait().unwrap(), Exit::Signal(libc::SIGKILL), "its exit is kept for who asks later");
+    in_time(|| container.delete_force()).unwrap();
+    assert_eq!(
+        held.wait().unwrap(),
+        ExitStatus::Signal(libc::SIGKILL),
+        "its exit is kept for who asks later"
+    );
     drop(held);
     assert_eq!(children(), before, "no zombie is left");
 }
@@ -68,14 +68,11 @@ fn exit_codes_are_right_where_the_host_reaps_all_children_or_ignores_sigchld() {
 
 /// The roles' work: create, exec, start, wait and delete.
 pub fn live(store: &std::path::Path, bundle: &std::path::Path, id: &str) {
-    let null = null();
-    let mut options = libruntime::Create::new(store, id, bundle);
-    options.stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-    let container = libruntime::create(&options).unwrap();
-    assert_eq!(exec(&container, "exit 5").wait().unwrap(), Exit::Code(5));
+    let container = quiet(Runtime::new(store).container(id)).bundle(bundle).create().unwrap();
+    assert_eq!(exec(&container, "exit 5").wait().unwrap(), ExitStatus::Code(5));
     container.start().unwrap();
-    assert_eq!(container.wait().unwrap(), Exit::Code(7));
-    assert!(container.delete(false).unwrap().is_empty(), "the hook's exit code is known too");
+    assert_eq!(container.wait().unwrap(), ExitStatus::Code(7));
+    assert!(container.delete().unwrap().is_empty(), "the hook's exit code is known too");
 }
 
 #[test]
@@ -91,7 +88,7 @@ fn a_program_that_cannot_be_executed_is_named_whatever_limits_the_starter_has() 
     assert!(!starter.status().unwrap().success());
     let said = fs::read_to_string(said).unwrap();
     assert!(said.contains("exec: \"/bin/busybox\": no such file or directory, at process.args"), "{said}");
-    Container::load(&bundle.store, &id).unwrap().delete(true).unwrap();
+    bundle.load(&id).unwrap().delete_force().unwrap();
 }
 
 #[test]
@@ -99,13 +96,13 @@ fn the_start_of_a_stopped_init_ends_with_an_error_that_says_so() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
     let container = bundle.create(&new_id()).unwrap();
-    container.kill(libc::SIGSTOP, false).unwrap();
+    container.kill(Signal::STOP).unwrap();
     let error = in_time(|| container.start()).unwrap_err().to_string();
     assert!(error.contains("is stopped by a signal; hint: kill -CONT"), "{error}");
-    container.kill(libc::SIGCONT, false).unwrap();
+    container.kill(Signal::CONT).unwrap();
     container.start().unwrap();
-    assert_eq!(container.wait().unwrap(), Exit::Code(0));
-    container.delete(false).unwrap();
+    assert_eq!(container.wait().unwrap(), ExitStatus::Code(0));
+    container.delete().unwrap();
 }
 
 /// With a filter that asks an agent before execve(2).
@@ -123,7 +120,7 @@ fn a_start_whose_stage_is_killed_before_it_executes_is_an_error() {
     let agent = UnixListener::bind(&path).unwrap();
     let bundle = Bundle::new(&asking(&path));
     let container = bundle.create(&new_id()).unwrap();
-    let init = container.pidfd().unwrap();
+    let init = container.pidfd();
     let started = std::thread::scope(|scope| {
         let agent = scope.spawn(|| {
             // The stage waits in execve(2), and is killed there.
@@ -141,7 +138,7 @@ fn a_start_whose_stage_is_killed_before_it_executes_is_an_error() {
     let _ = fs::remove_file(&path);
     let error = started.expect_err("nothing was executed").to_string();
     assert!(error.contains("was killed before it executed the program"), "{error}");
-    container.delete(false).unwrap();
+    container.delete().unwrap();
 }
 
 #[test]
@@ -151,7 +148,7 @@ fn the_start_of_a_program_that_ends_at_once_is_no_error() {
     for _ in 0..50 {
         let container = bundle.create(&new_id()).unwrap();
         container.start().unwrap();
-        container.delete(true).unwrap();
+        container.delete_force().unwrap();
     }
 }
 
@@ -163,11 +160,9 @@ fn a_seccomp_agent_that_takes_nothing_is_not_waited_for() {
     socket::listen(&agent, socket::Backlog::new(0).unwrap()).unwrap();
     let _first = UnixStream::connect(&path).unwrap();
     let bundle = Bundle::new(&asking(&path));
-    let container = bundle.create(&new_id()).unwrap();
-    let error = in_time(|| container.start()).unwrap_err().to_string();
+    let error = in_time(|| bundle.create(&new_id())).unwrap_err().to_string();
     let _ = fs::remove_file(&path);
     assert!(error.contains("took nothing in 8 s, at linux.seccomp.listenerPath"), "{error}");
-    container.delete(true).unwrap();
 }
 
 #[test]
@@ -185,12 +180,12 @@ fn a_container_whose_state_is_damaged_is_deleted_with_all_that_it_has() {
         let container = bundle.create(&id).unwrap();
         container.start().unwrap();
         damage(&bundle.store.join(&id).join("state.json"));
-        let found = Container::load_damaged(&bundle.store, &id).unwrap();
+        let found = bundle.runtime().load_damaged(&id).unwrap();
         assert_eq!(found.id(), id);
-        in_time(|| found.delete(true)).unwrap();
+        in_time(|| found.delete_force()).unwrap();
         // Asked before the wait, which would have no end.
         assert_eq!(container.status(), Status::Stopped);
-        assert_eq!(container.wait().unwrap(), Exit::Signal(libc::SIGKILL));
+        assert_eq!(container.wait().unwrap(), ExitStatus::Signal(libc::SIGKILL));
         drop(container);
         assert!(!bundle.store.join(&id).exists());
     }
@@ -198,10 +193,10 @@ fn a_container_whose_state_is_damaged_is_deleted_with_all_that_it_has() {
     // Even one of which nothing can be read.
     let id = new_id();
     fs::create_dir(bundle.store.join(&id)).unwrap();
-    Container::load_damaged(&bundle.store, &id).unwrap().delete(true).unwrap();
+    bundle.runtime().load_damaged(&id).unwrap().delete_force().unwrap();
     // But not what is no container's.
     fs::create_dir_all(bundle.store.join(&id).join("photos")).unwrap();
-    assert!(Container::load_damaged(&bundle.store, &id).is_err());
+    assert!(bundle.runtime().load_damaged(&id).is_err());
     fs::remove_dir_all(bundle.store.join(&id)).unwrap();
 }
 
@@ -215,10 +210,10 @@ fn the_second_of_two_deletions_leaves_the_next_container_alone() {
     let bundle = Bundle::new(&slow);
     let id = new_id();
     drop(bundle.create(&id).unwrap());
-    let load = || Container::load(&bundle.store, &id).unwrap();
+    let load = || bundle.load(&id).unwrap();
     let (first, second) = (load(), load());
     let third = std::thread::scope(|scope| {
-        let deletions = [first, second].map(|container| scope.spawn(move || container.delete(true)));
+        let deletions = [first, second].map(|container| scope.spawn(move || container.delete_force()));
         bundle.write(&config("sleep 1000"));
         // As soon as the name is free.
         let begin = Instant::now();
@@ -235,7 +230,7 @@ fn the_second_of_two_deletions_leaves_the_next_container_alone() {
     fs::remove_file(&log).unwrap();
     assert_eq!(third.status(), Status::Created);
     assert_eq!(load().pid(), third.pid(), "it can still be named");
-    third.delete(true).unwrap();
+    third.delete_force().unwrap();
 }
 
 #[test]
@@ -246,24 +241,24 @@ fn fifty_deletions_updates_and_pauses_at_once_end_and_leave_nothing() {
     for _ in 0..5 {
         let container = running(&bundle);
         let id = container.id().to_string();
-        let load = || Container::load(&bundle.store, &id);
+        let load = || bundle.load(&id);
         let verb = |number: usize| {
             let Ok(container) = load() else { return };
             let resources: Value = json!({"pids": {"limit": 100 + number}});
             let (resources, _) = libruntime::parse_resources(resources.to_string().as_bytes()).unwrap();
             // Whoever is late hears that it does not exist; what must not happen is seen below.
             let _ = match number % 4 {
-                0 => container.delete(true).map(drop),
+                0 => container.delete_force().map(drop),
                 1 => container.update(&resources).map(drop),
                 2 => container.pause().and_then(|()| container.resume()),
-                _ => container.kill(libc::SIGKILL, true),
+                _ => container.kill_all(Signal::KILL),
             };
         };
         in_time(|| std::thread::scope(|scope| (0..50).for_each(|n| drop(scope.spawn(move || verb(n))))));
         let _ = container.wait();
         drop(container);
         if let Ok(left) = load() {
-            left.delete(true).unwrap();
+            left.delete_force().unwrap();
         }
     }
     World::outside_store(&bundle).assert_nothing_beyond(&before);
@@ -285,7 +280,7 @@ fn a_creation_whose_hook_hangs_ends_when_it_is_deleted() {
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(Duration::from_millis(100));
-        in_time(|| Container::load_damaged(&bundle.store, &id).unwrap().delete(true)).unwrap();
+        in_time(|| bundle.runtime().load_damaged(&id).unwrap().delete_force()).unwrap();
         let error = creation.join().unwrap().unwrap_err().to_string();
         // The hook is given up, or the stage is found dead, whichever is noticed first.
         let told = ["init has ended, at hooks.createRuntime[0]", "init was killed by signal 9"];

@@ -4,7 +4,6 @@ use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::output;
-use libruntime::CgroupDriver;
 
 pub const VERB: Verb = Verb {
     name: "check",
@@ -22,7 +21,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     if !["text", "json"].contains(&format) {
         return Err(Failure::usage(format!("--format is text or json, not {format:?}")));
     }
-    let report = libruntime::check(&global.root, global.cgroup_driver == CgroupDriver::Systemd);
+    let report = libruntime::check(&global.runtime);
     match format {
         "json" => output::print_json(&report, "  ")?,
         _ => output::print(&report.to_string())?,

@@ -63,7 +63,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     options.page_server = page_server(args)?;
     container.checkpoint(&options)?;
     if !options.leave_running && !options.pre_dump {
-        container.delete(true)?.iter().for_each(|error| global.warn(&error.to_string()));
+        global.warn_of(&container.delete_force()?);
     }
     Ok(0)
 }

@@ -10,8 +10,8 @@ use crate::launch::{self, CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::networks::{self, BANDWIDTH, NETWORK, PUBLISH};
 use crate::signals::Interrupt;
 use crate::terminal;
-use libruntime::{CheckpointOptions, Config, Container, Create};
-use std::os::fd::{AsFd, BorrowedFd};
+use libruntime::{Config, Container, NewContainer};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 pub const BUNDLE: Flag =
@@ -48,7 +48,7 @@ pub const VERB: Verb = Verb {
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let spec = Configured::read(args)?;
     let console = launch::console_socket(args, spec.terminal, true)?;
-    let container = spec.create(global, args, console.as_ref().map(AsFd::as_fd))?;
+    let container = spec.make(global, args, Console::of(console), NewContainer::create)?;
     match announce(args, &container) {
         Ok(()) => Ok(0),
         Err(failure) => undo(global, container, failure),
@@ -58,15 +58,15 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
 /// Tells the caller which process it is.
 pub fn announce(args: &Parsed, container: &Container) -> Result<(), Failure> {
     let socket = launch::pidfd_socket(args)?;
-    launch::send_pidfd(socket.as_ref(), container.pidfd()?.as_fd())?;
+    launch::send_pidfd(socket.as_ref(), container.pidfd())?;
     launch::write_pid_file(args, container.pid().unwrap_or(0))
 }
 
 /// Removes a container that cannot be used after all.
 pub fn undo(global: &Global, container: Container, failure: Failure) -> Result<u8, Failure> {
-    match container.delete(true) {
+    match container.delete_force() {
         Ok(failed) => {
-            failed.iter().for_each(|error| global.warn(&error.to_string()));
+            global.warn_of(&failed);
             Err(failure)
         }
         Err(error) => {
@@ -79,10 +79,8 @@ pub fn undo(global: &Global, container: Container, failure: Failure) -> Result<u
 /// The configuration, and what the command needs to know of it.
 pub struct Configured {
     pub spec: libruntime::Spec,
-    warnings: Vec<libruntime::Finding>,
+    warnings: Vec<libruntime::Diagnostic>,
     pub terminal: bool,
-    /// Its output goes to ours.
-    relayed: bool,
 }
 
 impl Configured {
@@ -92,66 +90,66 @@ impl Configured {
             Some(file) => Config::parse(&input::read(file)?)?,
         };
         let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-        Ok(Self { spec, warnings, terminal, relayed: false })
+        Ok(Self { spec, warnings, terminal })
     }
 
-    /// Our terminal stands in for the container's.
-    pub fn relay_terminal(&mut self) {
-        if let Some(process) = self.spec.process_mut().as_mut().filter(|_| self.terminal) {
-            terminal::give_size(process);
-            self.relayed = true;
-        }
-    }
-
-    pub fn create(
-        self,
-        global: &Global,
-        args: &Parsed,
-        console: Option<BorrowedFd>,
-    ) -> Result<Container, Failure> {
-        self.make(global, args, console, libruntime::create)
-    }
-
-    pub fn restore(
-        self,
-        global: &Global,
-        args: &Parsed,
-        console: Option<BorrowedFd>,
-        checkpoint: &CheckpointOptions,
-    ) -> Result<Container, Failure> {
-        self.make(global, args, console, |options| libruntime::restore(options, checkpoint))
-    }
-
-    fn make(
+    /// Makes the container by a verb of its builder.
+    pub fn make(
         mut self,
         global: &Global,
         args: &Parsed,
-        console: Option<BorrowedFd>,
-        verb: impl Fn(&Create) -> libruntime::Result<Container>,
+        console: Console,
+        verb: impl FnOnce(NewContainer) -> libruntime::Result<Container>,
     ) -> Result<Container, Failure> {
         let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
         let inherited = global.inherited()?;
         if inherited.listen_fds > 0 {
             activate(&mut self.spec, inherited.listen_fds);
         }
-        let interrupt = Interrupt::block()?;
-        let container = verb(&Create {
-            interrupt: Some(interrupt.as_fd()),
-            spec: Some(self.spec),
-            console_socket: console,
-            relayed_console: self.relayed,
-            preserve_fds: inherited.count(),
-            no_pivot: args.is_set(NO_PIVOT.name),
-            no_new_keyring: args.is_set(NO_NEW_KEYRING.name),
-            notify_socket: notify_socket.as_deref().map(Path::new),
-            cgroup_driver: global.cgroup_driver,
-            networks: networks::of(args)?,
-            network_annotations: global.network_annotations,
-            ..Create::new(&global.root, args.positional(0), bundle(args))
-        })?;
+        let mut builder = global
+            .runtime
+            .container(args.positional(0))
+            .bundle(bundle(args))
+            .spec(self.spec)
+            .inherit_fds(inherited.count())
+            .no_pivot(args.is_set(NO_PIVOT.name))
+            .no_new_keyring(args.is_set(NO_NEW_KEYRING.name))
+            .cancel(Interrupt::block()?);
+        if let Some(path) = notify_socket {
+            builder = builder.notify_socket(path);
+        }
+        for network in networks::of(args)? {
+            builder = builder.network(network);
+        }
+        let container = verb(console.given_to(builder))?;
         let new = container.warnings().iter().filter(|warning| !self.warnings.contains(warning));
         global.warn_of(self.warnings.iter().chain(new));
         Ok(container)
+    }
+}
+
+/// What becomes of the container's terminal.
+pub enum Console {
+    None,
+    Socket(UnixStream),
+    /// We take its master.
+    Own,
+    /// The same, and our terminal adds carriage returns.
+    Relayed,
+}
+
+impl Console {
+    pub fn of(socket: Option<UnixStream>) -> Self {
+        socket.map_or(Self::None, Self::Socket)
+    }
+
+    fn given_to(self, builder: NewContainer) -> NewContainer {
+        match self {
+            Self::None => builder,
+            Self::Socket(socket) => builder.console_socket(socket),
+            Self::Own => builder.terminal(terminal::own_size()),
+            Self::Relayed => builder.terminal(terminal::own_size()).relay_terminal(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::signals::Interrupt;
-use libruntime::{Container, ErrorKind};
+use libruntime::{Cancel, Container, ErrorKind};
 
 pub const VERB: Verb = Verb {
     name: "delete",
@@ -25,31 +25,28 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     if args.is_set("regex") {
         return delete_matching(global, args.positional(0), force);
     }
-    let load = if force { Container::load_damaged } else { Container::load };
-    match load(&global.root, args.positional(0)) {
+    let id = args.positional(0);
+    let loaded = if force { global.runtime.load_damaged(id) } else { global.runtime.load(id) };
+    match loaded {
         Err(error) if force && error.kind() == ErrorKind::NotFound => {}
-        container => delete(global, container?, force, &Interrupt::block()?)?,
+        container => delete(global, &container?, force, Interrupt::block()?)?,
     }
     Ok(0)
 }
 
-fn delete(
-    global: &Global,
-    mut container: Container,
-    force: bool,
-    interrupt: &Interrupt,
-) -> Result<(), Failure> {
+fn delete(global: &Global, container: &Container, force: bool, cancel: Cancel) -> Result<(), Failure> {
     global.warn_of(container.warnings());
-    container.interrupt_by(interrupt.as_fd())?;
-    container.delete(force)?.iter().for_each(|error| global.warn(&error.to_string()));
+    let container = container.with_cancel(cancel);
+    let failed = if force { container.delete_force() } else { container.delete() };
+    global.warn_of(&failed?);
     Ok(())
 }
 
 /// Those that cannot be deleted stay, and are no error, as with crun: `.*` is for all that are stopped.
 fn delete_matching(global: &Global, pattern: &str, force: bool) -> Result<u8, Failure> {
-    let interrupt = Interrupt::block()?;
-    for container in Container::matching(&global.root, pattern)? {
-        if let Err(failure) = delete(global, container, force, &interrupt) {
+    let cancel = Interrupt::block()?;
+    for container in global.runtime.matching(pattern)? {
+        if let Err(failure) = delete(global, &container, force, cancel.clone()) {
             global.tell(&failure);
         }
     }

@@ -9,10 +9,8 @@ use crate::input;
 use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::signals::{Interrupt, Signals};
 use crate::terminal::{self, Terminal};
-use libruntime::{Container, Exec, Executed};
+use libruntime::{Container, ExecProcess, Signal};
 use serde_json::{Value, json};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 pub const VERB: Verb = Verb {
@@ -54,42 +52,40 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
 fn exec(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let detach = args.is_set(DETACH.name);
     let container = global.load(args)?;
-    let mut process = process(global, args, &container)?;
+    let process = process(global, args, &container)?;
     let wants_terminal = process.terminal().unwrap_or(false);
     let given = launch::console_socket(args, wants_terminal, detach)?;
     let pidfd_socket = launch::pidfd_socket(args)?;
     let (interrupt, signals) = (Interrupt::block()?, if detach { None } else { Some(Signals::block()?) });
-    let (ours, theirs) = UnixStream::pair().map_err(|error| Failure::os("socketpair", error))?;
-    let relayed = wants_terminal && !detach;
-    if relayed {
-        terminal::give_size(&mut process);
+    let mut builder = container
+        .exec_process(process)
+        .inherit_fds(global.inherited()?.preserve_fds)
+        .ignore_paused(args.is_set("ignore-paused"))
+        .cancel(interrupt);
+    for (controller, path) in args.all("cgroup").flat_map(cgroup) {
+        builder = builder.cgroup(controller.as_deref(), path);
     }
-    let options = Exec {
-        console_socket: given.as_ref().or(relayed.then_some(&theirs)).map(AsFd::as_fd),
-        relayed_console: relayed,
-        preserve_fds: global.inherited()?.preserve_fds,
-        cgroup: args.all("cgroup").flat_map(cgroup).collect(),
-        ignore_paused: args.is_set("ignore-paused"),
-        interrupt: Some(interrupt.as_fd()),
-        ..Exec::new(process)
+    let builder = match given {
+        Some(socket) => builder.console_socket(socket),
+        None if wants_terminal => builder.terminal(terminal::own_size()).relay_terminal(),
+        None => builder,
     };
-    let started = container.exec(&options)?;
+    let started = builder.spawn()?;
     let announced = launch::send_pidfd(pidfd_socket.as_ref(), started.pidfd())
         .and_then(|()| launch::write_pid_file(args, started.pid()));
     if let Err(failure) = announced {
-        let _ = started.kill(nix::libc::SIGKILL);
+        let _ = started.kill(Signal::KILL);
         return Err(failure);
     }
     match signals {
         None => Ok(0),
-        Some(signals) => follow(&started, &signals, relayed.then_some(&ours)),
+        Some(signals) => follow(&started, &signals),
     }
 }
 
-fn follow(started: &Executed, signals: &Signals, console: Option<&UnixStream>) -> Result<u8, Failure> {
-    let master = console.map(|socket| libruntime::receive_terminal(socket.as_fd())).transpose()?;
-    let terminal = master.map(Terminal::attach).transpose()?;
-    attend(started.pid(), started.pidfd(), signals, terminal, &|signal| drop(started.kill(signal)))?;
+fn follow(started: &ExecProcess, signals: &Signals) -> Result<u8, Failure> {
+    let terminal = started.take_terminal().map(Terminal::attach).transpose()?;
+    attend(started.pid(), started.pidfd(), signals, terminal, &|signal| drop(started.kill(Signal(signal))))?;
     Ok(exit_code(started.wait()?))
 }
 
@@ -211,9 +207,9 @@ fn set_variable(process: &mut Value, variable: &str) -> Result<(), Failure> {
 fn add_capability(process: &mut Value, name: &str) -> Result<(), Failure> {
     let upper = name.to_ascii_uppercase();
     let name = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-    let known = libruntime::features();
-    let known = known.pointer("/linux/capabilities").and_then(Value::as_array);
-    if !known.is_some_and(|known| known.contains(&name.as_str().into())) {
+    let features = libruntime::features()?;
+    let known = features.linux().as_ref().and_then(|linux| linux.capabilities().as_ref());
+    if !known.is_some_and(|known| known.contains(&name)) {
         return Err(Failure::new(format!("unknown capability {name:?}")));
     }
     let sets = &mut process["capabilities"];

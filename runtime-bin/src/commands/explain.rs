@@ -7,9 +7,6 @@ use crate::failure::Failure;
 use crate::global::Global;
 use crate::networks::{self, BANDWIDTH, NETWORK, PUBLISH};
 use crate::output;
-use libruntime::Create;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 
 pub const VERB: Verb = Verb {
     name: "explain",
@@ -36,16 +33,11 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     };
     let configured = Configured::read(args)?;
     let id = if args.rest.is_empty() { "container" } else { args.positional(0) };
-    // Stands for the socket that create would be given.
-    let (console, _other) = UnixStream::pair().map_err(|error| Failure::os("socketpair", error))?;
-    let options = Create {
-        console_socket: configured.terminal.then(|| console.as_fd()),
-        spec: Some(configured.spec),
-        networks: networks::of(args)?,
-        network_annotations: global.network_annotations,
-        ..Create::new(&global.root, id, bundle(args))
-    };
-    let explanation = libruntime::explain(&options)?;
+    let mut builder = global.runtime.container(id).bundle(bundle(args)).spec(configured.spec);
+    for network in networks::of(args)? {
+        builder = builder.network(network);
+    }
+    let explanation = builder.explain()?;
     if json {
         output::print_json(&explanation.to_json(), "  ")
     } else {

@@ -15,5 +15,5 @@ pub const VERB: Verb = Verb {
 };
 
 pub fn run() -> Result<u8, Failure> {
-    output::print_json(&libruntime::features(), "    ")
+    output::print_json(&libruntime::features()?, "    ")
 }

@@ -4,8 +4,7 @@
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
-use crate::signals;
-use libruntime::Container;
+use libruntime::{Container, Signal};
 
 pub const VERB: Verb = Verb {
     name: "kill",
@@ -21,14 +20,15 @@ pub const VERB: Verb = Verb {
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
-    let signal = signals::parse(args.rest.get(1).map_or("TERM", String::as_str))?;
+    let signal: Signal = args.rest.get(1).map_or("TERM", String::as_str).parse()?;
     let all = args.is_set("all");
+    let kill = |container: &Container| if all { container.kill_all(signal) } else { container.kill(signal) };
     if !args.is_set("regex") {
-        global.load(args)?.kill(signal, all)?;
+        kill(&global.load(args)?)?;
         return Ok(0);
     }
-    for container in Container::matching(&global.root, args.positional(0))? {
-        if let Err(error) = container.kill(signal, all) {
+    for container in global.runtime.matching(args.positional(0))? {
+        if let Err(error) = kill(&container) {
             // One that has ended meanwhile is no reason to fail, as with crun.
             global.tell(&error.into());
         }

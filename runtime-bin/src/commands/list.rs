@@ -4,7 +4,6 @@ use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::output;
-use libruntime::Container;
 
 pub const FORMAT: Flag = Flag::value("format", "FORMAT", "table or json (default: table)").short("f");
 
@@ -30,23 +29,30 @@ pub fn in_json(args: &Parsed) -> Result<bool, Failure> {
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let json = in_json(args)?;
     if global.root_is_given
-        && let Err(error) = std::fs::metadata(&global.root)
+        && let Err(error) = std::fs::metadata(global.runtime.root())
     {
-        return Err(Failure::os(format_args!("open {}", global.root.display()), error));
+        return Err(Failure::os(format_args!("open {}", global.runtime.root().display()), error));
     }
-    let containers = Container::list(&global.root)?;
+    let mut states = Vec::new();
+    for (id, container) in global.runtime.containers()? {
+        match container {
+            Ok(container) => states.push(container.state()),
+            Err(error) => global.warn(&format!("container {id} is left out: {error}")),
+        }
+    }
     if args.is_set("quiet") {
-        return output::print(&containers.iter().map(|c| format!("{}\n", c.id())).collect::<String>());
+        return output::print(&states.iter().map(|state| format!("{}\n", state.id)).collect::<String>());
     }
-    let states: Vec<_> = containers.iter().map(Container::state).collect();
     if json {
-        return output::print(&format!("{}\n", serde_json::Value::from(states)));
+        let text = serde_json::to_string(&states);
+        let text = text.map_err(|error| Failure::new(format!("encode JSON: {error}")))?;
+        return output::print(&format!("{text}\n"));
     }
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
     let mut rows = vec![head.map(String::from).to_vec()];
-    for state in states {
-        let text = |key: &str| state[key].as_str().map_or_else(|| state[key].to_string(), String::from);
-        rows.push(head.map(|name| text(&name.to_lowercase())).to_vec());
-    }
+    rows.extend(states.into_iter().map(|state| {
+        let (pid, status) = (state.pid.to_string(), state.status.to_string());
+        vec![state.id, pid, status, state.bundle.display().to_string(), state.created, state.owner]
+    }));
     output::print(&output::table(&rows))
 }

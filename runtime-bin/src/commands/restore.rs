@@ -4,7 +4,7 @@ use super::checkpoint::{
     self, AUTO_DEDUP, EMPTY_NS, EXT_UNIX_SK, FILE_LOCKS, IMAGE_PATH, LAZY_PAGES, LINK_REMAP,
     MANAGE_CGROUPS_MODE, SHELL_JOB, TCP_ESTABLISHED, WORK_PATH,
 };
-use super::create::{BUNDLE, CONFIG, Configured, NO_PIVOT, undo};
+use super::create::{BUNDLE, CONFIG, Configured, Console, NO_PIVOT, undo};
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::foreground::{attend, exit_code};
@@ -13,9 +13,7 @@ use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE};
 use crate::networks::{BANDWIDTH, NETWORK, PUBLISH};
 use crate::signals::Signals;
 use crate::terminal::Terminal;
-use libruntime::{CheckpointOptions, Container};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use libruntime::{CheckpointOptions, Container, Signal};
 
 pub const VERB: Verb = Verb {
     name: "restore",
@@ -64,7 +62,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let spec = Configured::read(args)?;
     let console = launch::console_socket(args, spec.terminal, detach)?;
     if detach {
-        let container = spec.restore(global, args, console.as_ref().map(AsFd::as_fd), &options)?;
+        let container = spec.make(global, args, Console::of(console), |builder| builder.restore(&options))?;
         return match launch::write_pid_file(args, container.init_pid().unwrap_or(0)) {
             Ok(()) => Ok(0),
             Err(failure) => undo(global, container, failure),
@@ -83,32 +81,25 @@ fn in_foreground(
     if !args.is_set("no-subreaper") {
         nix::sys::prctl::set_child_subreaper(true).map_err(|errno| Failure::os("prctl", errno))?;
     }
-    let (ours, theirs) = UnixStream::pair().map_err(|error| Failure::os("socketpair", error))?;
-    let console = spec.terminal.then(|| theirs.as_fd());
-    let container = spec.restore(global, args, console, options)?;
-    match follow(args, &container, &signals, console.is_some().then_some(&ours)) {
+    let console = if spec.terminal { Console::Own } else { Console::None };
+    let container = spec.make(global, args, console, |builder| builder.restore(options))?;
+    match follow(args, &container, &signals) {
         Err(failure) => undo(global, container, failure),
         Ok(code) => {
             if !args.is_set("keep") {
-                container.delete(true)?.iter().for_each(|error| global.warn(&error.to_string()));
+                global.warn_of(&container.delete_force()?);
             }
             Ok(code)
         }
     }
 }
 
-fn follow(
-    args: &Parsed,
-    container: &Container,
-    signals: &Signals,
-    console: Option<&UnixStream>,
-) -> Result<u8, Failure> {
+fn follow(args: &Parsed, container: &Container, signals: &Signals) -> Result<u8, Failure> {
     // It may have ended already.
-    let (pid, pidfd) = (container.init_pid().unwrap_or(0), container.pidfd()?);
+    let pid = container.init_pid().unwrap_or(0);
     launch::write_pid_file(args, pid)?;
-    let master = console.map(|socket| libruntime::receive_terminal(socket.as_fd())).transpose()?;
-    let terminal = master.map(Terminal::attach).transpose()?;
-    let forward = |signal| drop(container.kill(signal, false));
-    attend(pid, pidfd.as_fd(), signals, terminal, &forward)?;
+    let terminal = container.take_terminal().map(Terminal::attach).transpose()?;
+    let forward = |signal| drop(container.kill(Signal(signal)));
+    attend(pid, container.pidfd(), signals, terminal, &forward)?;
     Ok(exit_code(container.wait()?))
 }

@@ -1,7 +1,7 @@
 //! `run`: create and start in one, and unless detached wait for the end and delete.
 //! Not in the spec; every runtime has it.
 
-use super::create::{BUNDLE, CONFIG, Configured, NO_NEW_KEYRING, NO_PIVOT, announce, undo};
+use super::create::{BUNDLE, CONFIG, Configured, Console, NO_NEW_KEYRING, NO_PIVOT, announce, undo};
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
 use crate::foreground::{attend, exit_code};
@@ -10,9 +10,7 @@ use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESER
 use crate::networks::{BANDWIDTH, NETWORK, PUBLISH};
 use crate::signals::{Interrupt, Signals};
 use crate::terminal::Terminal;
-use libruntime::{Container, Readiness};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use libruntime::{Container, NewContainer, Readiness, Signal};
 
 pub const VERB: Verb = Verb {
     name: "run",
@@ -42,10 +40,10 @@ pub const VERB: Verb = Verb {
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let detach = args.is_set(DETACH.name);
-    let mut spec = Configured::read(args)?;
+    let spec = Configured::read(args)?;
     let console = launch::console_socket(args, spec.terminal, detach)?;
     if detach {
-        let container = spec.create(global, args, console.as_ref().map(AsFd::as_fd))?;
+        let container = spec.make(global, args, Console::of(console), NewContainer::create)?;
         return match start(global, args, &container) {
             Ok(None) => Ok(0),
             Ok(Some(readiness)) => {
@@ -55,16 +53,13 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
             Err(failure) => undo(global, container, failure),
         };
     }
-    spec.relay_terminal();
     let signals = Signals::block()?;
     if !args.is_set("no-subreaper") {
         nix::sys::prctl::set_child_subreaper(true).map_err(|errno| Failure::os("prctl", errno))?;
     }
-    let (ours, theirs) = UnixStream::pair().map_err(|error| Failure::os("socketpair", error))?;
-    let console = spec.terminal.then(|| theirs.as_fd());
-    let container = spec.create(global, args, console)?;
-    let terminal = console.is_some().then_some(&ours);
-    match follow(global, args, &container, &signals, terminal) {
+    let console = if spec.terminal { Console::Relayed } else { Console::None };
+    let container = spec.make(global, args, console, NewContainer::create)?;
+    match follow(global, args, &container, &signals) {
         Err(failure) => undo(global, container, failure),
         Ok(code) if args.is_set("keep") => Ok(code),
         Ok(code) => end(global, container, code),
@@ -74,9 +69,9 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
 /// Removes what has ended. Its exit code is what the caller wants, unless that would hide what is left.
 fn end(global: &Global, container: Container, code: u8) -> Result<u8, Failure> {
     let id = container.id().to_string();
-    match container.delete(true) {
+    match container.delete_force() {
         Ok(failed) => {
-            failed.iter().for_each(|error| global.warn(&error.to_string()));
+            global.warn_of(&failed);
             Ok(code)
         }
         Err(error) => {
@@ -93,26 +88,19 @@ fn end(global: &Global, container: Container, code: u8) -> Result<u8, Failure> {
 fn start(global: &Global, args: &Parsed, container: &Container) -> Result<Option<Readiness>, Failure> {
     announce(args, container)?;
     let readiness = container.readiness()?;
-    container.start()?.iter().for_each(|error| global.warn(&error.to_string()));
+    global.warn_of(&container.start()?);
     Ok(readiness)
 }
 
 /// Starts it and stays with it to its end.
-fn follow(
-    global: &Global,
-    args: &Parsed,
-    container: &Container,
-    signals: &Signals,
-    console: Option<&UnixStream>,
-) -> Result<u8, Failure> {
-    let (pid, pidfd) = (container.pid().unwrap_or(0), container.pidfd()?);
-    let master = console.map(|socket| libruntime::receive_terminal(socket.as_fd())).transpose()?;
+fn follow(global: &Global, args: &Parsed, container: &Container, signals: &Signals) -> Result<u8, Failure> {
+    let pid = container.pid().unwrap_or(0);
     if let Some(readiness) = start(global, args, container)? {
         // It ends with the container, at the latest; what fails is between it and the supervisor.
         std::thread::spawn(move || readiness.pass_on());
     }
-    let terminal = master.map(Terminal::attach).transpose()?;
-    let forward = |signal| drop(container.kill(signal, false));
-    attend(pid, pidfd.as_fd(), signals, terminal, &forward)?;
+    let terminal = container.take_terminal().map(Terminal::attach).transpose()?;
+    let forward = |signal| drop(container.kill(Signal(signal)));
+    attend(pid, container.pidfd(), signals, terminal, &forward)?;
     Ok(exit_code(container.wait()?))
 }

@@ -16,10 +16,9 @@ pub const VERB: Verb = Verb {
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
-    let mut container = global.load(args)?;
-    container.interrupt_by(Interrupt::block()?.as_fd())?;
+    let container = global.load(args)?.with_cancel(Interrupt::block()?);
     let readiness = container.readiness()?;
-    container.start()?.iter().for_each(|error| global.warn(&error.to_string()));
+    global.warn_of(&container.start()?);
     if let Some(readiness) = readiness {
         Interrupt::release()?;
         readiness.pass_on()?;

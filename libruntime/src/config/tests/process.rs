@@ -315,5 +315,5 @@ fn a_process_alone_is_checked_the_same_way() {
         }
     }
     let text = br#"{"user":{"uid":5,"gid":6},"args":["a"],"cwd":"/","capabilities":{"bounding":["CAP_X"]}}"#;
-    assert_eq!(parse_process(text).unwrap().1[0].at, "process.capabilities.bounding[0]");
+    assert_eq!(parse_process(text).unwrap().1[0].config_path, "process.capabilities.bounding[0]");
 }

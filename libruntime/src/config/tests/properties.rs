@@ -130,7 +130,7 @@ fn take_out(value: &mut Value, path: &str) -> bool {
 fn warned_properties_are_warned_about_and_refused_ones_refused() {
     let [full, _] = configs();
     let warnings = Config::parse(full.to_string().as_bytes()).unwrap().warnings;
-    let warned: BTreeSet<&str> = warnings.iter().map(|finding| finding.at.as_str()).collect();
+    let warned: BTreeSet<&str> = warnings.iter().map(|finding| finding.config_path.as_str()).collect();
     let listed = rows().into_iter().filter(|(_, what)| *what == "warned").map(|(path, _)| path).collect();
     assert_eq!(warned, listed);
     for (path, _) in rows().iter().filter(|(_, what)| *what == "refused") {
@@ -138,6 +138,6 @@ fn warned_properties_are_warned_about_and_refused_ones_refused() {
         let mut config = full.clone();
         config["linux"]["personality"]["flags"] = json!(["ADDR_NO_RANDOMIZE"]);
         let error = Config::parse(config.to_string().as_bytes()).unwrap_err();
-        assert_eq!(error.findings()[0].at, "linux.personality.flags[0]");
+        assert_eq!(error.diagnostics()[0].config_path, "linux.personality.flags[0]");
     }
 }

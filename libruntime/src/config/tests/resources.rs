@@ -229,8 +229,8 @@ fn names_are_names() {
 fn resources_alone_may_change_one_of_two_that_belong_together() {
     assert!(parse_resources(br#"{"memory":{"swap":5}}"#).is_ok());
     let error = parse_resources(br#"{"memory":{"limit":-5},"cpu":{"idle":7}}"#).unwrap_err();
-    let places: Vec<&str> = error.findings().iter().map(|finding| finding.at.as_str()).collect();
+    let places: Vec<&str> = error.diagnostics().iter().map(|finding| finding.config_path.as_str()).collect();
     assert_eq!(places, ["linux.resources.memory.limit", "linux.resources.cpu.idle"]);
     let error = parse_resources(br#"{"memory":{"limit":"x"}}"#).unwrap_err();
-    assert_eq!(error.findings()[0].at, "linux.resources.memory.limit");
+    assert_eq!(error.diagnostics()[0].config_path, "linux.resources.memory.limit");
 }

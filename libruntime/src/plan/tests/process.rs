@@ -359,12 +359,12 @@ fn the_callers_keyring_can_be_kept() {
 #[test]
 fn preserved_descriptors_are_the_only_ones_that_stay() {
     check_on(
-        |given| given.request.preserve_fds = 3,
+        |given| given.request.passed = vec![3, 4, 5, 9],
         "{}",
         expect![[r#"
             after process.args[0]: FindProgram
-            - CloseFds { preserve: 0 }
-            + CloseFds { preserve: 3 }
+            - CloseFds { passed: [] }
+            + CloseFds { passed: [3, 5, 9, 9] }
         "#]],
     );
 }
@@ -394,7 +394,7 @@ fn a_process_joins_all_namespaces_at_once_and_the_pid_namespace_last() {
             process.user: SetIds { uid: 0, gid: 0 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             NotDumpable
-            CloseFds { preserve: 0 }
+            CloseFds { passed: [] }
             linux.namespaces: Clone { namespaces: none }
             SetSid
             Sync { point: Ready }
@@ -423,7 +423,7 @@ fn affinity_is_set_before_the_cgroup_and_after_it() {
             process.user: SetIds { uid: 0, gid: 0 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             NotDumpable
-            CloseFds { preserve: 0 }
+            CloseFds { passed: [] }
             linux.namespaces: Clone { namespaces: none }
             SetSid
             Sync { point: Ready }

@@ -56,7 +56,7 @@ fn others() -> Vec<(&'static str, &'static str, Value)> {
 const BESIDE: &[(&str, &str, &[&str])] = &[
     ("ociVersion", "it is a part of the state", &["create.rs"]),
     ("annotations.*", "they are a part of the state", &["create.rs"]),
-    ("linux.cgroupsPath", "the library makes the cgroup", &["create.rs"]),
+    ("linux.cgroupsPath", "the library makes the cgroup", &["prepare.rs"]),
     ("hooks.prestart[].timeout", "the library waits for the hook", &["hooks.rs"]),
     ("hooks.createRuntime[].timeout", "the library waits for the hook", &["hooks.rs"]),
     ("hooks.poststart[].timeout", "the library waits for the hook", &["hooks.rs"]),

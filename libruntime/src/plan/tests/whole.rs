@@ -46,7 +46,7 @@ fn the_plan_of_a_minimal_config() {
             process.user: SetIds { uid: 0, gid: 0 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
-            CloseFds { preserve: 0 }
+            CloseFds { passed: [] }
             EndOnSignals
             Sync { point: Ready }
             AwaitStart
@@ -119,7 +119,7 @@ fn the_plan_of_a_config_like_dockers() {
             process.user: SetIds { uid: 0, gid: 0 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 33, effective: 33, inheritable: 0, permitted: 33, ambient: 0 }, also: 2097152 }
             process.args[0]: FindProgram { paths: "/usr/bin/sh /bin/sh", args: "sh" }
-            CloseFds { preserve: 0 }
+            CloseFds { passed: [] }
             EndOnSignals
             linux.seccomp: SetSeccomp { flags: 4 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 33, effective: 33, inheritable: 0, permitted: 33, ambient: 0 }, also: 0 }
@@ -189,7 +189,7 @@ fn the_plan_of_a_rootless_config() {
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 1, effective: 1, inheritable: 0, permitted: 1, ambient: 0 }, also: 0 }
             process.noNewPrivileges: NoNewPrivileges
             process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
-            CloseFds { preserve: 0 }
+            CloseFds { passed: [] }
             EndOnSignals
             Sync { point: Ready }
             AwaitStart

@@ -1,0 +1,186 @@
+//! The end of a container: its signals, and its deletion.
+
+use crate::child;
+use crate::container::Container;
+use crate::create::take_off;
+use crate::error::{Diagnostic, Error, ErrorKind, Result};
+use crate::signal::Signal;
+use crate::state::{State, Status};
+use crate::wait::{self, DEADLINE, Wait};
+use crate::{hooks, network, resctrl, sys, trace};
+use nix::errno::Errno;
+use oci_spec::runtime::LinuxNamespaceType;
+use std::os::fd::{AsFd, BorrowedFd};
+
+impl Container {
+    /// Sends a signal to its init (runtime.md, "Kill"). Without a pid namespace of its own,
+    /// [`Signal::KILL`] goes to all of its processes, which would not end with init.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongState`] when it has ended.
+    pub fn kill(&self, signal: Signal) -> Result<()> {
+        wait::limited(&self.limits, || self.send(signal.0))
+    }
+
+    /// Sends a signal to each of its processes.
+    ///
+    /// # Errors
+    /// It has no cgroup, by which they are found.
+    pub fn kill_all(&self, signal: Signal) -> Result<()> {
+        // With its own pid namespace, all end with init.
+        if signal == Signal::KILL && self.state.cgroup.is_none() && self.has_own(LinuxNamespaceType::Pid)? {
+            return self.kill(signal);
+        }
+        let number = || signal.0.to_string();
+        wait::limited(&self.limits, || {
+            trace::part("send to all processes signal", number, || self.cgroup_of_all()?.kill_all(signal.0))
+        })
+    }
+
+    fn send(&self, signal: i32) -> Result<()> {
+        let sent = self.running_init().and_then(|pidfd| {
+            sys::pidfd_send_signal(pidfd, signal).map_err(|errno| match errno {
+                Errno::ESRCH => self.not_running(),
+                errno => Error::os(format!("pidfd_send_signal {signal}"), errno),
+            })
+        });
+        if signal != libc::SIGKILL {
+            return sent;
+        }
+        if self.has_own(LinuxNamespaceType::Pid)? {
+            sent?;
+            return self.state.cgroup.let_killed_end();
+        }
+        // Without a pid namespace of its own, the others do not end with init.
+        if self.state.cgroup.pids(true)?.is_empty() {
+            return sent;
+        }
+        self.state.cgroup.kill_all(signal)
+    }
+
+    /// Removes a container (runtime.md, "Delete") that has stopped or was only created. Returns what poststop hooks
+    /// failed with: the container is gone all the same.
+    ///
+    /// It need not wait for anything but hooks where the container has ended and its descriptor is readable
+    /// ([`Container::as_fd`](AsFd)): an event loop kills it, waits for that, and deletes it then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongState`] while it runs; [`ErrorKind::NotFound`] when somebody else has deleted it meanwhile.
+    pub fn delete(&self) -> Result<Vec<Diagnostic>> {
+        wait::limited(&self.limits, || self.delete_by(false))
+    }
+
+    /// Ends and removes a container in any state, also one of which only a part was made. One that is gone is no
+    /// error.
+    ///
+    /// # Errors
+    /// A process of it cannot be ended within eight seconds, or something of it cannot be removed; it can be tried
+    /// again.
+    pub fn delete_force(&self) -> Result<Vec<Diagnostic>> {
+        wait::limited(&self.limits, || self.delete_by(true))
+    }
+
+    fn delete_by(&self, force: bool) -> Result<Vec<Diagnostic>> {
+        self.check_deletable(force)?;
+        if force {
+            self.end_creation();
+        }
+        let lock = match self.directory.lock() {
+            Err(error) if force && error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        if self.state.init.is_none()
+            && let Some(whole) = self.created_meanwhile()?
+        {
+            whole.check_deletable(force)?;
+            return whole.delete_locked(&lock);
+        }
+        self.delete_locked(&lock)
+    }
+
+    /// The same container, where its creation has come to its end since it was loaded.
+    fn created_meanwhile(&self) -> Result<Option<Self>> {
+        let Some(settings) = &self.settings else { return Ok(None) };
+        match Self::load(settings, self.id()) {
+            Ok(container) if container.state.init.is_some() => Ok(Some(container)),
+            _ => Ok(None),
+        }
+    }
+
+    fn delete_locked(&self, lock: &crate::state::Lock) -> Result<Vec<Diagnostic>> {
+        if self.status() == Status::Paused {
+            self.state.cgroup.thaw()?;
+        }
+        trace::plain("wait for the end of init", || self.end_for_deletion())?;
+        self.remove_parts()?;
+        let spec = self.spec().ok();
+        let after = spec.and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
+        let state = self.state.for_hooks(Status::Stopped);
+        let limits = hooks::Limits::of_poststop();
+        let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &state, limits);
+        trace::plain("remove the container's directory", || self.directory.remove(lock))?;
+        Ok(failed.iter().map(Diagnostic::of_error).collect())
+    }
+
+    fn check_deletable(&self, force: bool) -> Result<()> {
+        let status = self.status();
+        if force || matches!(status, Status::Stopped | Status::Created) {
+            return Ok(());
+        }
+        Err(self.wrong_state("delete", status).with_hint("kill it first, or delete it by force"))
+    }
+
+    /// Kills its init and waits for its end; one that has ended is reaped where it is a child.
+    fn end_for_deletion(&self) -> Result<()> {
+        let Ok(pidfd) = self.running_init() else {
+            self.reap();
+            return Ok(());
+        };
+        match sys::pidfd_send_signal(pidfd, libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => self.await_end(pidfd),
+            Err(errno) => Err(Error::os("pidfd_send_signal SIGKILL", errno)),
+        }
+    }
+
+    /// A creation that another process is at holds the lock; without its init it fails and lets go.
+    fn end_creation(&self) {
+        if self.state.init.is_none()
+            && let Ok(State { init: Some(init), .. }) = self.directory.read_prepared_state()
+            && let Ok(pidfd) = sys::pidfd_open(init.pid)
+            && init.is_alive()
+        {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+
+    /// Everything outside its directory.
+    fn remove_parts(&self) -> Result<()> {
+        network::begin_tear_down(self.store(), &self.state.id);
+        trace::plain("remove the cgroup", || self.state.cgroup.kill_and_remove())?;
+        let ends = self.has_own(LinuxNamespaceType::Network).unwrap_or(false);
+        let disconnect = || network::tear_down(self.store(), &self.state.id, ends);
+        trace::plain("disconnect networks", disconnect)?;
+        resctrl::remove(&self.state.resctrl);
+        if self.state.mounted_on_host {
+            take_off(&self.state.rootfs);
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of its init, which is killed; one of ours is reaped.
+    pub(crate) fn await_end(&self, pidfd: BorrowedFd) -> Result<()> {
+        if child::await_end(pidfd, &Wait::at_most(DEADLINE))? {
+            self.reap();
+            return Ok(());
+        }
+        Err(Error::external(format!("the init of container {} does not end", self.id()))
+            .with_hint("it may be stuck in the kernel; see /proc/PID/stack"))
+    }
+
+    /// How it ended is for whoever asks; that it was reaped by somebody else changes nothing here.
+    fn reap(&self) {
+        if let Some(child) = self.child() {
+            let _ = child.wait_within(&Wait::at_any_rate(DEADLINE));
+        }
+    }
+}

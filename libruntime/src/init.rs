@@ -1,0 +1,89 @@
+//! The program of a container, where the caller gives it and not the root filesystem.
+
+use crate::error::{Error, Result};
+use crate::options::Program;
+use crate::sys;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+
+/// A program that is executed in the finished container in place of what `process.args[0]` names. It has the
+/// container's namespaces, root, user, capabilities and filter, as any program of it; it need not be in the
+/// container's filesystem (execveat(2), `AT_EMPTY_PATH`).
+#[derive(Debug)]
+pub struct Init(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Program(OwnedFd),
+    Own(String),
+}
+
+/// What `argv[0]` begins with where a caller's own program is executed as init.
+const MARK: &str = "libruntime-init:";
+
+impl Init {
+    /// An executable file that is open, with `process.args` as its arguments. It is statically linked, or its
+    /// interpreter and libraries are in the container; a script (`#!`) does not work, because its descriptor is
+    /// closed when the interpreter opens it.
+    ///
+    /// Root in the container reaches the file by `/proc/PID/exe`. Where it must not be changed, give a sealed copy
+    /// (memfd_create(2), `F_SEAL_WRITE`).
+    pub fn program(descriptor: impl Into<OwnedFd>) -> Self {
+        Self(Kind::Program(descriptor.into()))
+    }
+
+    /// The calling program itself, which calls [`init`] with the same name at the top of its `main`. The container
+    /// gets a sealed copy, made once in a process, so that nothing in it can change the caller's file.
+    ///
+    /// ```no_run
+    /// use libruntime::{Init, Runtime};
+    ///
+    /// fn main() -> Result<(), libruntime::Error> {
+    ///     libruntime::init("greet", || {
+    ///         println!("hello from pid {}", std::process::id());
+    ///         0
+    ///     });
+    ///     // Only outside of the container does the program come here.
+    ///     let runtime = Runtime::new("/run/example");
+    ///     let output = runtime.container("a").bundle("/srv/bundle").init(Init::own("greet")).output()?;
+    ///     print!("{}", String::from_utf8_lossy(&output.stdout));
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn own(name: &str) -> Self {
+        Self(Kind::Own(name.into()))
+    }
+
+    pub(crate) fn into_program(self) -> Result<Program> {
+        match self.0 {
+            Kind::Program(descriptor) => {
+                Ok(Program { descriptor: Arc::new(descriptor), first_argument: None })
+            }
+            Kind::Own(name) => {
+                Ok(Program { descriptor: own_program()?, first_argument: Some(format!("{MARK}{name}")) })
+            }
+        }
+    }
+}
+
+/// The calling program as the container may have it.
+fn own_program() -> Result<Arc<OwnedFd>> {
+    static OWN: OnceLock<Arc<OwnedFd>> = OnceLock::new();
+    if let Some(own) = OWN.get() {
+        return Ok(own.clone());
+    }
+    let bytes = std::fs::read("/proc/self/exe").map_err(|error| Error::io("read /proc/self/exe", error))?;
+    let sealed = sys::sealed_memfd(c"libruntime-init", &bytes, true);
+    let sealed = sealed.map_err(|errno| Error::os("memfd_create libruntime-init", errno))?;
+    Ok(OWN.get_or_init(|| Arc::new(sealed)).clone())
+}
+
+/// Runs `work` and exits with its code, if this process is a container's init by [`Init::own`] with the same name; else
+/// does nothing. To be called first in `main`, before threads are started: the process begins anew in the
+/// container, and shares nothing with the one that created it. `process.args` are its arguments from the second on.
+pub fn init(name: &str, work: impl FnOnce() -> i32) {
+    let first = std::env::args_os().next().unwrap_or_default();
+    if first.to_str().and_then(|first| first.strip_prefix(MARK)) == Some(name) {
+        std::process::exit(work());
+    }
+}

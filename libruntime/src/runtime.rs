@@ -1,0 +1,125 @@
+//! The first type that a user of the library meets: a store of containers.
+
+use crate::container::Container;
+use crate::error::{Error, ErrorKind, Result};
+use crate::new_container::NewContainer;
+use crate::plan::create::CgroupDriver;
+use crate::settings::Settings;
+use crate::sys;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A store of containers, and what all of them have in common. Clones share the store and what is known of
+/// the host: the mounted hierarchies of cgroups are looked up once.
+///
+/// ```no_run
+/// let runtime = libruntime::Runtime::new("/run/example");
+/// let output = runtime.container("hello").bundle("/srv/bundle").output()?;
+/// println!("{}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+/// # Ok::<(), libruntime::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Runtime(Arc<Settings>);
+
+impl Runtime {
+    /// The containers below `root`, a directory such as `/run/example` that is made (mode 0700) with the first
+    /// container. It ought to be lost with a reboot, as its containers are.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self(Arc::new(Settings::new(root.into())))
+    }
+
+    /// Who makes cgroups; [`CgroupDriver::Cgroupfs`] unless said otherwise.
+    pub fn cgroup_driver(self, driver: CgroupDriver) -> Self {
+        self.with(|settings| settings.cgroup_driver = driver)
+    }
+
+    /// Annotations `org.onggi.network.*` ask for networks too. Engines copy annotations from images and pods,
+    /// whose authors could then have bridges, ports and routes of the host: by default there is only a warning.
+    pub fn network_annotations(self, allowed: bool) -> Self {
+        self.with(|settings| settings.network_annotations = allowed)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::new(self.0.store.clone());
+        settings.cgroup_driver = self.0.cgroup_driver;
+        settings.network_annotations = self.0.network_annotations;
+        change(&mut settings);
+        Self(Arc::new(settings))
+    }
+
+    /// The directory that holds the containers' state; absolute.
+    pub fn root(&self) -> &Path {
+        &self.0.store
+    }
+
+    pub(crate) fn driver(&self) -> CgroupDriver {
+        self.0.cgroup_driver
+    }
+
+    /// A new container, to be configured and created. `id` is unique in the store: 1 to 1024 letters, digits,
+    /// `_`, `+`, `-` and `.`.
+    pub fn container(&self, id: impl Into<String>) -> NewContainer {
+        NewContainer::new(self.0.clone(), id.into())
+    }
+
+    /// The container `id`, whoever has created it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is none. What is left of one whose state
+    /// cannot be read is for [`Runtime::load_damaged`].
+    pub fn load(&self, id: &str) -> Result<Container> {
+        Container::load(&self.0, id)
+    }
+
+    /// The same, for [`Container::delete_force`]: where the state cannot be read, it is what creation wrote before
+    /// it made anything, and [`Container::warnings`] say so.
+    ///
+    /// # Errors
+    /// Where the directory with this name is no container's.
+    pub fn load_damaged(&self, id: &str) -> Result<Container> {
+        Container::load_damaged(&self.0, id)
+    }
+
+    /// The containers of the store, sorted by id; a store that does not exist has none. Each is loaded when it is
+    /// asked for; one that is deleted meanwhile is left out. An item is the id and the container, or why it
+    /// cannot be loaded.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn containers(&self) -> Result<impl Iterator<Item = (String, Result<Container>)> + use<>> {
+        let entries = match std::fs::read_dir(&self.0.store) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            other => {
+                Some(other.map_err(|error| Error::io(format!("open {}", self.0.store.display()), error))?)
+            }
+        };
+        let names = entries.into_iter().flatten();
+        let mut names: Vec<String> =
+            names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.retain(|name| crate::config::check_id(name).is_ok() && !name.starts_with('.'));
+        names.sort();
+        let settings = self.0.clone();
+        Ok(names.into_iter().filter_map(move |id| match Container::load(&settings, &id) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            // Something else lies there.
+            Err(_) if !Container::has_directory(&settings, &id) => None,
+            loaded => Some((id, loaded)),
+        }))
+    }
+
+    /// Those whose id, or a part of it, matches an extended regular expression (regex(7)); those that cannot be
+    /// loaded are left out.
+    ///
+    /// # Errors
+    /// The pattern is none; the store cannot be read.
+    pub fn matching(&self, pattern: &str) -> Result<Vec<Container>> {
+        let wrong = |why: String| {
+            Error::new(ErrorKind::InvalidConfig, format!("{pattern:?} is no regular expression: {why}"))
+        };
+        let text = CString::new(pattern).map_err(|_| wrong("it has a NUL byte".into()))?;
+        let pattern = sys::Pattern::new(&text).map_err(wrong)?;
+        let is_meant = |one: &Container| CString::new(one.id()).is_ok_and(|id| pattern.matches(&id));
+        Ok(self.containers()?.filter_map(|(_, loaded)| loaded.ok().filter(is_meant)).collect())
+    }
+}

@@ -1,0 +1,38 @@
+//! What all containers of a [`Runtime`](crate::Runtime) have in common.
+
+use crate::cgroup::Layout;
+use crate::error::Result;
+use crate::plan::create::CgroupDriver;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The directory that holds the state of containers; absolute.
+    pub store: PathBuf,
+    pub cgroup_driver: CgroupDriver,
+    pub network_annotations: bool,
+    layout: OnceLock<Layout>,
+}
+
+impl Settings {
+    pub fn new(store: PathBuf) -> Self {
+        // Without a working directory, a relative path cannot be used either.
+        let store = std::path::absolute(&store).unwrap_or(store);
+        Self {
+            store,
+            cgroup_driver: CgroupDriver::default(),
+            network_annotations: false,
+            layout: OnceLock::new(),
+        }
+    }
+
+    /// The hierarchies of cgroups, looked up when they are first needed.
+    pub fn layout(&self) -> Result<&Layout> {
+        if let Some(layout) = self.layout.get() {
+            return Ok(layout);
+        }
+        let layout = Layout::probe()?;
+        Ok(self.layout.get_or_init(|| layout))
+    }
+}
