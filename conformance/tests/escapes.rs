@@ -194,3 +194,18 @@ fn every_assigned_number_has_a_case() {
     let assigned = numbers.iter().filter(|number| !OLDER.contains(number)).count();
     assert_eq!(assigned, ASSIGNED, "{numbers:?}");
 }
+
+/// A patch that does not apply any more shows nothing.
+#[test]
+fn every_patch_applies() {
+    for entry in fs::read_dir(root().join("broken")).expect("broken/").flatten() {
+        if entry.path().extension().is_none_or(|extension| extension != "patch") {
+            continue;
+        }
+        let mut git = Command::new("git");
+        git.args(["apply", "--check"]).arg(entry.path()).current_dir(root().join(".."));
+        let Ok(output) = git.output() else { return println!("skipped: there is no git") };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {said}", entry.path().display());
+    }
+}

@@ -498,7 +498,10 @@ impl Joining<'_> {
                     notify::send(&self.container.directory, &self.container.state, of, listener)?;
                 }
                 Event::End if parent::has_executed(stage.pid(), name.as_deref()) => break,
-                Event::End => return Err(stage.died()),
+                Event::End => {
+                    let what = "the process was killed before it executed the program";
+                    return Err(Error::external(what).with_hint(parent::killed_hint(self.filter.as_ref())));
+                }
                 _ => {}
             }
         }

@@ -17,6 +17,7 @@ use crate::cgroup::Cgroup;
 use crate::child::Child;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Handed, Plan, Text};
+use crate::seccomp::Filter;
 use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
 use crate::trace::StageClock;
@@ -33,6 +34,16 @@ use std::time::{Duration, Instant};
 
 pub(crate) const KILLED: &str =
     "something killed it: perhaps linux.resources.memory.limit is too low to start in";
+
+/// Why a stage may have been killed by the kernel that has loaded `filter`.
+pub(crate) fn killed_hint(filter: Option<&Filter>) -> &'static str {
+    match filter {
+        Some(filter) if !filter.lets_execute => {
+            "linux.seccomp refuses execve or exit_group, by which the program is executed or its absence is reported"
+        }
+        _ => KILLED,
+    }
+}
 
 /// What happened next.
 pub(crate) enum Event {

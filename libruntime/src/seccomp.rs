@@ -54,6 +54,9 @@ pub struct Filter {
     /// Those of [`CLONING`], too.
     #[serde(default)]
     pub lets_clone: bool,
+    /// It lets a process execute a program and end, whatever the arguments are.
+    #[serde(default)]
+    pub lets_execute: bool,
 }
 
 /// What the stage calls from the filter to the program, if `start` is waited for in between.
@@ -118,7 +121,8 @@ pub fn compile_for(
     });
     let lets_wait = allows(&WAITING);
     let lets_clone = lets_wait && clones && allows(&CLONING);
-    Ok(Filter { program, flags, notify, lets_wait, lets_clone })
+    let lets_execute = allows(&["execve", "exit_group"]);
+    Ok(Filter { program, flags, notify, lets_wait, lets_clone, lets_execute })
 }
 
 /// The names that no machine knows, as errors: an annotation of crun's asks for that.

@@ -167,7 +167,8 @@ impl Container {
         }
         let message =
             format!("the init of container {} was killed before it executed the program", self.id());
-        Err(Error::external(message).with_hint(parent::KILLED))
+        let filter = self.directory.read_filter().ok();
+        Err(Error::external(message).with_hint(parent::killed_hint(filter.as_ref())))
     }
 
     /// Ends its init, and whoever else is left where init's end does not end them.

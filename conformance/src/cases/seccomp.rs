@@ -2,13 +2,14 @@
 //! calls by number, so nothing else is in the way.
 
 use crate::case::Need::{Kernel, Path as File, Root};
-use crate::case::{Case, Outcome, case, check, contains, same};
+use crate::case::{Case, Outcome, case, check, contains, same, skip};
 use crate::process;
 use crate::test::Test;
 use serde_json::{Value, json};
 use std::fs;
 
 pub const CASES: &[Case] = &[
+    case!(a_profile_that_refuses_the_program_says_so),
     case!(errno_is_what_is_configured),
     case!(errno_without_a_value_is_eperm),
     case!(default_errno_applies_to_everything_else),
@@ -501,4 +502,20 @@ fn hundreds_of_rules(t: &Test) -> Outcome {
     let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules });
     same("last rule", errno(t, &profile, &[GETPPID])?, 91)?;
     same("rule 399", errno(t, &profile, &[SCHED_GETSCHEDULER, "0", "1399"])?, 90)
+}
+
+fn a_profile_that_refuses_the_program_says_so(t: &Test) -> Outcome {
+    if t.runtime.name != "onggi" {
+        return skip("others do not say it");
+    }
+    // Neither the program nor a report of its absence gets through.
+    for action in ["ERRNO", "KILL_PROCESS", "KILL_THREAD", "TRAP"] {
+        let mut config = t.config();
+        config.set("linux.seccomp", json!({ "defaultAction": format!("SCMP_ACT_{action}") }));
+        let output = t.run(&config)?;
+        check!(output.code != 0, "{action}: it ran");
+        contains(action, &output.stderr, "was killed before it executed the program")?;
+        contains(action, &output.stderr, "linux.seccomp refuses execve")?;
+    }
+    Ok(())
 }

@@ -118,6 +118,7 @@ fn the_kernel_kills_entries_that_are_not_listed() {
         notify: None,
         lets_wait: true,
         lets_clone: true,
+        lets_execute: true,
     };
     if with_filter(&all, getppid_of_x86) == Err(libc::SIGSEGV) {
         println!("this kernel has no 32-bit entry");
