@@ -34,6 +34,7 @@ mod host_tests;
 mod names;
 pub(crate) mod netlink;
 mod pasta;
+mod programs;
 mod request;
 mod rootless;
 #[cfg(test)]

@@ -6,11 +6,12 @@
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::state::Directory;
-use crate::wait::again;
+use crate::wait::{DEADLINE, Wait, Woken, again};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -67,20 +68,15 @@ impl Readiness {
     /// The supervisor's socket does not take it.
     pub fn pass_on(self) -> Result<()> {
         loop {
-            let mut waited = [
-                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.init.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut waited, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                other => other.map_err(|errno| Error::os("poll", errno))?,
-            };
-            let came = |at: usize| waited[at].revents().is_some_and(|events| !events.is_empty());
-            if came(0) && self.says_ready()? {
-                return self.tell();
-            }
-            if came(1) && !came(0) {
+            let waited = [(self.socket.as_fd(), PollFlags::POLLIN), (self.init.as_fd(), PollFlags::POLLIN)];
+            // Without a deadline: how long a program may take is the supervisor's to say, who ends it (systemd's
+            // TimeoutStartSec). Its end ends the wait.
+            let Woken::Ready(came) = Wait::default().poll(&waited)? else { return Ok(()) };
+            if came == [false, true] {
                 return Ok(());
+            }
+            if came.first() == Some(&true) && self.says_ready()? {
+                return self.tell();
             }
         }
     }
@@ -109,6 +105,9 @@ impl Readiness {
         let message = format!("READY=1\nMAINPID={}", self.pid);
         let socket = datagram_socket().map_err(failed)?;
         let address = address.map_err(failed)?;
+        // A supervisor whose queue is full, and that takes nothing from it, is not waited for without an end.
+        let limit = TimeVal::seconds(DEADLINE.as_secs() as i64);
+        socket::setsockopt(&socket, socket::sockopt::SendTimeout, &limit).map_err(failed)?;
         let bytes = message.as_bytes();
         let sent = again(|| socket::sendto(socket.as_raw_fd(), bytes, &address, MsgFlags::MSG_NOSIGNAL));
         drop(opened);

@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     case!(a_taken_port_is_refused, [Root]),
     case!(an_exhausted_pool_is_refused, [Root]),
     case!(without_nft_a_network_is_refused, [Root]),
+    case!(an_nft_that_does_not_end_is_not_waited_for, [Root]),
     case!(without_permission_a_network_is_refused, [Root]),
     case!(kill_9_in_the_middle_leaves_nothing_behind_a_delete, [Root], 240),
     case!(kill_9_in_a_delete_leaves_nothing_behind_the_next, [Root], 240),
@@ -120,6 +121,21 @@ fn refused_behind(t: &Test, prepare: &str, expected: &[&str]) -> Outcome {
         contains("the error", &output.text(), part)?;
     }
     same("the annotation", output.text().matches(&format!("annotations[{NAME}]")).count(), 1)?;
+    as_before(t, &before)
+}
+
+fn an_nft_that_does_not_end_is_not_waited_for(t: &Test) -> Outcome {
+    needs(t, &[])?;
+    let before = picture(t)?;
+    let bin = t.folder("bin")?;
+    super::escapes::executable(&bin.join("nft"), "#!/bin/sh\nexec sleep 100\n")?;
+    let c = t.container(&t.sleeper())?;
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    let mut create = c.bundle_command("create", &["--network", "bridge=stuck"]);
+    let begin = Instant::now();
+    let output = process::run(create.env("PATH", path), &t.dir)?.refused()?;
+    contains("create", &output.text(), "nft took longer than 8 s and was killed")?;
+    check!(begin.elapsed() < Duration::from_secs(10) * process::slowness(), "after {:?}", begin.elapsed());
     as_before(t, &before)
 }
 

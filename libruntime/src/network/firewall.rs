@@ -9,11 +9,13 @@ use super::claims::Claims;
 use super::elements::{self, Element};
 use super::netlink::Netlink;
 use super::request::{Protocol, Publish};
-use super::{Attached, Attachment};
+use super::{Attached, Attachment, programs};
 use crate::error::{Error, ErrorKind, Result};
-use std::io::Write;
+use crate::wait::DEADLINE;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Where it may be for those whose PATH is short.
 const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
@@ -190,30 +192,38 @@ fn bytes(ip: IpAddr) -> Vec<u8> {
     }
 }
 
+/// A file without a name: a pipe would keep us waiting for whoever does not read or write it.
+fn file_of(text: &str) -> Result<File> {
+    let failed = |error| Error::io("make a file for nft", error);
+    let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
+    let memfd = nix::sys::memfd::memfd_create(c"onggi-nft", flags);
+    let mut file = File::from(memfd.map_err(|errno| failed(errno.into()))?);
+    file.write_all(text.as_bytes()).and_then(|()| file.rewind()).map_err(failed)?;
+    Ok(file)
+}
+
 /// Runs one transaction. It keeps the lock, as its standard output, where nothing is written.
 fn run(claims: &Claims, text: &str) -> Result<()> {
+    let failed = |error| Error::io("make a file for nft", error);
+    let mut said = file_of("")?;
     for program in PROGRAMS {
         let child = Command::new(program)
             .args(["-f", "-"])
-            .stdin(Stdio::piped())
+            .stdin(file_of(text)?)
             .stdout(claims.hold()?)
-            .stderr(Stdio::piped())
+            .stderr(said.try_clone().map_err(failed)?)
             .spawn();
         let mut child = match child {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             other => other.map_err(|error| Error::io(format!("execute {program}"), error))?,
         };
-        if let Some(mut input) = child.stdin.take() {
-            // When it does not read to its end, it says why.
-            let _ = input.write_all(text.as_bytes());
-        }
-        let output =
-            child.wait_with_output().map_err(|error| Error::io(format!("wait for {program}"), error))?;
-        if output.status.success() {
+        if programs::await_end(&mut child, program, DEADLINE)?.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let first = said.lines().next().unwrap_or("no reason given").to_string();
+        said.rewind().map_err(failed)?;
+        let mut text = String::new();
+        let _ = said.read_to_string(&mut text);
+        let first = text.lines().next().unwrap_or("no reason given").to_string();
         return Err(Error::external(format!("nft refused the rules of a network: {first}")).with_hint(TAKES));
     }
     Err(Error::unsupported("a network takes the program nft, which is not there")

@@ -5,9 +5,10 @@
 
 use super::request::{Protocol, Publish};
 use super::rootless::{LIMITS, unblocked};
-use super::{Attachment, Subnet};
+use super::{Attachment, Subnet, programs};
 use crate::error::{Error, Result};
 use crate::sys;
+use crate::wait::DEADLINE;
 use nix::errno::Errno;
 use std::fs;
 use std::io::ErrorKind;
@@ -55,11 +56,13 @@ pub(super) fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: B
     command.stdin(copy(netns)?).stdout(owner).stderr(Stdio::null());
     // A terminal's interrupt is for the container.
     command.process_group(0);
-    match unblocked(|| command.status()) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io("execute pasta", error)),
-        Ok(status) if status.success() => Ok(true),
-        Ok(_) => Err(failed(directory)),
+    let mut child = match unblocked(|| command.spawn()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        other => other.map_err(|error| Error::io("execute pasta", error))?,
+    };
+    match programs::await_end(&mut child, "pasta", DEADLINE)?.success() {
+        true => Ok(true),
+        false => Err(failed(directory)),
     }
 }
 

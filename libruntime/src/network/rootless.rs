@@ -6,9 +6,11 @@
 //! so there is no pid to be written down, and none to be lost by a kill -9.
 
 use super::request::{Address, Network, Protocol, Publish};
-use super::{Attached, Attachment, Subnet, mac, names, pasta, write_record};
+use super::{Attached, Attachment, Subnet, mac, names, pasta, programs, write_record};
+use crate::console::connect_in_time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
+use crate::wait::DEADLINE;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -137,6 +139,7 @@ fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) 
     // Our copy of the writing end, so that its death is an end of file.
     drop(command);
     let mut said = [0];
+    programs::await_word(&mut child, "slirp4netns", ready.as_fd(), DEADLINE)?;
     match ready.read(&mut said).map_err(failed("wait"))? {
         0 => Err(died(directory, &mut child)),
         _ => Ok(()),
@@ -158,7 +161,10 @@ fn died(directory: &Path, child: &mut Child) -> Error {
 /// Its socket takes one request for each connection.
 fn dial(directory: &Path) -> std::io::Result<UnixStream> {
     let opened = File::open(directory)?;
-    UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd()))
+    let path = format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd());
+    let stream = UnixStream::from(connect_in_time(Path::new(&path))?);
+    stream.set_read_timeout(Some(DEADLINE))?;
+    Ok(stream)
 }
 
 fn forward(directory: &Path, one: &Attachment, publish: Publish) -> Result<()> {
