@@ -28,7 +28,7 @@ pub(super) fn await_end(child: &mut Child, name: &str, limit: Duration) -> Resul
 pub(super) fn await_word(child: &mut Child, name: &str, word: BorrowedFd, limit: Duration) -> Result<()> {
     match Wait::at_most(limit).poll(&[(word, PollFlags::POLLIN)]) {
         Ok(Woken::Ready(_)) => Ok(()),
-        Ok(Woken::Late | Woken::Interrupted) => {
+        Ok(Woken::Late | Woken::Ended(_)) => {
             end(child);
             let text = format!("{name} took longer than {} s and was killed", limit.as_secs());
             Err(Error::external(text))
