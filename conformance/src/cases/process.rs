@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[
     case!(home_is_taken_from_the_containers_passwd),
     case!(home_of_the_configuration_wins),
     case!(home_of_a_user_without_entry_is_the_root),
-    case!(the_callers_groups_stay_when_asked, [Root]),
+    case!(the_callers_groups_do_not_stay, [Root]),
     case!(cwd_is_set),
     case!(cwd_that_is_missing_is_created),
     case!(cwd_that_is_a_file_is_refused),
@@ -141,12 +141,13 @@ fn home_of_a_user_without_entry_is_the_root(t: &Test) -> Outcome {
     same("HOME", c.run()?.ok()?.stdout.trim(), "/")
 }
 
-fn the_callers_groups_stay_when_asked(t: &Test) -> Outcome {
+fn the_callers_groups_do_not_stay(t: &Test) -> Outcome {
     nix::unistd::setgroups(&[4242.into()])?;
     same("without the annotation", &t.probe(&t.config(), &[])?["groups"], &json!([]))?;
+    // Podman copies annotations of an image, whose author is to have none of root's groups.
     let mut config = t.config();
     config.set("annotations", json!({"run.oci.keep_original_groups": "1"}));
-    same("with it", &t.probe(&config, &[])?["groups"], &json!([4242]))
+    same("with it", &t.probe(&config, &[])?["groups"], &json!([]))
 }
 
 fn cwd_is_set(t: &Test) -> Outcome {

@@ -226,7 +226,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
 
     // --- stage2: the container's init -----------------------------------------------------------
     if namespaces.user.is_some() {
-        let groups_stay = host.rootless() || host.groups_are_fixed || process::keeps_groups(spec);
+        let groups_stay = host.rootless() || host.groups_are_fixed || process::keeps_groups(spec, host);
         become_root(&mut plan, &linux, groups_stay);
     }
     if !streams_outside {
@@ -299,11 +299,12 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         env: environment(process, request),
         host,
         in_user_namespace: namespaces.user.is_some(),
-        keeps_groups: process::keeps_groups(spec),
+        keeps_groups: process::keeps_groups(spec, host),
         is_init: true,
         program,
         cloned_late: late,
     };
+    process::warn_of_groups(&mut plan, spec, host);
     process::identity(&mut plan, process, &work, filter)?;
     if spec.process().is_some() && work.program.is_none() {
         process::find_program(&mut plan, process, &work)?;

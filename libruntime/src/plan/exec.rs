@@ -103,7 +103,7 @@ fn work<'a>(spec: &Spec, process: &Process, host: &'a Host) -> process::Work<'a>
         env: process::environment(process.env().as_deref().unwrap_or_default()),
         host,
         in_user_namespace: has_user_namespace(spec),
-        keeps_groups: process::keeps_groups(spec),
+        keeps_groups: process::keeps_groups(spec, host),
         is_init: false,
         program: None,
         cloned_late: true,

@@ -88,7 +88,9 @@ impl Mounts {
         for (at, mount) in spec.mounts().iter().flatten().enumerate() {
             let first = mounts.attach.len();
             mounts.plan_one(&mut site, format!("mounts[{at}]"), mount)?;
-            if is_filled_later(spec, at) {
+            let is_readonly =
+                mount.options().iter().flatten().any(|option| matches!(option.as_str(), "ro" | "rro"));
+            if is_readonly && is_filled_later(spec, at) {
                 mounts.put_off_readonly(first);
             }
         }

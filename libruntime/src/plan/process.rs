@@ -31,8 +31,21 @@ pub(super) struct Work<'a> {
 /// use by one of its groups stay usable, also where that group cannot be mapped.
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
-pub(super) fn keeps_groups(spec: &Spec) -> bool {
+/// The host's root does not keep its groups: an image can carry the annotation, and a user of the container would
+/// have the group root beside files of the host. A user's own groups are few, and Podman has no other way to ask.
+pub(super) fn keeps_groups(spec: &Spec, host: &Host) -> bool {
+    asks_for_groups(spec) && (host.rootless() || host.in_user_namespace)
+}
+
+fn asks_for_groups(spec: &Spec) -> bool {
     spec.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(KEEP_GROUPS))
+}
+
+pub(super) fn warn_of_groups(plan: &mut Plan, spec: &Spec, host: &Host) {
+    if asks_for_groups(spec) && !keeps_groups(spec, host) {
+        let message = "ignored: the caller is the host's root, whose groups an image must not get";
+        plan.warn(format!("annotations[{KEEP_GROUPS}]"), message);
+    }
 }
 
 /// The path that a process without one is looked up in (as execvp(3) and the peers do).

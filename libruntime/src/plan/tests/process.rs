@@ -205,7 +205,9 @@ fn the_user_is_set_with_its_groups_home_and_umask() {
 
 #[test]
 fn the_callers_groups_stay_when_cruns_annotation_asks_for_it() {
-    check(
+    check_from(
+        "{}",
+        |given| given.host.in_user_namespace = true,
         r#"{"process": {"user": {"uid": 0, "gid": 0, "additionalGids": [10]}},
             "annotations": {"run.oci.keep_original_groups": "1"}}"#,
         expect![[r#"
@@ -213,6 +215,17 @@ fn the_callers_groups_stay_when_cruns_annotation_asks_for_it() {
             - process.user.additionalGids: SetGroups { groups: "" }
             after process.args[0]: Exec
             + warning: process.user.additionalGids: left out, because of annotations[run.oci.keep_original_groups]
+        "#]],
+    );
+}
+
+#[test]
+fn the_groups_of_the_hosts_root_do_not_stay_for_an_annotation() {
+    check(
+        r#"{"annotations": {"run.oci.keep_original_groups": "1"}}"#,
+        expect![[r#"
+            after process.args[0]: Exec
+            + warning: annotations[run.oci.keep_original_groups]: ignored: the caller is the host's root, whose groups an image must not get
         "#]],
     );
 }
