@@ -35,6 +35,13 @@ pub(super) fn without_dev(t: &Test) -> crate::bundle::Config {
     config
 }
 
+/// The same with the ptys that a terminal needs.
+fn with_ptys_alone(t: &Test) -> crate::bundle::Config {
+    let mut config = without_dev(t);
+    config.mount("/dev/pts", "devpts", "devpts", &["newinstance", "ptmxmode=0666", "mode=0620"]);
+    config
+}
+
 /// A procfs entry to aim at. Reading and writing it reaches the UTS namespace of the reader, which is the
 /// container's own; an entry such as core_pattern would be the host's where the attack succeeds.
 pub(super) const DECOY: &str = "/proc/sys/kernel/hostname";
@@ -103,10 +110,18 @@ pub(super) fn with_terminal(
 }
 
 fn cve_2025_52565_console_is_a_symlink(t: &Test) -> Outcome {
-    for target in [DECOY, "/etc/passwd", &format!("{}/file", canary(t))] {
-        let mut config = without_dev(t);
-        config.shell(&format!("echo to-the-console > /dev/console; cat /etc/passwd | head -1; cat {DECOY}"));
+    let targets = [DECOY.to_owned(), "/etc/passwd".to_owned(), format!("{}/file", canary(t))];
+    // Neither is the terminal where the link leads, nor goes there what is written to the console.
+    let script = format!(
+        "for place in {}; do test -c $place && echo console-at-$place; done; echo to-the-console > /dev/console; \
+         test -f /etc/passwd && head -n 1 /etc/passwd; true",
+        targets.join(" ")
+    );
+    for target in &targets {
+        let mut config = with_ptys_alone(t);
+        config.shell(&script);
         let output = with_terminal(t, &mut config, |c| Ok(link(&c.path("/dev/console"), target)?))?;
+        check!(!output.contains("console-at-"), "the terminal is elsewhere: {output}");
         check!(!output.contains("to-the-console\r\nto-the-console"), "written through the link: {output}");
     }
     Ok(())
@@ -166,7 +181,10 @@ fn cve_2026_41579_dev_is_a_relative_symlink(t: &Test) -> Outcome {
 }
 
 fn cve_2026_41579_dev_pts_is_a_symlink(t: &Test) -> Outcome {
-    dev_is(t, "/dev/pts", &canary(t), |_| ())
+    // Where there is no /dev mount, the device is made through the link.
+    dev_is(t, "/dev/pts", &canary(t), |config| {
+        config.push("linux.devices", json!({ "path": "/dev/pts/node", "type": "c", "major": 1, "minor": 3 }));
+    })
 }
 
 fn cve_2026_47766_dev_symlink_with_read_only_root(t: &Test) -> Outcome {
@@ -176,8 +194,8 @@ fn cve_2026_47766_dev_symlink_with_read_only_root(t: &Test) -> Outcome {
 }
 
 fn cve_2026_88264_console_without_dev_mount(t: &Test) -> Outcome {
-    for readonly in [false, true] {
-        let mut config = without_dev(t);
+    for (readonly, ptys) in [(false, false), (true, false), (false, true)] {
+        let mut config = if ptys { with_ptys_alone(t) } else { without_dev(t) };
         config.set("root.readonly", readonly).shell("stat -c 'kind: %F' /x");
         let output = with_terminal(t, &mut config, |c| {
             fs::write(c.path("/x"), "the file\n")?;

@@ -400,6 +400,7 @@ fn chase(rest: &[&str]) -> String {
     let seconds: u64 = rest.first().and_then(|text| text.parse().ok()).unwrap_or(1);
     let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
     let (mut writable, mut files, mut seen) = (Vec::new(), Vec::new(), 0);
+    let mut programs: Vec<(fs::File, String)> = Vec::new();
     while std::time::Instant::now() < end {
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -412,8 +413,9 @@ fn chase(rest: &[&str]) -> String {
             let exe = format!("/proc/{pid}/exe");
             let target = fs::read_link(&exe).map(|path| path.display().to_string()).unwrap_or_default();
             let known = target.is_empty() || target.starts_with("/bin/") || target == "/probe";
-            if !known && fs::OpenOptions::new().write(true).open(&exe).is_ok() {
-                writable.push(quote(&target));
+            // While it is executed it cannot be opened for writing: it is kept, and tried again later.
+            if !known && programs.len() < 50 {
+                programs.extend(fs::File::open(&exe).ok().map(|file| (file, target.clone())));
             }
             for fd in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
                 let target =
@@ -422,6 +424,14 @@ fn chase(rest: &[&str]) -> String {
                     files.push(quote(&target));
                 }
             }
+        }
+    }
+    for (program, target) in &programs {
+        let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+        if let Ok(file) = fs::OpenOptions::new().write(true).open(path)
+            && !sys::is_sealed(&file)
+        {
+            writable.push(quote(target));
         }
     }
     for list in [&mut writable, &mut files] {

@@ -14,6 +14,7 @@ unsafe extern "C" {
 #[cfg(target_arch = "x86_64")]
 mod nr {
     pub const IOCTL: i64 = 16;
+    pub const FCNTL: i64 = 72;
     pub const RECVMSG: i64 = 47;
     pub const UNAME: i64 = 63;
     pub const UMASK: i64 = 95;
@@ -34,6 +35,7 @@ mod nr {
 #[cfg(target_arch = "aarch64")]
 mod nr {
     pub const IOCTL: i64 = 29;
+    pub const FCNTL: i64 = 25;
     pub const RECVMSG: i64 = 212;
     pub const UNAME: i64 = 160;
     pub const UMASK: i64 = 166;
@@ -164,6 +166,15 @@ pub fn clocks() -> Result<(i64, i64)> {
         Ok::<i64, Error>(time[0])
     };
     Ok((seconds(7)?, seconds(1)?))
+}
+
+/// Whether it is a memfd that nobody can write to, although it can be opened for it (fcntl(2), `F_GET_SEALS`).
+pub fn is_sealed(file: &std::fs::File) -> bool {
+    const GET_SEALS: c_long = 1034;
+    const SEAL_WRITE: i64 = 8;
+    // SAFETY: fcntl with an integer argument.
+    let seals = unsafe { syscall(nr::FCNTL, c_long::from(file.as_raw_fd()), GET_SEALS, 0 as c_long) };
+    answer(seals).is_ok_and(|seals| seals & SEAL_WRITE != 0)
 }
 
 /// memfd_create(2), closed on execve(2).

@@ -68,7 +68,8 @@ fn library() -> &'static Library {
 
 /// The number of a call on an architecture, if that has it. x32's have bit 30.
 pub fn number(arch: Arch, name: &str) -> Option<u32> {
-    let name = CString::new(name).unwrap();
+    // No call has a name with a NUL in it, which a profile can have.
+    let name = CString::new(name).ok()?;
     // SAFETY: the name is a C string.
     let number = unsafe { (library().resolve_name_arch)(arch as u32, name.as_ptr()) };
     u32::try_from(number).ok()
@@ -76,7 +77,7 @@ pub fn number(arch: Arch, name: &str) -> Option<u32> {
 
 /// Whether the library knows the name at all.
 pub fn knows(name: &str) -> bool {
-    let name = CString::new(name).unwrap();
+    let Ok(name) = CString::new(name) else { return false };
     // SAFETY: the name is a C string.
     unsafe { (library().resolve_name)(name.as_ptr()) != -1 }
 }
