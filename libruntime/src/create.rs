@@ -39,8 +39,15 @@ struct Made {
     /// The root that is mounted over itself in the host's mounts.
     mounted: Option<PathBuf>,
     /// Hooks have run, so those after the end run as well.
-    after: Option<(Vec<oci_spec::runtime::Hook>, Vec<u8>)>,
+    after: Option<AfterEnd>,
     kept: bool,
+}
+
+/// What poststop hooks are run with.
+struct AfterEnd {
+    hooks: Vec<oci_spec::runtime::Hook>,
+    state: Vec<u8>,
+    bundle: PathBuf,
 }
 
 impl Drop for Made {
@@ -66,8 +73,9 @@ impl Made {
         if let Some(rootfs) = &self.mounted {
             take_off(rootfs);
         }
-        if let Some((hooks, state)) = &self.after {
-            hooks::run_each(hooks, "hooks.poststop", state, hooks::Limits::of_poststop());
+        if let Some(AfterEnd { hooks, state, bundle }) = &self.after {
+            let (site, limits) = (Site::Runtime { bundle }, hooks::Limits::of_poststop());
+            hooks::run_each(hooks, "hooks.poststop", state, &site, limits);
         }
         // What is left of a network is found by its record; `delete --force` tries again.
         if unconnected {
@@ -378,9 +386,9 @@ fn delegate(spec: &Spec, cgroup: &Cgroup) -> Result<()> {
     }
 }
 
-fn poststop(spec: &Spec, state: &State) -> Option<(Vec<oci_spec::runtime::Hook>, Vec<u8>)> {
+fn poststop(spec: &Spec, state: &State) -> Option<AfterEnd> {
     let hooks = spec.hooks().as_ref()?.poststop().clone()?;
-    Some((hooks, state.for_hooks(Status::Stopped)))
+    Some(AfterEnd { hooks, state: state.for_hooks(Status::Stopped), bundle: state.bundle.clone() })
 }
 
 /// What happens between the container's namespaces and its root: interfaces, and three kinds of hooks.
@@ -402,14 +410,10 @@ fn early_hooks(spec: &Spec, of: &State, limits: hooks::Limits) -> Result<()> {
     let prestart = all.prestart();
     // Specs that had no other hook before the program gave them the state of a created container.
     let created = of.for_hooks(Status::Created);
-    hooks::run_all(
-        prestart.as_deref().unwrap_or_default(),
-        "hooks.prestart",
-        &created,
-        &Site::Runtime,
-        limits,
-    )?;
-    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, &Site::Runtime, limits)
+    let site = Site::Runtime { bundle: &of.bundle };
+    let prestart = prestart.as_deref().unwrap_or_default();
+    hooks::run_all(prestart, "hooks.prestart", &created, &site, limits)?;
+    hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, &site, limits)
 }
 
 fn create_runtime(hooks: &Hooks) -> &[oci_spec::runtime::Hook] {

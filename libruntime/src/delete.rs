@@ -117,7 +117,8 @@ impl Container {
         let after = spec.and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
         let state = self.state.for_hooks(Status::Stopped);
         let limits = hooks::Limits::of_poststop();
-        let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &state, limits);
+        let site = hooks::Site::Runtime { bundle: &self.state.bundle };
+        let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &state, &site, limits);
         trace::plain("remove the container's directory", || self.directory.remove(lock))?;
         Ok(failed.iter().map(Diagnostic::of_error).collect())
     }

@@ -28,6 +28,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 /// How much of the beginning and of the end of a hook's messages an error carries.
@@ -39,8 +40,8 @@ const POSTSTOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where a hook runs (config.md, "POSIX-platform Hooks").
 pub(crate) enum Site<'a> {
-    /// In the runtime's namespaces.
-    Runtime,
+    /// In the runtime's namespaces. Relative names are those of the bundle, as with runc and crun.
+    Runtime { bundle: &'a Path },
     /// In those of a container whose root is not entered yet, at that root.
     Container { spec: &'a Spec, init: &'a Child },
     /// In the container, with its process's user, capabilities, filter and cgroup.
@@ -75,10 +76,9 @@ pub(crate) fn run_all(hooks: &[Hook], place: &str, state: &[u8], site: &Site, li
 }
 
 /// Runs every hook, whatever happens to the others, and returns what failed.
-pub(crate) fn run_each(hooks: &[Hook], place: &str, state: &[u8], limits: Limits) -> Vec<Error> {
+pub(crate) fn run_each(hooks: &[Hook], place: &str, state: &[u8], site: &Site, limits: Limits) -> Vec<Error> {
     let all = hooks.iter().enumerate();
-    let failed =
-        |(at, hook)| named(hook, place, at, |place| run(hook, place, state, &Site::Runtime, limits)).err();
+    let failed = |(at, hook)| named(hook, place, at, |place| run(hook, place, state, site, limits)).err();
     all.filter_map(failed).collect()
 }
 
@@ -124,14 +124,14 @@ fn start<'s>(
     site: &Site,
     wait: &Wait,
 ) -> Result<(Child, Pipes<'s>)> {
+    let joined = Joined::open(site)?;
     let plan = match site {
-        Site::Runtime => plan::exec::hook(&with_environment(hook), place)?,
+        Site::Runtime { .. } => plan::exec::hook(&with_environment(hook), place, joined.root.is_some())?,
         Site::Container { spec, init } => {
             plan::exec::hook_at_root(&with_environment(hook), place, spec, init.pid())?
         }
         Site::Process(container) => container.plan_hook(hook, place)?,
     };
-    let joined = Joined::open(site)?;
     let failed = |errno| Error::os("pipe", errno).at(place.to_string());
     let (stdin, feed) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let (messages, stderr) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
@@ -197,7 +197,8 @@ impl Joined {
     fn open(site: &Site) -> Result<Self> {
         let dup = |error| Error::io("dup a pidfd", error);
         match site {
-            Site::Runtime => Ok(Self::default()),
+            // One that is gone by now keeps no hook from running.
+            Site::Runtime { bundle } => Ok(Self { root: sys::open_path(bundle).ok(), ..Self::default() }),
             Site::Container { init, .. } => {
                 // The stage works in the root, wherever that is mounted until it is entered.
                 let path = format!("/proc/{}/cwd", init.pid());
@@ -396,7 +397,8 @@ mod tests {
                 .unwrap();
         let limits = Limits { timeout: Some(Duration::from_secs(1)), ..Limits::default() };
         let begin = std::time::Instant::now();
-        let failed = run_each(&[hook], "hooks.poststop", b"{}", limits);
+        let failed =
+            run_each(&[hook], "hooks.poststop", b"{}", &Site::Runtime { bundle: Path::new("/") }, limits);
         assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
         let text = failed.first().map(ToString::to_string).unwrap_or_default();
         let words = "error running poststop hook #0: hook ran past specified timeout of 1.0s";

@@ -54,12 +54,12 @@ impl Container {
         let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
         let state = self.state.for_hooks(Status::Running);
         let limits = hooks::Limits::default();
+        let site = Site::Runtime { bundle: &self.state.bundle };
         if config::is_before(&self.state.oci_version, 3) {
-            let failed = hooks::run_each(after, "hooks.poststart", &state, limits);
+            let failed = hooks::run_each(after, "hooks.poststart", &state, &site, limits);
             return Ok(failed.iter().map(Diagnostic::of_error).collect());
         }
-        hooks::run_all(after, "hooks.poststart", &state, &Site::Runtime, limits)
-            .inspect_err(|_| self.end_init())?;
+        hooks::run_all(after, "hooks.poststart", &state, &site, limits).inspect_err(|_| self.end_init())?;
         Ok(Vec::new())
     }
 

@@ -29,6 +29,7 @@ pub const CASES: &[Case] = &[
     case!(exec_option_no_new_privs_is_used),
     case!(exec_option_additional_gids_is_used, [Root]),
     case!(exec_process_file_is_used_as_it_is, [Root]),
+    case!(exec_process_file_without_umask_and_oom_score_has_those_of_the_container),
     case!(exec_process_file_that_is_broken_is_refused),
     case!(exec_detached_returns_at_once_and_writes_the_pid),
     case!(exec_pid_file_in_the_foreground),
@@ -253,6 +254,20 @@ fn exec_process_file_is_used_as_it_is(t: &Test) -> Outcome {
     same("NoNewPrivs", probe["NoNewPrivs"].as_str(), Some("1"))?;
     same("memlock", strings(&probe["limits"]["Max locked memory"]), vec!["4096", "8192"])?;
     same("oom_score_adj", probe["oomScoreAdj"].as_str(), Some("444"))
+}
+
+fn exec_process_file_without_umask_and_oom_score_has_those_of_the_container(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.set("process.user.umask", 0o027);
+    config.set("process.oomScoreAdj", 321);
+    let c = t.detached(&config)?;
+    let show = "umask; cat /proc/self/oom_score_adj";
+    let process = json!({ "user": { "uid": 0, "gid": 0 }, "args": ["/bin/sh", "-c", show],
+        "env": ["PATH=/bin"], "cwd": "/" });
+    let file = t.dir.join("process.json");
+    fs::write(&file, process.to_string())?;
+    let output = t.runtime.call(&["exec", "--process", &file.display().to_string(), &c.id])?.ok()?;
+    same("umask and score", output.stdout.as_str(), "0027\n321\n")
 }
 
 fn exec_process_file_that_is_broken_is_refused(t: &Test) -> Outcome {

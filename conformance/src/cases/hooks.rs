@@ -36,6 +36,7 @@ pub const CASES: &[Case] = &[
     case!(a_hook_that_reads_nothing_does_not_block),
     case!(poststop_hooks_run_after_a_failed_create_or_not_at_all),
     case!(a_hook_by_a_magic_link_works),
+    case!(hooks_outside_the_container_work_in_the_bundle),
 ];
 
 const KINDS: [&str; 6] =
@@ -423,4 +424,20 @@ fn a_hook_by_a_magic_link_works(t: &Test) -> Outcome {
     )?;
     output?.ok()?;
     same("seen", logged(t).as_str(), "linked\nprogram\n")
+}
+
+fn hooks_outside_the_container_work_in_the_bundle(t: &Test) -> Outcome {
+    fs::write(log(t), "")?;
+    let mut config = t.sleeper();
+    let kinds = ["prestart", "createRuntime", "poststart", "poststop"];
+    for kind in kinds {
+        config.push(&format!("hooks.{kind}"), script(&format!("cat; pwd >> {}", log(t).display())));
+    }
+    let c = t.container(&config)?;
+    c.create()?.ok()?;
+    c.start()?.ok()?;
+    c.stop()?;
+    c.delete()?.ok()?;
+    let bundle = c.bundle.display().to_string();
+    same("directories", logged(t).lines().collect::<Vec<_>>(), vec![bundle.as_str(); kinds.len()])
 }

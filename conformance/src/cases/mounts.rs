@@ -38,6 +38,7 @@ pub const CASES: &[Case] = &[
     case!(overlay_with_long_paths, [Root]),
     case!(bind_without_propagation_lets_nothing_out, [Root]),
     case!(propagation_slave, [Root]),
+    case!(rootfs_propagation_rshared_is_that_of_all_mounts, [Root]),
     case!(propagation_shared, [Root]),
     case!(propagation_private_of_a_shared_source, [Root]),
     case!(propagation_unbindable),
@@ -444,4 +445,17 @@ fn hundreds_of_mounts(t: &Test) -> Outcome {
     let c = t.container(&config)?;
     let output = process::run(&mut c.bundle_command("run", &[]), &t.dir)?.ok()?;
     same("mounts", output.stdout.trim(), "300")
+}
+
+fn rootfs_propagation_rshared_is_that_of_all_mounts(t: &Test) -> Outcome {
+    for (value, wanted) in [("shared", false), ("rshared", true)] {
+        let mut config = t.config();
+        config.set("linux.rootfsPropagation", value);
+        let probe = t.probe(&config, &[])?;
+        for (place, wanted) in [("/", true), ("/proc", wanted), ("/dev/shm", wanted)] {
+            let line = mount_line(&probe, place)?;
+            check!(line.contains(" shared:") == wanted, "{value}: {line}");
+        }
+    }
+    Ok(())
 }

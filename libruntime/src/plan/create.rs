@@ -388,7 +388,11 @@ fn root_propagation(linux: &Linux) -> Propagation {
     // What is asked of the root alone leaves a mount its own option, which may be rslave.
     let namespace = if all { private } else { slave };
     match asked {
-        "shared" => Propagation { namespace: shared, setup: private, root: shared, shared: true },
+        "shared" => {
+            // With an `r` all that is mounted below the root is shared, too, as with runc and crun.
+            let root = if all { shared | libc::MS_REC } else { shared };
+            Propagation { namespace: shared, setup: private, root, shared: true }
+        }
         "private" => Propagation { namespace, setup: private, root: 0, shared: false },
         "unbindable" => Propagation { namespace, setup: private, root: libc::MS_UNBINDABLE, shared: false },
         _ => Propagation { namespace: slave, setup: slave, root: 0, shared: false },

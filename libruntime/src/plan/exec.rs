@@ -118,10 +118,14 @@ fn run_on(plan: &mut Plan, place: &'static str, cpus: Option<&str>) -> Result<()
     Ok(())
 }
 
-/// The plan that runs a hook in the caller's namespaces.
-pub(crate) fn hook(hook: &Hook, place: &str) -> Result<Plan> {
+/// The plan that runs a hook in the caller's namespaces, in the directory that is given, if one is.
+pub(crate) fn hook(hook: &Hook, place: &str, in_directory: bool) -> Result<Plan> {
     let mut plan = Plan::new();
     plan.push("", Step::ResetSignals);
+    if in_directory {
+        let fd = plan.hand("", Handed::Directory);
+        plan.push(place.to_string(), Step::Fchdir { fd });
+    }
     run_hook(plan, hook, place)
 }
 

@@ -127,6 +127,14 @@ fn inherit(process: &mut libruntime::Process, own: &libruntime::Process) {
     if process.rlimits().is_none() {
         process.set_rlimits(own.rlimits().clone());
     }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(own.oom_score_adj());
+    }
+    if process.user().umask().is_none() {
+        let mut user = process.user().clone();
+        user.set_umask(own.user().umask());
+        process.set_user(user);
+    }
     if is_empty(process.apparmor_profile()) {
         process.set_apparmor_profile(own.apparmor_profile().clone());
     }
