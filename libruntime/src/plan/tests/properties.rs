@@ -123,7 +123,7 @@ fn decided(config: &Value) -> Result<String, String> {
     let plan_hook = |hook| {
         let as_process =
             exec::hook_as_process(hook, "h", &spec, process, &given.host, &given.request, filter.as_ref());
-        [exec::hook(hook, "h"), exec::hook_at_root(hook, "h", &spec, 7), as_process].map(Result::unwrap)
+        [exec::hook(hook, "h", true), exec::hook_at_root(hook, "h", &spec, 7), as_process].map(Result::unwrap)
     };
     let inside: Vec<_> = inside.into_iter().flatten().flatten().flat_map(plan_hook).collect();
     let mut text = format!("{warnings:?} {:?}", filter.map(|filter| filter.notify));
