@@ -384,7 +384,7 @@ fn rootfs_propagation_is_of_the_root_and_of_the_whole_namespace() {
             + linux.rootfsPropagation: PrivateParent { host_path: "/bundle/rootfs" }
             + root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: private }
             after root.path: PivotRoot
-            + linux.rootfsPropagation: SetAttributes { place: "/", attrs: Attrs { propagation: shared } }
+            + linux.rootfsPropagation: SetAttributes { place: "/", attrs: Attrs { propagation: rec+shared } }
         "#]],
     );
     check(
