@@ -338,6 +338,7 @@ fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State>
         resctrl: Vec::new(),
         mounted_on_host: !has_namespace(spec, LinuxNamespaceType::Mount),
         restored: false,
+        keyring_secret: request.keyring_secret.clone(),
         notify_socket: request.notify_socket.clone(),
     })
 }

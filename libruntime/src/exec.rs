@@ -184,6 +184,7 @@ impl NewProcess {
             console_socket: console,
             relayed_console: self.options.relayed_console,
             no_new_keyring: self.options.no_new_keyring,
+            keyring_secret: self.container.state.keyring_secret.clone(),
             ..Request::default()
         };
         let (streams, ends) = self.options.open()?;
@@ -388,7 +389,8 @@ impl Container {
         let process = self.process()?;
         let host = self.host_of(spec, &process, &self.state.cgroup)?;
         let (id, bundle) = (self.id().to_string(), self.state.bundle.clone());
-        let request = Request { id, bundle, ..Request::default() };
+        let keyring_secret = self.state.keyring_secret.clone();
+        let request = Request { id, bundle, keyring_secret, ..Request::default() };
         plan::exec::hook_as_process(hook, place, spec, &process, &host, &request, filter.as_ref())
     }
 

@@ -49,6 +49,7 @@ pub(crate) fn prepare_for(options: &Options, console: bool) -> Result<Prepared> 
         relayed_console: options.process.relayed_console,
         no_pivot: options.no_pivot,
         no_new_keyring: options.process.no_new_keyring,
+        keyring_secret: secret(),
         notify_socket: options.notify_socket.clone(),
         cgroup_driver: options.settings.cgroup_driver,
         network_requested: !options.networks.is_empty(),
@@ -60,6 +61,12 @@ pub(crate) fn prepare_for(options: &Options, console: bool) -> Result<Prepared> 
     prepared.passed = passed;
     prepared.warnings.splice(0..0, config.warnings);
     Ok(prepared)
+}
+
+/// 64 bits that nobody can guess: the standard library has its hash keys from the kernel's random numbers.
+fn secret() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
 /// The bundle's directory, and the configuration with what the caller asks for in it.

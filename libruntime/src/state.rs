@@ -131,6 +131,9 @@ pub(crate) struct State {
     /// CRIU has made its init, which runs though it never executed a program.
     #[serde(default)]
     pub restored: bool,
+    /// Of the name of its session keyring.
+    #[serde(default)]
+    pub keyring_secret: String,
     /// Who wants to hear that its program is ready.
     pub notify_socket: Option<PathBuf>,
 }
@@ -166,6 +169,7 @@ impl State {
             resctrl: Vec::new(),
             mounted_on_host: false,
             restored: false,
+            keyring_secret: String::new(),
             notify_socket: None,
         }
     }

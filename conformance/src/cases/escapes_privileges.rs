@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     case!(cve_2023_25809_cgroups_below_a_bound_sys_are_read_only, [Root]),
     case!(no_pivot_shows_no_procfs_without_masks, [Root]),
     case!(no_pivot_in_a_user_namespace_hides_every_procfs, [Root]),
+    case!(a_keyring_of_its_name_is_not_joined, [Root]),
     case!(start_container_hooks_have_the_privileges_of_the_process, [Root]),
     case!(a_program_named_like_the_stage_is_running),
     case!(descriptors_that_nobody_opened_are_not_handed_over),
@@ -103,6 +104,33 @@ fn no_procfs_without_masks(t: &Test, own: bool) -> Outcome {
         }
         check!(!output.stdout.contains("seen"), "{options:?}: a procfs without masks was mounted");
     }
+    Ok(())
+}
+
+fn a_keyring_of_its_name_is_not_joined(t: &Test) -> Outcome {
+    // A container of the same user has made keyrings of the name that it expects, and would see the keys in there.
+    let mut config = t.config();
+    let victim = t.container(config.args(&["/probe", "hold"]))?;
+    let out = t.folder("out")?;
+    let script =
+        format!("/probe keyring _ses.{0} > /out/made & exec /probe keyring {0} > /out/other", victim.id);
+    config.bind(&out, "/out", &[]).shell(&script);
+    let attacker = t.detached(&config)?;
+    let mut made = Vec::new();
+    for name in ["made", "other"] {
+        let wrote = || Ok(fs::read_to_string(out.join(name)).is_ok_and(|text| text.contains('\n')));
+        process::until("the keyring is made", wrote)?;
+        let text = fs::read_to_string(out.join(name))?;
+        let line: Value = serde_json::from_str(text.lines().next().unwrap_or_default())?;
+        made.push(line["joined"].clone());
+    }
+    check!(made.iter().all(Value::is_number), "no keyring was made: {made:?}");
+    victim.run_with(&["--detach"])?.ok()?;
+    let (first, second) = (victim.exec_probe(&[])?, victim.exec_probe(&[])?);
+    let keyring = &first["keyring"];
+    check!(!made.contains(keyring), "it has the session keyring of another container: {keyring}");
+    same("the keyring of two processes by exec", keyring, &second["keyring"])?;
+    attacker.delete_force()?.ok()?;
     Ok(())
 }
 

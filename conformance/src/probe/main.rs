@@ -27,6 +27,7 @@ fn main() {
         "agent" => agent(&rest),
         "console" => console(&rest),
         "hold" => hold(),
+        "keyring" => keyring(&rest),
         "notify" => notify(&rest),
         "chase" => chase(&rest),
         "disguise" => disguise(&rest),
@@ -374,6 +375,14 @@ fn notify(rest: &[&str]) -> String {
 }
 
 /// `hold`: reports, then stays until it is killed.
+/// `keyring NAME`: takes the session keyring of that name, which is made if there is none, opens it to all, and stays.
+fn keyring(rest: &[&str]) -> String {
+    let joined = sys::join_session_keyring(rest.first().copied().unwrap_or_default());
+    println!("{{\"joined\":{}}}", or_errno(joined));
+    let _ = io::stdout().flush();
+    hold()
+}
+
 fn hold() -> String {
     println!("{}", report(&[]));
     let _ = io::stdout().flush();

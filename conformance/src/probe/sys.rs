@@ -84,6 +84,15 @@ pub fn session_keyring() -> Result<i64> {
     numbered(nr::KEYCTL, [0, KEY_SPEC_SESSION_KEYRING, 0, 0, 0, 0])
 }
 
+/// keyctl(2) KEYCTL_JOIN_SESSION_KEYRING, and KEYCTL_SETPERM to everything for all.
+pub fn join_session_keyring(name: &str) -> Result<i64> {
+    const ALL: i64 = 0x3f3f_3f3f;
+    let name = CString::new(name)?;
+    let key = numbered(nr::KEYCTL, [1, name.as_ptr() as i64, 0, 0, 0, 0])?;
+    numbered(nr::KEYCTL, [5, key, ALL, 0, 0, 0])?;
+    Ok(key)
+}
+
 /// ioprio_get(2) of this process: the class in the bits from 13 up.
 pub fn io_priority() -> Result<i64> {
     numbered(nr::IOPRIO_GET, [1, 0, 0, 0, 0, 0])

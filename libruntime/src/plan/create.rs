@@ -53,6 +53,9 @@ pub struct Request {
     pub relayed_console: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
+    /// The part of the session keyring's name that nobody else knows.
+    #[serde(default)]
+    pub keyring_secret: String,
     #[serde(default)]
     pub cgroup_driver: CgroupDriver,
     /// Networks of annotations count.
@@ -247,7 +250,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         plan.push("", Step::SetSid);
     }
     if !request.no_new_keyring {
-        process::keyring(&mut plan, process, &format!("_ses.{}", request.id));
+        process::keyring(&mut plan, process, request);
     }
     process::join_cgroups(&mut plan, host, true);
     process::reset_affinity(&mut plan);

@@ -49,7 +49,7 @@ pub fn exec(
         process::own_streams(&mut plan, process, None);
     }
     if !request.no_new_keyring {
-        process::keyring(&mut plan, process, &format!("_ses.{}", request.id));
+        process::keyring(&mut plan, process, request);
     }
     process::scheduling(&mut plan, process, &linux)?;
     let last = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref());

@@ -92,7 +92,13 @@ pub(super) fn reset_affinity(plan: &mut Plan) {
     plan.push("linux.resources.cpu.cpus", Step::SetAffinity { mask: Text::data(ALL) });
 }
 
-pub(super) fn keyring(plan: &mut Plan, process: &Process, name: &str) {
+/// Keyrings have names, by which `exec` finds that of the container. So does everybody else of the same user: by a name
+/// that can be guessed another container would have made it before, and would read and choose the keys.
+pub(super) fn keyring(plan: &mut Plan, process: &Process, request: &Request) {
+    let name = match request.keyring_secret.as_str() {
+        "" => format!("_ses.{}", request.id),
+        secret => format!("_ses.{}.{secret}", request.id),
+    };
     let label = process.selinux_label().as_deref().unwrap_or_default();
     let label = if label.is_empty() { Text::data([]) } else { Text::data(label.as_bytes()) };
     plan.push("", Step::JoinSessionKeyring { name: Text::of(name), label });

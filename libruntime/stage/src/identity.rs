@@ -108,9 +108,9 @@ pub fn setsid() -> Done {
 
 /// A kernel without keyrings has none to leak.
 pub fn join_keyring(procfs: i32, name: &[u8], label: &[u8]) -> Done {
-    // What a session keyring has by default, and search for its owner, so that the container's
-    // user finds keys in it after a change of uid.
-    const PERMISSIONS: usize = 0x3f1b_0000;
+    // All for who has it as its session keyring, also after a change of uid; search for its owner, which `exec`
+    // takes to find it by its name. Not to view or read it, by which others would learn the name.
+    const PERMISSIONS: usize = 0x3f08_0000;
     if !label.is_empty() {
         write_process(procfs, b"attr/keycreate\0", label)?;
     }
