@@ -117,6 +117,14 @@ impl Child {
         }
     }
 
+    /// The same, reaping our other children meanwhile: those in its pid namespace would keep it from ending.
+    pub fn wait_beside_others(&self, wait: &Wait) -> Result<Option<ExitStatus>> {
+        match self.try_wait()? {
+            None if await_end(self.pidfd(), wait)? => self.wait_within(wait),
+            ended => Ok(ended),
+        }
+    }
+
     /// Ends it. One that is stuck in the kernel is reaped later.
     pub fn kill(&self) {
         // It may be dead already, which is what is wanted.

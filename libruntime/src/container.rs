@@ -337,7 +337,7 @@ impl Container {
 
     fn wait_by(&self, wait: &Wait) -> Result<Option<ExitStatus>> {
         wait::limited(&self.limits.without_deadline(), || match &self.init {
-            Init::Child(child) => child.wait_within(wait),
+            Init::Child(child) => child.wait_beside_others(wait),
             Init::Ended(_) => self.recorded_exit(None).map(Some),
             Init::Other(pidfd) => match child::await_end(pidfd.as_fd(), wait)? {
                 true => self.recorded_exit(Some(pidfd.as_fd())).map(Some),
@@ -440,7 +440,9 @@ impl Container {
     }
 }
 
-/// Readable when the container's init has ended: for poll(2), epoll(7) and event loops.
+/// Readable when the container's init has ended: for poll(2), epoll(7) and event loops. The init of a pid namespace
+/// ends only after every process of it is reaped (pid_namespaces(7)), so an event loop watches its processes of
+/// [`Container::exec`] as well, and calls `try_wait` for those that have ended. [`Container::wait`] does so itself.
 impl AsFd for Container {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd()

@@ -20,7 +20,7 @@ pub(crate) fn render(
             return program(format!("fork/exec {}", paths.first()), origin, errno);
         }
         Step::Exec { args, paths, .. } => return executed(&args.first(), paths, false, origin, errno),
-        Step::ExecFd { args, .. } => return executed(&args.first(), args, false, origin, errno),
+        Step::ExecFd { .. } => return given_program(origin, errno),
         Step::FindProgram { args, paths } => return executed(&args.first(), paths, true, origin, errno),
         _ => {}
     }
@@ -40,6 +40,18 @@ pub(crate) fn render(
     match hint(step, call, errno) {
         Some(hint) => error.with_hint(hint),
         None => error,
+    }
+}
+
+/// What an open program fails with: the file itself is there.
+fn given_program(origin: &str, errno: Errno) -> Error {
+    let error = Error::os("execveat of the given program", errno).at(origin);
+    match errno {
+        Errno::ENOENT => error.with_hint(
+            "its interpreter (ld.so) is not in the container; link it statically, or mount what it needs",
+        ),
+        Errno::ENOEXEC => error.with_hint("it is no program of this machine"),
+        _ => error,
     }
 }
 

@@ -65,6 +65,8 @@ mod stdio;
 #[allow(dead_code)]
 mod step;
 mod sys;
+#[cfg(feature = "tokio")]
+mod tokio;
 mod trace;
 mod update;
 mod userns;

@@ -4,28 +4,35 @@
 
 use super::{Cgroup, files, stats};
 use crate::error::{Error, Result};
+use crate::wait::{Wait, Woken};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a wait ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Oom {
     /// Memory ran out. `killed` processes have been killed for it so far; v1 tells of the event
     /// before the kernel has chosen one.
     Happened {
+        /// Since the cgroup was made.
         killed: u64,
     },
     /// The cgroup is gone, or (v2) no process is left in it: no event will come.
     Gone,
+    /// Nothing has happened in the given time.
     TimedOut,
 }
 
-/// The events since it was made.
+/// Tells of each time that a container runs out of memory, from [`crate::Container::oom_events`] on. Its descriptor
+/// ([`AsFd`]) is readable when [`OomEvents::try_next`] is worth a call.
+#[derive(Debug)]
 pub struct OomEvents {
     source: Source,
     /// `memory.oom_control` or `memory.events`.
@@ -34,10 +41,11 @@ pub struct OomEvents {
     seen: u64,
 }
 
+#[derive(Debug)]
 enum Source {
     V1(EventFd),
-    /// `cgroup.events`.
-    V2(OwnedFd),
+    /// `cgroup.events`, and what watches it beside the counts.
+    V2(OwnedFd, Epoll),
 }
 
 impl Cgroup {
@@ -52,7 +60,14 @@ impl Cgroup {
         let name = if self.is_v2() { "memory.events" } else { "memory.oom_control" };
         let counts = open(name)?;
         let source = if self.is_v2() {
-            Source::V2(open("cgroup.events")?)
+            let (events, epoll) = (open("cgroup.events")?, Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC));
+            let epoll = epoll.map_err(|errno| Error::os("epoll_create1", errno))?;
+            for file in [&counts, &events] {
+                epoll
+                    .add(file, EpollEvent::new(EpollFlags::EPOLLPRI, 0))
+                    .map_err(|errno| Error::os("epoll_ctl", errno))?;
+            }
+            Source::V2(events, epoll)
         } else {
             let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
                 .map_err(|errno| Error::os("eventfd", errno))?;
@@ -70,26 +85,36 @@ impl Cgroup {
 
 impl OomEvents {
     /// Waits for the next event; without a time-out until there is one or the cgroup is gone.
+    ///
+    /// # Errors
+    /// The cgroup's files cannot be read.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Oom> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let wait = timeout.map_or(Wait::default(), Wait::at_most);
         loop {
-            if let Source::V2(_) = self.source
-                && let Some(event) = self.changed_v2()?
-            {
+            if let Some(event) = self.try_next()? {
                 return Ok(event);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let ready = self.poll(left)?;
-            if let (Source::V1(event), true) = (&self.source, ready) {
-                // Also written to when the cgroup is removed. Nobody else reads it: EAGAIN is no error.
-                let _ = event.read();
-                return Ok(self.killed()?.map_or(Oom::Gone, |killed| Oom::Happened { killed }));
+            match wait.poll(&[(self.as_fd(), PollFlags::POLLIN)])? {
+                Woken::Ready(_) => {}
+                Woken::Late => return Ok(self.try_next()?.unwrap_or(Oom::TimedOut)),
+                Woken::Ended(ended) => return Err(ended.error("the next OOM event".into())),
             }
-            if !ready
-                && left.is_some_and(|left| left.is_zero() || deadline.is_some_and(|d| Instant::now() >= d))
-            {
-                return Ok(Oom::TimedOut);
-            }
+        }
+    }
+
+    /// The next event, if there is one by now.
+    ///
+    /// # Errors
+    /// As [`OomEvents::wait`].
+    pub fn try_next(&mut self) -> Result<Option<Oom>> {
+        match &self.source {
+            Source::V2(..) => self.changed_v2(),
+            Source::V1(event) => match event.read() {
+                // Also written to when the cgroup is removed.
+                Ok(_) => Ok(Some(self.killed()?.map_or(Oom::Gone, |killed| Oom::Happened { killed }))),
+                Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+                Err(errno) => Err(Error::os("read an eventfd", errno)),
+            },
         }
     }
 
@@ -102,7 +127,7 @@ impl OomEvents {
             }
             Some(_) => {}
         }
-        let Source::V2(fd) = &self.source else { return Ok(None) };
+        let Source::V2(fd, _) = &self.source else { return Ok(None) };
         match files::read_fd(fd) {
             Ok(text) if text.lines().any(|line| line == "populated 0") => Ok(Some(Oom::Gone)),
             Ok(_) => Ok(None),
@@ -111,31 +136,25 @@ impl OomEvents {
         }
     }
 
-    /// `None` when the cgroup is gone.
-    fn killed(&self) -> Result<Option<u64>> {
+    /// How many processes have been killed for it so far; `None` when the cgroup is gone. The last ones are counted
+    /// also after the container's end.
+    ///
+    /// # Errors
+    /// As [`OomEvents::wait`].
+    pub fn killed(&self) -> Result<Option<u64>> {
         match files::read_fd(&self.counts) {
             Ok(text) => Ok(Some(stats::flat(&text).get("oom_kill").copied().unwrap_or(0))),
             Err(Errno::ENODEV) => Ok(None),
             Err(errno) => Err(files::failed("read", &self.path, errno)),
         }
     }
+}
 
-    fn poll(&self, left: Option<Duration>) -> Result<bool> {
-        let timeout = left.map_or(PollTimeout::NONE, |left| {
-            // Up, so that the wait does not spin through the last fraction of a millisecond.
-            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-        });
-        let mut fds = match &self.source {
-            Source::V1(event) => vec![PollFd::new(event.as_fd(), PollFlags::POLLIN)],
-            Source::V2(events) => vec![
-                PollFd::new(self.counts.as_fd(), PollFlags::POLLPRI),
-                PollFd::new(events.as_fd(), PollFlags::POLLPRI),
-            ],
-        };
-        match poll(&mut fds, timeout) {
-            Ok(count) => Ok(count > 0),
-            Err(Errno::EINTR) => Ok(false),
-            Err(errno) => Err(files::failed("poll", &self.path, errno)),
+impl AsFd for OomEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.source {
+            Source::V1(event) => event.as_fd(),
+            Source::V2(_, epoll) => epoll.0.as_fd(),
         }
     }
 }

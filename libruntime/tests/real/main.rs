@@ -8,6 +8,8 @@ mod bundle;
 mod caller;
 mod confined;
 mod errors;
+mod examples;
+mod handles;
 mod leaks;
 mod limits;
 mod paths;
