@@ -8,8 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // An init, or a shim, does so; exits are known all the same since Linux 6.15.
     std::thread::spawn(|| {
         loop {
-            // SAFETY: no status is asked for.
-            if unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } < 0 {
+            if nix::sys::wait::waitpid(None, None).is_err() {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
