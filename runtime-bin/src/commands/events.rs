@@ -46,7 +46,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
             Oom::Happened { .. } => drop(output::print(&line(&container, "oom", None))?),
             Oom::Gone => return Ok(0),
             Oom::TimedOut if container.status() == Status::Stopped => return Ok(0),
-            Oom::TimedOut => {
+            _ => {
                 print_stats(&container)?;
                 next = Instant::now() + interval;
             }
