@@ -49,7 +49,7 @@ impl CgroupMode {
     }
 }
 
-/// What [`Container::checkpoint`] and [`crate::restore`] ask of CRIU. Paths and names are those of
+/// What [`Container::checkpoint`] and [`crate::NewContainer::restore`] ask of CRIU. Paths and names are those of
 /// criu(8); [`CheckpointOptions::new`] asks for nothing special.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -48,10 +48,10 @@ pub struct Filter {
     pub flags: u32,
     /// Who gets the listener, when an action notifies.
     pub notify: Option<Notify>,
-    /// It lets a process make the calls of [`WAITING`].
+    /// It lets a process make the calls of `WAITING`.
     #[serde(default)]
     pub lets_wait: bool,
-    /// Those of [`CLONING`], too.
+    /// Those of `CLONING`, too.
     #[serde(default)]
     pub lets_clone: bool,
     /// It lets a process execute a program and end, whatever the arguments are.
