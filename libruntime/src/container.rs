@@ -185,6 +185,11 @@ impl Container {
         Self { limits, ..self.clone() }
     }
 
+    /// This handle with neither, for what has to be done after one of its verbs was cancelled.
+    pub fn without_limits(&self) -> Self {
+        Self { limits: Limits::default(), ..self.clone() }
+    }
+
     /// Unique in its store.
     pub fn id(&self) -> &str {
         &self.state.id

@@ -221,7 +221,7 @@ impl NewContainer {
             Ok(warnings) => Ok(container.with_warnings(warnings)),
             Err(error) => {
                 // The first error is the one to report.
-                let _ = container.delete_force();
+                let _ = container.without_limits().delete_force();
                 Err(error)
             }
         }
@@ -244,7 +244,7 @@ impl NewContainer {
         }
         let container = self.run()?;
         let output = container.output();
-        let deleted = container.delete_force();
+        let deleted = container.without_limits().delete_force();
         let output = output?;
         deleted.map(|_| output)
     }

@@ -123,6 +123,8 @@ impl Container {
             let wait = Wait::at_most(DEADLINE);
             match wait.poll(&[(connection, PollFlags::POLLIN)])? {
                 Woken::Ready(_) => {}
+                // It may run by now: then the caller has a container to end, and no failure.
+                Woken::Ended(_) if wait::is_ready(connection) => {}
                 Woken::Ended(ended) => {
                     // It must not run after a start that has failed.
                     self.end_init();

@@ -31,32 +31,38 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 /// # Ok::<(), libruntime::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Cancel(Arc<OwnedFd>);
+pub struct Cancel {
+    descriptor: Arc<OwnedFd>,
+    /// An eventfd of ours.
+    is_own: bool,
+}
 
 impl Cancel {
     /// # Errors
     /// eventfd(2): too many open files.
     pub fn new() -> Result<Self> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        Ok(Self(Arc::new(OwnedFd::from(event.map_err(|errno| Error::os("eventfd", errno))?))))
+        let event = event.map_err(|errno| Error::os("eventfd", errno))?;
+        Ok(Self { descriptor: Arc::new(event.into()), is_own: true })
     }
 
     /// Cancelled as soon as this descriptor is readable, such as a signalfd(2). Nothing is read from it.
     pub fn when_readable(descriptor: OwnedFd) -> Self {
-        Self(Arc::new(descriptor))
+        Self { descriptor: Arc::new(descriptor), is_own: false }
     }
 
     /// Cancels all that was given this or a clone of it, now and later. Does nothing to one of
     /// [`Cancel::when_readable`], which the caller cancels by writing to the other end.
     pub fn cancel(&self) {
-        // An eventfd takes eight bytes; its counter cannot be full by ones.
-        let _ = nix::unistd::write(&*self.0, &1u64.to_ne_bytes());
+        if self.is_own {
+            // An eventfd takes eight bytes; its counter cannot be full by ones.
+            let _ = nix::unistd::write(&*self.descriptor, &1u64.to_ne_bytes());
+        }
     }
 
     /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        let mut wanted = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        is_ready(self.descriptor.as_fd())
     }
 }
 
@@ -115,6 +121,12 @@ pub(crate) fn limited<T>(limits: &Limits, work: impl FnOnce() -> T) -> T {
 pub(crate) fn unlimited<T>(work: impl FnOnce() -> T) -> T {
     let _before = Before(SCOPE.take());
     work()
+}
+
+/// Whether a descriptor is readable now.
+pub(crate) fn is_ready(descriptor: BorrowedFd) -> bool {
+    let mut wanted = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// For a wait that asks again and again.
@@ -190,7 +202,9 @@ impl Wait {
         let until = self.until.into_iter().chain(scope.until).min();
         loop {
             let mut fds: Vec<PollFd> = wanted.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)).collect();
-            fds.extend(scope.cancel.iter().map(|cancel| PollFd::new(cancel.0.as_fd(), PollFlags::POLLIN)));
+            fds.extend(
+                scope.cancel.iter().map(|cancel| PollFd::new(cancel.descriptor.as_fd(), PollFlags::POLLIN)),
+            );
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             // Rounded up: a timeout of zero would be asked for again and again in the last millisecond.
             let timeout = left.map_or(PollTimeout::NONE, |left| {

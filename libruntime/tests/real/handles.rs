@@ -174,3 +174,29 @@ fn a_process_in_a_container_is_as_in_std() {
     assert_eq!(killed.wait().unwrap(), ExitStatus::Signal(9));
     container.delete_force().unwrap();
 }
+
+/// Cancelled while the program runs already: that is no failed start, and what is cancelled can be deleted.
+#[test]
+fn what_is_cancelled_too_late_runs_and_can_be_deleted() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("touch /started; sleep 1000"));
+    std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin/touch")).unwrap();
+    let started = bundle.rootfs().join("started");
+    for _ in 0..20 {
+        let cancel = Cancel::new().unwrap();
+        let container = bundle.builder(&new_id()).cancel(cancel.clone()).create().unwrap();
+        let watching = started.clone();
+        let thread = std::thread::spawn(move || {
+            while !watching.exists() {
+                std::thread::yield_now();
+            }
+            cancel.cancel();
+        });
+        container.start().unwrap();
+        thread.join().unwrap();
+        assert_eq!(container.status(), Status::Running);
+        assert_eq!(container.wait().unwrap_err().kind(), ErrorKind::Interrupted);
+        container.without_limits().delete_force().unwrap();
+        std::fs::remove_file(&started).unwrap();
+    }
+}

@@ -5,10 +5,11 @@ use super::bundle::{Bundle, config, new_id, quiet, turn};
 use super::roles;
 use super::world::{World, children};
 use libruntime::{Container, ExecProcess, ExitStatus, Runtime, Signal, Status};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket;
 use serde_json::{Value, json};
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -113,6 +114,21 @@ fn asking(listener: &std::path::Path) -> Value {
     asking
 }
 
+/// The descriptor that comes with a message.
+fn received(connection: &UnixStream) -> OwnedFd {
+    let (mut bytes, mut control) = ([0; 4096], nix::cmsg_space!([i32; 1]));
+    let mut vector = [std::io::IoSliceMut::new(&mut bytes)];
+    let flags = socket::MsgFlags::empty();
+    let message = socket::recvmsg::<()>(connection.as_raw_fd(), &mut vector, Some(&mut control), flags);
+    let message = message.unwrap();
+    let rights = message.cmsgs().unwrap().find_map(|control| match control {
+        socket::ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    // SAFETY: it came with the message, which is read once.
+    unsafe { OwnedFd::from_raw_fd(rights.unwrap()) }
+}
+
 #[test]
 fn a_start_whose_stage_is_killed_before_it_executes_is_an_error() {
     let Some(_turn) = turn() else { return };
@@ -124,11 +140,14 @@ fn a_start_whose_stage_is_killed_before_it_executes_is_an_error() {
     let started = std::thread::scope(|scope| {
         let agent = scope.spawn(|| {
             // The stage waits in execve(2), and is killed there.
-            let connection = agent.accept().unwrap();
+            let (connection, _) = agent.accept().unwrap();
+            let listener = received(&connection);
+            let mut asked = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut asked, 10_000u16), Ok(1), "the filter asks before execve(2)");
             // SAFETY: no siginfo is passed, and `init` is open.
             let signalled = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, init.as_raw_fd(), 9, 0, 0) };
             assert_eq!(signalled, 0);
-            connection
+            (connection, listener)
         });
         let started = in_time(|| container.start());
         // Until here the agent is there, and takes what it is sent.

@@ -64,7 +64,7 @@ pub fn announce(args: &Parsed, container: &Container) -> Result<(), Failure> {
 
 /// Removes a container that cannot be used after all.
 pub fn undo(global: &Global, container: Container, failure: Failure) -> Result<u8, Failure> {
-    match container.delete_force() {
+    match container.without_limits().delete_force() {
         Ok(failed) => {
             global.warn_of(&failed);
             Err(failure)
