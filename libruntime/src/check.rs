@@ -34,8 +34,11 @@ pub enum Level {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Check {
+    /// What was looked at.
     pub name: &'static str,
+    /// How bad it is.
     pub level: Level,
+    /// What there is.
     pub found: String,
     /// What the user has to do without.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,9 +75,13 @@ fn told(error: &Error) -> String {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Report {
+    /// Whether containers run at all.
     pub can_run: bool,
+    /// Its release (uname(2)).
     pub kernel: String,
+    /// Of the calling user.
     pub uid: u32,
+    /// All that was looked at.
     pub checks: Vec<Check>,
 }
 

@@ -74,6 +74,7 @@ pub struct CheckpointOptions {
     pub external_unix_sockets: bool,
     /// The container's session is led by a process outside of it.
     pub shell_job: bool,
+    /// Saves and restores file locks.
     pub file_locks: bool,
     /// Keeps files that were removed while they were open.
     pub link_remap: bool,
@@ -83,6 +84,7 @@ pub struct CheckpointOptions {
     pub status_fd: Option<OwnedFd>,
     /// An address and a port that memory is sent to, or served at with `lazy_pages`.
     pub page_server: Option<(String, u16)>,
+    /// What is done with cgroups.
     pub cgroup_mode: CgroupMode,
     /// The network namespace is made anew, and its content is not saved.
     pub empty_network: bool,
@@ -90,12 +92,14 @@ pub struct CheckpointOptions {
     pub auto_dedup: bool,
     /// `TYPE:NAME`, in place of the profile that was saved.
     pub lsm_profile: Option<String>,
+    /// The SELinux context of mounts, in place of the saved one.
     pub lsm_mount_context: Option<String>,
     /// CRIU itself; a name without a slash is looked up in `PATH`.
     pub program: PathBuf,
 }
 
 impl CheckpointOptions {
+    /// With nothing special.
     pub fn new(image_path: impl Into<PathBuf>) -> Self {
         Self {
             image_path: image_path.into(),

@@ -41,7 +41,9 @@ pub const MAX_CONFIG_SIZE: u64 = 64 << 20;
 /// A configuration without problems, and what the spec wants to be warned about.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// As it is applied.
     pub spec: Spec,
+    /// What can be applied and is not what was meant.
     pub warnings: Vec<Diagnostic>,
 }
 

@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 /// The size of a terminal, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TerminalSize {
+    /// Its height.
     pub rows: u16,
+    /// Its width.
     pub columns: u16,
 }
 

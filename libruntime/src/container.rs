@@ -59,9 +59,11 @@ enum Init {
 pub struct State {
     /// The version of the specification that the configuration is written in.
     pub oci_version: String,
+    /// Unique in its store.
     pub id: String,
     /// In the caller's pid namespace; 0 for a container that has stopped, or has no process yet.
     pub pid: i32,
+    /// What it is doing.
     pub status: Status,
     /// Absolute.
     pub bundle: PathBuf,
@@ -69,6 +71,7 @@ pub struct State {
     pub rootfs: PathBuf,
     /// When it was created: RFC 3339, in UTC.
     pub created: String,
+    /// Those of the configuration.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// The name of the user who created it, or the number.

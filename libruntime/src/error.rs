@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use serde::Serialize;
 use std::fmt;
 
+/// Of the library's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What kind of failure it is, for programs; [`Error`]'s text is for people.
@@ -178,6 +179,7 @@ impl Error {
         self
     }
 
+    /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }

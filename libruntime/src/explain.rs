@@ -25,6 +25,7 @@ pub(crate) fn explain(options: &Options) -> Result<Explanation> {
 }
 
 impl Explanation {
+    /// What creation would warn about.
     pub fn warnings(&self) -> &[Diagnostic] {
         &self.warnings
     }

@@ -17,6 +17,7 @@
 //! comes from. See ARCHITECTURE.md for how it works.
 
 #![deny(unsafe_code)]
+#![deny(missing_docs)]
 
 mod cgroup;
 mod check;

@@ -9,6 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `request.rs` | annotations and command line to [`Network`], with every problem |
+//! | `values.rs` | the forms of their values |
 //! | `claims.rs` | who has which address, port and bridge: a locked directory of the store |
 //! | `bridge.rs` | bridges and their subnets |
 //! | `attach.rs` | veth pairs, addresses, routes |
@@ -44,6 +45,7 @@ pub(crate) mod subnet;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use names::Dns;
 pub(crate) use names::files;
@@ -121,6 +123,7 @@ pub struct InterfaceStatus {
     pub mac: String,
     /// With the lengths of their subnets' prefixes.
     pub addresses: Vec<Subnet>,
+    /// One for each family.
     pub gateways: Vec<IpAddr>,
     /// Ports of the host that lead to it.
     #[serde(serialize_with = "request::as_texts")]

@@ -8,14 +8,23 @@ use std::str::FromStr;
 pub struct Signal(pub i32);
 
 impl Signal {
+    /// Hang-up.
     pub const HUP: Self = Self(libc::SIGHUP);
+    /// Interrupt from the keyboard.
     pub const INT: Self = Self(libc::SIGINT);
+    /// Quit from the keyboard.
     pub const QUIT: Self = Self(libc::SIGQUIT);
+    /// Cannot be caught.
     pub const KILL: Self = Self(libc::SIGKILL);
+    /// The program's own.
     pub const USR1: Self = Self(libc::SIGUSR1);
+    /// The program's own.
     pub const USR2: Self = Self(libc::SIGUSR2);
+    /// Asks the program to end.
     pub const TERM: Self = Self(libc::SIGTERM);
+    /// Stops it; cannot be caught.
     pub const STOP: Self = Self(libc::SIGSTOP);
+    /// Continues it.
     pub const CONT: Self = Self(libc::SIGCONT);
 }
 

@@ -184,6 +184,7 @@ pub enum Status {
     Creating,
     /// All is set up; its program has not been executed.
     Created,
+    /// Its program runs.
     Running,
     /// Its cgroup is frozen.
     Paused,

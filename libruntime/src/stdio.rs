@@ -171,9 +171,11 @@ fn pipe() -> Result<(PipeReader, PipeWriter)> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Output {
+    /// How it ended.
     pub status: ExitStatus,
     /// Empty without a pipe.
     pub stdout: Vec<u8>,
+    /// Empty without a pipe.
     pub stderr: Vec<u8>,
 }
 

@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
+    /// What it is about.
     pub kind: EventKind,
+    /// When it began.
     pub began: Instant,
+    /// How long it took.
     pub took: Duration,
     /// The error that is going to be returned, or handled, as text.
     pub failed: Option<String>,
@@ -26,12 +29,29 @@ pub struct Event {
 #[non_exhaustive]
 pub enum EventKind {
     /// A part of the library's own work, such as `limit the cgroup`, and what it is done to.
-    Part { name: &'static str, object: String },
+    Part {
+        /// What is done.
+        name: &'static str,
+        /// To what; may be empty.
+        object: String,
+    },
     /// A hook: its list, its number there and its program.
-    Hook { list: String, number: usize, path: String },
+    Hook {
+        /// Such as `createRuntime`.
+        list: String,
+        /// From 0.
+        number: usize,
+        /// Its program.
+        path: String,
+    },
     /// The stage, which works beside the library, got as far as this. `took` is since its start or
     /// since the point before.
-    Stage { reached: &'static str, pid: i32 },
+    Stage {
+        /// As far as this.
+        reached: &'static str,
+        /// Of the process that works on the plan.
+        pid: i32,
+    },
 }
 
 impl std::fmt::Display for EventKind {

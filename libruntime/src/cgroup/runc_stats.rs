@@ -7,6 +7,7 @@ use super::stats::{Counter, Cpu, Interface, IoEntry, Memory, Pressure, Stats};
 use serde_json::{Map, Value, json};
 
 impl Stats {
+    /// The `data` of `runc events --stats`.
     pub fn to_runc(&self) -> Value {
         let mut pids = Map::new();
         add(&mut pids, "current", self.pids.current);

@@ -11,16 +11,22 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// What the cgroup and the interfaces of a container have counted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Of the hierarchies: 1 (also hybrid) or 2.
     pub version: u8,
+    /// Time of processors.
     pub cpu: Cpu,
+    /// The files of the controller, by name without `cpuset.`.
     pub cpuset: BTreeMap<String, String>,
+    /// Memory and swap, in bytes.
     pub memory: Memory,
+    /// Processes and threads.
     pub pids: Pids,
+    /// Block devices.
     pub io: Io,
     /// By page size, `2MB`.
     pub hugetlb: BTreeMap<String, HugePages>,
@@ -36,17 +42,25 @@ pub struct Stats {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Interface {
+    /// Such as `eth0`.
     pub name: String,
+    /// From the network.
     pub received: Traffic,
+    /// To the network.
     pub sent: Traffic,
 }
 
+/// One direction of an interface (proc_pid_net(5), `dev`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Traffic {
+    /// Bytes.
     pub bytes: u64,
+    /// Packets.
     pub packets: u64,
+    /// Packets with errors.
     pub errors: u64,
+    /// Packets that were dropped.
     pub dropped: u64,
 }
 
@@ -54,52 +68,75 @@ pub struct Traffic {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Cpu {
+    /// User and kernel together.
     pub total: u64,
+    /// In programs.
     pub user: u64,
+    /// In the kernel, for them.
     pub kernel: u64,
     /// v1 only, as the next two.
     pub per_cpu: Vec<u64>,
+    /// In programs, by processor.
     pub per_cpu_user: Vec<u64>,
+    /// In the kernel, by processor.
     pub per_cpu_kernel: Vec<u64>,
+    /// Periods of the quota that have passed.
     pub periods: u64,
+    /// Those in which the quota was used up.
     pub throttled_periods: u64,
+    /// How long processes have waited for it.
     pub throttled_time: u64,
+    /// Periods in which a burst was used.
     pub bursts: u64,
+    /// How long bursts have run.
     pub burst_time: u64,
+    /// v2, where the kernel accounts it.
     pub pressure: Option<Pressure>,
 }
 
+/// Memory of a container, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Memory {
+    /// Of memory.
     pub usage: Counter,
     /// v1: memory and swap together. v2: swap alone.
     pub swap: Counter,
     /// v1 only, as the next.
     pub kernel: Counter,
+    /// v1: buffers of TCP.
     pub kernel_tcp: Counter,
     /// How often low, high, max, oom, oom_kill … happened.
     pub events: BTreeMap<String, u64>,
     /// All of `memory.stat`.
     pub stat: BTreeMap<String, u64>,
+    /// v2, where the kernel accounts it.
     pub pressure: Option<Pressure>,
 }
 
+/// A resource with a limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Counter {
+    /// Now.
     pub current: Option<u64>,
+    /// The most there has been.
     pub peak: Option<u64>,
+    /// None: no limit.
     pub limit: Option<u64>,
     /// v1: how often the limit was hit.
     pub failures: Option<u64>,
 }
 
+/// Processes and threads of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Pids {
+    /// Now.
     pub current: Option<u64>,
+    /// The most there have been.
     pub peak: Option<u64>,
+    /// None: no limit.
     pub limit: Option<u64>,
 }
 
@@ -107,46 +144,68 @@ pub struct Pids {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Io {
+    /// Bytes read and written.
     pub service_bytes: Vec<IoEntry>,
+    /// Operations.
     pub serviced: Vec<IoEntry>,
+    /// Operations that wait now.
     pub queued: Vec<IoEntry>,
+    /// From dispatch to completion, in nanoseconds.
     pub service_time: Vec<IoEntry>,
+    /// In the scheduler's queues, in nanoseconds.
     pub wait_time: Vec<IoEntry>,
+    /// Operations that were merged into others.
     pub merged: Vec<IoEntry>,
+    /// Time of the disk, in milliseconds.
     pub time: Vec<IoEntry>,
+    /// Sectors of 512 bytes.
     pub sectors: Vec<IoEntry>,
+    /// v2, where the kernel accounts it.
     pub pressure: Option<Pressure>,
 }
 
+/// A number of one block device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct IoEntry {
+    /// Of the device.
     pub major: u64,
+    /// Of the device.
     pub minor: u64,
     /// `Read`, `Write`, `Sync`, `Async`, `Discard`, `Total`, or nothing.
     pub op: String,
+    /// The number.
     pub value: u64,
 }
 
+/// Huge pages of one size, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HugePages {
+    /// In use.
     pub faulted: Counter,
+    /// Reserved for mappings.
     pub reserved: Counter,
 }
 
 /// Pressure stall information (`Documentation/accounting/psi.rst`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pressure {
+    /// Time in which some process waited.
     pub some: Stall,
+    /// Time in which all of them waited.
     pub full: Stall,
 }
 
 /// Percent of the last 10, 60 and 300 seconds; microseconds in total.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stall {
+    /// Percent of the last 10 seconds.
     pub avg10: f64,
+    /// Percent of the last minute.
     pub avg60: f64,
+    /// Percent of the last 5 minutes.
     pub avg300: f64,
+    /// Microseconds.
     pub total: u64,
 }
 

@@ -80,6 +80,7 @@ pub(super) fn create(directory: &Path, networks: &[Network]) -> Result<()> {
 pub enum Dns {
     /// Whoever the host asks.
     Host,
+    /// This server.
     Server(IpAddr),
 }
 

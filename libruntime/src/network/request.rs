@@ -23,8 +23,9 @@
 //!
 //! Pure: whether it can be had is found when it is done.
 
-use super::names::{Dns, HOST};
+use super::names::Dns;
 use super::subnet::Subnet;
+use super::values::{address, alias, flag, host_name, interface_name, ip, is_hosts, mac, mtu, rate, route};
 use crate::error::{Diagnostic, Error, Result};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
@@ -41,25 +42,33 @@ const DEFAULT_BRIDGE: &str = "onggi0";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Address {
+    /// None.
     #[default]
     None,
     /// A free one of the bridge's subnet.
     Auto,
+    /// This one.
     Static(IpAddr),
 }
 
+/// A route in the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
+    /// The destination.
     pub to: Subnet,
     /// The network's gateway if not named.
     pub via: Option<IpAddr>,
 }
 
+/// The protocol of a published port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
+    /// tcp(7)
     Tcp,
+    /// udp(7)
     Udp,
+    /// sctp(7)
     Sctp,
 }
 
@@ -68,10 +77,13 @@ pub enum Protocol {
 pub struct Publish {
     /// Every address of the host if not named.
     pub address: Option<IpAddr>,
+    /// The first one of the host.
     pub first: u16,
+    /// The last one of the host.
     pub last: u16,
     /// The first one in the container.
     pub container: u16,
+    /// Of all of them.
     pub protocol: Protocol,
 }
 
@@ -90,27 +102,41 @@ pub struct Network {
     pub at: String,
     /// Of the interface in the container; empty: the next of eth0, eth1, ….
     pub name: String,
+    /// Of the host; made when missing.
     pub bridge: String,
+    /// IPv4.
     pub address: Address,
+    /// IPv6.
     pub address6: Address,
+    /// Of the bridge; a free one if there is none.
     pub subnet: Option<Subnet>,
+    /// The same for IPv6.
     pub subnet6: Option<Subnet>,
+    /// The bridge's own address; the subnet's first if there is none.
     pub gateway: Option<IpAddr>,
+    /// The same for IPv6.
     pub gateway6: Option<IpAddr>,
+    /// Beside the default route.
     pub routes: Vec<Route>,
     /// The first network that may has the default route of each family.
     pub default_route: bool,
+    /// Nothing but the bridge's own network can be reached.
     pub internal: bool,
     /// The bridge stays when the last container has left it.
     pub keep: Option<bool>,
+    /// In bytes; the bridge's if there is none.
     pub mtu: Option<u32>,
+    /// Six hexadecimal bytes; follows from the address if there is none.
     pub mac: Option<String>,
+    /// Ports of the host that lead to it.
     pub publish: Vec<Publish>,
     /// `/etc/hosts` of the container is ours, with the names of the bridge's containers.
     pub hosts: bool,
     /// Names of the container beside its id; its hostname comes first.
     pub aliases: Vec<String>,
+    /// The servers of `/etc/resolv.conf`, which is ours if there are any.
     pub dns: Vec<Dns>,
+    /// Its search domains.
     pub search: Vec<String>,
     /// Bits per second to the container.
     pub ingress: Option<u64>,
@@ -484,108 +510,6 @@ fn range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first > 0 && first <= last).then_some((first, last))
-}
-
-fn ip(text: &str) -> std::result::Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not an IP address"))
-}
-
-fn address(text: &str) -> std::result::Result<Address, String> {
-    match text {
-        "auto" => Ok(Address::Auto),
-        "none" => Ok(Address::None),
-        _ => ip(text).map(Address::Static).map_err(|message| format!("{message}, `auto` or `none`")),
-    }
-}
-
-fn route(text: &str) -> std::result::Result<Route, String> {
-    let (to, via) = text.split_once('@').map_or((text, None), |(to, via)| (to, Some(via)));
-    let (to, via) = (to.parse::<Subnet>()?, via.map(ip).transpose()?);
-    if to.ip() != to.network() {
-        return Err(format!("{to} has bits behind its prefix"));
-    }
-    match via {
-        Some(via) if via.is_ipv4() != to.ip().is_ipv4() => Err(format!("{to} and {via} are of two families")),
-        _ => Ok(Route { to, via }),
-    }
-}
-
-fn flag(text: &str) -> std::result::Result<bool, String> {
-    match text {
-        "yes" | "true" | "" => Ok(true),
-        "no" | "false" => Ok(false),
-        _ => Err(format!("{text:?} is neither yes nor no")),
-    }
-}
-
-/// Whether an address can be that of an interface.
-fn is_hosts(ip: IpAddr) -> bool {
-    !(ip.is_multicast() || ip.is_loopback() || ip.is_unspecified())
-}
-
-fn mtu(text: &str) -> std::result::Result<u32, String> {
-    let mtu = text.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
-    mtu.ok_or_else(|| format!("{text:?} is not a number from 68 to 65535"))
-}
-
-fn mac(text: &str) -> std::result::Result<String, String> {
-    let bytes: Option<Vec<u8>> =
-        text.split(':').map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2)).collect();
-    match bytes.as_deref() {
-        Some([first, _, _, _, _, _]) if first & 1 == 0 && bytes != Some(vec![0; 6]) => {
-            Ok(text.to_ascii_lowercase())
-        }
-        _ => Err(format!("{text:?} is not the address of one interface, such as 02:00:00:00:00:01")),
-    }
-}
-
-/// Bits per second, as tc(8) writes them.
-fn rate(text: &str) -> std::result::Result<u64, String> {
-    let bad = || format!("{text:?} is not a rate such as 100mbit");
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let unit: u64 = match unit {
-        "" | "bit" => 1,
-        "kbit" => 1000,
-        "mbit" => 1_000_000,
-        "gbit" => 1_000_000_000,
-        _ => return Err(bad()),
-    };
-    let rate = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(bad)?;
-    // The kernel counts bytes; below this a packet would wait for seconds.
-    if rate < 8000 { Err(format!("{text:?} is less than 8kbit")) } else { Ok(rate) }
-}
-
-/// What can stand in hosts and resolv.conf.
-/// One that `names.rs` gives to nobody else.
-fn alias(text: &str) -> std::result::Result<String, String> {
-    if ["localhost", HOST].contains(&text) {
-        return Err(format!("{text:?} is the name of somebody else"));
-    }
-    host_name(text)
-}
-
-fn host_name(text: &str) -> std::result::Result<String, String> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if text.is_empty() || text.len() > 253 || !text.chars().all(good) {
-        return Err(format!("{text:?} is no host's name: letters, digits, '_', '-' and '.'"));
-    }
-    Ok(text.to_string())
-}
-
-/// The kernel's dev_valid_name(), without what has a meaning to those who read names.
-fn interface_name(name: &str) -> std::result::Result<(), String> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if name.is_empty()
-        || name.len() > 15
-        || matches!(name, "." | ".." | "lo" | "all" | "default")
-        || !name.chars().all(good)
-    {
-        return Err(format!(
-            "{name:?} cannot name an interface: 1 to 15 letters, digits, '_', '-' and '.', not lo, all, default"
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

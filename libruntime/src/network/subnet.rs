@@ -23,10 +23,12 @@ impl Subnet {
         Self { ip, length: bits(ip) }
     }
 
+    /// An address of it: of an interface, the interface's own.
     pub fn ip(self) -> IpAddr {
         self.ip
     }
 
+    /// Bits of the prefix.
     pub fn length(self) -> u8 {
         self.length
     }
@@ -46,10 +48,12 @@ impl Subnet {
         from_number(self.ip, number_of(self.ip) & !self.mask() | number & self.mask())
     }
 
+    /// Whether an address is in it.
     pub fn contains(self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.ip.is_ipv4() && (number_of(ip) ^ number_of(self.ip)) & !self.mask() == 0
     }
 
+    /// Whether an address is in both.
     pub fn overlaps(self, other: Self) -> bool {
         if self.length < other.length { self.contains(other.ip) } else { other.contains(self.ip) }
     }

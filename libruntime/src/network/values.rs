@@ -1,0 +1,108 @@
+//! The values of the keys in `request.rs`, one function for each form. Pure.
+
+use super::names::HOST;
+use super::request::{Address, Route};
+use super::subnet::Subnet;
+use std::net::IpAddr;
+
+pub(super) fn ip(text: &str) -> std::result::Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IP address"))
+}
+
+pub(super) fn address(text: &str) -> std::result::Result<Address, String> {
+    match text {
+        "auto" => Ok(Address::Auto),
+        "none" => Ok(Address::None),
+        _ => ip(text).map(Address::Static).map_err(|message| format!("{message}, `auto` or `none`")),
+    }
+}
+
+pub(super) fn route(text: &str) -> std::result::Result<Route, String> {
+    let (to, via) = text.split_once('@').map_or((text, None), |(to, via)| (to, Some(via)));
+    let (to, via) = (to.parse::<Subnet>()?, via.map(ip).transpose()?);
+    if to.ip() != to.network() {
+        return Err(format!("{to} has bits behind its prefix"));
+    }
+    match via {
+        Some(via) if via.is_ipv4() != to.ip().is_ipv4() => Err(format!("{to} and {via} are of two families")),
+        _ => Ok(Route { to, via }),
+    }
+}
+
+pub(super) fn flag(text: &str) -> std::result::Result<bool, String> {
+    match text {
+        "yes" | "true" | "" => Ok(true),
+        "no" | "false" => Ok(false),
+        _ => Err(format!("{text:?} is neither yes nor no")),
+    }
+}
+
+/// Whether an address can be that of an interface.
+pub(super) fn is_hosts(ip: IpAddr) -> bool {
+    !(ip.is_multicast() || ip.is_loopback() || ip.is_unspecified())
+}
+
+pub(super) fn mtu(text: &str) -> std::result::Result<u32, String> {
+    let mtu = text.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
+    mtu.ok_or_else(|| format!("{text:?} is not a number from 68 to 65535"))
+}
+
+pub(super) fn mac(text: &str) -> std::result::Result<String, String> {
+    let bytes: Option<Vec<u8>> =
+        text.split(':').map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2)).collect();
+    match bytes.as_deref() {
+        Some([first, _, _, _, _, _]) if first & 1 == 0 && bytes != Some(vec![0; 6]) => {
+            Ok(text.to_ascii_lowercase())
+        }
+        _ => Err(format!("{text:?} is not the address of one interface, such as 02:00:00:00:00:01")),
+    }
+}
+
+/// Bits per second, as tc(8) writes them.
+pub(super) fn rate(text: &str) -> std::result::Result<u64, String> {
+    let bad = || format!("{text:?} is not a rate such as 100mbit");
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit: u64 = match unit {
+        "" | "bit" => 1,
+        "kbit" => 1000,
+        "mbit" => 1_000_000,
+        "gbit" => 1_000_000_000,
+        _ => return Err(bad()),
+    };
+    let rate = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(bad)?;
+    // The kernel counts bytes; below this a packet would wait for seconds.
+    if rate < 8000 { Err(format!("{text:?} is less than 8kbit")) } else { Ok(rate) }
+}
+
+/// One that `names.rs` gives to nobody else.
+pub(super) fn alias(text: &str) -> std::result::Result<String, String> {
+    if ["localhost", HOST].contains(&text) {
+        return Err(format!("{text:?} is the name of somebody else"));
+    }
+    host_name(text)
+}
+
+/// What can stand in hosts and resolv.conf.
+pub(super) fn host_name(text: &str) -> std::result::Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if text.is_empty() || text.len() > 253 || !text.chars().all(good) {
+        return Err(format!("{text:?} is no host's name: letters, digits, '_', '-' and '.'"));
+    }
+    Ok(text.to_string())
+}
+
+/// The kernel's dev_valid_name(), without what has a meaning to those who read names.
+pub(super) fn interface_name(name: &str) -> std::result::Result<(), String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.is_empty()
+        || name.len() > 15
+        || matches!(name, "." | ".." | "lo" | "all" | "default")
+        || !name.chars().all(good)
+    {
+        return Err(format!(
+            "{name:?} cannot name an interface: 1 to 15 letters, digits, '_', '-' and '.', not lo, all, default"
+        ));
+    }
+    Ok(())
+}
