@@ -203,7 +203,7 @@ fn packets_are_as_long_as_the_way_out_takes_them() {
     });
 }
 
-/// As ARCHITECTURE.md and `onggi check` say.
+/// As docs/networks.md and `onggi check` say.
 #[test]
 fn beside_docker_two_rules_let_a_bridge_through() {
     in_new_host(|| {
