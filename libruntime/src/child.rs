@@ -2,11 +2,12 @@
 //! leaves no zombie, which would keep the end of its pid namespace waiting.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::state::Directory;
+use crate::state::{Directory, name_of_dead_clone};
 use crate::sys::{self, ExitStatus};
 use crate::wait::{DEADLINE, Wait, Woken};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use nix::sys::wait::WaitPidFlag;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -140,6 +141,33 @@ impl Drop for Child {
             lock(&ALL).retain(|one| !Arc::ptr_eq(one, &self.0));
         }
     }
+}
+
+/// Reaps a process that the stage has cloned and that was killed before it could say its pid: nobody else would, and the
+/// pid namespace that it was in could not end. `names` are those that the stage has. It need not be dead yet when
+/// its channel is closed.
+pub(crate) fn reap_unreported(names: &[String]) {
+    for _ in 0..50 {
+        let held: Vec<i32> = lock(&ALL).iter().map(|one| one.pid).collect();
+        let is_lost = |pid: &i32| {
+            !held.contains(pid) && name_of_dead_clone(*pid).is_some_and(|name| names.contains(&name))
+        };
+        if let Some(pid) = children().into_iter().find(is_lost) {
+            // Somebody who reaps all children may have been first.
+            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The pids of all our children (proc_pid_task(5), `children`).
+fn children() -> Vec<i32> {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Reaps what has ended. The lock is not kept: who waits for these must not keep others from starting some.

@@ -14,7 +14,7 @@
 //! | end of file | the program was executed, or the stage is dead |
 
 use crate::cgroup::Cgroup;
-use crate::child::Child;
+use crate::child::{self, Child};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Handed, Plan, Text};
 use crate::seccomp::Filter;
@@ -220,8 +220,14 @@ impl<'a> Stage<'a> {
 
     /// An error for a stage that ended without a word.
     pub fn died(&mut self) -> Error {
-        let child = self.init.take().or(self.first.take());
+        let reported = self.init.take();
+        let is_reported = reported.is_some();
+        let child = reported.or(self.first.take());
         let how = child.and_then(|child| child.wait_within(&Wait::at_any_rate(DEADLINE)).ok().flatten());
+        // It ends so when it has made its clone.
+        if !is_reported && how == Some(sys::ExitStatus::Code(0)) {
+            child::reap_unreported(&stage::names());
+        }
         let error = Error::external(match how {
             Some(sys::ExitStatus::Signal(signal)) => {
                 format!("the container's init was killed by signal {signal}")
@@ -245,8 +251,13 @@ impl<'a> Stage<'a> {
 
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
-        for child in [self.init.take(), self.first.take()].into_iter().flatten() {
+        let is_reported = self.init.is_some();
+        let ended = [self.init.take(), self.first.take()].into_iter().flatten().map(|child| {
             child.kill();
+            child.try_wait().ok().flatten()
+        });
+        if ended.last() == Some(Some(sys::ExitStatus::Code(0))) && !is_reported {
+            child::reap_unreported(&stage::names());
         }
     }
 }

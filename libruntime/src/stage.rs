@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::sys;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 static PROGRAM: &[u8] = include_bytes!(env!("ONGGI_STAGE"));
@@ -19,6 +19,12 @@ pub fn sealed_program() -> Result<BorrowedFd<'static>> {
         )
     })?;
     Ok(SEALED.get_or_init(|| sealed).as_fd())
+}
+
+/// The names that the kernel gives to a process of the stage: the memfd's, or before Linux 6.14 the descriptor's number.
+pub fn names() -> [String; 2] {
+    let number = sealed_program().map(|program| program.as_raw_fd()).unwrap_or(-1);
+    ["memfd:onggi-sta".to_string(), number.to_string()]
 }
 
 /// The encoded plan, for the stage to map.

@@ -91,6 +91,14 @@ fn stat(pid: i32) -> std::io::Result<Option<Stat>> {
     }
 }
 
+/// The name of a dead process that has never executed a program and is not reaped yet.
+pub(crate) fn name_of_dead_clone(pid: i32) -> Option<String> {
+    let found = stat(pid).ok()??;
+    let dead = found.state == 'Z' && found.flags & FORKED_NO_EXEC != 0;
+    let name = dead.then(|| fs::read_to_string(format!("/proc/{pid}/comm")).ok())??;
+    Some(name.trim_end().to_string())
+}
+
 /// The fields behind the name, which may hold anything.
 fn fields(bytes: &[u8]) -> Option<Stat> {
     let text = String::from_utf8_lossy(bytes);

@@ -200,3 +200,19 @@ fn what_is_cancelled_too_late_runs_and_can_be_deleted() {
         std::fs::remove_file(&started).unwrap();
     }
 }
+
+/// A process of exec that is killed with its container before it has said its pid is nobody's but ours to reap: the
+/// container's init could not end.
+#[test]
+fn a_process_that_is_killed_while_it_joins_is_reaped() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("exit 6"));
+    for _ in 0..150 {
+        let container = bundle.builder(&new_id()).run().unwrap();
+        // It may have ended by now.
+        let joined = exec(&container, &["/bin/busybox", "true"]).spawn();
+        let ended = container.wait_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(ended, Some(ExitStatus::Code(6)), "{joined:?}");
+        container.delete().unwrap();
+    }
+}
