@@ -48,6 +48,8 @@ fn every_example_does_what_it_says() {
     assert_eq!(on("exec", &config("sleep 1000")), "exit code 3: hello\nsignal 15\n");
     assert_eq!(on("event_loop", &config("exit 5")), "exit code 5\n".repeat(4));
     assert_eq!(on("threads", &config("true")), "40 containers\n");
+    let soak = on("soak", &config("sleep 1000"));
+    assert!(soak.contains(" cycles on 64 threads, none lost; "), "{soak}");
     assert!(on("timeouts", &config("sleep 1000")).starts_with("interrupted: the end of "));
     let resources = on("resources", &config("sleep 1000"));
     assert!(resources.starts_with("Some(1) processes of Some(100)"), "{resources}");
