@@ -117,11 +117,6 @@ impl Container {
         *stdio::lock(&self.ends) = ends;
     }
 
-    pub(crate) fn with_warnings(mut self, more: Vec<Diagnostic>) -> Self {
-        self.warnings = self.warnings.iter().cloned().chain(more).collect();
-        self
-    }
-
     pub(crate) fn load(settings: &Arc<Settings>, id: &str) -> Result<Self> {
         let directory = Self::open(&settings.store, id)?;
         match directory.read_state() {

@@ -409,11 +409,9 @@ fn early_hooks(spec: &Spec, of: &State, limits: hooks::Limits) -> Result<()> {
     let state = of.for_hooks(Status::Creating);
     #[allow(deprecated)] // engines still use prestart
     let prestart = all.prestart();
-    // Specs that had no other hook before the program gave them the state of a created container.
-    let created = of.for_hooks(Status::Created);
     let site = Site::Runtime { bundle: &of.bundle };
     let prestart = prestart.as_deref().unwrap_or_default();
-    hooks::run_all(prestart, "hooks.prestart", &created, &site, limits)?;
+    hooks::run_all(prestart, "hooks.prestart", &state, &site, limits)?;
     hooks::run_all(create_runtime(all), "hooks.createRuntime", &state, &site, limits)
 }
 

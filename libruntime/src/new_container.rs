@@ -218,7 +218,7 @@ impl NewContainer {
     pub fn run(self) -> Result<Container> {
         let container = self.create()?;
         match container.start() {
-            Ok(warnings) => Ok(container.with_warnings(warnings)),
+            Ok(()) => Ok(container),
             Err(error) => {
                 // The first error is the one to report.
                 let _ = container.without_limits().delete_force();

@@ -10,7 +10,7 @@ use crate::parent;
 use crate::state::Status;
 use crate::step::Report;
 use crate::wait::{self, DEADLINE, Wait, Woken};
-use crate::{config, hooks, notify, plan, sys, trace};
+use crate::{hooks, notify, plan, sys, trace};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
@@ -18,18 +18,17 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 impl Container {
-    /// Runs the program of a created container (runtime.md, "Start"). Returns what poststart hooks
-    /// failed with, to be logged, where the configuration is of a version of the spec before 1.3;
-    /// since then such a failure is an error that ends the container.
+    /// Runs the program of a created container (runtime.md, "Start"). A poststart hook that fails is an error,
+    /// and the container is deleted.
     ///
     /// # Errors
     /// Also what the program's execution fails with. A container that somebody else has started
     /// meanwhile is [`ErrorKind::WrongState`].
-    pub fn start(&self) -> Result<Vec<Diagnostic>> {
+    pub fn start(&self) -> Result<()> {
         wait::limited(&self.limits, || self.start_now())
     }
 
-    fn start_now(&self) -> Result<Vec<Diagnostic>> {
+    fn start_now(&self) -> Result<()> {
         let status = self.status();
         if status != Status::Created {
             return Err(self.wrong_state("start", status));
@@ -55,12 +54,10 @@ impl Container {
         let state = self.state.for_hooks(Status::Running);
         let limits = hooks::Limits::default();
         let site = Site::Runtime { bundle: &self.state.bundle };
-        if config::is_before(&self.state.oci_version, 3) {
-            let failed = hooks::run_each(after, "hooks.poststart", &state, &site, limits);
-            return Ok(failed.iter().map(Diagnostic::of_error).collect());
-        }
-        hooks::run_all(after, "hooks.poststart", &state, &site, limits).inspect_err(|_| self.end_init())?;
-        Ok(Vec::new())
+        hooks::run_all(after, "hooks.poststart", &state, &site, limits).inspect_err(|_| {
+            // The hook's error is the one to report; the container can be deleted again.
+            let _ = self.without_limits().delete_force();
+        })
     }
 
     fn connect(&self) -> Result<OwnedFd> {

@@ -51,7 +51,7 @@ impl NewProcess {
 
 impl Container {
     /// [`Container::start`] on a thread of tokio's for what blocks.
-    pub async fn start_async(&self) -> Result<Vec<Diagnostic>> {
+    pub async fn start_async(&self) -> Result<()> {
         let container = self.clone();
         blocking(move || container.start()).await
     }

@@ -30,6 +30,7 @@ pub const CASES: &[Case] = &[
     case!(exec_option_additional_gids_is_used, [Root]),
     case!(exec_process_file_is_used_as_it_is, [Root]),
     case!(exec_process_file_without_umask_and_oom_score_has_those_of_the_container),
+    case!(exec_process_file_without_rlimits_has_those_of_the_caller),
     case!(exec_process_file_that_is_broken_is_refused),
     case!(exec_detached_returns_at_once_and_writes_the_pid),
     case!(exec_pid_file_in_the_foreground),
@@ -268,6 +269,17 @@ fn exec_process_file_without_umask_and_oom_score_has_those_of_the_container(t: &
     fs::write(&file, process.to_string())?;
     let output = t.runtime.call(&["exec", "--process", &file.display().to_string(), &c.id])?.ok()?;
     same("umask and score", output.stdout.as_str(), "0027\n321\n")
+}
+
+fn exec_process_file_without_rlimits_has_those_of_the_caller(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.set("process.rlimits", json!([{ "type": "RLIMIT_MEMLOCK", "soft": 4096, "hard": 8192 }]));
+    let c = t.detached(&config)?;
+    let process = json!({ "args": ["/probe"], "cwd": "/", "env": ["PATH=/bin"], "capabilities": {} });
+    let probe = exec_process(t, &c, &process, &[])?.ok()?.json()?;
+    let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK)?;
+    let shown = |limit: u64| if limit == u64::MAX { "unlimited".to_owned() } else { limit.to_string() };
+    same("memlock", strings(&probe["limits"]["Max locked memory"]), vec![shown(soft), shown(hard)])
 }
 
 fn exec_process_file_that_is_broken_is_refused(t: &Test) -> Outcome {

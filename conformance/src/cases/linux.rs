@@ -265,6 +265,7 @@ fn default_links_in_dev_are_there(t: &Test) -> Outcome {
         ("/dev/stdin", "/proc/self/fd/0"),
         ("/dev/stdout", "/proc/self/fd/1"),
         ("/dev/stderr", "/proc/self/fd/2"),
+        ("/dev/core", "/proc/kcore"),
     ];
     for (path, target) in links {
         let probe = t.probe(&t.config(), &["--stat", path])?;

@@ -344,14 +344,11 @@ impl Names {
             slice => slice.to_owned(),
         };
         check_slice(&slice)?;
-        if name.is_empty() {
-            return Err(format!("{text:?} has no name in it"));
-        }
         if name.ends_with(".slice") {
             return Err(format!("{text:?} names a slice; a container's unit is a scope"));
         }
-        let unit = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}-{name}") };
-        let unit = format!("{}.scope", escape(&unit));
+        // The dash is there also beside an empty prefix or name: the peers find each other's units so.
+        let unit = format!("{}.scope", escape(&format!("{prefix}-{name}")));
         if unit.len() > 255 {
             return Err(format!("the unit name {unit:?} is longer than 255 characters"));
         }
@@ -381,10 +378,10 @@ fn expand_slice(slice: &str) -> PathBuf {
     ends.map(|end| format!("{}.slice", &stem[..end])).collect()
 }
 
-/// What a unit's name may not have (ids may: `+`), as systemd-escape(1) writes it.
+/// What a unit's name may not have (ids may: `+`), as systemd-escape(1) writes it. What is escaped already stays.
 fn escape(name: &str) -> String {
     name.bytes().fold(String::new(), |mut text, byte| {
-        match byte.is_ascii_alphanumeric() || b":-_.@".contains(&byte) {
+        match byte.is_ascii_alphanumeric() || b":-_.@\\".contains(&byte) {
             true => text.push(char::from(byte)),
             false => text.push_str(&format!("\\x{byte:02x}")),
         }

@@ -17,19 +17,14 @@ fn the_path_is_slice_prefix_and_name() {
     assert_eq!(names(":cri:x", false), ok("system.slice", "cri-x.scope"));
     assert_eq!(names(":cri:x", true), ok("user.slice", "cri-x.scope"));
     assert_eq!(names("-:p:x", false), ok("-.slice", "p-x.scope"));
-    assert_eq!(names("a.slice::x", false), ok("a.slice", "x.scope"));
+    assert_eq!(names("a.slice::x", false), ok("a.slice", "-x.scope"));
+    assert_eq!(names("a.slice:b:", false), ok("a.slice", "b-.scope"));
+    assert_eq!(names(r"a.slice:b:c\x2dd", false), ok("a.slice", r"b-c\x2dd.scope"));
     assert_eq!(names("", false), ok("system.slice", "onggi-id.scope"));
     assert_eq!(names("a.slice:p:x+y", false), ok("a.slice", "p-x\\x2by.scope"));
-    for wrong in [
-        "/a/b",
-        "a:b",
-        "a.slice:b:c:d",
-        "a:b:c",
-        "a.slice:b:",
-        "a.slice:b:c.slice",
-        "../x.slice:b:c",
-        "a--b.slice:p:x",
-    ] {
+    for wrong in
+        ["/a/b", "a:b", "a.slice:b:c:d", "a:b:c", "a.slice:b:c.slice", "../x.slice:b:c", "a--b.slice:p:x"]
+    {
         assert!(names(wrong, false).is_err(), "{wrong}");
     }
 }

@@ -40,6 +40,8 @@ const LINKS: &[(&str, &str)] = &[
     ("/proc/self/fd/1", "/dev/stdout"),
     ("/proc/self/fd/2", "/dev/stderr"),
     ("pts/ptmx", "/dev/ptmx"),
+    // Not in the specification: runc and crun make it. What it leads to is masked.
+    ("/proc/kcore", "/dev/core"),
 ];
 
 /// The nodes of a configuration; one of its own replaces the default at the same path.

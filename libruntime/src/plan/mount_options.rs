@@ -54,6 +54,11 @@ const SUPERBLOCK: &[&str] = &["sync", "async", "dirsync", "lazytime", "nolazytim
 const NOTHING: &[&str] =
     &["defaults", "silent", "loud", "iversion", "noiversion", "nofail", "user", "auto", "noauto", "_netdev"];
 
+/// Flags of a superblock are no error beside a bind mount, which has the superblock of its source.
+pub fn is_superblock_flag(option: &str) -> bool {
+    SUPERBLOCK.contains(&option)
+}
+
 /// What a mount's options say.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Options {

@@ -4,7 +4,7 @@ use super::create::{Namespaces, Request};
 use super::kept::KeptMounts;
 use super::mount_options::{self, Links, Options};
 use super::{Handed, IdMaps, Plan, Text, devices};
-use crate::error::{Error, Result};
+use crate::error::{Diagnostic, Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
 use crate::readiness;
 use crate::step::{Attrs, Fd, MountFlags, Place, ROOT, Source, Step};
@@ -280,9 +280,10 @@ impl Mounts {
         let Some(path) = mount.source() else {
             return Err(Error::unsupported("a bind mount without a source").at(format!("{origin}.source")));
         };
-        if !options.data.is_empty() {
-            let names: Vec<_> = options.data.iter().map(|(key, _)| key.as_str()).collect();
-            site.plan.warn(format!("{origin}.options"), format!("a bind mount has no {}", names.join(", ")));
+        if let Some((key, _)) = options.data.iter().find(|(key, _)| !mount_options::is_superblock_flag(key)) {
+            let text =
+                format!("bind mounts cannot have any filesystem-specific options applied, such as {key}");
+            return Err(Error::invalid(vec![Diagnostic::new(format!("{origin}.options"), text)]));
         }
         if absolute(mount.destination()) == Path::new("/dev") {
             self.host_dev = true;

@@ -118,14 +118,12 @@ fn process(global: &Global, args: &Parsed, container: &Container) -> Result<libr
     Ok(process)
 }
 
-/// What confines a process is the container's where the process object does not speak of it.
+/// What confines a process is the container's where the process object does not speak of it. Not so its limits:
+/// as with the peers they are the caller's.
 fn inherit(process: &mut libruntime::Process, own: &libruntime::Process) {
     let is_empty = |label: &Option<String>| label.as_deref().unwrap_or_default().is_empty();
     if process.capabilities().is_none() {
         process.set_capabilities(own.capabilities().clone());
-    }
-    if process.rlimits().is_none() {
-        process.set_rlimits(own.rlimits().clone());
     }
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(own.oom_score_adj());

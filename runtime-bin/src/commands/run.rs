@@ -44,7 +44,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let console = launch::console_socket(args, spec.terminal, detach)?;
     if detach {
         let container = spec.make(global, args, Console::of(console), NewContainer::create)?;
-        return match start(global, args, &container) {
+        return match start(args, &container) {
             Ok(None) => Ok(0),
             Ok(Some(readiness)) => {
                 Interrupt::release()?;
@@ -59,7 +59,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     }
     let console = if spec.terminal { Console::Relayed } else { Console::None };
     let container = spec.make(global, args, console, NewContainer::create)?;
-    match follow(global, args, &container, &signals) {
+    match follow(args, &container, &signals) {
         Err(failure) => undo(global, container, failure),
         Ok(code) if args.is_set("keep") => Ok(code),
         Ok(code) => end(global, container, code),
@@ -85,17 +85,17 @@ fn end(global: &Global, container: Container, code: u8) -> Result<u8, Failure> {
     }
 }
 
-fn start(global: &Global, args: &Parsed, container: &Container) -> Result<Option<Readiness>, Failure> {
+fn start(args: &Parsed, container: &Container) -> Result<Option<Readiness>, Failure> {
     announce(args, container)?;
     let readiness = container.readiness()?;
-    global.warn_of(&container.start()?);
+    container.start()?;
     Ok(readiness)
 }
 
 /// Starts it and stays with it to its end.
-fn follow(global: &Global, args: &Parsed, container: &Container, signals: &Signals) -> Result<u8, Failure> {
+fn follow(args: &Parsed, container: &Container, signals: &Signals) -> Result<u8, Failure> {
     let pid = container.pid().unwrap_or(0);
-    if let Some(readiness) = start(global, args, container)? {
+    if let Some(readiness) = start(args, container)? {
         // It ends with the container, at the latest; what fails is between it and the supervisor.
         std::thread::spawn(move || readiness.pass_on());
     }

@@ -18,7 +18,7 @@ pub const VERB: Verb = Verb {
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let container = global.load(args)?.with_cancel(Interrupt::block()?);
     let readiness = container.readiness()?;
-    global.warn_of(&container.start()?);
+    container.start()?;
     if let Some(readiness) = readiness {
         Interrupt::release()?;
         readiness.pass_on()?;

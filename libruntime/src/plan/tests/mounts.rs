@@ -269,19 +269,13 @@ fn a_bind_mount_has_the_propagation_it_asks_for() {
 }
 
 #[test]
-fn what_only_a_filesystem_could_take_is_warned_about_on_a_bind_mount() {
-    bind(
-        r#""mode=755", "size=1m""#,
-        expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
-            + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            after linux.resources.cpu.cpus: SetAffinity
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/d" }
-            after process.args[0]: Exec
-            + warning: mounts[0].options: a bind mount has no mode, size
-        "#]],
-    );
+fn what_only_a_filesystem_could_take_is_refused_on_a_bind_mount() {
+    let text = "bind mounts cannot have any filesystem-specific options applied, such as mode";
+    let fragment = bind_fragment(r#""bind", "sync", "mode=755", "size=1m""#);
+    let mut config = super::minimal();
+    super::merge(&mut config, serde_json::from_str(&fragment).unwrap());
+    let error = super::planned(&config, &super::given()).map(|_| ()).unwrap_err();
+    assert!(error.contains(text), "{error}");
 }
 
 #[test]
@@ -509,6 +503,7 @@ fn nothing_is_made_in_a_dev_that_is_the_hosts() {
             - linux.devices: Symlink { content: "/proc/self/fd/1", path: "/dev/stdout" }
             - linux.devices: Symlink { content: "/proc/self/fd/2", path: "/dev/stderr" }
             - linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
+            - linux.devices: Symlink { content: "/proc/kcore", path: "/dev/core" }
             + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/dev" }
         "#]],

@@ -37,6 +37,7 @@ fn the_plan_of_a_minimal_config() {
             linux.devices: Symlink { content: "/proc/self/fd/1", path: "/dev/stdout" }
             linux.devices: Symlink { content: "/proc/self/fd/2", path: "/dev/stderr" }
             linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
+            linux.devices: Symlink { content: "/proc/kcore", path: "/dev/core" }
             root.path: PivotRoot
             process.user.umask: SetUmask { mask: 18 }
             process.cwd: Chdir { path: "/", make: true }
@@ -100,6 +101,7 @@ fn the_plan_of_a_config_like_dockers() {
             linux.devices: Symlink { content: "/proc/self/fd/1", path: "/dev/stdout" }
             linux.devices: Symlink { content: "/proc/self/fd/2", path: "/dev/stderr" }
             linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
+            linux.devices: Symlink { content: "/proc/kcore", path: "/dev/core" }
             process.terminal: OpenConsole { socket: Fd(2), columns: 0, rows: 0, uid: 0 }
             process.terminal: MountConsole
             hooks: Sync { point: Created }
@@ -179,6 +181,7 @@ fn the_plan_of_a_rootless_config() {
             linux.devices: Symlink { content: "/proc/self/fd/1", path: "/dev/stdout" }
             linux.devices: Symlink { content: "/proc/self/fd/2", path: "/dev/stderr" }
             linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
+            linux.devices: Symlink { content: "/proc/kcore", path: "/dev/core" }
             root.path: PivotRoot
             hostname: SetHostname { name: "box" }
             linux.maskedPaths[0]: MaskPath { place: "/proc/kcore" in Kept(1), source: Source(1) }
