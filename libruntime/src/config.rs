@@ -9,6 +9,7 @@
 //! The checks are next door, one file for each part of the configuration.
 
 mod devices;
+pub(crate) mod examine;
 mod found;
 mod hooks;
 mod identity;
@@ -16,7 +17,9 @@ mod kernel;
 pub(crate) mod list;
 mod mounts;
 mod namespaces;
+pub(crate) mod places;
 mod process;
+pub(crate) mod removed;
 mod repair;
 pub(crate) mod resources;
 mod scheduling;
@@ -24,12 +27,14 @@ mod strict;
 pub(crate) mod sysctl;
 #[cfg(test)]
 mod tests;
+mod text;
 mod written;
 
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use found::Found;
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
+pub(crate) use repair::placeholder;
 use std::fs::File;
 use std::io::{ErrorKind as IoErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -118,9 +123,9 @@ pub fn check_id(id: &str) -> Result<()> {
 fn check_spec(spec: &Spec, found: &mut Found) {
     check_version(spec.version(), found);
     match spec.root() {
-        None => found.problem("root", "missing; every container has a root filesystem"),
+        None => found.missing("root", "missing; every container has a root filesystem"),
         Some(root) if root.path().as_os_str().is_empty() => {
-            found.problem("root.path", "missing; it names the root filesystem")
+            found.missing("root.path", "missing; it names the root filesystem")
         }
         Some(root) => found.path(root.path(), "root.path"),
     }
@@ -172,7 +177,7 @@ fn foreign(spec: &Spec, found: &mut Found) {
 fn check_version(version: &str, found: &mut Found) {
     let at = "ociVersion";
     if version.is_empty() {
-        return found.problem(at, "missing");
+        return found.missing(at, "missing");
     }
     let (rest, build) = version.split_once('+').map_or((version, None), |(a, b)| (a, Some(b)));
     let (core, pre) = rest.split_once('-').map_or((rest, None), |(a, b)| (a, Some(b)));
@@ -189,7 +194,7 @@ fn check_version(version: &str, found: &mut Found) {
 }
 
 /// The bytes of `config.json`, at most [`MAX_CONFIG_SIZE`] of them.
-fn read(bundle: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read(bundle: &Path) -> Result<Vec<u8>> {
     let path = bundle.join("config.json");
     let shown = path.display();
     // Opening a fifo without O_NONBLOCK would wait for a writer for ever.

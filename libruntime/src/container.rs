@@ -142,7 +142,7 @@ impl Container {
             Ok(_) => "what creation had planned is removed".to_string(),
             Err(also) => format!("only its directory is removed, a cgroup of it is not known ({also})"),
         };
-        let warning = Diagnostic::new("state.json", format!("{why}; {found}"));
+        let warning = Diagnostic::warning("state.json", format!("{why}; {found}"));
         Self::loaded(settings, directory, known.unwrap_or_else(|_| Record::unknown(id)), vec![warning])
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Nothing here logs; an error is returned, or it is handled, never both.
 
+pub use crate::diagnostic::{Diagnostic, DiagnosticCode};
 use crate::words;
 use nix::errno::Errno;
 use serde::Serialize;
@@ -40,39 +41,14 @@ pub enum ErrorKind {
     Reaped,
 }
 
-/// A problem, or something worth a warning, at one place of `config.json`. Verbs that can succeed with
-/// warnings return these: properties that this host cannot apply, and hooks that failed where that changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Diagnostic {
-    /// The place, for example `mounts[3].source`.
-    #[serde(rename = "at")]
-    pub config_path: String,
-    /// What is wrong there, for people.
-    pub message: String,
-}
-
 impl Diagnostic {
-    pub(crate) fn new(config_path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { config_path: config_path.into(), message: message.into() }
-    }
-
     /// An error that does not fail the verb.
     pub(crate) fn of_error(error: &Error) -> Self {
         let mut message = error.text();
         if let Some(hint) = error.hint() {
             message.push_str(&format!("; hint: {hint}"));
         }
-        Self::new(error.config_path().unwrap_or_default(), message)
-    }
-}
-
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self.config_path.as_str() {
-            "" => f.write_str(&self.message),
-            place => write!(f, "{place}: {}", self.message),
-        }
+        Self::warning(error.config_path().unwrap_or_default(), message).with_code(DiagnosticCode::Failed)
     }
 }
 
@@ -205,7 +181,7 @@ impl Error {
     }
 
     /// Without place and hint.
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         if !self.0.lead.is_empty() {
             text.push_str(&format!("{}: ", self.0.lead));

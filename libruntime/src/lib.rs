@@ -19,6 +19,7 @@
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
+mod bundle;
 mod cgroup;
 mod check;
 mod checkpoint;
@@ -29,6 +30,7 @@ mod container;
 mod create;
 mod criu;
 mod delete;
+mod diagnostic;
 mod error;
 mod exec;
 mod explain;
@@ -81,6 +83,7 @@ pub fn first_closed_descriptor(count: u32) -> Option<u32> {
     (3..count.saturating_add(3)).find(|number| !sys::is_open(*number))
 }
 
+pub use bundle::BundleReport;
 #[doc(hidden)] // for the command's default directory
 pub use cgroup::has_host_root;
 pub use cgroup::{Oom, OomEvents, Stats, stats};
@@ -89,7 +92,8 @@ pub use checkpoint::{CgroupMode, CheckpointOptions};
 pub use config::{Config, MAX_CONFIG_SIZE, check_id, parse_process, parse_resources};
 pub use console::{Terminal, TerminalSize, connect_socket, terminal_size};
 pub use container::{Container, State};
-pub use error::{Diagnostic, Error, ErrorKind, Result};
+pub use diagnostic::{Diagnostic, DiagnosticCode, Position, Severity, Span};
+pub use error::{Error, ErrorKind, Result};
 pub use exec::{ExecProcess, NewProcess};
 pub use explain::Explanation;
 pub use features::features;

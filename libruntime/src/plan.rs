@@ -206,7 +206,7 @@ impl Plan {
     }
 
     fn warn(&mut self, at: impl Into<String>, message: impl Into<String>) {
-        self.warnings.push(Diagnostic::new(at, message));
+        self.warnings.push(Diagnostic::warning(at, message));
     }
 
     pub fn steps(&self) -> &[(Step<Text>, Origin)] {

@@ -1,5 +1,6 @@
 //! The first type that a user of the library meets: a store of containers.
 
+use crate::bundle::{self, BundleReport};
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::new_container::NewContainer;
@@ -79,6 +80,17 @@ impl Runtime {
     /// Where the directory with this name is no container's.
     pub fn load_damaged(&self, id: &str) -> Result<Container> {
         Container::load_damaged(&self.0, id)
+    }
+
+    /// Checks a bundle: its configuration against the specification, this kernel and this user, and the files of the
+    /// host that it names. All problems are looked for, not the first only, and each has its place in the text.
+    /// Nothing is run and nothing is changed.
+    ///
+    /// # Errors
+    /// There is no `config.json` that can be read, or it is larger than 16 MiB. What is wrong in it is no error, but a
+    /// [`Diagnostic`](crate::Diagnostic) of the report.
+    pub fn check_bundle(&self, bundle: impl AsRef<Path>) -> Result<BundleReport> {
+        bundle::check(&self.0, bundle.as_ref())
     }
 
     /// The containers of the store, sorted by id; a store that does not exist has none. Each is loaded when it is

@@ -162,7 +162,7 @@ fn listener(
         }
         (false, Some(_)) => {
             let message = "is not used: no rule has the action SCMP_ACT_NOTIFY";
-            warnings.push(Diagnostic::new(format!("{PLACE}.listenerPath"), message));
+            warnings.push(Diagnostic::warning(format!("{PLACE}.listenerPath"), message));
             None
         }
         (false, None) => None,
@@ -190,7 +190,7 @@ fn flags(seccomp: &LinuxSeccomp, notifies: bool, warnings: &mut Vec<Diagnostic>)
             Flag::SeccompFilterFlagWaitKillableRecv if !notifies => {
                 // The kernel refuses the flag on a filter without a listener, where it could have no effect.
                 let message = "has no effect without SCMP_ACT_NOTIFY and is left out";
-                warnings.push(Diagnostic::new(format!("{PLACE}.flags[{index}]"), message));
+                warnings.push(Diagnostic::warning(format!("{PLACE}.flags[{index}]"), message));
                 0
             }
             Flag::SeccompFilterFlagWaitKillableRecv => WAIT_KILLABLE_RECV,

@@ -57,7 +57,7 @@ pub(crate) fn of_lsm(lsm: Lsm) -> &'static str {
 
 /// What a problem of the configuration is called elsewhere, where it has such a name.
 pub(crate) fn of_finding(finding: &Diagnostic) -> Option<String> {
-    let Diagnostic { config_path, message } = finding;
+    let Diagnostic { config_path, message, .. } = finding;
     let place = without_indices(config_path);
     let missing = message.starts_with("missing") || message.starts_with("is empty");
     let is = |text: &str| message.starts_with(text);

@@ -18,6 +18,7 @@ mod networks;
 mod output;
 mod shells;
 mod signals;
+mod snippets;
 mod terminal;
 
 use cli::{Line, Parsed};

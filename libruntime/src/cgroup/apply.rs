@@ -287,13 +287,16 @@ impl Cgroup {
             Some(dir) => set_lists(dir, &policy.v1()?, fresh),
             None if policy.allows_everything() => Ok(()),
             None if self.is_none() && has_host_root() => {
-                return Ok(Some(Diagnostic::new(AT_DEVICES, "not enforced: the container has no cgroup")));
+                return Ok(Some(Diagnostic::warning(
+                    AT_DEVICES,
+                    "not enforced: the container has no cgroup",
+                )));
             }
             None => Err(self.no_controller("devices")),
         };
         match result {
             Ok(()) => Ok(None),
-            Err(error) if cannot_be_privileged(&error) => Ok(Some(Diagnostic::new(
+            Err(error) if cannot_be_privileged(&error) => Ok(Some(Diagnostic::warning(
                 AT_DEVICES,
                 "not enforced: this needs privileges over the whole host; without them the container \
                  cannot make device nodes anyway",

@@ -1,7 +1,7 @@
 //! Collects what the checks find. Places are formatted only when there is something to say, so the good
 //! path allocates nothing. It decides nothing; the checks do.
 
-use crate::error::{Diagnostic, Error, Result};
+use crate::error::{Diagnostic, DiagnosticCode, Error, Result};
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
@@ -15,31 +15,42 @@ pub(crate) struct Found {
     problems: Vec<Diagnostic>,
     unlisted: usize,
     warnings: Vec<Diagnostic>,
-    hint: Option<String>,
+    /// What is allowed instead, by place.
+    hints: Vec<(String, String)>,
 }
 
 impl Found {
     pub fn problem(&mut self, at: impl Display, message: impl Display) {
+        self.problem_of(DiagnosticCode::InvalidValue, at, message);
+    }
+
+    /// A property that has to be there.
+    pub fn missing(&mut self, at: impl Display, message: impl Display) {
+        self.problem_of(DiagnosticCode::MissingProperty, at, message);
+    }
+
+    pub fn needs_namespace(&mut self, at: impl Display, message: impl Display) {
+        self.problem_of(DiagnosticCode::MissingNamespace, at, message);
+    }
+
+    pub fn problem_of(&mut self, code: DiagnosticCode, at: impl Display, message: impl Display) {
         if self.problems.len() == MAX_LISTED {
             self.unlisted += 1;
         } else {
-            self.problems.push(Diagnostic::new(at.to_string(), message.to_string()));
+            self.problems.push(Diagnostic::new(at.to_string(), message.to_string()).with_code(code));
         }
     }
 
     pub fn warning(&mut self, at: impl Display, message: impl Display) {
         if self.warnings.len() < MAX_LISTED {
-            self.warnings.push(Diagnostic::new(at.to_string(), message.to_string()));
+            self.warnings.push(Diagnostic::warning(at.to_string(), message.to_string()));
         }
     }
 
     /// What to do about a value that the types refuse: the allowed ones.
     pub fn hint(&mut self, at: impl Display, allowed: impl Display) {
-        let hint = self.hint.get_or_insert_default();
-        // Many values of one kind are usually wrong in the same way.
-        if hint.len() < 1000 {
-            let separator = if hint.is_empty() { "" } else { "; " };
-            hint.push_str(&format!("{separator}{at}: {allowed}"));
+        if self.hints.len() < MAX_LISTED {
+            self.hints.push((at.to_string(), allowed.to_string()));
         }
     }
 
@@ -66,6 +77,23 @@ impl Found {
         }
     }
 
+    /// All problems and all warnings.
+    pub fn into_all(mut self) -> Vec<Diagnostic> {
+        self.count_unlisted();
+        for one in &mut self.problems {
+            let hint = self.hints.iter().find(|(at, _)| *at == one.config_path);
+            one.hint = hint.map(|(_, allowed)| allowed.clone());
+        }
+        self.problems.append(&mut self.warnings);
+        self.problems
+    }
+
+    fn count_unlisted(&mut self) {
+        if self.unlisted > 0 {
+            self.problems.push(Diagnostic::new("…", format!("and {} more problems", self.unlisted)));
+        }
+    }
+
     /// The warnings if nothing is wrong, else everything that is wrong.
     pub fn into_warnings(self) -> Result<Vec<Diagnostic>> {
         self.check().map(|found| found.warnings)
@@ -76,14 +104,17 @@ impl Found {
         if self.problems.is_empty() {
             return Ok(self);
         }
-        if self.unlisted > 0 {
-            self.problems.push(Diagnostic::new("…", format!("and {} more problems", self.unlisted)));
-        }
+        self.count_unlisted();
         let error = Error::invalid(self.problems);
-        Err(match self.hint {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        })
+        let mut hint = String::new();
+        for (at, allowed) in &self.hints {
+            // Many values of one kind are usually wrong in the same way.
+            if hint.len() < 1000 {
+                let separator = if hint.is_empty() { "" } else { "; " };
+                hint.push_str(&format!("{separator}{at}: {allowed}"));
+            }
+        }
+        Err(if hint.is_empty() { error } else { error.with_hint(hint) })
     }
 }
 

@@ -19,12 +19,12 @@ pub(crate) fn check(spec: &Spec, found: &mut Found) {
     for (mappings, at) in [(uids, "linux.uidMappings"), (gids, "linux.gidMappings")] {
         if mappings.is_empty() {
             if new {
-                found.problem(at, "missing; in a user namespace without mappings nobody has an id");
+                found.missing(at, "missing; in a user namespace without mappings nobody has an id");
             }
             continue;
         }
         if !has(namespaces, LinuxNamespaceType::User) {
-            found.problem(at, "needs a user namespace in linux.namespaces");
+            found.needs_namespace(at, "needs a user namespace in linux.namespaces");
         }
         check_mappings(mappings, at, found);
     }

@@ -77,7 +77,7 @@ fn seccomp(seccomp: &LinuxSeccomp, found: &mut Found) {
         Some(path) if notify => found.absolute(path, format_args!("{at}.listenerPath")),
         Some(_) => found.warning(format_args!("{at}.listenerPath"), "ignored: nothing uses SCMP_ACT_NOTIFY"),
         None if notify => {
-            found.problem(format_args!("{at}.listenerPath"), "missing; SCMP_ACT_NOTIFY needs it")
+            found.missing(format_args!("{at}.listenerPath"), "missing; SCMP_ACT_NOTIFY needs it")
         }
         None => {}
     }

@@ -41,11 +41,11 @@ fn check_one(mount: &Mount, i: usize, user_namespace: bool, found: &mut Found) {
     let source = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty());
     match source {
         Some(source) => found.path(source, format_args!("mounts[{i}].source")),
-        None if bind => found.problem(format_args!("mounts[{i}].source"), "missing; a bind mount has one"),
+        None if bind => found.missing(format_args!("mounts[{i}].source"), "missing; a bind mount has one"),
         None => {}
     }
     if typ.is_empty() && !bind && !has(["remount", "remount"]) {
-        found.problem(format_args!("mounts[{i}].type"), "missing; only bind mounts can do without");
+        found.missing(format_args!("mounts[{i}].type"), "missing; only bind mounts can do without");
     }
     mappings(mount, i, user_namespace, has(["idmap", "ridmap"]), found);
 }
@@ -57,7 +57,7 @@ fn mappings(mount: &Mount, i: usize, user_namespace: bool, asked: bool, found: &
         let (missing, given) =
             if uids.is_empty() { ("uidMappings", "gidMappings") } else { ("gidMappings", "uidMappings") };
         let text = format_args!("missing; it must be given together with {given}");
-        found.problem(format_args!("mounts[{i}].{missing}"), text);
+        found.missing(format_args!("mounts[{i}].{missing}"), text);
     }
     if !uids.is_empty() {
         check_mappings(uids, format_args!("mounts[{i}].uidMappings"), found);
@@ -67,6 +67,6 @@ fn mappings(mount: &Mount, i: usize, user_namespace: bool, asked: bool, found: &
     }
     if asked && uids.is_empty() && gids.is_empty() && !user_namespace {
         let text = "idmap needs uidMappings and gidMappings here, or a user namespace of the container";
-        found.problem(format_args!("mounts[{i}].options"), text);
+        found.needs_namespace(format_args!("mounts[{i}].options"), text);
     }
 }

@@ -65,7 +65,8 @@ fn names(spec: &Spec, namespaces: &[LinuxNamespace], found: &mut Found) {
     for (name, at) in [(spec.hostname(), "hostname"), (spec.domainname(), "domainname")] {
         let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else { continue };
         if !has(namespaces, Type::Uts) {
-            found.problem(at, "needs a uts namespace in linux.namespaces; it would change the host's");
+            found
+                .needs_namespace(at, "needs a uts namespace in linux.namespaces; it would change the host's");
         }
         if name.len() > 64 {
             found.problem(at, format_args!("is {} bytes long; the kernel takes at most 64", name.len()));
@@ -94,7 +95,7 @@ fn sysctls(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Found) {
         };
         if !has(namespaces, typ) {
             let name = type_name(typ);
-            found.problem(
+            found.needs_namespace(
                 at,
                 format_args!("needs a {name} namespace in linux.namespaces; it would change the host's"),
             );
@@ -107,7 +108,7 @@ fn clocks(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Found) {
     if !offsets.is_empty() && !is_new(namespaces, Type::Time) {
         let text =
             "needs a time namespace without path in linux.namespaces; offsets of an existing one are fixed";
-        found.problem("linux.timeOffsets", text);
+        found.needs_namespace("linux.timeOffsets", text);
     }
     for (clock, offset) in offsets {
         let at = format_args!("linux.timeOffsets.{clock}");
@@ -127,7 +128,7 @@ fn clocks(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Found) {
 fn network_devices(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Found) {
     let devices = sorted(linux.net_devices());
     if !devices.is_empty() && !has(namespaces, Type::Network) {
-        found.problem("linux.netDevices", "needs a network namespace in linux.namespaces");
+        found.needs_namespace("linux.netDevices", "needs a network namespace in linux.namespaces");
     }
     let mut targets: HashMap<&str, &str> = HashMap::new();
     for (host, device) in devices {
@@ -167,8 +168,10 @@ fn restricted_paths(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Fo
     {
         let paths = each(paths);
         if !paths.is_empty() && !has(namespaces, Type::Mount) {
-            found
-                .problem(at, "needs a mount namespace in linux.namespaces; it would change the host's /proc");
+            found.needs_namespace(
+                at,
+                "needs a mount namespace in linux.namespaces; it would change the host's /proc",
+            );
         }
         for (i, path) in paths.iter().enumerate() {
             found.absolute(path.as_ref(), format_args!("{at}[{i}]"));

@@ -45,7 +45,7 @@ pub(crate) fn check(process: &Process, found: &mut Found) {
 fn args(process: &Process, found: &mut Found) {
     let args = each(process.args());
     if args.is_empty() {
-        found.problem("process.args", "missing or empty; the program is its first element");
+        found.missing("process.args", "missing or empty; the program is its first element");
     }
     for (i, arg) in args.iter().enumerate() {
         found.text(arg, format_args!("process.args[{i}]"));

@@ -6,13 +6,13 @@
 
 use super::found::Found;
 use super::is_before;
+use super::removed::Removed;
 use super::strict::Strict;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{DiagnosticCode, Error, ErrorKind, Result};
 use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use serde_path_to_error::{Path, Segment};
-use std::collections::HashMap;
 
 /// Which object the bytes are: it decides how places are named.
 #[derive(Clone, Copy)]
@@ -46,10 +46,33 @@ const MAX_ROUNDS: usize = 100;
 /// Every round reads the whole text; this bounds the bytes that all of them read.
 const MAX_REREAD: usize = 64 << 20;
 
+/// What could be made of a text.
+pub(crate) struct Repaired<T> {
+    /// `None` where too much is wrong.
+    pub typed: Option<T>,
+    pub found: Found,
+    /// The text after what was wrong was taken out; `None` where nothing was.
+    pub text: Option<Vec<u8>>,
+    pub removed: Removed,
+}
+
+/// # Errors
+/// The problems, if there are any.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], root: Root) -> Result<(T, Found)> {
+    let Repaired { typed, found, .. } = examine(bytes, root)?;
+    let found = found.check()?;
+    Ok((typed.ok_or_else(|| Error::internal("a configuration without problems has no value"))?, found))
+}
+
+/// # Errors
+/// The text is not JSON, or nothing more can be said about it than that.
+pub(crate) fn examine<T: DeserializeOwned>(bytes: &[u8], root: Root) -> Result<Repaired<T>> {
     let mut text = serde_json::Deserializer::from_slice(bytes);
     match T::deserialize(Strict(&mut text)).and_then(|typed| text.end().map(|()| typed)) {
-        Ok(typed) => Ok((typed, Found::default())),
+        Ok(typed) => {
+            let (found, removed) = Default::default();
+            Ok(Repaired { typed: Some(typed), found, text: None, removed })
+        }
         Err(error) if error.is_data() && bytes.len() <= MAX_REREAD / 4 => repair(bytes, root, &error),
         Err(error) => Err(unreadable(root, &error)),
     }
@@ -63,34 +86,41 @@ fn unreadable(root: Root, error: &serde_json::Error) -> Error {
     Error::new(ErrorKind::InvalidConfig, text)
 }
 
-fn repair<T: DeserializeOwned>(bytes: &[u8], root: Root, first: &serde_json::Error) -> Result<(T, Found)> {
+fn repair<T: DeserializeOwned>(bytes: &[u8], root: Root, first: &serde_json::Error) -> Result<Repaired<T>> {
     // A Value nests less deeply than text that is only skipped, and then this fails.
     let mut value: Value = serde_json::from_slice(bytes).map_err(|_| unreadable(root, first))?;
-    let mut state = State { root, found: Found::default(), reported: Vec::new(), removed: HashMap::new() };
+    let mut state =
+        State { root, found: Found::default(), reported: Vec::new(), removed: Removed::default() };
     // A Value holds one of two properties with one name, so that duplicates show in the text only.
     let text = first.to_string();
     if let Some(name) = quoted_after(&text, "duplicate field ") {
         let position = text.rsplit_once(" at ").map_or("", |(_, position)| position);
-        state.report(name, &format!("is given twice, at {position}"));
+        let text = format!("is given twice, at {position}");
+        state.report(DiagnosticCode::DuplicateProperty, name, &text);
     }
     for _ in 0..MAX_ROUNDS.min(MAX_REREAD / bytes.len()) {
         let error = match serde_path_to_error::deserialize::<_, T>(Strict(&value)) {
-            Ok(typed) => return Ok((typed, state.found.check()?)),
+            Ok(typed) => {
+                let text = serde_json::to_vec(&value).ok();
+                return Ok(Repaired { typed: Some(typed), found: state.found, text, removed: state.removed });
+            }
             Err(error) => error,
         };
         if !state.fix(&mut value, error.path(), &error.inner().to_string()) {
             break;
         }
     }
-    Err(state.found.check().err().unwrap_or_else(|| unreadable(root, first)))
+    match state.reported.is_empty() {
+        true => Err(unreadable(root, first)),
+        false => Ok(Repaired { typed: None, found: state.found, text: None, removed: state.removed }),
+    }
 }
 
 struct State {
     root: Root,
     found: Found,
     reported: Vec<String>,
-    /// Original indices of elements taken out, by the place of their list: later ones moved up.
-    removed: HashMap<String, Vec<usize>>,
+    removed: Removed,
 }
 
 impl State {
@@ -108,7 +138,7 @@ impl State {
             {
                 return process.insert(field, json!({})).is_none();
             }
-            self.report(missing, "missing, but required");
+            self.report(DiagnosticCode::MissingProperty, missing, "missing, but required");
             return match (placeholder(&field), find(value, &steps)) {
                 (Some(any), Some(Value::Object(object))) => object.insert(field, any).is_none(),
                 _ => self.take_out(value, &steps, &at),
@@ -120,7 +150,11 @@ impl State {
         let Some(wrong) = find(value, &steps) else { return false };
         let text = self.explain(wrong, &at, message);
         let whole = steps.is_empty();
-        self.report(if whole { self.root.noun().to_owned() } else { at.clone() }, &text);
+        let code = match message.starts_with("unknown variant") {
+            true => DiagnosticCode::UnknownValue,
+            false => DiagnosticCode::WrongType,
+        };
+        self.report(code, if whole { self.root.noun().to_owned() } else { at.clone() }, &text);
         self.take_out(value, &steps, &at)
     }
 
@@ -188,7 +222,7 @@ impl State {
             if unknown {
                 self.found
                     .warning(format_args!("{place}[{index}]"), format_args!("ignored: {name} is not known"));
-                self.removed.entry(place.clone()).or_default().push(index);
+                self.removed.note(&place, index);
             }
             index += 1;
             !unknown
@@ -229,9 +263,9 @@ impl State {
         format!("is {shown}; expected {expected}")
     }
 
-    fn report(&mut self, at: String, text: &str) {
+    fn report(&mut self, code: DiagnosticCode, at: String, text: &str) {
         if !self.reported.contains(&at) {
-            self.found.problem(&at, text);
+            self.found.problem_of(code, &at, text);
             self.reported.push(at);
         }
     }
@@ -248,9 +282,7 @@ impl State {
                 list.remove(*index);
                 let (place, original) = at.rsplit_once('[').unwrap_or_default();
                 let original = original.trim_end_matches(']').parse().unwrap_or(*index);
-                let removed = self.removed.entry(place.to_owned()).or_default();
-                removed.push(original);
-                removed.sort_unstable();
+                self.removed.note(place, original);
                 true
             }
             _ => false,
@@ -264,8 +296,7 @@ impl State {
             match step {
                 Step::Key(key) => place = self.join(&place, &key),
                 Step::Index(index) => {
-                    let removed = self.removed.get(&place).map_or(&[][..], Vec::as_slice);
-                    let original = removed.iter().fold(index, |i, gone| if *gone <= i { i + 1 } else { i });
+                    let original = self.removed.original_index(&place, index);
                     place = format!("{place}[{original}]");
                 }
             }
@@ -307,7 +338,7 @@ fn quoted_after(message: &str, prefix: &str) -> Option<String> {
 }
 
 /// Any value that a required property can have, so that the rest of its object is still looked at.
-fn placeholder(field: &str) -> Option<Value> {
+pub(crate) fn placeholder(field: &str) -> Option<Value> {
     Some(match field {
         "user" => json!({}),
         "cwd" | "destination" | "path" => json!("/"),

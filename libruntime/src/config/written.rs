@@ -2,10 +2,10 @@
 //! id map without `hostID` would map to the host's root. Where a value is the
 //! default, the text itself is asked.
 //!
-//! The text is known to be JSON here, so a cursor over the bytes is enough: it allocates nothing and stops
-//! at the property that it looks for. A name written with escapes (`"\u0075id"`) is not recognised.
+//! A name written with escapes (`"\u0075id"`) is not recognised.
 
 use super::found::{Found, each};
+use super::text::Text;
 use oci_spec::runtime::{
     IOPriorityClass, Linux, LinuxDeviceType, LinuxIdMapping, LinuxResources, Process, Spec,
 };
@@ -159,101 +159,6 @@ fn mappings(text: Text, rows: &[LinuxIdMapping], at: &str, found: &mut Found) {
 
 fn need(text: Text, key: &str, default: bool, at: impl Display, found: &mut Found) {
     if default && text.get(key).is_absent() {
-        found.problem(format_args!("{at}.{key}"), "missing, but required");
-    }
-}
-
-/// The text from the start of a value on; empty if there is no value.
-#[derive(Clone, Copy)]
-struct Text<'t>(&'t [u8]);
-
-impl<'t> Text<'t> {
-    fn new(bytes: &'t [u8]) -> Self {
-        let start = bytes.iter().position(|c| !c.is_ascii_whitespace()).unwrap_or(bytes.len());
-        Text(&bytes[start..])
-    }
-
-    fn is_absent(self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn flag(self) -> Option<bool> {
-        match self.0 {
-            [b't', ..] => Some(true),
-            [b'f', ..] => Some(false),
-            _ => None,
-        }
-    }
-
-    /// A property of an object; null is absent.
-    fn get(self, key: &str) -> Text<'t> {
-        let mut rest = match self.0 {
-            [b'{', rest @ ..] => Text::new(rest),
-            _ => return Text(&[]),
-        };
-        while let [b'"', name @ ..] = rest.0 {
-            let value = rest.after_value().after(b':');
-            if name.strip_prefix(key.as_bytes()).is_some_and(|tail| tail.starts_with(b"\"")) {
-                return if value.0.starts_with(b"null") { Text(&[]) } else { value };
-            }
-            rest = value.after_value().after(b',');
-        }
-        Text(&[])
-    }
-
-    /// The elements of a list.
-    fn items(self) -> impl Iterator<Item = Text<'t>> {
-        let mut rest = match self.0 {
-            [b'[', rest @ ..] => Text::new(rest),
-            _ => Text(&[]),
-        };
-        std::iter::from_fn(move || {
-            if matches!(rest.0, [] | [b']', ..]) {
-                return None;
-            }
-            let item = rest;
-            rest = rest.after_value().after(b',');
-            Some(item)
-        })
-    }
-
-    fn after(self, separator: u8) -> Text<'t> {
-        match self.0 {
-            [c, rest @ ..] if *c == separator => Text::new(rest),
-            _ => Text(&[]),
-        }
-    }
-
-    /// What follows the value that starts here, from the next byte that is no blank.
-    fn after_value(self) -> Text<'t> {
-        let (mut depth, mut at) = (0_usize, 0);
-        while let Some(c) = self.0.get(at) {
-            match c {
-                b'"' => at = self.string_end(at),
-                b'{' | b'[' => depth += 1,
-                // Belongs to what is around: a number or a word has ended before it.
-                b'}' | b']' | b',' if depth == 0 => break,
-                b'}' | b']' => depth -= 1,
-                _ => {}
-            }
-            at += 1;
-            if depth == 0 && matches!(c, b'"' | b'}' | b']') {
-                break;
-            }
-        }
-        Text::new(&self.0[at.min(self.0.len())..])
-    }
-
-    /// The index of the quote that ends the string which starts at `at`.
-    fn string_end(self, mut at: usize) -> usize {
-        at += 1;
-        while let Some(c) = self.0.get(at) {
-            match c {
-                b'"' => break,
-                b'\\' => at += 2,
-                _ => at += 1,
-            }
-        }
-        at
+        found.missing(format_args!("{at}.{key}"), "missing, but required");
     }
 }

@@ -318,7 +318,7 @@ pub(crate) fn ignored(spec: &Spec) -> Vec<Diagnostic> {
     let mut keys: Vec<_> = annotations.filter(|key| key.starts_with(ANNOTATION)).collect();
     keys.sort_unstable();
     let message = "ignored: an image can have written it; --network-annotations allows it";
-    keys.into_iter().map(|key| Diagnostic::new(format!("annotations[{key}]"), message)).collect()
+    keys.into_iter().map(|key| Diagnostic::warning(format!("annotations[{key}]"), message)).collect()
 }
 
 /// The networks that the caller and, with `by_annotation`, annotations ask for, each with the name of its interface.

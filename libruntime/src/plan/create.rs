@@ -3,7 +3,7 @@
 use super::mounts::{Mounts, at_root};
 use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
 use crate::config::sysctl::{key_path, namespace_of};
-use crate::error::{Diagnostic, Error, Result};
+use crate::error::{Diagnostic, DiagnosticCode, Error, Result};
 use crate::host::Host;
 use crate::readiness;
 use crate::seccomp::Filter;
@@ -357,7 +357,7 @@ fn nothing_to_start() -> Process {
 }
 
 fn missing(property: &str) -> Error {
-    Error::invalid(vec![Diagnostic::new(property, "is required")])
+    Error::invalid(vec![Diagnostic::new(property, "is required").with_code(DiagnosticCode::MissingProperty)])
 }
 
 fn enter_user_namespace(plan: &mut Plan, namespaces: &Namespaces) {

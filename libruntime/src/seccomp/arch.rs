@@ -80,7 +80,7 @@ pub(super) fn listed(machine: Machine, listed: &[Arch], warnings: &mut Vec<Diagn
             _ => {
                 // Nothing of that kind can run, and the filter kills what is not covered.
                 let message = format!("{arch} cannot run on this machine; rules for it are not made");
-                warnings.push(Diagnostic::new(format!("linux.seccomp.architectures[{index}]"), message));
+                warnings.push(Diagnostic::warning(format!("linux.seccomp.architectures[{index}]"), message));
                 continue;
             }
         };

@@ -135,7 +135,7 @@ fn calls(
         }
         match tables::find(name) {
             Some(call) => calls.push(call),
-            None => warnings.push(Diagnostic::new(
+            None => warnings.push(Diagnostic::warning(
                 place(),
                 format!("{name:?} is not a system call that this build knows; it is skipped"),
             )),
@@ -182,14 +182,14 @@ fn condition(
     if operator != Operator::ScmpCmpMaskedEq {
         if second != 0 {
             let message = format!("{second} is ignored: only SCMP_CMP_MASKED_EQ has a second value");
-            warnings.push(Diagnostic::new(place("valueTwo"), message));
+            warnings.push(Diagnostic::warning(place("valueTwo"), message));
         }
         return Condition { argument, operator, mask: u64::MAX, value: arg.value() };
     }
     let mask = arg.value();
     if second & !mask != 0 {
         let message = format!("{second:#x} has bits outside the mask {mask:#x}; they are ignored");
-        warnings.push(Diagnostic::new(place("valueTwo"), message));
+        warnings.push(Diagnostic::warning(place("valueTwo"), message));
     }
     Condition { argument, operator, mask, value: second & mask }
 }
