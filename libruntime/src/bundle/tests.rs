@@ -94,7 +94,7 @@ const FAULTS: &[Fault] = &[
     (r#""names": ["reboot", "kexec_load"]"#, r#""names": []"#, "65:20 invalid-value"),
     (r#""errnoRet": 1"#, r#""errnoRet": 5000"#, "65:86 invalid-value"),
     (r#""action": "SCMP_ACT_ERRNO", "errnoRet": 1"#, r#""action": "SCMP_ACT_NOTIFY""#, "61:5 missing-property"),
-    (r#""options": ["rbind", "ro"]"#, r#""options": ["rbind", "ro", "nosuidd"]"#, "32:7 ignored"),
+    (r#""options": ["rbind", "ro"]"#, r#""options": ["rbind", "ro", "nosuidd"]"#, "32:18 invalid-value"),
     (r#""rootfsPropagation": "private""#, r#""cgroupsPath": "../../up", "rootfsPropagation": "private""#, "54:20 invalid-value"),
 ];
 
