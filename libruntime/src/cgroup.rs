@@ -13,6 +13,8 @@ mod apply;
 mod dbus;
 mod devices;
 mod files;
+mod freezer;
+mod hierarchy;
 mod layout;
 mod merge;
 mod oom;
@@ -22,15 +24,17 @@ mod realtime;
 mod runc_stats;
 pub mod stats;
 mod systemd;
+mod unit;
 mod v1;
 mod v2;
+mod write;
 
 pub use layout::Layout;
 pub(crate) use merge::merged;
 pub use oom::{Oom, OomEvents};
 pub use stats::Stats;
 pub(crate) use stats::network_of;
-pub(crate) use systemd::ask as ask_systemd;
+pub(crate) use unit::ask as ask_systemd;
 
 #[cfg(fuzzing)]
 pub use dbus::fuzz as fuzz_dbus;
@@ -49,11 +53,12 @@ pub(crate) fn fuzz_resources(resources: &oci_spec::runtime::LinuxResources) {
 }
 
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
-pub use apply::has_host_root;
+pub use files::has_host_root;
+pub use hierarchy::NewDirs;
+use hierarchy::{AT_PATH, Hierarchy, below};
 use layout::Mount;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,7 +69,6 @@ use std::time::{Duration, Instant};
 /// The file of a v1 cgroup that takes single threads.
 const TASKS: &str = "tasks";
 
-const AT_PATH: &str = "linux.cgroupsPath";
 /// How long a removal waits for processes that are still exiting.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -79,27 +83,7 @@ pub struct Cgroup {
     optional: bool,
     /// With the systemd driver: the unit whose cgroup it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    unit: Option<systemd::Unit>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Hierarchy {
-    mount: PathBuf,
-    dir: PathBuf,
-    /// v1: what is mounted together here. Empty: the v2 hierarchy.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    controllers: Vec<String>,
-}
-
-impl Hierarchy {
-    fn is_v2(&self) -> bool {
-        self.controllers.is_empty()
-    }
-
-    /// By systemd, for the processes of its units.
-    fn is_watched(&self) -> bool {
-        self.is_v2() || self.controllers.iter().any(|name| name == "name=systemd")
-    }
+    unit: Option<unit::Unit>,
 }
 
 impl Cgroup {
@@ -206,10 +190,10 @@ impl Cgroup {
         // Only now is the directory ours: what existed before is checked once, not per hierarchy.
         let existed = |hierarchy: &Hierarchy| !made.dirs.contains(&hierarchy.dir);
         for hierarchy in self.hierarchies.iter().filter(|one| wanted(one) && usable(one) && existed(one)) {
-            processes::refuse_used(hierarchy)?;
+            hierarchy::refuse_used(hierarchy)?;
         }
         for hierarchy in self.hierarchies.iter().filter(|one| wanted(one) && usable(one)) {
-            processes::refuse_below_frozen(hierarchy)?;
+            hierarchy::refuse_below_frozen(hierarchy)?;
         }
         self.hierarchies.retain(usable);
         Ok(())
@@ -430,40 +414,6 @@ impl Cgroup {
     }
 }
 
-/// The directories that a creation has made so far; dropped, it removes them again.
-#[derive(Default)]
-pub struct NewDirs {
-    dirs: Vec<PathBuf>,
-}
-
-impl NewDirs {
-    /// The creation is complete.
-    pub fn keep(&mut self) {
-        self.dirs.clear();
-    }
-
-    /// mkdir(2); `false` when the directory is there already.
-    fn mkdir(&mut self, dir: &Path) -> std::result::Result<bool, Errno> {
-        match nix::unistd::mkdir(dir, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => {
-                self.dirs.push(dir.to_owned());
-                Ok(true)
-            }
-            Err(Errno::EEXIST) => Ok(false),
-            Err(errno) => Err(errno),
-        }
-    }
-}
-
-impl Drop for NewDirs {
-    fn drop(&mut self) {
-        for dir in self.dirs.iter().rev() {
-            // Best effort: an ancestor may have got another container's child meanwhile.
-            let _ = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, dir, UnlinkatFlags::RemoveDir);
-        }
-    }
-}
-
 fn not_permitted(error: &Error) -> bool {
     [Errno::EACCES, Errno::EPERM, Errno::EROFS].iter().any(|&errno| error.errno() == Some(errno as i32))
 }
@@ -488,23 +438,6 @@ fn own_dir(mount: &Mount, layout: &Layout) -> Result<PathBuf> {
     below(mount, own)
 }
 
-/// The directory, below a mount point, of a cgroup in the terms of `/proc/PID/cgroup`.
-fn below(mount: &Mount, cgroup: &Path) -> Result<PathBuf> {
-    let outside = cgroup.components().any(|part| part == Component::ParentDir);
-    match cgroup.strip_prefix(&mount.root) {
-        Ok(relative) if !outside => Ok(mount.point.join(relative)),
-        // The parent of a mount's own root: a container's view, where that root is all there is.
-        _ if mount.root.starts_with(cgroup) && !outside => Ok(mount.point.clone()),
-        _ => Err(Error::unsupported(format!(
-            "the cgroup {} is not visible below {}",
-            cgroup.display(),
-            mount.point.display()
-        ))
-        .at(AT_PATH)
-        .with_hint("use an absolute linux.cgroupsPath")),
-    }
-}
-
 fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
     let mut pause = Duration::from_millis(1);
     loop {
@@ -520,7 +453,7 @@ fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
         }
         if children.is_empty() {
             if Instant::now() >= deadline {
-                let pids = processes::read_pids(dir).unwrap_or_default();
+                let pids = hierarchy::read_pids(dir).unwrap_or_default();
                 return Err(files::failed("rmdir", dir, Errno::EBUSY)
                     .with_hint(format!("processes are in it still: {pids:?}")));
             }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::parent::{Given, Launch};
 use crate::plan;
-use crate::state::Status;
+use crate::status::Status;
 use crate::wait;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use std::collections::BTreeSet;

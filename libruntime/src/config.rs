@@ -28,6 +28,7 @@ pub(crate) mod sysctl;
 #[cfg(test)]
 mod tests;
 mod text;
+mod version;
 mod written;
 
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
@@ -39,6 +40,7 @@ use std::fs::File;
 use std::io::{ErrorKind as IoErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+pub(crate) use version::is_before;
 
 /// The largest `config.json` that is read, in bytes. Engines write some tens of kilobytes.
 pub const MAX_CONFIG_SIZE: u64 = 64 << 20;
@@ -96,12 +98,6 @@ pub fn parse_resources(bytes: &[u8]) -> Result<(LinuxResources, Vec<Diagnostic>)
     written::check_resources(bytes, &mut resources, &mut found);
     resources::check(&resources, &mut found);
     Ok((resources, found.into_warnings()?))
-}
-
-/// Whether the rules of a version before 1.`minor` are those of a configuration that declares `version`.
-pub(crate) fn is_before(version: &str, minor: u32) -> bool {
-    let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) < (Some(1), Some(minor))
 }
 
 /// Whether `id` can be a container's id: it becomes a directory, a cgroup and a part of unit names.

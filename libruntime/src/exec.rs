@@ -11,7 +11,7 @@ use crate::parent::{self, Event, Given, Launch, Stage};
 use crate::plan::Plan;
 use crate::plan::create::Request;
 use crate::signal::Signal;
-use crate::state::Status;
+use crate::status::Status;
 use crate::stdio::{self, Console, Ends, Output, Passed, Stdio, Streams};
 use crate::step::SyncPoint;
 use crate::sys::{self, ExitStatus};

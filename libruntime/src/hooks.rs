@@ -14,7 +14,7 @@ use crate::child::Child;
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::parent::{Event, Given, Launch, Stage};
-use crate::state::Status;
+use crate::status::Status;
 use crate::step::SyncPoint;
 use crate::sys::{self, ExitStatus};
 use crate::wait::{self, DEADLINE, Wait, Woken};

@@ -62,6 +62,7 @@ mod signal;
 mod stage;
 mod start;
 mod state;
+mod status;
 mod stdio;
 /// The steps are in the stage's sources; some of what is there only the stage uses.
 #[path = "../stage/src/lib.rs"]
@@ -106,7 +107,8 @@ pub use plan::create::CgroupDriver;
 pub use readiness::Readiness;
 pub use runtime::Runtime;
 pub use signal::Signal;
-pub use state::{Status, now};
+pub use state::now;
+pub use status::Status;
 pub use stdio::{Output, Stdio};
 pub use sys::ExitStatus;
 #[doc(hidden)] // for the command, which has the process to itself

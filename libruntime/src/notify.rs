@@ -3,7 +3,8 @@
 
 use crate::console::connect_in_time;
 use crate::error::{Error, Result};
-use crate::state::{Directory, State, Status};
+use crate::state::{Directory, State};
+use crate::status::Status;
 use crate::wait::{DEADLINE, again};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};

@@ -33,6 +33,7 @@ mod tests;
 
 use arch::Abi;
 pub use arch::Machine;
+use rules::PLACE;
 
 use crate::error::Diagnostic;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
@@ -75,8 +76,6 @@ pub struct Notify {
     pub listener_path: PathBuf,
     pub metadata: Option<String>,
 }
-
-const PLACE: &str = "linux.seccomp";
 
 /// The kernel's limit for one filter (BPF_MAXINSNS).
 const MOST_INSTRUCTIONS: usize = 4096;

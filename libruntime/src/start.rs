@@ -7,7 +7,7 @@ use crate::container::Container;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::hooks::Site;
 use crate::parent;
-use crate::state::Status;
+use crate::status::Status;
 use crate::step::Report;
 use crate::wait::{self, DEADLINE, Wait, Woken};
 use crate::{hooks, notify, plan, sys, trace};

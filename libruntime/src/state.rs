@@ -13,6 +13,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
 use crate::seccomp::Filter;
+use crate::status::Status;
 use crate::sys::ExitStatus;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -180,35 +181,6 @@ impl State {
             keyring_secret: String::new(),
             notify_socket: None,
         }
-    }
-}
-
-/// The states of the specification (runtime.md, "State"), and the one that pausing adds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Status {
-    /// It is being created, or its creation was ended by force.
-    Creating,
-    /// All is set up; its program has not been executed.
-    Created,
-    /// Its program runs.
-    Running,
-    /// Its cgroup is frozen.
-    Paused,
-    /// Its init has ended.
-    Stopped,
-}
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Creating => "creating",
-            Self::Created => "created",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-        })
     }
 }
 

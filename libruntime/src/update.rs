@@ -3,7 +3,7 @@
 use crate::cgroup::merged;
 use crate::container::Container;
 use crate::error::{Diagnostic, Error, Result};
-use crate::state::Status;
+use crate::status::Status;
 use crate::wait;
 use crate::{config, resctrl};
 use oci_spec::runtime::{LinuxResources, Spec};

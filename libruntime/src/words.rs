@@ -4,9 +4,8 @@
 //!
 //! Pure tables. hints.rs has the words of failed steps.
 
-use crate::error::Diagnostic;
-use crate::host::Lsm;
-use crate::state::Status;
+use crate::diagnostic::Diagnostic;
+use crate::status::Status;
 use nix::errno::Errno;
 
 /// What an errno means, in the letters of Go's programs: Docker looks for "permission denied" and
@@ -45,14 +44,6 @@ pub(crate) fn of_state(verb: &str, id: &str, found: Status) -> String {
         _ => return format!("container not running: {id} is {found}"),
     };
     format!("{words}: {id}")
-}
-
-/// A security module that is asked for and not there.
-pub(crate) fn of_lsm(lsm: Lsm) -> &'static str {
-    match lsm {
-        Lsm::SELinux => "selinux label is specified in config, but selinux is disabled or not supported",
-        _ => "unable to apply apparmor profile",
-    }
 }
 
 /// What a problem of the configuration is called elsewhere, where it has such a name.

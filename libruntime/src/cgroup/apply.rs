@@ -5,6 +5,8 @@
 //! a matter of one file.
 
 use super::devices::{Policy, V1};
+use super::files::has_host_root;
+use super::write::{Journal, Missing, Op, Undo, Value, Write};
 use super::{Cgroup, files, merge, properties, realtime, v1, v2};
 use crate::error::{Diagnostic, Error, Result};
 use crate::sys::bpf;
@@ -12,98 +14,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const AT_DEVICES: &str = "linux.resources.devices";
-
-/// One piece of work, in the order of the list that it is in.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Op {
-    Set(Write),
-    /// Values that bound each other (memory and memory+swap; quota, period and burst): which must be
-    /// written first depends on the old ones. A write that the kernel finds invalid is tried again
-    /// after the others.
-    Together(Vec<Write>),
-    /// Refuse a limit below what is in use now (`checkBeforeUpdate`).
-    AtLeastUsage {
-        controller: &'static str,
-        file: &'static str,
-        limit: i64,
-        at: &'static str,
-    },
-    /// v1: the realtime budget of the cgroups above comes first.
-    HandDown {
-        runtime: i64,
-        period: Option<u64>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Write {
-    pub controller: String,
-    pub file: String,
-    pub value: Value,
-    /// The place in the configuration.
-    pub at: String,
-    pub missing: Missing,
-    pub undo: Undo,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
-    Is(String),
-    /// The first word of the file's present text stays, this follows (`cpu.max` without a quota).
-    AfterFirstWord(String),
-}
-
-/// When there is no such file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
-    Fail(Option<&'static str>),
-    Skip,
-    Instead(Box<Write>),
-}
-
-/// How to restore the file from its old text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Undo {
-    Whole,
-    /// The line of this key; where there was none, this value takes the entry away.
-    Keyed(String, &'static str),
-    /// The second word of the first line (`oom_kill_disable 0`).
-    SecondWord,
-}
-
-impl Write {
-    pub fn new(
-        controller: &str,
-        file: impl Into<String>,
-        value: impl ToString,
-        at: impl Into<String>,
-    ) -> Self {
-        Self {
-            controller: controller.into(),
-            file: file.into(),
-            value: Value::Is(value.to_string()),
-            at: at.into(),
-            missing: Missing::Fail(None),
-            undo: Undo::Whole,
-        }
-    }
-
-    pub fn missing(mut self, missing: Missing) -> Self {
-        self.missing = missing;
-        self
-    }
-
-    pub fn undo(mut self, undo: Undo) -> Self {
-        self.undo = undo;
-        self
-    }
-}
-
-/// The writes that put everything back, newest last; `None` when nobody will want that.
-pub(super) type Journal = Option<Vec<(PathBuf, String)>>;
 
 impl Cgroup {
     /// Sets all limits of a cgroup made by [`Cgroup::create`], and its device rules. What cannot be
@@ -380,14 +293,6 @@ fn cannot_be_privileged(error: &Error) -> bool {
     let refused = [Errno::EPERM, Errno::EACCES].iter().any(|&errno| error.errno() == Some(errno as i32));
     let missing = error.errno().is_none() && error.kind() == crate::error::ErrorKind::Unsupported;
     (refused || missing) && !has_host_root()
-}
-
-/// Whether the caller has the privileges of the whole host, not only of a user namespace.
-pub fn has_host_root() -> bool {
-    // The first user namespace has the same number on every Linux (the kernel's PROC_USER_INIT_INO).
-    const FIRST: &str = "user:[4026531837]";
-    nix::unistd::geteuid().is_root()
-        && std::fs::read_link("/proc/self/ns/user").is_ok_and(|name| name.as_os_str() == FIRST)
 }
 
 /// v2: an eBPF program on the directory. In use, the new one takes the old one's place at once.

@@ -88,6 +88,14 @@ pub(super) fn failed(call: &str, path: &Path, errno: Errno) -> Error {
     Error::os(format!("{call} {}", path.display()), errno)
 }
 
+/// Whether the caller has the privileges of the whole host, not only of a user namespace.
+pub fn has_host_root() -> bool {
+    // The first user namespace has the same number on every Linux (the kernel's PROC_USER_INIT_INO).
+    const FIRST: &str = "user:[4026531837]";
+    nix::unistd::geteuid().is_root()
+        && std::fs::read_link("/proc/self/ns/user").is_ok_and(|name| name.as_os_str() == FIRST)
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

@@ -6,8 +6,9 @@
 //! stays with the cgroup above it for the next one. See the kernel's
 //! `Documentation/scheduler/sched-rt-group.rst`.
 
-use super::apply::Journal;
-use super::{Hierarchy, files};
+use super::files;
+use super::hierarchy::Hierarchy;
+use super::write::Journal;
 use crate::error::{Error, Result};
 use nix::errno::Errno;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+use super::super::dbus::Bus;
+use super::super::unit::{WAIT, address};
 use super::*;
 use crate::cgroup::files;
 use crate::cgroup::layout::tests::layout;
@@ -5,6 +7,7 @@ use crate::cgroup::stats::Stats;
 use crate::error::ErrorKind;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 fn names(path: &str, user: bool) -> std::result::Result<(String, String), String> {
     Names::parse(Some(Path::new(path)), "id", user).map(|names| (names.slice, names.unit))

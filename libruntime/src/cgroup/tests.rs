@@ -153,7 +153,7 @@ fn processes_are_put_in_listed_killed_and_the_directory_removed() {
     let Some(mut live) = Live::new("life") else { return };
     let pid = live.spawn("exec sleep 1000");
     for hierarchy in &live.cgroup.hierarchies {
-        assert_eq!(processes::read_pids(&hierarchy.dir).unwrap(), [pid], "{}", hierarchy.dir.display());
+        assert_eq!(hierarchy::read_pids(&hierarchy.dir).unwrap(), [pid], "{}", hierarchy.dir.display());
     }
     assert_eq!(live.cgroup.pids(false).unwrap(), [pid]);
     assert_eq!(live.cgroup.of_process(pid).unwrap(), live.cgroup);

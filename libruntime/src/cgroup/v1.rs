@@ -3,8 +3,9 @@
 //! [`operations`] is pure. Files and their values are those of the kernel's
 //! `Documentation/admin-guide/cgroup-v1`. `apply.rs` writes them; `v2.rs` is its sibling.
 
-use super::apply::{Missing, Op, Undo, Write};
-use super::{Hierarchy, NewDirs, files};
+use super::files;
+use super::hierarchy::{Hierarchy, NewDirs};
+use super::write::{Missing, Op, Undo, Write};
 use crate::error::{Diagnostic, Error, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cgroup::apply::Value;
+use crate::cgroup::write::Value;
 
 /// The operations as lines: `file=value`, groups in brackets.
 fn lines(json: &str) -> Result<Vec<String>> {

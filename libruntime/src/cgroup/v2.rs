@@ -4,10 +4,10 @@
 //! `Documentation/admin-guide/cgroup-v2.rst`. What v2 has no file for is refused by name. `apply.rs`
 //! writes the values; `v1.rs` is its sibling.
 
-use super::apply::{Missing, Op, Undo, Value, Write};
-use super::processes::read_pids;
+use super::files;
+use super::hierarchy::{Hierarchy, NewDirs, read_pids};
 use super::v1::{RACES, cpuset, huge_pages, mkdir_error, pids_max, rdma};
-use super::{Hierarchy, NewDirs, files};
+use super::write::{Missing, Op, Undo, Value, Write};
 use crate::error::{Diagnostic, Error, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};

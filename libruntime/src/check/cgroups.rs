@@ -1,8 +1,8 @@
 //! What the trial container's cgroup can limit, and whether systemd would make one.
 
+use super::report::{Check, told};
 use super::tools::{read_word, user_name};
 use super::trial::Group;
-use super::{Check, told};
 use crate::cgroup::{self, Layout};
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! User namespaces and their id maps: made for a moment, as `create` makes them.
 
+use super::report::{Check, told};
 use super::tools::{find_program, read_word, user_name};
-use super::{Check, told};
 use crate::plan::IdMaps;
 use crate::{sys, userns};
 use std::fs;

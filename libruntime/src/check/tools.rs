@@ -1,6 +1,6 @@
 //! The rest of the host: kernel, privileges, programs that are called, filesystems.
 
-use super::{Check, Level, told};
+use super::report::{Check, Level, told};
 use crate::{host, sys};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

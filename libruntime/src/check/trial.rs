@@ -2,7 +2,7 @@
 //!
 //! It goes through all of `create`, so what this says is what a user would see.
 
-use super::{Check, told};
+use super::report::{Check, told};
 use crate::cgroup::Cgroup;
 use crate::container::Container;
 use crate::error::{Error, Result};

@@ -5,9 +5,9 @@
 //! result, or is something the spec wants ignored. The checks of values are next door.
 
 use super::found::Found;
-use super::is_before;
 use super::removed::Removed;
 use super::strict::Strict;
+use super::version::is_before;
 use crate::error::{DiagnosticCode, Error, ErrorKind, Result};
 use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;

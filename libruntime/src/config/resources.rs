@@ -3,8 +3,8 @@
 
 use super::devices::{MAX_MAJOR, MAX_MINOR};
 use super::found::{Found, each, sorted};
-use super::is_before;
 use super::list::number_list;
+use super::version::is_before;
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
 };

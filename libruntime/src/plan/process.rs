@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Lsm};
 use crate::seccomp::Filter;
 use crate::step::{Fd, Secret, Step};
-use crate::words;
 use oci_spec::runtime::{IOPriorityClass, Linux, LinuxSchedulerPolicy, MemoryPolicyFlagType, Process};
 use oci_spec::runtime::{LinuxIdMapping, LinuxPersonalityDomain, LinuxSchedulerFlag};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Spec};
@@ -402,9 +401,17 @@ pub(super) fn lacks(host: &Host, lsm: Lsm, at: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::unsupported(format!("{lsm:?} is not active on this host"))
-        .within(words::of_lsm(lsm))
+        .within(words_of(lsm))
         .at(at)
         .with_hint("remove the property, or boot with this security module"))
+}
+
+/// What engines know it by that a security module is asked for and not there.
+fn words_of(lsm: Lsm) -> &'static str {
+    match lsm {
+        Lsm::SELinux => "selinux label is specified in config, but selinux is disabled or not supported",
+        _ => "unable to apply apparmor profile",
+    }
 }
 
 /// The limits themselves come last: a low one would hinder what is still to be done.

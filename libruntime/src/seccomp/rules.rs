@@ -4,9 +4,11 @@
 //! that [`tables`] says which names exist; [`super::map`] is what comes next.
 
 use super::tables::{self, Call};
-use super::{Diagnostic, PLACE};
+use crate::diagnostic::Diagnostic;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg};
 use oci_spec::runtime::{LinuxSeccompOperator as Operator, LinuxSyscall};
+
+pub(super) const PLACE: &str = "linux.seccomp";
 
 /// What the kernel calls SECCOMP_RET_*.
 pub(super) const KILL_PROCESS: u32 = 0x8000_0000;
