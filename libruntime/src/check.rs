@@ -12,7 +12,7 @@ mod tools;
 mod trial;
 
 use crate::cgroup;
-use crate::plan::create::CgroupDriver;
+use crate::plan::request::CgroupDriver;
 use crate::runtime::Runtime;
 pub use report::{Check, Level, Report};
 

@@ -9,7 +9,7 @@ use crate::hooks::Site;
 use crate::network;
 use crate::options::Options;
 use crate::parent::{Event, Given, Launch, Stage};
-use crate::plan::create::Request;
+use crate::plan::request::Request;
 use crate::prepare::{Prepared, prepare};
 use crate::state::{Directory, Lock, ProcessId, State};
 use crate::status::Status;

@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::options::{self, ProcessOptions};
 use crate::parent::{self, Event, Given, Launch, Stage};
 use crate::plan::Plan;
-use crate::plan::create::Request;
+use crate::plan::request::Request;
 use crate::signal::Signal;
 use crate::status::Status;
 use crate::stdio::{self, Console, Ends, Output, Passed, Stdio, Streams};

@@ -4,7 +4,7 @@
 use crate::config::{Config, parse_process, parse_resources};
 use crate::host::{CgroupMount, Host};
 use crate::plan::Plan;
-use crate::plan::create::Request;
+use crate::plan::request::Request;
 use crate::state::State;
 use crate::step::{Header, REPORT_SIZE, Report, Step};
 use crate::{cgroup, network, plan, seccomp};

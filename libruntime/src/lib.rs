@@ -103,7 +103,7 @@ pub use network::{Address, Dns, InterfaceStatus, Network, Protocol, Publish, Rou
 pub use new_container::NewContainer;
 pub use oci_spec;
 pub use oci_spec::runtime::{Process, Spec};
-pub use plan::create::CgroupDriver;
+pub use plan::request::CgroupDriver;
 pub use readiness::Readiness;
 pub use runtime::Runtime;
 pub use signal::Signal;

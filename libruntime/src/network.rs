@@ -22,6 +22,7 @@
 //! | `netlink.rs` | the kernel's side of all of it |
 
 mod attach;
+mod attachment;
 mod bandwidth;
 mod bridge;
 mod claims;
@@ -32,6 +33,7 @@ mod firewall_tests;
 mod flows;
 #[cfg(test)]
 mod host_tests;
+mod mac;
 mod names;
 pub(crate) mod netlink;
 mod pasta;
@@ -41,94 +43,36 @@ mod rootless;
 #[cfg(test)]
 mod rootless_tests;
 pub(crate) mod subnet;
+mod sysctl;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod values;
 
-pub use names::Dns;
+pub(crate) use attachment::read_record;
+pub use attachment::{Attached, Attachment, InterfaceStatus};
 pub(crate) use names::files;
 #[cfg(fuzzing)]
 pub use netlink::fuzz as fuzz_netlink;
-pub use request::{Address, Network, Protocol, Publish, Route};
+pub use request::{Dns, Network, Protocol, Publish};
 pub(crate) use request::{ignored, wanted};
 pub use subnet::Subnet;
+pub use values::{Address, Route};
 
 use crate::error::{Error, ErrorKind, Result};
+use attachment::{HOST_END, record, write_record};
 use claims::Claims;
+use mac::{hash, mac_of};
 use netlink::Netlink;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
-use serde::{Deserialize, Serialize};
 use std::fs;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// What a container has of one network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attachment {
-    pub network: Network,
-    /// The host's end of the veth pair.
-    pub host: String,
-    /// Where traffic of the container waits, if that is limited.
-    pub queue: Option<String>,
-    /// Follows from an address, one that was asked for if there is one, unless itself was asked for.
-    pub mac: String,
-    /// The container's, with the prefix of their subnets.
-    pub addresses: Vec<Subnet>,
-    pub gateways: Vec<IpAddr>,
-    /// The bridge is somebody else's, and so is what may go into it.
-    #[serde(default)]
-    pub foreign: bool,
-}
-
-/// What a container has of all its networks, in their order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attached {
-    pub networks: Vec<Attachment>,
-}
-
-impl Attached {
-    pub fn status(&self) -> Vec<InterfaceStatus> {
-        let interface = |one: &Attachment| InterfaceStatus {
-            name: one.network.name.clone(),
-            bridge: one.network.bridge.clone(),
-            host_interface: one.host.clone(),
-            mac: one.mac.clone(),
-            addresses: one.addresses.clone(),
-            gateways: one.gateways.clone(),
-            publish: one.network.publish.clone(),
-        };
-        self.networks.iter().map(interface).collect()
-    }
-}
-
-/// An interface of a container that the library has connected to a network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct InterfaceStatus {
-    /// In the container, such as `eth0`.
-    pub name: String,
-    /// Of the host.
-    pub bridge: String,
-    /// The host's end of the veth pair (veth(4)).
-    pub host_interface: String,
-    /// Six hexadecimal bytes with colons between them.
-    pub mac: String,
-    /// With the lengths of their subnets' prefixes.
-    pub addresses: Vec<Subnet>,
-    /// One for each family.
-    pub gateways: Vec<IpAddr>,
-    /// Ports of the host that lead to it.
-    #[serde(serialize_with = "request::as_texts")]
-    pub publish: Vec<Publish>,
-}
 
 /// Connects a container, on a thread of its own: the host's side while the container's namespaces
 /// and mounts are made, the rest as soon as there is a network namespace to connect.
@@ -287,9 +231,6 @@ impl Prepared {
     }
 }
 
-/// What the names of the host's ends begin with.
-const HOST_END: &str = "ogv";
-
 /// What is known of an attachment before anything is asked.
 fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
     let key = hash(&[store.as_os_str().as_encoded_bytes(), id.as_bytes(), network.name.as_bytes()]);
@@ -366,77 +307,4 @@ fn is_young(store: &Path, id: &str) -> bool {
     let changed = fs::metadata(record(store, id)).and_then(|record| record.modified());
     let age = changed.ok().and_then(|changed| changed.elapsed().ok());
     age.is_some_and(|age| age < Duration::from_millis(500))
-}
-
-fn record(store: &Path, id: &str) -> PathBuf {
-    store.join(id).join("network.json")
-}
-
-fn write_record(store: &Path, id: &str, attached: &Attached) -> Result<()> {
-    let (path, aside) = (record(store, id), store.join(id).join(".network.json"));
-    let failed = |error| Error::io(format!("write {}", path.display()), error);
-    let bytes = serde_json::to_vec(attached)
-        .map_err(|error| Error::external(format!("cannot encode network.json: {error}")))?;
-    fs::write(&aside, bytes).map_err(failed)?;
-    fs::rename(&aside, &path).map_err(failed)
-}
-
-/// What is recorded of a container's network; `None` when it has none of ours.
-pub(crate) fn read_record(store: &Path, id: &str) -> Result<Option<Attached>> {
-    let path = record(store, id);
-    let bytes = match fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(|error| Error::io(format!("open {}", path.display()), error))?,
-    };
-    let damaged = |error| Error::external(format!("{} is damaged: {error}", path.display()));
-    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
-}
-
-/// FNV-1a and a final mix: the same on every machine and in every release, which names rely on.
-fn hash(parts: &[&[u8]]) -> u64 {
-    let mut value = 0xcbf2_9ce4_8422_2325u64;
-    for part in parts {
-        for byte in part.iter().chain(&[0xff]) {
-            value = (value ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    value ^= value >> 32;
-    value = value.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    value ^ value >> 32
-}
-
-/// Follows from an address, not from the id: neighbours remember for half a minute who had that.
-fn mac_of(one: &Attachment) -> String {
-    let wishes = [one.network.address, one.network.address6];
-    let asked = |address: &&Subnet| wishes.contains(&Address::Static(address.ip()));
-    let address = one.addresses.iter().find(asked).or(one.addresses.first());
-    let address = address.map(|address| address.ip().to_string());
-    mac(hash(&[address.as_ref().unwrap_or(&one.host).as_bytes()]))
-}
-
-/// A locally administered unicast address.
-fn mac(key: u64) -> String {
-    let [_, _, _, a, b, c, d, e] = key.to_be_bytes();
-    format!("02:{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}")
-}
-
-/// The bytes of an address that `request.rs` has checked or [`mac`] has made.
-fn mac_bytes(text: &str) -> Vec<u8> {
-    text.split(':').filter_map(|part| u8::from_str_radix(part, 16).ok()).collect()
-}
-
-/// Writes a setting of the network namespace that the calling thread is in. Kernels without IPv6
-/// lack some of them, and then nothing needs them.
-fn set_sysctl(name: &str, value: &str) -> Result<()> {
-    let path = format!("/proc/sys/net/{name}");
-    match fs::read_to_string(&path) {
-        Ok(now) if now.trim() == value => return Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        _ => {}
-    }
-    fs::write(&path, value).map_err(|error| match error.raw_os_error() {
-        Some(code) if Errno::from_raw(code) == Errno::EROFS => Error::io(format!("write {path}"), error)
-            .with_hint("the runtime itself runs in a container whose /proc/sys is read-only"),
-        _ => Error::io(format!("write {path}"), error),
-    })
 }

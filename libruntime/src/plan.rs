@@ -14,7 +14,10 @@ pub mod explain;
 mod kept;
 mod mount_options;
 mod mounts;
+mod nodes;
 mod process;
+pub(crate) mod readiness;
+pub mod request;
 #[cfg(test)]
 mod tests;
 

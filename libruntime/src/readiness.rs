@@ -5,6 +5,7 @@
 
 use crate::container::Container;
 use crate::error::{Error, Result};
+use crate::plan::readiness::{DIRECTORY, SOCKET};
 use crate::state::Directory;
 use crate::wait::{DEADLINE, Wait, Woken, again};
 use nix::errno::Errno;
@@ -16,17 +17,6 @@ use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-
-/// Below the container's directory.
-pub(crate) const DIRECTORY: &str = "notify";
-/// Where the container sees that.
-pub(crate) const DESTINATION: &str = "/run/notify";
-const SOCKET: &str = "notify.sock";
-
-/// What the program finds in its environment.
-pub(crate) fn variable() -> String {
-    format!("NOTIFY_SOCKET={DESTINATION}/{SOCKET}")
-}
 
 pub(crate) fn make_directory(directory: &Directory) -> Result<()> {
     let path = directory.path.join(DIRECTORY);

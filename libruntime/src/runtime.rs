@@ -4,7 +4,7 @@ use crate::bundle::{self, BundleReport};
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::new_container::NewContainer;
-use crate::plan::create::CgroupDriver;
+use crate::plan::request::CgroupDriver;
 use crate::settings::Settings;
 use crate::sys;
 use std::ffi::CString;

@@ -2,7 +2,7 @@
 
 use crate::cgroup::Layout;
 use crate::error::Result;
-use crate::plan::create::CgroupDriver;
+use crate::plan::request::CgroupDriver;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 

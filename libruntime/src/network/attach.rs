@@ -1,9 +1,11 @@
 //! The veth pair of one container and network, and what is inside of the container: addresses,
 //! routes, loopback. The pair is made in one request, with both ends where they belong.
 
+use super::attachment::{Attached, Attachment};
+use super::mac::mac_bytes;
 use super::netlink::{Netlink, Outcome, link_message};
 use super::subnet::Subnet;
-use super::{Attached, Attachment, mac_bytes, set_sysctl};
+use super::sysctl;
 use crate::error::{Error, Result};
 use crate::sys::interfaces;
 use netlink_packet_route::link::{
@@ -154,11 +156,11 @@ impl Inside {
         let index = interfaces::interface_index(self.v4.as_fd(), name)
             .map_err(failed(format!("look in the container for {name}")))?;
         // Another container on the bridge must not become its router by saying so.
-        set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+        sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
         if one.addresses.iter().any(|address| address.ip().is_ipv6()) {
-            set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
+            sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
             // It would be unusable for a second while it is looked for; we hand addresses out.
-            set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
+            sysctl::set(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
         }
         for address in &one.addresses {
             let socket = self.of_family(address.ip());

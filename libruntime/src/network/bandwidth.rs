@@ -4,7 +4,7 @@
 //!
 //! Both are on the host's side, where a container with CAP_NET_ADMIN cannot take them away.
 
-use super::Attachment;
+use super::attachment::Attachment;
 use super::netlink::{Netlink, link_message};
 use crate::error::{Error, Result};
 use netlink_packet_core::DefaultNla;

@@ -2,11 +2,14 @@
 //! A bridge says whose it is in its alias, and what its subnets are in its addresses, so the
 //! kernel's own state is the only one and cannot go out of step.
 
+use super::attachment::Attachment;
 use super::claims::Claims;
+use super::mac::{hash, mac, mac_bytes};
 use super::netlink::{Link, Netlink, Outcome, Route, link_message};
-use super::request::{Address, Network, Publish};
+use super::request::{Network, Publish};
 use super::subnet::Subnet;
-use super::{Attachment, hash, mac, mac_bytes, set_sysctl};
+use super::sysctl;
+use super::values::Address;
 use crate::error::{Error, ErrorKind, Result};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
 use std::collections::HashSet;
@@ -150,14 +153,14 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
         host.bring_up(index).map_err(|errno| Error::os(format!("bring bridge {name} up"), errno))?;
     }
     if !network.internal {
-        set_sysctl("ipv4/ip_forward", "1")?;
+        sysctl::set("ipv4/ip_forward", "1")?;
         if network.address6 != Address::None {
             forward_ipv6()?;
         }
     }
     if !network.publish.is_empty() && network.address != Address::None && !bridge.foreign {
         // From 127.0.0.1 to a container; firewall.rs keeps the other direction shut.
-        set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
+        sysctl::set(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     }
     Ok(index)
 }
@@ -173,12 +176,12 @@ fn settle(host: &mut Netlink, claims: &Claims, network: &Network, is: (u32, &str
     }
     // IPv6 may be off for whatever comes new.
     if network.address6 != Address::None {
-        set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
+        sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
     }
     // A container must not become the host's router by saying so.
-    set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
     // Until it is sure that nobody else has its link-local address, it asks for no neighbour.
-    set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")
+    sysctl::set(&format!("ipv6/conf/{name}/accept_dad"), "0")
 }
 
 /// A host that forwards does not listen to its own router's announcements any more, and loses its
@@ -193,11 +196,11 @@ fn forward_ipv6() -> Result<()> {
             // `default` is for interfaces to come, which may be anybody's.
             let there = entry.file_name() != "all" && entry.file_name() != "default";
             if there && is(&accept_ra, "1") {
-                set_sysctl(&format!("ipv6/conf/{accept_ra}"), "2")?;
+                sysctl::set(&format!("ipv6/conf/{accept_ra}"), "2")?;
             }
         }
     }
-    set_sysctl("ipv6/conf/all/forwarding", "1")
+    sysctl::set("ipv6/conf/all/forwarding", "1")
 }
 
 fn check_link(link: &Link, claims: &Claims, network: &Network) -> Result<()> {

@@ -5,11 +5,12 @@
 //! The table is made by `nft` and its own language: its JSON is left out of some builds, and version
 //! 1.0.6 cannot read in JSON a map to an address and a port. The elements are elements.rs's.
 
+use super::attachment::{Attached, Attachment};
 use super::claims::Claims;
 use super::elements::{self, Element};
 use super::netlink::Netlink;
+use super::programs;
 use super::request::{Protocol, Publish};
-use super::{Attached, Attachment, programs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wait::DEADLINE;
 use std::fs::File;

@@ -4,7 +4,7 @@
 //!
 //! Messages: linux/netfilter/nfnetlink_conntrack.h.
 
-use super::Attachment;
+use super::attachment::Attachment;
 use super::netlink::{Netlink, attribute, ip, nested, netfilter, value_of};
 use super::request::Protocol;
 use crate::error::{Error, Result};

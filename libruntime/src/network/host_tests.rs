@@ -5,6 +5,7 @@ use super::testing::{in_new_host, ip, run};
 use super::tests::{Container, Store, ask, outside, serve_in};
 use super::*;
 use std::io::Write;
+use std::net::IpAddr;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 /// Neighbours remember for half a minute which interface had an address.

@@ -5,12 +5,13 @@
 //! A line of `hosts` says in a comment whose it is, and goes when that one is deleted. All is done
 //! in place, under the lock of `claims.rs`: a file that is mounted cannot be replaced.
 
+use super::attachment::{Attached, Attachment, HOST_END, read_record};
 use super::claims::Claims;
-use super::{Attached, Attachment, Network, read_record};
+use super::request::{Dns, Network};
+use super::values::HOST;
 use crate::error::{Diagnostic, Error, Result};
-use crate::plan::create::NetworkFile;
+use crate::plan::request::NetworkFile;
 use oci_spec::runtime::Spec;
-use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Write};
@@ -20,9 +21,6 @@ use std::path::Path;
 
 const HOSTS: &str = "hosts";
 const RESOLV: &str = "resolv.conf";
-
-/// The name that Podman's containers have for the host, too.
-pub(super) const HOST: &str = "host.containers.internal";
 
 /// What a container that wants names claims on a bridge begins with.
 const CLAIM: &str = "hosts-";
@@ -74,16 +72,6 @@ pub(super) fn create(directory: &Path, networks: &[Network]) -> Result<()> {
     if text.is_empty() { Ok(()) } else { write(&directory.join(RESOLV), &text) }
 }
 
-/// Who answers questions for names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Dns {
-    /// Whoever the host asks.
-    Host,
-    /// This server.
-    Server(IpAddr),
-}
-
 /// The lines of the host's resolv.conf, without servers that only the host can reach.
 fn of_host() -> Result<String> {
     // systemd-resolved listens on the host's loopback; here it names whom it asks.
@@ -130,7 +118,7 @@ pub(super) fn join(claims: &Claims, id: &str, attached: &Attached) -> Result<()>
         {
             let _ = writeln!(text, "{gateway}\t{HOST}");
         }
-        for other in claims.owners(bridge, super::HOST_END)?.iter().filter(|other| *other != id) {
+        for other in claims.owners(bridge, HOST_END)?.iter().filter(|other| *other != id) {
             // One that has no record yet, or no more, is about to write to us itself.
             if let Ok(Some(record)) = read_record(claims.store(), other) {
                 text.push_str(&lines(other, &record, bridge));

@@ -3,9 +3,10 @@
 //! It is found again by the pid that it writes into the container's directory; that a process with
 //! this pid is it shows in its command line, which names the file.
 
+use super::attachment::Attachment;
+use super::programs::{self, LIMITS, unblocked};
 use super::request::{Protocol, Publish};
-use super::rootless::{LIMITS, unblocked};
-use super::{Attachment, Subnet, programs};
+use super::subnet::Subnet;
 use crate::error::{Error, Result};
 use crate::sys;
 use crate::wait::DEADLINE;

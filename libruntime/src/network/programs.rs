@@ -6,9 +6,23 @@ use crate::sys;
 use crate::wait::{Wait, Woken};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
+
+/// What there is without root.
+pub(super) const LIMITS: &str =
+    "without root pasta or slirp4netns translates: subnet, mtu, mac, names and publish (IPv4, tcp and udp)";
+
+/// Starts a process that stays, with no signal blocked in it as they are in this thread.
+pub(super) fn unblocked<T>(start: impl FnOnce() -> T) -> T {
+    let before = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let done = start();
+    // What has just been read can be written.
+    let _ = before.and_then(|before| before.thread_set_mask());
+    done
+}
 
 /// Waits for the program's end. One that takes too long is killed, with the process group that it leads, if it does.
 pub(super) fn await_end(child: &mut Child, name: &str, limit: Duration) -> Result<ExitStatus> {

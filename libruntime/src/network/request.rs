@@ -23,9 +23,10 @@
 //!
 //! Pure: whether it can be had is found when it is done.
 
-use super::names::Dns;
 use super::subnet::Subnet;
-use super::values::{address, alias, flag, host_name, interface_name, ip, is_hosts, mac, mtu, rate, route};
+use super::values::{
+    Address, Route, address, alias, flag, host_name, interface_name, ip, is_hosts, mac, mtu, rate, route,
+};
 use crate::error::{Diagnostic, Error, Result};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
@@ -38,26 +39,14 @@ pub const ANNOTATION: &str = "org.onggi.network.";
 
 const DEFAULT_BRIDGE: &str = "onggi0";
 
-/// How an interface gets its address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Address {
-    /// None.
-    #[default]
-    None,
-    /// A free one of the bridge's subnet.
-    Auto,
-    /// This one.
-    Static(IpAddr),
-}
-
-/// A route in the container.
+/// Who answers questions for names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
-    /// The destination.
-    pub to: Subnet,
-    /// The network's gateway if not named.
-    pub via: Option<IpAddr>,
+#[serde(rename_all = "camelCase")]
+pub enum Dns {
+    /// Whoever the host asks.
+    Host,
+    /// This server.
+    Server(IpAddr),
 }
 
 /// The protocol of a published port.

@@ -5,14 +5,18 @@
 //! slirp4netns is found again by its socket in the container's directory, whose other end the kernel names,
 //! so there is no pid to be written down, and none to be lost by a kill -9.
 
-use super::request::{Address, Network, Protocol, Publish};
-use super::{Attached, Attachment, Subnet, mac, names, pasta, programs, write_record};
+use super::attachment::{Attached, Attachment, write_record};
+use super::mac::{hash, mac};
+use super::programs::{LIMITS, unblocked};
+use super::request::{Network, Protocol, Publish};
+use super::subnet::Subnet;
+use super::values::Address;
+use super::{names, pasta, programs};
 use crate::console::connect_in_time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
 use crate::wait::DEADLINE;
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -22,10 +26,6 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-
-/// What there is without root.
-pub(super) const LIMITS: &str =
-    "without root pasta or slirp4netns translates: subnet, mtu, mac, names and publish (IPv4, tcp and udp)";
 
 const SOCKET: &str = "slirp4netns.sock";
 const LOG: &str = "slirp4netns.log";
@@ -43,7 +43,7 @@ pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: Borro
         networks: vec![Attachment {
             host: String::new(),
             queue: None,
-            mac: network.mac.clone().unwrap_or_else(|| mac(super::hash(&[id.as_bytes()]))),
+            mac: network.mac.clone().unwrap_or_else(|| mac(hash(&[id.as_bytes()]))),
             network: network.clone(),
             // slirp4netns(1): guest and gateway have these numbers in every subnet.
             addresses: vec![subnet.with(subnet.at(100))],
@@ -86,15 +86,6 @@ fn check(network: &Network) -> Result<()> {
         Some((key, _)) => Err(Error::unsupported(format!("{key}: not without root")).with_hint(LIMITS)),
         None => Ok(()),
     }
-}
-
-/// Starts a process that stays, with no signal blocked in it as they are in this thread.
-pub(super) fn unblocked<T>(start: impl FnOnce() -> T) -> T {
-    let before = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
-    let done = start();
-    // What has just been read can be written.
-    let _ = before.and_then(|before| before.thread_set_mask());
-    done
 }
 
 fn cannot_publish(publish: &Publish) -> bool {

@@ -3,6 +3,7 @@
 use super::testing::{Namespace, in_new_host, ip, run};
 use super::*;
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::process::Command;
@@ -267,7 +268,7 @@ fn loopback_of_the_host_stays_shut_for_containers() {
         a.netns.ip("rule add pref 0 to 127.0.0.1 lookup 99");
         a.netns.ip("rule add pref 1 lookup local");
         a.netns.ip("rule del pref 0 lookup local");
-        a.netns.run(|| set_sysctl("ipv4/conf/all/route_localnet", "1").unwrap());
+        a.netns.run(|| sysctl::set("ipv4/conf/all/route_localnet", "1").unwrap());
         assert_eq!(a.ask("127.0.0.1".parse().unwrap(), 9000), None);
     });
 }

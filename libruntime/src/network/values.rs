@@ -1,9 +1,33 @@
 //! The values of the keys in `request.rs`, one function for each form. Pure.
 
-use super::names::HOST;
-use super::request::{Address, Route};
 use super::subnet::Subnet;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+
+/// The name that Podman's containers have for the host, too.
+pub(super) const HOST: &str = "host.containers.internal";
+
+/// How an interface gets its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Address {
+    /// None.
+    #[default]
+    None,
+    /// A free one of the bridge's subnet.
+    Auto,
+    /// This one.
+    Static(IpAddr),
+}
+
+/// A route in the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The destination.
+    pub to: Subnet,
+    /// The network's gateway if not named.
+    pub via: Option<IpAddr>,
+}
 
 pub(super) fn ip(text: &str) -> std::result::Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an IP address"))

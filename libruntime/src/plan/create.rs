@@ -1,161 +1,15 @@
 //! THE order in which a container is made. Each line whose place matters says why it is there.
 
 use super::mounts::{Mounts, at_root};
-use super::{Handed, IdMaps, Origin, Plan, Text, devices, process};
+use super::request::{Namespaces, Request, place};
+use super::{Handed, Origin, Plan, Text, nodes, process, readiness};
 use crate::config::sysctl::{key_path, namespace_of};
 use crate::error::{Diagnostic, DiagnosticCode, Error, Result};
 use crate::host::Host;
-use crate::readiness;
 use crate::seccomp::Filter;
-use crate::step::{Attrs, CHANNEL, Fd, NamespaceFlags, PropagationFlags, Step, SyncPoint};
+use crate::step::{Attrs, CHANNEL, NamespaceFlags, PropagationFlags, Step, SyncPoint};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-
-/// A file of the container's directory that is mounted in the container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkFile {
-    /// Where it was asked for.
-    pub at: String,
-    pub source: PathBuf,
-    pub destination: String,
-}
-
-/// Who makes the cgroup of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CgroupDriver {
-    /// The library, in the cgroup filesystems.
-    #[default]
-    Cgroupfs,
-    /// systemd, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
-    Systemd,
-    /// Nobody: the container stays in the caller's cgroup. Limits are refused, device rules are not
-    /// enforced, and its processes cannot be listed or paused.
-    None,
-}
-
-/// What the caller asks for beside the configuration.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Request {
-    pub id: String,
-    /// Absolute.
-    pub bundle: PathBuf,
-    /// Numbers of descriptors that the program gets, ascending.
-    #[serde(default)]
-    pub passed: Vec<u32>,
-    /// The program is given by descriptor.
-    #[serde(default)]
-    pub init_program: bool,
-    pub console_socket: bool,
-    /// What the terminal prints goes to another one.
-    #[serde(default)]
-    pub relayed_console: bool,
-    pub no_pivot: bool,
-    pub no_new_keyring: bool,
-    /// The part of the session keyring's name that nobody else knows.
-    #[serde(default)]
-    pub keyring_secret: String,
-    #[serde(default)]
-    pub cgroup_driver: CgroupDriver,
-    /// Networks of annotations count.
-    #[serde(default)]
-    pub network_annotations: bool,
-    /// It is connected to networks beside those of its annotations.
-    #[serde(default)]
-    pub network_requested: bool,
-    /// The socket of a supervisor that waits for its readiness.
-    #[serde(default)]
-    pub notify_socket: Option<PathBuf>,
-    /// Where its state is kept; absolute.
-    #[serde(default)]
-    pub directory: PathBuf,
-    /// Files of that directory that its networks have mounted.
-    #[serde(default)]
-    pub network_files: Vec<NetworkFile>,
-}
-
-/// The namespaces of a configuration, sorted by how they are entered.
-pub(super) struct Namespaces<'a> {
-    list: &'a [LinuxNamespace],
-    /// A user namespace, new or joined, and its descriptor.
-    pub user: Option<Fd>,
-    /// A pid namespace given by path.
-    pub joined_pid: Option<Fd>,
-}
-
-impl<'a> Namespaces<'a> {
-    fn of(spec: &'a Spec, plan: &mut Plan) -> Result<Self> {
-        let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-        let mut found = Self { list, user: None, joined_pid: None };
-        if let Some((at, namespace)) = found.position(Ns::User) {
-            found.user = Some(plan.hand(place(at), Handed::UserNamespace));
-            match namespace.path() {
-                Some(path) => plan.joined_user_namespace = Some(path.clone()),
-                None => plan.new_user_namespace = Some(id_maps(spec)),
-            }
-        }
-        if let Some((at, namespace)) = found.position(Ns::Pid)
-            && let Some(path) = namespace.path()
-        {
-            found.joined_pid = Some(plan.hand(place(at), Handed::Namespace(path.clone())));
-        }
-        if found.user.is_some() && !found.is_new(Ns::Mount) {
-            return Err(Error::unsupported("a user namespace without a new mount namespace")
-                .at("linux.namespaces")
-                .with_hint("add {\"type\": \"mount\"}: in the user namespace nothing could be mounted"));
-        }
-        Ok(found)
-    }
-
-    /// Whether mounts have to be parked below a scratch directory, to be cloned again inside.
-    pub fn needs_scratch(&self, host: &Host) -> bool {
-        self.user.is_some() && !host.rootless()
-    }
-
-    fn position(&self, wanted: Ns) -> Option<(usize, &'a LinuxNamespace)> {
-        self.list.iter().enumerate().find(|(_, namespace)| namespace.typ() == wanted)
-    }
-
-    pub fn is_new(&self, wanted: Ns) -> bool {
-        self.position(wanted).is_some_and(|(_, namespace)| namespace.path().is_none())
-    }
-
-    /// The flags of those that clone3(2) makes; the others have an order of their own.
-    fn cloned(&self) -> u64 {
-        let by_clone = |namespace: &&LinuxNamespace| {
-            namespace.path().is_none()
-                && !matches!(namespace.typ(), Ns::User | Ns::Time | Ns::Cgroup | Ns::Mount)
-        };
-        self.list.iter().filter(by_clone).fold(0, |flags, namespace| flags | namespace.typ() as u64)
-    }
-
-    /// Those given by path, but the user and pid namespace.
-    fn joined(&self) -> impl Iterator<Item = (usize, &'a LinuxNamespace, &'a Path)> {
-        let with_path = |(at, namespace): (usize, &'a LinuxNamespace)| {
-            Some((at, namespace, namespace.path().as_deref()?))
-        };
-        let others = |(_, namespace, _): &(usize, &LinuxNamespace, &Path)| {
-            !matches!(namespace.typ(), Ns::User | Ns::Pid)
-        };
-        self.list.iter().enumerate().filter_map(with_path).filter(others)
-    }
-}
-
-fn place(at: usize) -> String {
-    format!("linux.namespaces[{at}]")
-}
-
-fn id_maps(spec: &Spec) -> IdMaps {
-    let linux = spec.linux().as_ref();
-    let rows = |maps: Option<&Vec<LinuxIdMapping>>| {
-        maps.into_iter().flatten().map(|row| [row.container_id(), row.host_id(), row.size()]).collect()
-    };
-    IdMaps {
-        uids: rows(linux.and_then(|linux| linux.uid_mappings().as_ref())),
-        gids: rows(linux.and_then(|linux| linux.gid_mappings().as_ref())),
-    }
-}
+use std::path::Path;
 
 /// The plan that makes a container from its configuration. `filter` is its compiled seccomp profile.
 pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filter>) -> Result<Plan> {
@@ -259,7 +113,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Cgroup as u64) });
     }
     mounts.attach(&mut plan, &linux);
-    devices::make(&mut plan, &linux, &mounts);
+    nodes::make(&mut plan, &linux, &mounts);
     if let (Some(fd), Some((at, _))) = (namespaces.joined_pid, namespaces.position(Ns::Pid)) {
         // It is the one of children: not before the mounts, for which there may be some outside.
         plan.push(place(at), Step::Setns { fd, namespaces: NamespaceFlags(Ns::Pid as u64) });

@@ -1,8 +1,5 @@
-//! Device nodes: those that every container has, and those of the configuration.
+//! Which device nodes there are to be: those that every container has, and those of the configuration.
 
-use super::mounts::Mounts;
-use super::{Plan, Text};
-use crate::step::Step;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 use std::path::PathBuf;
 
@@ -31,18 +28,7 @@ const DEFAULT: &[(&str, u32, u32)] = &[
 ];
 
 /// Where the default devices come from.
-const DEFAULT_ORIGIN: &str = "linux.devices";
-
-/// Links that programs expect beside them.
-const LINKS: &[(&str, &str)] = &[
-    ("/proc/self/fd", "/dev/fd"),
-    ("/proc/self/fd/0", "/dev/stdin"),
-    ("/proc/self/fd/1", "/dev/stdout"),
-    ("/proc/self/fd/2", "/dev/stderr"),
-    ("pts/ptmx", "/dev/ptmx"),
-    // Not in the specification: runc and crun make it. What it leads to is masked.
-    ("/proc/kcore", "/dev/core"),
-];
+pub(super) const DEFAULT_ORIGIN: &str = "linux.devices";
 
 /// The nodes of a configuration; one of its own replaces the default at the same path.
 pub(super) fn wanted(linux: &Linux) -> Vec<Device> {
@@ -75,29 +61,5 @@ fn configured((at, device): (usize, &LinuxDevice)) -> Device {
         minor: device.minor() as u32,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
-    }
-}
-
-/// The steps for nodes and links, unless `/dev` is the host's.
-pub(super) fn make(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
-    for device in wanted(linux) {
-        let Device { origin, path, mode, major, minor, uid, gid } = device;
-        match mounts.device(&path) {
-            Some(source) => plan.push(origin, super::mounts::move_mount(source, Text::path(&path))),
-            None if mounts.host_dev && path.starts_with("/dev") => {
-                if origin != DEFAULT_ORIGIN {
-                    plan.warn(origin, "not made: /dev is a directory of the host");
-                }
-            }
-            None => {
-                let path = Text::path(&path);
-                plan.push(origin, Step::MakeNode { path, mode, major, minor, uid, gid });
-            }
-        }
-    }
-    if !mounts.host_dev {
-        for (content, path) in LINKS {
-            plan.push("linux.devices", Step::Symlink { content: Text::of(content), path: Text::of(path) });
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! THE order in which a process joins a running container.
 
-use super::create::Request;
+use super::request::Request;
 use super::{Handed, Plan, Text, process};
 use crate::error::Result;
 use crate::host::Host;

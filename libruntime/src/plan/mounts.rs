@@ -1,12 +1,12 @@
 //! `mounts`: what is opened in the caller's mounts first, and attached in the container later.
 
-use super::create::{Namespaces, Request};
 use super::kept::KeptMounts;
 use super::mount_options::{self, Links, Options};
+use super::readiness;
+use super::request::{Namespaces, Request};
 use super::{Handed, IdMaps, Plan, Text, devices};
 use crate::error::{Diagnostic, Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
-use crate::readiness;
 use crate::step::{Attrs, Fd, MountFlags, Place, ROOT, Source, Step};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Ns, Mount, Spec};
 use std::collections::BTreeMap;

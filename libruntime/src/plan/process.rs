@@ -1,6 +1,6 @@
 //! `process`: limits, identity and the program, for a container's init and for `exec` alike.
 
-use super::create::Request;
+use super::request::Request;
 use super::{Handed, Plan, Text, capabilities};
 use crate::error::{Error, Result};
 use crate::host::{Host, Lsm};

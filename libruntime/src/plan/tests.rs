@@ -15,8 +15,9 @@ mod process;
 mod properties;
 mod whole;
 
-use super::create::{Request, create};
+use super::create::create;
 use super::exec::exec;
+use super::request::Request;
 use super::{Handed, Plan};
 use crate::config::Config;
 use crate::host::{CgroupMount, Host};
