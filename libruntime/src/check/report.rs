@@ -62,7 +62,7 @@ pub(super) fn told(error: &Error) -> String {
     text.split("; hint: ").next().unwrap_or_default().to_owned()
 }
 
-/// What [`check`] has found.
+/// What [`check`](crate::check) has found.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
