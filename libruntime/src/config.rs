@@ -40,7 +40,6 @@ use std::fs::File;
 use std::io::{ErrorKind as IoErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-pub(crate) use version::is_before;
 
 /// The largest `config.json` that is read, in bytes. Engines write some tens of kilobytes.
 pub const MAX_CONFIG_SIZE: u64 = 64 << 20;
