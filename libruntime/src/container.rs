@@ -11,6 +11,7 @@ use crate::state::{Directory, ProcessId, State as Record};
 use crate::status::Status;
 use crate::stdio::{self, Ends, Output};
 use crate::sys::{self, ExitStatus};
+use crate::trace::StageSteps;
 use crate::wait::{self, Cancel, Limits, Wait};
 use crate::words;
 use nix::errno::Errno;
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// A container, by the state that is kept of it. It lives on when this is dropped: its handles are clones of each
@@ -38,6 +39,8 @@ pub struct Container {
     /// Read when it is first needed.
     spec: Arc<OnceLock<Spec>>,
     ends: Arc<Mutex<Ends>>,
+    /// Of the stage that waits for `start`, where somebody wants to know their times.
+    steps: Option<Arc<Mutex<StageSteps>>>,
     pub(crate) limits: Limits,
 }
 
@@ -106,6 +109,7 @@ impl Container {
             warnings: warnings.into(),
             spec: Arc::default(),
             ends: Arc::default(),
+            steps: None,
             limits: Limits::default(),
         }
     }
@@ -116,6 +120,18 @@ impl Container {
         self.limits = options.limits;
         self.spec = Arc::new(spec.into());
         *stdio::lock(&self.ends) = ends;
+    }
+
+    pub(crate) fn with_steps(mut self, steps: Option<StageSteps>) -> Self {
+        self.steps = steps.map(|steps| Arc::new(Mutex::new(steps)));
+        self
+    }
+
+    /// Tells an observer of the steps that `start` has set off.
+    pub(crate) fn report_steps(&self) {
+        if let Some((steps, init)) = self.steps.as_ref().zip(self.state.init) {
+            steps.lock().unwrap_or_else(PoisonError::into_inner).report(init.pid);
+        }
     }
 
     pub(crate) fn load(settings: &Arc<Settings>, id: &str) -> Result<Self> {

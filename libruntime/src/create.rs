@@ -177,8 +177,10 @@ impl<'a> Creation<'a> {
         trace::plain("record the container", || directory.commit_state())?;
         stage.answer()?;
         self.made.kept = true;
+        let steps = stage.take_steps();
         let init = stage.into_init().ok_or_else(|| Error::internal("the container has no init"))?;
-        Ok(Container::created(directory, self.state.clone(), init, std::mem::take(&mut self.warnings)))
+        let warnings = std::mem::take(&mut self.warnings);
+        Ok(Container::created(directory, self.state.clone(), init, warnings).with_steps(steps))
     }
 
     pub fn make_v2_cgroup(&mut self) -> Result<()> {

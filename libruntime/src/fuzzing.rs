@@ -78,7 +78,7 @@ fn joined(spec: &Spec, host: &Host, request: &Request) {
 /// The stage reads the steps that were planned, all of them; people can read them too.
 fn check(plan: &Plan) {
     let fds: Vec<i32> = (0..plan.handed.len() as i32).collect();
-    let bytes = plan.encode(&fds).expect("a plan that was made can be encoded");
+    let bytes = plan.encode(&fds, None).expect("a plan that was made can be encoded");
     let (header, mut rest) = postcard::take_from_bytes::<Header<&[u8]>>(&bytes).expect("a header");
     assert_eq!(header.fds.len(), 4 * fds.len());
     let mut steps = 0;

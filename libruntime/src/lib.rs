@@ -69,6 +69,7 @@ mod stdio;
 #[allow(dead_code)]
 mod step;
 mod sys;
+mod timeline;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod trace;
@@ -113,6 +114,7 @@ pub use stdio::{Output, Stdio};
 pub use sys::ExitStatus;
 #[doc(hidden)] // for the command, which has the process to itself
 pub use sys::{is_ignored, reset_sigchld};
+pub use timeline::Timeline;
 pub use trace::{Event, EventKind, Observer, observe};
 pub use wait::Cancel;
 #[doc(hidden)] // for the command's own calls

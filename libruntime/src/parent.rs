@@ -20,7 +20,7 @@ use crate::plan::{Handed, Plan, Text};
 use crate::seccomp::Filter;
 use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
-use crate::trace::StageClock;
+use crate::trace::{StageClock, StageSteps};
 use crate::wait::{DEADLINE, Wait, Woken, again};
 use crate::{stage, sys, userns};
 use nix::errno::Errno;
@@ -84,6 +84,7 @@ pub(crate) struct Stage<'a> {
     first: Option<Child>,
     init: Option<Child>,
     clock: StageClock,
+    steps: Option<StageSteps>,
 }
 
 impl<'a> Stage<'a> {
@@ -98,8 +99,10 @@ impl<'a> Stage<'a> {
         let opened = open_handed(plan, launch, &theirs, &procfs)?;
         let mut moved = Moved::out_of(launch.passed);
         let fds = opened.iter().map(|fd| moved.number(fd.as_raw_fd())).collect::<Result<Vec<RawFd>>>()?;
-        let keep: Vec<RawFd> = fds.iter().copied().filter(|fd| *fd >= 0).collect();
-        let (encoded, program) = (stage::sealed_plan(&plan.encode(&fds)?)?, stage::sealed_program()?);
+        let steps = StageSteps::wanted(|| plan.step_labels())?;
+        let times = steps.as_ref().map(|steps| moved.number(steps.file().as_raw_fd())).transpose()?;
+        let keep: Vec<RawFd> = fds.iter().copied().chain(times).filter(|fd| *fd >= 0).collect();
+        let (encoded, program) = (stage::sealed_plan(&plan.encode(&fds, times)?)?, stage::sealed_program()?);
         let copies = (moved.copy(encoded.as_raw_fd())?, moved.copy(program.as_raw_fd())?);
         let encoded = copies.0.unwrap_or(encoded);
         let program = copies.1.as_ref().map_or(program, AsFd::as_fd);
@@ -112,7 +115,7 @@ impl<'a> Stage<'a> {
             cgroup: launch.cgroup,
         });
         let (pid, pidfd) = spawned.map_err(spawn_failed)?;
-        Ok(Self { plan, channel, first: Some(Child::new(pid, pidfd)), init: None, clock })
+        Ok(Self { plan, channel, first: Some(Child::new(pid, pidfd)), init: None, clock, steps })
     }
 
     /// The process that works on the plan now: the first, or the one it has cloned.
@@ -139,6 +142,7 @@ impl<'a> Stage<'a> {
             Event::End => "has ended, or executed the program",
         };
         self.clock.reached(reached, self.pid());
+        self.report_steps();
         Ok(event)
     }
 
@@ -243,6 +247,18 @@ impl<'a> Stage<'a> {
         }
     }
 
+    fn report_steps(&mut self) {
+        let pid = self.pid();
+        if let Some(steps) = &mut self.steps {
+            steps.report(pid);
+        }
+    }
+
+    /// The times of the steps that are still to come.
+    pub fn take_steps(&mut self) -> Option<StageSteps> {
+        self.steps.take()
+    }
+
     /// The process, which is the caller's from now on.
     pub fn into_init(mut self) -> Option<Child> {
         self.init.take()
@@ -251,6 +267,7 @@ impl<'a> Stage<'a> {
 
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
+        self.report_steps();
         let is_reported = self.init.is_some();
         let ended = [self.init.take(), self.first.take()].into_iter().flatten().map(|child| {
             child.kill();

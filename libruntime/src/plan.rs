@@ -254,11 +254,13 @@ impl Plan {
         postcard::to_extend(&rest, Vec::new()).unwrap_or_default()
     }
 
-    /// The plan as the stage reads it. `fds` are the numbers of [`Plan::handed`].
-    pub fn encode(&self, fds: &[RawFd]) -> Result<Vec<u8>> {
+    /// The plan as the stage reads it. `fds` are the numbers of [`Plan::handed`]; into `times` it writes the time of
+    /// each step.
+    pub fn encode(&self, fds: &[RawFd], times: Option<RawFd>) -> Result<Vec<u8>> {
         let failed = |error: postcard::Error| Error::internal(format!("the plan cannot be encoded: {error}"));
         let fds = Text::data(fds.iter().flat_map(|fd| fd.to_ne_bytes()).collect::<Vec<_>>());
-        let mut bytes = postcard::to_extend(&Header { fds }, Vec::with_capacity(16 << 10)).map_err(failed)?;
+        let header = Header { fds, times: times.unwrap_or(-1) };
+        let mut bytes = postcard::to_extend(&header, Vec::with_capacity(16 << 10)).map_err(failed)?;
         for (step, _) in &self.steps {
             bytes = postcard::to_extend(step, bytes).map_err(failed)?;
         }

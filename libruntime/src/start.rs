@@ -49,7 +49,9 @@ impl Container {
         }
         parent::answer(connection.as_fd())?;
         let executed = || self.await_program(connection.as_fd(), name.as_deref());
-        trace::plain("execute the program", executed)?;
+        let executed = trace::plain("execute the program", executed);
+        self.report_steps();
+        executed?;
         let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
         let state = self.state.for_hooks(Status::Running);
         let limits = hooks::Limits::default();

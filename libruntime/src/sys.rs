@@ -67,6 +67,18 @@ pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<Own
     Ok(memfd)
 }
 
+/// A file in memory that has this size, and keeps it.
+pub fn memfd_of_size(name: &CStr, size: u64) -> Result<std::fs::File> {
+    // SAFETY: `name` is a C string, and the result a new descriptor.
+    let create = |flags| unsafe { owned(libc::memfd_create(name.as_ptr(), flags).into()) };
+    let memfd = std::fs::File::from(create(libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)?);
+    nix::unistd::ftruncate(&memfd, size as libc::off_t)?;
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+    // SAFETY: fcntl with an integer argument.
+    check(unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) }.into())?;
+    Ok(memfd)
+}
+
 /// open(2) with `O_PATH`. Not by the standard library's options: musl counts `O_PATH` to the access mode, which
 /// these take out of the flags that they are given.
 pub fn open_path(path: &Path) -> Result<OwnedFd> {

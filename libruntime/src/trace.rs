@@ -5,10 +5,13 @@
 //! containers can be made at the same time. Without one, an event costs the look at one
 //! thread-local variable: nothing is formatted, and no clock is read.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::sys;
 use std::cell::RefCell;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One thing that was done, or that failed.
 #[derive(Clone, Debug)]
@@ -52,6 +55,20 @@ pub enum EventKind {
         /// Of the process that works on the plan.
         pid: i32,
     },
+    /// The stage has done a step of the plan. Only a [`crate::Timeline`] is told of steps, some time after they are
+    /// done.
+    Step {
+        /// In the plan, from 0.
+        number: usize,
+        /// Such as `MoveMount`.
+        name: String,
+        /// What it works on.
+        object: String,
+        /// The place in `config.json` that asks for it; may be empty.
+        at: String,
+        /// Of the process that works on the plan.
+        pid: i32,
+    },
 }
 
 impl std::fmt::Display for EventKind {
@@ -61,6 +78,7 @@ impl std::fmt::Display for EventKind {
             Self::Part { name, object } => write!(f, "{name} {object}"),
             Self::Hook { list, number, path } => write!(f, "run {list} hook #{number} {path}"),
             Self::Stage { reached, pid } => write!(f, "stage {pid}: {reached}"),
+            Self::Step { number, name, object, .. } => write!(f, "step {number} {name} {object}"),
         }
     }
 }
@@ -78,25 +96,51 @@ impl std::fmt::Display for Event {
 /// Gets every event, on the thread on which it happens.
 pub type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 
+/// Who is told, and of what.
+#[derive(Clone)]
+struct Observed {
+    observer: Observer,
+    /// Each step of the stage too.
+    steps: bool,
+}
+
 thread_local! {
-    static OBSERVER: RefCell<Option<Observer>> = const { RefCell::new(None) };
+    static OBSERVER: RefCell<Option<Observed>> = const { RefCell::new(None) };
 }
 
 /// Does `work`; what this thread does in it is told to `observer`.
 pub fn observe<T>(observer: Observer, work: impl FnOnce() -> T) -> T {
+    observe_by(Observed { observer, steps: false }, work)
+}
+
+/// The same with each step of the stage. An observer from before is told of all but these.
+pub(crate) fn observe_steps<T>(observer: Observer, work: impl FnOnce() -> T) -> T {
+    let observer: Observer = match self::observer() {
+        None => observer,
+        Some(before) => Arc::new(move |event: &Event| {
+            observer(event);
+            if !matches!(event.kind, EventKind::Step { .. }) {
+                before(event);
+            }
+        }),
+    };
+    observe_by(Observed { observer, steps: true }, work)
+}
+
+fn observe_by<T>(observed: Observed, work: impl FnOnce() -> T) -> T {
     /// Puts back what was there, also when `work` panics.
-    struct Before(Option<Observer>);
+    struct Before(Option<Observed>);
     impl Drop for Before {
         fn drop(&mut self) {
             OBSERVER.set(self.0.take());
         }
     }
-    let _before = Before(OBSERVER.replace(Some(observer)));
+    let _before = Before(OBSERVER.replace(Some(observed)));
     work()
 }
 
 fn observer() -> Option<Observer> {
-    OBSERVER.with_borrow(Clone::clone)
+    OBSERVER.with_borrow(|observed| observed.as_ref().map(|observed| observed.observer.clone()))
 }
 
 /// Does a part of the work and tells of it.
@@ -147,6 +191,60 @@ impl StageClock {
         observer(&Event { kind, began, took: began.elapsed(), failed: None });
     }
 }
+
+/// The times of a stage's steps, which it writes into a file that it shares with the library.
+#[derive(Debug)]
+pub(crate) struct StageSteps {
+    file: File,
+    /// Of each step the name, what it works on, and the place in `config.json`.
+    labels: Vec<[String; 3]>,
+    /// One moment by both clocks.
+    moment: (Instant, SystemTime),
+    reported: usize,
+}
+
+impl StageSteps {
+    /// `None` where nobody wants to know: then nothing is made.
+    pub fn wanted(labels: impl FnOnce() -> Vec<[String; 3]>) -> Result<Option<Self>> {
+        if !OBSERVER.with_borrow(|observed| observed.as_ref().is_some_and(|observed| observed.steps)) {
+            return Ok(None);
+        }
+        let labels = labels();
+        let size = (labels.len() as u64 + 1) * NUMBER;
+        let file = sys::memfd_of_size(c"onggi-times", size)
+            .map_err(|errno| Error::os("memfd_create onggi-times", errno))?;
+        Ok(Some(Self { file, labels, moment: (Instant::now(), SystemTime::now()), reported: 0 }))
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Tells of the steps that have been done since the last time. `pid` is that of the process that works on the plan.
+    pub fn report(&mut self, pid: i32) {
+        let Some(observer) = observer() else { return };
+        while let Some([name, object, at]) = self.labels.get(self.reported)
+            && let Some((began, ended)) = self.time(self.reported).zip(self.time(self.reported + 1))
+        {
+            let [name, object, at] = [name, object, at].map(Clone::clone);
+            let kind = EventKind::Step { number: self.reported, name, object, at, pid };
+            observer(&Event { kind, began, took: ended.saturating_duration_since(began), failed: None });
+            self.reported += 1;
+        }
+    }
+
+    /// `None` where it is not reached yet, and where the clock was set meanwhile.
+    fn time(&self, at: usize) -> Option<Instant> {
+        let mut bytes = [0; NUMBER as usize];
+        self.file.read_exact_at(&mut bytes, at as u64 * NUMBER).ok()?;
+        let time = Duration::from_nanos(u64::from_ne_bytes(bytes));
+        let since = (UNIX_EPOCH + time).duration_since(self.moment.1).ok()?;
+        (!time.is_zero()).then(|| self.moment.0.checked_add(since)).flatten()
+    }
+}
+
+/// The size of a time in the file, in bytes.
+const NUMBER: u64 = 8;
 
 #[cfg(test)]
 mod tests {

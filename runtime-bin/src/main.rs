@@ -20,6 +20,7 @@ mod shells;
 mod signals;
 mod snippets;
 mod terminal;
+mod traced;
 
 use cli::{Line, Parsed};
 use commands::*;

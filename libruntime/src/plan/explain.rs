@@ -1,10 +1,21 @@
 //! A plan for people and for programs: what will be done, in order, and why.
 
-use super::Plan;
+use super::{Origin, Plan, Text};
+use crate::step::Step;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
 impl Plan {
+    /// For each step its name, what it works on, and the place in `config.json` it comes from.
+    pub fn step_labels(&self) -> Vec<[String; 3]> {
+        let label = |(step, origin): &(Step<Text>, Origin)| {
+            let text = format!("{step:?}");
+            let (name, object) = text.split_once(' ').unwrap_or((&text, ""));
+            [name.to_owned(), object.to_owned(), origin.to_string()]
+        };
+        self.steps().iter().map(label).collect()
+    }
+
     /// The plan as text: a line for each step, with the place in `config.json` it comes from.
     pub fn to_text(&self) -> String {
         let mut text = String::new();

@@ -4,6 +4,7 @@
 //! All unsafe calls of the stage are here. [`call`] makes those that cannot harm this process's memory; each
 //! of the others has a function of its own, whose types say what the kernel writes and where.
 
+use core::sync::atomic::AtomicU64;
 use linux_raw_sys::{general as k, ioctl, prctl as p};
 pub use syscalls::Sysno;
 
@@ -323,6 +324,27 @@ pub unsafe fn map_file(fd: i32, size: usize) -> Done<&'static [u8]> {
     let address = unsafe { raw(Sysno::mmap, [0, size, READ, PRIVATE, fd as usize, 0]) }?;
     // SAFETY: the mapping is this long and is never unmapped; the caller vouches for the content.
     Ok(unsafe { core::slice::from_raw_parts(address as *const u8, size) })
+}
+
+/// The content of a file, as numbers that the library reads while they are written. The file does not shrink: the
+/// library has sealed it.
+pub fn map_shared(fd: i32) -> Done<&'static [AtomicU64]> {
+    const READ_WRITE: usize = 3;
+    const SHARED: usize = 1;
+    let size = statx(fd)?.stx_size as usize;
+    // SAFETY: the kernel chooses an address where nothing is.
+    let address = unsafe { raw(Sysno::mmap, [0, size, READ_WRITE, SHARED, fd as usize, 0]) }?;
+    // SAFETY: the mapping is this long, begins at a page, and is never unmapped; each number is accessed as a whole.
+    Ok(unsafe { core::slice::from_raw_parts(address as *const AtomicU64, size / size_of::<AtomicU64>()) })
+}
+
+/// Nanoseconds of CLOCK_REALTIME, which no time namespace changes; 0 where there is none.
+pub fn real_time() -> u64 {
+    const CLOCK_REALTIME: usize = 0;
+    let mut time = [0u64; 2];
+    // SAFETY: the kernel writes one struct timespec, which is two 64-bit numbers.
+    let _ = unsafe { raw(Sysno::clock_gettime, [CLOCK_REALTIME, time.as_mut_ptr() as usize]) };
+    time[0].wrapping_mul(1_000_000_000).wrapping_add(time[1])
 }
 
 /// Records of a directory, struct linux_dirent64.

@@ -64,6 +64,9 @@ pub const MAX_RECEIVED: usize = 64;
 pub struct Header<T> {
     /// The numbers of the file descriptors handed over, each an `i32` in native byte order.
     pub fds: T,
+    /// A file that gets the time of the stage's start and of the end of each step, as nanoseconds of CLOCK_REALTIME,
+    /// each a `u64` in native byte order; negative where nobody wants to know.
+    pub times: i32,
 }
 
 /// Changes to a mount's attributes, as mount_setattr(2) takes them; zeros change nothing.

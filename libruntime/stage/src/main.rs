@@ -56,6 +56,7 @@ fn read_plan(number: &[u8]) -> Option<&'static [u8]> {
 fn run(state: &mut State, plan: &'static [u8]) -> ! {
     let Ok((header, mut rest)) = postcard::take_from_bytes::<Header<&[u8]>>(plan) else { exit(253) };
     state.take_handed(header.fds);
+    state.record_times(header.times);
     let mut at = 0;
     while !rest.is_empty() {
         let Ok((step, after)) = postcard::take_from_bytes::<Step<&[u8]>>(rest) else { exit(252) };
@@ -66,6 +67,7 @@ fn run(state: &mut State, plan: &'static [u8]) -> ! {
         }
         rest = after;
         at += 1;
+        state.record_time(at);
     }
     exit(251)
 }
@@ -175,7 +177,10 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         SetCapabilities { sets, also } => identity::set_capabilities(sets, also),
         NoNewPrivileges => identity::no_new_privileges(),
         NotDumpable => identity::not_dumpable(),
-        SetSeccomp { program, flags, notify } => end::set_seccomp(state, program, flags, notify),
+        SetSeccomp { program, flags, notify } => {
+            state.stop_recording();
+            end::set_seccomp(state, program, flags, notify)
+        }
         Sync { point } => end::sync(state, point),
         FindProgram { paths, .. } => end::find_program(paths),
         EndOnSignals => identity::end_on_signals(),

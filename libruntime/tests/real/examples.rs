@@ -57,6 +57,11 @@ fn every_example_does_what_it_says() {
     shell["process"]["args"] = json!(["/bin/busybox", "sh"]);
     let terminal = on("terminal", &shell);
     assert!(terminal.contains("50 132") && terminal.ends_with("exit code 3\n"), "{terminal}");
+    let times = on("timeline", &config("true"));
+    assert!(
+        times.contains("  stage    PivotRoot [root.path]") && times.contains("  library  execute"),
+        "{times}"
+    );
     let explained = on("explain", &config("true"));
     assert!(
         explained.contains("specification up to 1.3.0") && explained.contains(r#""kind":"invalidConfig""#)

@@ -16,6 +16,7 @@ mod paths;
 mod roles;
 mod sealed;
 mod seen;
+mod times;
 mod verbs;
 mod waits;
 mod world;

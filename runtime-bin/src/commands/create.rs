@@ -10,6 +10,7 @@ use crate::launch::{self, CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::networks::{self, BANDWIDTH, NETWORK, PUBLISH};
 use crate::signals::Interrupt;
 use crate::terminal;
+use crate::traced::{TRACE, traced};
 use libruntime::{Config, Container, NewContainer};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -42,13 +43,15 @@ pub const VERB: Verb = Verb {
         NETWORK,
         PUBLISH,
         BANDWIDTH,
+        TRACE,
     ],
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let spec = Configured::read(args)?;
     let console = launch::console_socket(args, spec.terminal, true)?;
-    let container = spec.make(global, args, Console::of(console), NewContainer::create)?;
+    let container =
+        traced(global, args, || spec.make(global, args, Console::of(console), NewContainer::create))?;
     match announce(args, &container) {
         Ok(()) => Ok(0),
         Err(failure) => undo(global, container, failure),

@@ -9,6 +9,7 @@ use crate::input;
 use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use crate::signals::{Interrupt, Signals};
 use crate::terminal::{self, Terminal};
+use crate::traced::{TRACE, traced};
 use libruntime::{Container, ExecProcess, Signal};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub const VERB: Verb = Verb {
            Exits with the process's exit code, with 128 and the number of the signal that ended it,\n\
            or with 255 if it could not be started.",
     flags: &[
+        TRACE,
         CONSOLE_SOCKET,
         PIDFD_SOCKET,
         Flag::value("cwd", "DIR", "the working directory"),
@@ -70,7 +72,7 @@ fn exec(global: &Global, args: &Parsed) -> Result<u8, Failure> {
         None if wants_terminal => builder.terminal(terminal::own_size()).relay_terminal(),
         None => builder,
     };
-    let started = builder.spawn()?;
+    let started = traced(global, args, || Ok(builder.spawn()?))?;
     let announced = launch::send_pidfd(pidfd_socket.as_ref(), started.pidfd())
         .and_then(|()| launch::write_pid_file(args, started.pid()));
     if let Err(failure) = announced {

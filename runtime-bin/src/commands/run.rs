@@ -10,6 +10,7 @@ use crate::launch::{self, CONSOLE_SOCKET, DETACH, PID_FILE, PIDFD_SOCKET, PRESER
 use crate::networks::{BANDWIDTH, NETWORK, PUBLISH};
 use crate::signals::{Interrupt, Signals};
 use crate::terminal::Terminal;
+use crate::traced::{TRACE, traced};
 use libruntime::{Container, NewContainer, Readiness, Signal};
 
 pub const VERB: Verb = Verb {
@@ -35,6 +36,7 @@ pub const VERB: Verb = Verb {
         NETWORK,
         PUBLISH,
         BANDWIDTH,
+        TRACE,
     ],
 };
 
@@ -43,8 +45,8 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let spec = Configured::read(args)?;
     let console = launch::console_socket(args, spec.terminal, detach)?;
     if detach {
-        let container = spec.make(global, args, Console::of(console), NewContainer::create)?;
-        return match start(args, &container) {
+        let (container, started) = make_and_start(global, args, spec, Console::of(console))?;
+        return match started {
             Ok(None) => Ok(0),
             Ok(Some(readiness)) => {
                 Interrupt::release()?;
@@ -58,12 +60,28 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
         nix::sys::prctl::set_child_subreaper(true).map_err(|errno| Failure::os("prctl", errno))?;
     }
     let console = if spec.terminal { Console::Relayed } else { Console::None };
-    let container = spec.make(global, args, console, NewContainer::create)?;
-    match follow(args, &container, &signals) {
+    let (container, started) = make_and_start(global, args, spec, console)?;
+    match started.and_then(|readiness| follow(readiness, &container, &signals)) {
         Err(failure) => undo(global, container, failure),
         Ok(code) if args.is_set("keep") => Ok(code),
         Ok(code) => end(global, container, code),
     }
+}
+
+type Started = Result<Option<Readiness>, Failure>;
+
+/// A container that cannot be started is there all the same, to be undone.
+fn make_and_start(
+    global: &Global,
+    args: &Parsed,
+    spec: Configured,
+    console: Console,
+) -> Result<(Container, Started), Failure> {
+    traced(global, args, || {
+        let container = spec.make(global, args, console, NewContainer::create)?;
+        let started = start(args, &container);
+        Ok((container, started))
+    })
 }
 
 /// Removes what has ended. Its exit code is what the caller wants, unless that would hide what is left.
@@ -85,17 +103,17 @@ fn end(global: &Global, container: Container, code: u8) -> Result<u8, Failure> {
     }
 }
 
-fn start(args: &Parsed, container: &Container) -> Result<Option<Readiness>, Failure> {
+fn start(args: &Parsed, container: &Container) -> Started {
     announce(args, container)?;
     let readiness = container.readiness()?;
     container.start()?;
     Ok(readiness)
 }
 
-/// Starts it and stays with it to its end.
-fn follow(args: &Parsed, container: &Container, signals: &Signals) -> Result<u8, Failure> {
+/// Stays with it to its end.
+fn follow(readiness: Option<Readiness>, container: &Container, signals: &Signals) -> Result<u8, Failure> {
     let pid = container.pid().unwrap_or(0);
-    if let Some(readiness) = start(args, container)? {
+    if let Some(readiness) = readiness {
         // It ends with the container, at the latest; what fails is between it and the supervisor.
         std::thread::spawn(move || readiness.pass_on());
     }

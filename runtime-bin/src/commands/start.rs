@@ -4,6 +4,7 @@ use crate::cli::{Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::signals::Interrupt;
+use crate::traced::{TRACE, traced};
 
 pub const VERB: Verb = Verb {
     name: "start",
@@ -12,13 +13,13 @@ pub const VERB: Verb = Verb {
     count: (1, 1),
     trailing: false,
     text: "",
-    flags: &[],
+    flags: &[TRACE],
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let container = global.load(args)?.with_cancel(Interrupt::block()?);
     let readiness = container.readiness()?;
-    container.start()?;
+    traced(global, args, || Ok(container.start()?))?;
     if let Some(readiness) = readiness {
         Interrupt::release()?;
         readiness.pass_on()?;

@@ -19,7 +19,7 @@ fn error(config: &Value, given: &Given) -> String {
 #[test]
 fn ten_thousand_bind_mounts_can_be_planned() {
     let (plan, _) = planned(&binds(10_000), &given()).unwrap();
-    assert!(plan.encode(&[]).unwrap().len() > 10_000);
+    assert!(plan.encode(&[], None).unwrap().len() > 10_000);
 }
 
 /// On cgroup v1 each of them is a bind mount of every hierarchy.

@@ -128,7 +128,7 @@ fn decided(config: &Value) -> Result<String, String> {
     let inside: Vec<_> = inside.into_iter().flatten().flatten().flat_map(plan_hook).collect();
     let mut text = format!("{warnings:?} {:?}", filter.map(|filter| filter.notify));
     for plan in [plan, join].into_iter().chain(inside) {
-        text += &format!("{:?} {:?} {:?}", plan.encode(&[]).unwrap(), plan.handed, plan.warnings);
+        text += &format!("{:?} {:?} {:?}", plan.encode(&[], None).unwrap(), plan.handed, plan.warnings);
         text += &format!("{:?} {:?}", plan.id_maps, plan.new_user_namespace);
     }
     Ok(text)
