@@ -24,6 +24,7 @@ mod realtime;
 mod runc_stats;
 pub mod stats;
 mod systemd;
+mod tree;
 mod unit;
 mod v1;
 mod v2;
@@ -440,23 +441,23 @@ fn own_dir(mount: &Mount, layout: &Layout) -> Result<PathBuf> {
 
 fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
     let mut pause = Duration::from_millis(1);
+    let mut is_late = false;
     loop {
         match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, dir, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-            Err(Errno::EBUSY) => {}
-            Err(errno) => return Err(files::failed("rmdir", dir, errno)),
-        }
-        // Busy: either there are cgroups below, or processes in it.
-        let children = files::children(dir);
-        for child in &children {
-            remove_tree(child, deadline)?;
-        }
-        if children.is_empty() {
-            if Instant::now() >= deadline {
-                let pids = hierarchy::read_pids(dir).unwrap_or_default();
+            Err(Errno::EBUSY) if is_late => {
+                let pids = hierarchy::read_all_pids(dir).unwrap_or_default();
                 return Err(files::failed("rmdir", dir, Errno::EBUSY)
                     .with_hint(format!("processes are in it still: {pids:?}")));
             }
+            Err(Errno::EBUSY) => {}
+            Err(errno) => return Err(files::failed("rmdir", dir, errno)),
+        }
+        // Either there are cgroups below, or processes in it.
+        let removed = tree::remove_below(dir);
+        let removed = removed.map_err(|errno| files::failed("rmdir a cgroup below", dir, errno))?;
+        is_late = Instant::now() >= deadline;
+        if removed == 0 && !is_late {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }

@@ -5,13 +5,14 @@ use crate::container::Container;
 use crate::create::take_off;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::signal::Signal;
-use crate::state::State;
+use crate::state::{ProcessId, State};
 use crate::status::Status;
 use crate::wait::{self, DEADLINE, Wait};
 use crate::{hooks, network, resctrl, sys, trace};
 use nix::errno::Errno;
 use oci_spec::runtime::LinuxNamespaceType;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 impl Container {
     /// Sends a signal to its init (runtime.md, "Kill"). Without a pid namespace of its own,
@@ -50,7 +51,10 @@ impl Container {
         }
         if self.has_own(LinuxNamespaceType::Pid)? {
             sent?;
-            return self.state.cgroup.let_killed_end();
+            // Of the processes that would end with init, its tracer can keep it from that.
+            let is_traced = self.state.init.is_some_and(ProcessId::is_traced);
+            let cgroup = &self.state.cgroup;
+            return if is_traced { cgroup.kill_all(signal) } else { cgroup.let_killed_end() };
         }
         // Without a pid namespace of its own, the others do not end with init.
         if self.state.cgroup.pids(true)?.is_empty() {
@@ -171,7 +175,15 @@ impl Container {
 
     /// Waits for the end of its init, which is killed; one of ours is reaped.
     pub(crate) fn await_end(&self, pidfd: BorrowedFd) -> Result<()> {
-        if child::await_end(pidfd, &Wait::at_most(DEADLINE))? {
+        const USUAL: Duration = Duration::from_millis(200);
+        let mut ended = child::await_end(pidfd, &Wait::at_most(USUAL))?;
+        if !ended {
+            // Its other processes can keep it: by a v1 freezer of their own, or as its tracer (ptrace(2),
+            // PTRACE_EVENT_EXIT).
+            self.state.cgroup.kill_all(libc::SIGKILL)?;
+            ended = child::await_end(pidfd, &Wait::at_most(DEADLINE))?;
+        }
+        if ended {
             self.reap();
             return Ok(());
         }

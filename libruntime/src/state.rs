@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,6 +49,14 @@ impl ProcessId {
     /// Whether a signal or a tracer has stopped it.
     pub fn is_stopped(self) -> bool {
         matches!(self.stat(), Ok(Some(Stat { state: 'T' | 't', .. })))
+    }
+
+    /// Whether another process traces it, which can stop it at its end even after SIGKILL (ptrace(2),
+    /// PTRACE_EVENT_EXIT).
+    pub fn is_traced(self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        tracer.is_some_and(|pid| pid.trim() != "0")
     }
 
     /// Whether it still runs; a zombie does not. Where the kernel does not say (EMFILE, ENOMEM) it counts as
@@ -197,10 +205,36 @@ pub(crate) struct Lock {
     _opened: OwnedFd,
 }
 
+/// Opens a directory of the caller's own: whoever else has made one chooses the hooks and the processes that are
+/// found in it, and they would be run and killed as the caller.
 fn open_directory(path: &Path) -> std::io::Result<OwnedFd> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
-    options.open(path).map(OwnedFd::from)
+    let opened = options.open(path)?;
+    let (owner, caller) = (opened.metadata()?.uid(), nix::unistd::geteuid().as_raw());
+    if owner != caller {
+        let what = format!("it belongs to user {owner}, and the caller is user {caller}");
+        return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, what));
+    }
+    Ok(opened.into())
+}
+
+/// Refuses a store in which another user could exchange the directories of containers.
+fn check_store(store: &Path) -> Result<()> {
+    const OTHERS_MAY_WRITE: u32 = 0o2;
+    const STICKY: u32 = 0o1000;
+    const NOBODY: u32 = 65534;
+    let found = fs::metadata(store).map_err(|error| Error::io(format!("stat {}", store.display()), error))?;
+    let caller = nix::unistd::geteuid().as_raw();
+    let problem = match (found.uid(), found.mode() & (OTHERS_MAY_WRITE | STICKY)) {
+        (_, OTHERS_MAY_WRITE) => "every user may write to it".to_string(),
+        // Root owns a directory such as /tmp; in a user namespace, that has the number of nobody.
+        (owner, _) if owner == 0 || owner == caller => return Ok(()),
+        (NOBODY, _) if !crate::cgroup::has_host_root() => return Ok(()),
+        (owner, _) => format!("it belongs to user {owner}, and the caller is user {caller}"),
+    };
+    Err(Error::external(format!("open {}: {problem}", store.display()))
+        .with_hint("choose a directory of your own with --root"))
 }
 
 impl Directory {
@@ -223,6 +257,7 @@ impl Directory {
         let path = store.join(id);
         let aside = store.join(format!(".{id}.{}", std::process::id()));
         make_aside(store, &aside, id)?;
+        check_store(store).inspect_err(|_| drop(fs::remove_dir(&aside)))?;
         let failed = |what: &str, path: &Path| {
             let call = format!("{what} {}", path.display());
             move |error: std::io::Error| Error::io(call, error)
@@ -487,6 +522,29 @@ mod tests {
         assert_eq!(civil(0), (1970, 1, 1));
         assert_eq!(civil(11_016), (2000, 2, 29));
         assert_eq!(civil(20_778), (2026, 11, 21));
+    }
+
+    #[test]
+    fn a_directory_that_another_user_can_change_is_refused() {
+        if !crate::cgroup::has_host_root() {
+            return eprintln!("skipped: needs root, to give directories to others");
+        }
+        let store = std::env::temp_dir().join(format!("onggi-owner-{}", std::process::id()));
+        let other = nix::unistd::Uid::from_raw(1000);
+        fs::create_dir_all(store.join("a")).unwrap();
+        let own = (Directory::open(&store, "a").is_ok(), check_store(&store).is_ok());
+        nix::unistd::chown(&store.join("a"), Some(other), None).unwrap();
+        let error = Directory::open(&store, "a").unwrap_err().to_string();
+        let mode = |mode| fs::set_permissions(&store, std::os::unix::fs::PermissionsExt::from_mode(mode));
+        mode(0o777).unwrap();
+        let written_by_all = check_store(&store).is_ok();
+        mode(0o1777).unwrap();
+        let sticky = check_store(&store).is_ok();
+        nix::unistd::chown(&store, Some(other), None).unwrap();
+        let of_another = check_store(&store).is_ok();
+        fs::remove_dir_all(&store).unwrap();
+        assert_eq!((own, written_by_all, sticky, of_another), ((true, true), false, true, false));
+        assert!(error.contains("it belongs to user 1000, and the caller is user 0"), "{error}");
     }
 
     #[test]

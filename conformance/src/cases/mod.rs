@@ -18,6 +18,7 @@ mod extras;
 mod faults;
 mod faults_kills;
 mod faults_limits;
+mod faults_stays;
 mod faults_waits;
 mod hooks;
 mod idmap;
@@ -61,6 +62,7 @@ pub fn all() -> Vec<Case> {
         faults::CASES,
         faults_kills::CASES,
         faults_limits::CASES,
+        faults_stays::CASES,
         faults_waits::CASES,
         hooks::CASES,
         idmap::CASES,

@@ -27,6 +27,8 @@ fn main() {
         "agent" => agent(&rest),
         "console" => console(&rest),
         "hold" => hold(),
+        "seize" => seize(&rest),
+        "deep" => deep(&rest),
         "keyring" => keyring(&rest),
         "notify" => notify(&rest),
         "chase" => chase(&rest),
@@ -389,6 +391,33 @@ fn hold() -> String {
     loop {
         std::thread::sleep(std::time::Duration::from_secs(3600));
     }
+}
+
+/// `seize PID`: traces a process so that it stops at its end, writes `/ready` and stays.
+fn seize(rest: &[&str]) -> String {
+    let pid = rest.first().and_then(|pid| pid.parse().ok()).unwrap_or_default();
+    match sys::seize_for_exit(pid) {
+        Ok(_) => {
+            let _ = fs::write("/ready", "seized");
+            hold()
+        }
+        Err(error) => errno_name(&error),
+    }
+}
+
+/// `deep DIRECTORY COUNT`: makes that many directories with long names, one in the other.
+fn deep(rest: &[&str]) -> String {
+    let mut out = Object::new();
+    let name = "d".repeat(100);
+    let count = rest.get(1).and_then(|count| count.parse().ok()).unwrap_or(0);
+    let mut entered = std::env::set_current_dir(rest.first().copied().unwrap_or_default());
+    let mut depth = 0;
+    while entered.is_ok() && depth < count {
+        entered = fs::create_dir(&name).and_then(|()| std::env::set_current_dir(&name));
+        depth += i64::from(entered.is_ok());
+    }
+    out.number("depth", depth);
+    out.finish()
 }
 
 /// `disguise NAME`: becomes the program of a memfd of that name, with that argument 0, and stays.

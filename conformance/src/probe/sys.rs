@@ -21,6 +21,7 @@ mod nr {
     pub const GETPGID: i64 = 121;
     pub const GETSID: i64 = 124;
     pub const MKNODAT: i64 = 259;
+    pub const PTRACE: i64 = 101;
     pub const PRCTL: i64 = 157;
     pub const SCHED_GETAFFINITY: i64 = 204;
     pub const GET_MEMPOLICY: i64 = 239;
@@ -42,6 +43,7 @@ mod nr {
     pub const GETPGID: i64 = 155;
     pub const GETSID: i64 = 156;
     pub const MKNODAT: i64 = 33;
+    pub const PTRACE: i64 = 117;
     pub const PRCTL: i64 = 167;
     pub const SCHED_GETAFFINITY: i64 = 123;
     pub const GET_MEMPOLICY: i64 = 236;
@@ -64,6 +66,13 @@ pub fn numbered(number: i64, args: [i64; 6]) -> Result<i64> {
     // SAFETY: the caller of the probe passes only numbers of calls that write to none of the probe's
     // memory; an argument that happens to be a bad address gives EFAULT.
     answer(unsafe { syscall(number as c_long, a, b, c, d, e, f) })
+}
+
+/// ptrace(2), PTRACE_SEIZE with PTRACE_O_TRACEEXIT.
+pub fn seize_for_exit(pid: i64) -> Result<i64> {
+    const SEIZE: i64 = 0x4206;
+    const TRACE_EXIT: i64 = 1 << 6;
+    numbered(nr::PTRACE, [SEIZE, pid, 0, TRACE_EXIT, 0, 0])
 }
 
 pub fn personality() -> Result<i64> {

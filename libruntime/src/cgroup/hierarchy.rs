@@ -1,8 +1,8 @@
 //! The directory of a cgroup in one hierarchy: where it is, who is in it, and the directories that a creation makes.
 
-use super::files;
 use super::freezer::Freezer;
 use super::layout::Mount;
+use super::{files, tree};
 use crate::error::{Error, ErrorKind, Result};
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
@@ -85,8 +85,7 @@ pub(super) fn below(mount: &Mount, cgroup: &Path) -> Result<PathBuf> {
 
 /// An existing directory may become a container's only when nobody uses it.
 pub(super) fn refuse_used(hierarchy: &Hierarchy) -> Result<()> {
-    let mut pids = Vec::new();
-    collect(&hierarchy.dir, true, &mut pids)?;
+    let pids = read_all_pids(&hierarchy.dir)?;
     let dir = hierarchy.dir.display();
     if let Some(pid) = pids.first() {
         return Err(Error::new(
@@ -140,21 +139,26 @@ pub(super) fn refuse_below_frozen(hierarchy: &Hierarchy) -> Result<()> {
 /// The pids of one directory. A cgroup that is gone has none.
 pub(super) fn read_pids(dir: &Path) -> Result<Vec<i32>> {
     let path = dir.join("cgroup.procs");
-    match files::read(&path) {
+    pids_in(files::read(&path)).map_err(|errno| files::failed("read", &path, errno))
+}
+
+/// Those of a directory and of all below it.
+pub(super) fn read_all_pids(dir: &Path) -> Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    let read = tree::each(dir, |dir| {
+        pids.extend(pids_in(tree::read(dir, "cgroup.procs"))?);
+        Ok(())
+    });
+    read.map_err(|errno| files::failed("list the processes below", dir, errno))?;
+    Ok(pids)
+}
+
+fn pids_in(text: std::result::Result<String, Errno>) -> std::result::Result<Vec<i32>, Errno> {
+    match text {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
         Err(Errno::ENOENT | Errno::ENODEV) => Ok(Vec::new()),
         // A threaded v2 cgroup has threads only; its processes are listed further up.
         Err(Errno::EOPNOTSUPP) => Ok(Vec::new()),
-        Err(errno) => Err(files::failed("read", &path, errno)),
+        Err(errno) => Err(errno),
     }
-}
-
-pub(super) fn collect(dir: &Path, recursive: bool, pids: &mut Vec<i32>) -> Result<()> {
-    pids.extend(read_pids(dir)?);
-    if recursive {
-        for child in files::children(dir) {
-            collect(&child, true, pids)?;
-        }
-    }
-    Ok(())
 }

@@ -4,13 +4,13 @@
 //! against a second reading of the list.
 
 use super::freezer::Freezer;
-use super::hierarchy::{Hierarchy, collect};
-use super::{Cgroup, files};
+use super::hierarchy::{Hierarchy, read_all_pids, read_pids};
+use super::{Cgroup, files, tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{pidfd_open, pidfd_send_signal};
 use nix::errno::Errno;
 use std::collections::HashSet;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long freezing and killing may take before it is an error.
@@ -20,8 +20,7 @@ impl Cgroup {
     /// The processes in the cgroup itself, with `recursive` also in those below it.
     pub fn pids(&self, recursive: bool) -> Result<Vec<i32>> {
         let Some(hierarchy) = self.listing() else { return Ok(Vec::new()) };
-        let mut pids = Vec::new();
-        collect(&hierarchy.dir, recursive, &mut pids)?;
+        let mut pids = if recursive { read_all_pids(&hierarchy.dir)? } else { read_pids(&hierarchy.dir)? };
         pids.sort_unstable();
         pids.dedup();
         Ok(pids)
@@ -34,18 +33,15 @@ impl Cgroup {
         if signal == libc::SIGKILL { self.let_killed_end() } else { Ok(()) }
     }
 
-    /// A v1 freezer keeps even killed processes from ending; they do nothing else once thawed.
+    /// A v1 freezer keeps even killed processes from ending; they do nothing else once thawed. The container can have
+    /// frozen cgroups of its own below.
     pub fn let_killed_end(&self) -> Result<()> {
-        match self.freezer() {
-            Ok(Freezer::V1(dir)) => {
-                let path = dir.join("freezer.state");
-                match files::write(&path, "THAWED") {
-                    Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
-                    Err(errno) => Err(files::failed("write THAWED to", &path, errno)),
-                }
-            }
-            _ => Ok(()),
-        }
+        let Ok(Freezer::V1(dir)) = self.freezer() else { return Ok(()) };
+        let thaw = |dir: &OwnedFd| match tree::write(dir, "freezer.state", "THAWED") {
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+            other => other,
+        };
+        tree::each(dir, thaw).map_err(|errno| files::failed("write THAWED to freezer.state in", dir, errno))
     }
 
     fn signal_all(&self, signal: i32) -> Result<()> {

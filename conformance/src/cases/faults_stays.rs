@@ -1,0 +1,62 @@
+//! Containers that do what they can to stay: a signal that ends them and a deletion have to end all the same, and to
+//! leave nothing (leaks.rs compares after every case).
+
+use crate::bundle::Config;
+use crate::case::{Case, Need, Outcome, case, check};
+use crate::test::{Container, Test};
+
+pub const CASES: &[Case] = &[
+    case!(an_init_that_another_process_holds_at_its_end, [Need::Root], 60),
+    case!(an_init_that_has_frozen_itself, [Need::Root, Need::V1, Need::Controller("freezer")], 60),
+    case!(cgroups_deeper_than_a_path_can_be, [Need::Root, Need::Cgroup], 60),
+];
+
+/// Runs a container that is ready when its script has written `/ready`.
+fn prepared(t: &Test, config: &Config) -> Outcome<Container> {
+    let c = t.detached(config)?;
+    c.await_file("ready")?;
+    Ok(c)
+}
+
+/// `kill` and `delete` end one, `delete --force` another one.
+fn all_end(t: &Test, config: &Config) -> Outcome {
+    let c = prepared(t, config)?;
+    c.kill("KILL")?.ok()?;
+    c.await_status("stopped")?;
+    c.delete()?.ok()?;
+    prepared(t, config)?.delete_force()?.ok()?;
+    Ok(())
+}
+
+/// A tracer can have a process stop at its end, even after SIGKILL (ptrace(2), PTRACE_O_TRACEEXIT).
+fn an_init_that_another_process_holds_at_its_end(t: &Test) -> Outcome {
+    let mut config = t.shell("/probe seize 1 & wait");
+    config.capabilities(&["CAP_SYS_PTRACE"]);
+    all_end(t, &config)
+}
+
+fn writable_cgroups(t: &Test, script: &str) -> Config {
+    let mut config = t.shell(script);
+    config.namespace("cgroup").mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev"]);
+    config
+}
+
+/// A frozen process of a v1 freezer does not end before it is thawed.
+fn an_init_that_has_frozen_itself(t: &Test) -> Outcome {
+    let script = "cd /sys/fs/cgroup/freezer && mkdir -p above/below && echo 0 > above/below/tasks \
+                  && echo ready > /ready && echo FROZEN > above/freezer.state; sleep 1000";
+    all_end(t, &writable_cgroups(t, script))
+}
+
+/// A path of 4096 bytes is too long for every system call.
+fn cgroups_deeper_than_a_path_can_be(t: &Test) -> Outcome {
+    let hierarchy = if t.host.unified { "" } else { "pids" };
+    let script = format!("/probe deep /sys/fs/cgroup/{hierarchy} 60 > /made; cp /made /ready; sleep 1000");
+    let config = writable_cgroups(t, &script);
+    all_end(t, &config)?;
+    let c = prepared(t, &config)?;
+    let made = std::fs::read_to_string(c.path("/made"))?;
+    check!(made.trim() == r#"{"depth":60}"#, "cgroups: {made}");
+    c.delete_force()?.ok()?;
+    Ok(())
+}
