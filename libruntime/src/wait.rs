@@ -101,13 +101,18 @@ impl Drop for Before {
     }
 }
 
+/// The instant after this time; `None` where the clock does not go that far: it never comes.
+fn after(limit: Duration) -> Option<Instant> {
+    Instant::now().checked_add(limit)
+}
+
 /// Does `work`; its waits end by `limits`, and by those of a verb around it.
 pub(crate) fn limited<T>(limits: &Limits, work: impl FnOnce() -> T) -> T {
     if limits.deadline.is_none() && limits.cancel.is_none() {
         return work();
     }
     let outer = SCOPE.with_borrow(Clone::clone);
-    let until = limits.deadline.map(|limit| Instant::now() + limit);
+    let until = limits.deadline.and_then(after);
     let scope = Scope {
         until: until.into_iter().chain(outer.until).min(),
         cancel: limits.cancel.clone().or_else(|| outer.cancel.clone()),
@@ -179,7 +184,7 @@ pub(crate) enum Woken {
 
 impl Wait {
     pub fn at_most(limit: Duration) -> Self {
-        Self::until(Instant::now() + limit)
+        Self { until: after(limit), is_unlimited: false }
     }
 
     pub fn until(end: Instant) -> Self {
@@ -246,6 +251,18 @@ pub(crate) fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_time_beyond_the_clock_is_no_deadline() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"x").unwrap();
+        for limit in [Duration::MAX, Duration::from_secs(i64::MAX as u64)] {
+            let limits = Limits { deadline: Some(limit), cancel: None };
+            let wanted = [(reader.as_fd(), PollFlags::POLLIN)];
+            let woken = limited(&limits, || Wait::at_most(limit).poll(&wanted));
+            assert!(matches!(woken, Ok(Woken::Ready(_))));
+        }
+    }
 
     #[test]
     fn a_call_is_made_again_after_a_signal() {

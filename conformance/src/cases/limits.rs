@@ -12,6 +12,8 @@ pub const CASES: &[Case] = &[
     case!(update_changes_everything_v1, [Root, V1, Controller("memory"), Controller("cpuset")]),
     case!(update_changes_everything_v2, [Cgroup, V2, Controller("memory"), Controller("cpuset")]),
     case!(ten_thousand_bind_mounts, [Root], 90),
+    case!(sixty_thousand_masked_paths_in_a_thousand_mounts, [Root], 90),
+    case!(a_hook_with_the_longest_timeout),
     case!(events_tells_of_memory_that_ran_out, [Cgroup, Controller("memory")]),
 ];
 
@@ -31,6 +33,28 @@ fn ten_thousand_bind_mounts(t: &Test) -> Outcome {
     let started = process::start(&mut command, &t.dir)?;
     let output = started.finish(std::time::Duration::from_secs(60))?.ok()?;
     same("mounts and open files", output.stdout.trim(), "9900\n1024")
+}
+
+/// Planning them takes no time that grows with the square of their number, or with that of the mounts.
+fn sixty_thousand_masked_paths_in_a_thousand_mounts(t: &Test) -> Outcome {
+    let mut config = t.shell("echo ran");
+    for at in 0..1000 {
+        config.mount(&format!("/mnt/{at}"), "tmpfs", "tmpfs", &["size=4k"]);
+    }
+    let masked: Vec<String> = (0..60_000).map(|at| format!("/proc/missing/{at}")).collect();
+    config.set("linux.maskedPaths", masked);
+    let started = t.container(&config)?.run_started()?;
+    let output = started.finish(std::time::Duration::from_secs(45))?.ok()?;
+    same("output", output.stdout.trim(), "ran")
+}
+
+/// In seconds it is more than a clock counts.
+fn a_hook_with_the_longest_timeout(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.set("hooks.poststop", json!([{ "path": "/bin/true", "timeout": i64::MAX }]));
+    let c = t.detached(&config)?;
+    c.delete_force()?.ok()?;
+    Ok(())
 }
 
 /// From 512 KiB upward a container starts, or its error says what it has too little of.

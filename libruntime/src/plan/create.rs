@@ -9,6 +9,7 @@ use crate::host::Host;
 use crate::seccomp::Filter;
 use crate::step::{Attrs, CHANNEL, NamespaceFlags, PropagationFlags, Step, SyncPoint};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
+use std::collections::HashSet;
 use std::path::Path;
 
 /// The plan that makes a container from its configuration. `filter` is its compiled seccomp profile.
@@ -359,7 +360,8 @@ fn mask(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
         plan.push(at("readonlyPaths", i), Step::ReadonlyPath { place: mounts.place(path) });
     }
     let masked = linux.masked_paths().as_deref().unwrap_or_default();
-    for (i, path) in masked.iter().enumerate().filter(|(i, path)| !masked[..*i].contains(path)) {
+    let mut seen = HashSet::new();
+    for (i, path) in masked.iter().enumerate().filter(|(_, path)| seen.insert(path.as_str())) {
         if let Some(source) = mounts.null {
             plan.push(at("maskedPaths", i), Step::MaskPath { place: mounts.place(path), source });
         }

@@ -4,12 +4,15 @@
 
 use super::{Plan, Text};
 use crate::step::{Kept, Place, ROOT, Step};
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 /// The mounts in the order in which they are attached.
 #[derive(Default)]
 pub(super) struct KeptMounts {
     attached: Vec<Attached>,
+    /// Which of them are at a path, ascending. There can be ten thousand, and more paths to look for.
+    by_target: HashMap<PathBuf, Vec<usize>>,
 }
 
 struct Attached {
@@ -24,7 +27,10 @@ impl KeptMounts {
     /// Pushes the steps that attach mounts, and keeps those in which `paths` lie.
     pub fn attach(&mut self, plan: &mut Plan, steps: Vec<(String, Step<Text>)>, paths: &[&Path]) {
         self.attached = steps.iter().filter_map(|(_, step)| Attached::by(step)).collect();
-        let mut wanted: Vec<usize> = paths.iter().filter_map(|path| self.holder(path)).collect();
+        for (at, mount) in self.attached.iter().enumerate() {
+            self.by_target.entry(mount.target.clone()).or_default().push(at);
+        }
+        let mut wanted: HashSet<usize> = paths.iter().filter_map(|path| self.holder(path)).collect();
         let mut count = 0;
         for (_, step) in &steps {
             match step {
@@ -65,7 +71,11 @@ impl KeptMounts {
     /// The last of the first `count` mounts in which the path lies. A path with `..` is the kernel's to resolve.
     fn holder_of(&self, count: usize, path: &Path) -> Option<usize> {
         let is_plain = !path.components().any(|part| part == Component::ParentDir);
-        let found = self.attached[..count].iter().rposition(|mount| path.starts_with(&mount.target));
+        let last_at = |above: &Path| {
+            let all = self.by_target.get(above)?;
+            all[..all.partition_point(|at| *at < count)].last().copied()
+        };
+        let found = path.ancestors().filter_map(last_at).max();
         found.filter(|at| is_plain && self.attached[*at].opened)
     }
 
