@@ -7,6 +7,7 @@ use crate::case::{Case, Outcome, case, check, same};
 use crate::test::{Mounted, Test};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 pub const CASES: &[Case] = &[
@@ -36,6 +37,7 @@ pub const CASES: &[Case] = &[
     case!(configured_devices_are_made, [Root, Capability(27)]),
     case!(a_configured_fifo_is_made),
     case!(devices_are_made_below_missing_directories, [Root, Capability(27)]),
+    case!(a_device_that_the_image_has_gets_its_mode_and_owner, [Root, Capability(27)]),
     case!(a_device_with_an_unknown_type_is_refused),
     case!(a_device_outside_dev_is_made, [Root, Capability(27)]),
     case!(devices_in_a_user_namespace_are_binds, [Root]),
@@ -326,6 +328,19 @@ fn devices_are_made_below_missing_directories(t: &Test) -> Outcome {
         .set("linux.devices", json!([{ "path": "/dev/net/a/tun", "type": "c", "major": 10, "minor": 200 }]));
     let stat = t.probe(&config, &["--stat", "/dev/net/a/tun"])?["stat"].clone();
     same("number", stat["/dev/net/a/tun"]["rdev"].as_str(), Some("10:200"))
+}
+
+fn a_device_that_the_image_has_gets_its_mode_and_owner(t: &Test) -> Outcome {
+    let mut config = t.config();
+    let device = json!({ "path": "/node", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600, "uid": 0, "gid": 0 });
+    config.set("linux.devices", json!([device])).args(&["/probe", "report", "--stat", "/node"]);
+    let c = t.container(&config)?;
+    super::escapes_dev::device(&c.path("/node"), 1, 5)?;
+    chown(c.path("/node"), Some(1000), Some(1000))?;
+    fs::set_permissions(c.path("/node"), fs::Permissions::from_mode(0o666))?;
+    let stat = c.run()?.ok()?.json()?["stat"]["/node"].clone();
+    same("mode", stat["mode"].as_str(), Some("0600"))?;
+    same("owner", (stat["uid"].as_i64(), stat["gid"].as_i64()), (Some(0), Some(0)))
 }
 
 fn a_device_with_an_unknown_type_is_refused(t: &Test) -> Outcome {

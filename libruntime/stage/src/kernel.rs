@@ -21,6 +21,7 @@ pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;
 pub const EBADF: i32 = 9;
+pub const EAGAIN: i32 = 11;
 pub const ENOMEM: i32 = 12;
 pub const EACCES: i32 = 13;
 pub const EBUSY: i32 = 16;
@@ -120,13 +121,16 @@ pub fn openat2(dir: i32, name: &[u8], flags: u32, mode: u32, resolve: u32) -> Do
     let how = k::open_how { flags: flags.into(), mode: mode.into(), resolve: resolve.into() };
     let size = size_of::<k::open_how>();
     let at = path(name)?;
-    loop {
+    // The kernel asks to try again when a rename raced with the look-up of a `..`. A container can have a link of
+    // many of those, and rename without pause.
+    const TRIES: u32 = 1 << 14;
+    for _ in 1..TRIES {
         match call(Call::openat2, [dir as usize, at, &raw const how as usize, size]) {
-            // The kernel may ask to try again when a rename raced with the look-up.
-            Err(Failed { errno: 11, .. }) => {}
+            Err(Failed { errno: EAGAIN, .. }) => {}
             other => return other.map(|fd| fd as i32),
         }
     }
+    Err(Failed { call: Sysno::openat2, errno: EAGAIN })
 }
 
 pub fn openat(dir: i32, name: &[u8], flags: u32) -> Done<i32> {

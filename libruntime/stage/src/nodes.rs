@@ -10,15 +10,15 @@ pub fn open_root(state: &mut State, path: &[u8]) -> Done {
     fchdir(state.root)
 }
 
-/// A node that is there already stays if it is the same device; anything else but a directory
-/// is replaced, since an image could otherwise choose what `/dev/null` is.
+/// A node that is there already stays if it is the same device, with the same mode and owner; anything else but a
+/// directory is replaced, since an image could otherwise choose what `/dev/null` is, and who may open a device.
 pub fn make_node(root: i32, path: &[u8], mode: u32, device: (u32, u32), owner: (u32, u32)) -> Done {
     let (parent, name) = paths::ensure_parent(root, path)?;
     if let Err(failed) = mknodat(parent, name, mode, device.0, device.1) {
         if failed.errno != EEXIST {
             return Err(failed);
         }
-        if !is_this_node(parent, name, mode, device)? {
+        if !is_this_node(parent, name, mode, device, owner)? {
             call(Call::unlinkat, [parent as usize, crate::kernel::path(name)?, 0])?;
             mknodat(parent, name, mode, device.0, device.1)?;
         }
@@ -30,12 +30,12 @@ pub fn make_node(root: i32, path: &[u8], mode: u32, device: (u32, u32), owner: (
     Ok(())
 }
 
-fn is_this_node(parent: i32, name: &[u8], mode: u32, device: (u32, u32)) -> Done<bool> {
+fn is_this_node(parent: i32, name: &[u8], mode: u32, device: (u32, u32), owner: (u32, u32)) -> Done<bool> {
     let node = openat(parent, name, k::O_PATH | k::O_NOFOLLOW)?;
     let found = statx(node)?;
     close(node);
-    let same_kind = u32::from(found.stx_mode) & k::S_IFMT == mode & k::S_IFMT;
-    Ok(same_kind && (found.stx_rdev_major, found.stx_rdev_minor) == device)
+    let is_device = (found.stx_rdev_major, found.stx_rdev_minor) == device;
+    Ok(u32::from(found.stx_mode) == mode && is_device && (found.stx_uid, found.stx_gid) == owner)
 }
 
 pub fn symlink(root: i32, content: &[u8], path: &[u8]) -> Done {
