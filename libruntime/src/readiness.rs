@@ -9,13 +9,14 @@ use crate::plan::readiness::{DIRECTORY, SOCKET};
 use crate::state::Directory;
 use crate::wait::{DEADLINE, Wait, Woken, again};
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn make_directory(directory: &Directory) -> Result<()> {
@@ -118,8 +119,42 @@ fn listen(directory: &Directory) -> Result<OwnedFd> {
     let name = format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd());
     let address = UnixAddr::new(Path::new(&name)).map_err(failed)?;
     socket::bind(socket.as_raw_fd(), &address).map_err(failed)?;
-    // Any user of the container may say that it is ready.
-    let all = Mode::from_bits_truncate(0o777);
-    fchmodat(&opened, SOCKET, all, FchmodatFlags::FollowSymlink).map_err(failed)?;
+    let opened_to_all = open_to_all(&opened, SOCKET);
+    opened_to_all.map_err(|error| Error::io(format!("chmod {}/{SOCKET}", path.display()), error))?;
     Ok(socket)
+}
+
+/// Any user of the container may say that it is ready. The name may lead elsewhere by now, since a container that can
+/// write to the directory knows it.
+fn open_to_all(directory: &File, name: &str) -> std::io::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let node = File::from(openat(directory, name, flags, Mode::empty())?);
+    if !node.metadata()?.file_type().is_socket() {
+        return Err(std::io::Error::from_raw_os_error(libc::ENOTSOCK));
+    }
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(format!("/proc/self/fd/{}", node.as_raw_fd()), all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn only_the_socket_itself_is_opened_to_all() {
+        let path = std::env::temp_dir().join(format!("onggi-notify-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        let _socket = UnixDatagram::bind(path.join("socket")).unwrap();
+        let outside = path.join("outside");
+        fs::write(&outside, "").unwrap();
+        fs::set_permissions(&outside, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        symlink(&outside, path.join("link")).unwrap();
+        let directory = File::open(&path).unwrap();
+        let results = ["socket", "link", "outside"].map(|name| open_to_all(&directory, name).is_ok());
+        let modes = ["socket", "outside"].map(|name| fs::metadata(path.join(name)).unwrap().mode() & 0o777);
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!((results, modes), ([true, false, false], [0o777, 0o600]));
+    }
 }
