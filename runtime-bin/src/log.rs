@@ -42,7 +42,7 @@ impl Log {
             self.stderr(&json_line("error", &failure.message, failure.detail.as_ref()));
         } else {
             let name = if failure.message.starts_with("onggi ") { "" } else { "onggi: " };
-            self.stderr(&format!("{name}{}", failure.message));
+            self.stderr(&printable(&format!("{name}{}", failure.message)));
         }
     }
 
@@ -50,7 +50,7 @@ impl Log {
     pub fn warning(&self, message: &str) {
         self.record("warning", message, None);
         if self.debug && !(self.json && self.file.is_none()) {
-            self.stderr(&format!("onggi: warning: {message}"));
+            self.stderr(&printable(&format!("onggi: warning: {message}")));
         } else if self.debug {
             self.stderr(&json_line("warning", message, None));
         }
@@ -97,4 +97,20 @@ fn json_line(level: &str, message: &str, detail: Option<&Value>) -> String {
 
 fn text_line(level: &str, message: &str) -> String {
     format!("time=\"{}\" level={level} msg={message:?}", libruntime::now())
+}
+
+/// What a message quotes of a hook or a path can be the image's, and a terminal obeys control characters.
+fn printable(message: &str) -> String {
+    let is_shown = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    let shown = |c: char| if is_shown(c) { c.to_string() } else { c.escape_default().to_string() };
+    message.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn control_characters_do_not_reach_a_terminal() {
+        let text = "a\tb\nc é \x1b]0;x\x07 \u{9b}2J \r";
+        assert_eq!(super::printable(text), "a\tb\nc é \\u{1b}]0;x\\u{7} \\u{9b}2J \\r");
+    }
 }
