@@ -160,7 +160,7 @@ fn object(step: &Step<Text>) -> String {
             format!("{} at {}", fstype.first(), target.first())
         }
         MountProcfs { target, .. } => format!("proc at {}", target.first()),
-        MoveMount { target, .. } => target.first(),
+        MoveMount { target, .. } | Unmount { target } => target.first(),
         SetAttributes { place, .. } | MaskPath { place, .. } | ReadonlyPath { place } => place.path.first(),
         MakeNode { path, .. } | Symlink { path, .. } | OpenRoot { path } | Chdir { path, .. } => path.first(),
         JoinCgroup { tasks, .. } => tasks.first(),

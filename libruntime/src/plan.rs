@@ -5,6 +5,7 @@
 //! [`create`] and [`exec`] are the two orders; the other modules turn one piece of the
 //! configuration into steps.
 
+pub(crate) mod added;
 mod capabilities;
 pub mod create;
 pub(crate) mod criu;

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod features;
 pub mod kill;
 pub mod list;
+pub mod mounts;
 pub mod pause;
 pub mod ps;
 pub mod restore;
@@ -37,6 +38,7 @@ pub const VERBS: &[&Verb] = &[
     &pause::VERB,
     &resume::VERB,
     &update::VERB,
+    &mounts::VERB,
     &checkpoint::VERB,
     &restore::VERB,
     &events::VERB,

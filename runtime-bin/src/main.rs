@@ -80,6 +80,7 @@ fn dispatch(line: &Line, global: &Global) -> Result<u8, Failure> {
         "start" => start::run(global, args),
         "state" => state::run(global, args),
         "update" => update::run(global, args),
+        "mounts" => mounts::run(global, args),
         other => Err(Failure::usage(format!("unknown command {other}"))),
     }
 }

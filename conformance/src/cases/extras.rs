@@ -29,6 +29,9 @@ pub const CASES: &[Case] = &[
     case!(copy_symlink_makes_the_link_again),
     case!(src_nofollow_and_dest_nofollow_take_links_as_they_are, [Kernel(5, 2)]),
     case!(pidfd_socket_gets_the_process, [Kernel(5, 4)]),
+    case!(mounts_are_added_to_a_container_and_taken_off, [Root]),
+    case!(mounts_added_later_follow_no_symbolic_link, [Root]),
+    case!(mounts_taken_off_follow_no_symbolic_link, [Root]),
 ];
 
 /// A pair of interfaces in the case's own network namespace.
@@ -247,4 +250,62 @@ fn src_nofollow_and_dest_nofollow_take_links_as_they_are(t: &Test) -> Outcome {
     same("both followed", linked(t, "link", &[])?.as_str(), "target content0")?;
     same("a file over a link", linked(t, "file", &["dest-nofollow"])?.as_str(), "content1")?;
     same("a link over a link", linked(t, "link", &["src-nofollow", "dest-nofollow"])?.as_str(), "file 1")
+}
+
+/// `mounts add` and `mounts remove`, as crun has them.
+fn mounts(t: &Test, verb: &str, c: &Container, list: &serde_json::Value) -> Outcome<process::Output> {
+    if !t.runtime.call(&["mounts", "--help"])?.stdout.contains("add") {
+        return skip("has no command mounts");
+    }
+    let file = t.dir.join("mounts.json");
+    fs::write(&file, list.to_string())?;
+    t.runtime.call(&["mounts", verb, &c.id, &file.display().to_string()])
+}
+
+fn mounts_are_added_to_a_container_and_taken_off(t: &Test) -> Outcome {
+    let source = t.dir.join("source");
+    fs::create_dir(&source)?;
+    fs::write(source.join("file"), "of the host")?;
+    let bind = json!({ "destination": "/b", "type": "bind", "source": source, "options": ["bind", "ro"] });
+    let tmpfs = json!({ "destination": "/t/u", "type": "tmpfs", "source": "x", "options": ["size=1m"] });
+    let both = json!([bind, tmpfs]);
+    let c = t.container(&t.sleeper())?;
+    c.create()?.ok()?;
+    mounts(t, "add", &c, &both)?.ok()?;
+    c.start()?.ok()?;
+    let seen = "cat /b/file; touch /b/new 2> /dev/null || echo ' read-only'; \
+                grep -c ' /b \\| /t/u ' /proc/self/mountinfo; touch /t/u/x && echo writable";
+    let output = c.exec(&["/bin/sh", "-c", seen])?;
+    same("seen", output.stdout.as_str(), "of the host read-only\n2\nwritable\n")?;
+    mounts(t, "remove", &c, &json!([{ "destination": "/t/u" }]))?.ok()?;
+    let count = c.exec(&["/bin/sh", "-c", "grep -c ' /b \\| /t/u ' /proc/self/mountinfo"])?;
+    same("mounts left", count.stdout.trim(), "1")?;
+    mounts(t, "remove", &c, &json!([{ "destination": "/t/u" }]))?.refused()?;
+    mounts(t, "add", &c, &json!({ "mounts": both }))?.refused()?;
+    let missing = json!([{ "destination": "/n", "type": "bind", "source": "/no/such", "options": ["bind"] }]);
+    contains("the error", &mounts(t, "add", &c, &missing)?.refused()?.stderr, "/no/such")?;
+    c.stop()?;
+    mounts(t, "add", &c, &both)?.refused()?;
+    Ok(())
+}
+
+/// Its program can change what a path of its root is.
+fn mounts_added_later_follow_no_symbolic_link(t: &Test) -> Outcome {
+    let c = t.detached(&t.sleeper())?;
+    c.exec(&["/bin/ln", "-s", "/proc", "/link"])?.ok()?;
+    for destination in ["/link", "/link/tty"] {
+        let list = json!([{ "destination": destination, "type": "tmpfs", "source": "x" }]);
+        mounts(t, "add", &c, &list)?.refused()?;
+    }
+    Ok(())
+}
+
+fn mounts_taken_off_follow_no_symbolic_link(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.set("linux.maskedPaths", json!(["/proc/timer_list"]));
+    let c = t.detached(&config)?;
+    c.exec(&["/bin/ln", "-s", "/proc/timer_list", "/link"])?.ok()?;
+    mounts(t, "remove", &c, &json!([{ "destination": "/link" }]))?.refused()?;
+    let masks = c.exec(&["/bin/sh", "-c", "grep -c /proc/timer_list /proc/self/mountinfo"])?;
+    same("masks", masks.stdout.trim(), "1")
 }

@@ -269,7 +269,8 @@ fn default_links_in_dev_are_there(t: &Test) -> Outcome {
         ("/dev/stderr", "/proc/self/fd/2"),
         ("/dev/core", "/proc/kcore"),
     ];
-    for (path, target) in links {
+    let has_kcore = std::path::Path::new("/proc/kcore").exists();
+    for (path, target) in links.into_iter().filter(|(path, _)| *path != "/dev/core" || has_kcore) {
         let probe = t.probe(&t.config(), &["--stat", path])?;
         same(path, probe["stat"][path]["target"].as_str(), Some(target))?;
     }

@@ -27,6 +27,8 @@ pub const CASES: &[Case] = &[
     case!(tmpfs_mode_of_the_configuration_wins),
     case!(tmpcopyup_copies_what_was_there),
     case!(tmpcopyup_with_ro, [Root]),
+    case!(tmpcopyup_has_the_mode_that_was_asked_for),
+    case!(options_of_a_filesystem_on_a_bind_mount_are_refused),
     case!(read_only_root_is_read_only),
     case!(read_only_root_with_writable_mounts),
     case!(read_only_root_makes_missing_destinations_first),
@@ -228,6 +230,33 @@ fn tmpcopyup_with_ro(t: &Test) -> Outcome {
     fs::create_dir_all(c.path("/data"))?;
     fs::write(c.path("/data/file"), "kept")?;
     same("seen", c.run()?.ok()?.stdout.trim(), "kept")
+}
+
+fn tmpcopyup_has_the_mode_that_was_asked_for(t: &Test) -> Outcome {
+    for (options, wanted) in [(&["tmpcopyup", "mode=755"][..], "755"), (&["tmpcopyup"], "1751")] {
+        let mut config = t.shell("stat -c %a /data; cat /data/file");
+        config.mount("/data", "tmpfs", "tmpfs", options);
+        let c = t.container(&config)?;
+        fs::create_dir_all(c.path("/data"))?;
+        fs::write(c.path("/data/file"), "copied")?;
+        fs::set_permissions(c.path("/data"), std::os::unix::fs::PermissionsExt::from_mode(0o1751))?;
+        same("mode", c.run()?.ok()?.stdout.trim(), format!("{wanted}\ncopied").as_str())?;
+    }
+    Ok(())
+}
+
+fn options_of_a_filesystem_on_a_bind_mount_are_refused(t: &Test) -> Outcome {
+    let source = t.folder("source")?;
+    for option in ["size=1m", "mode=700", "nosuchoption"] {
+        let mut config = t.config();
+        config.bind(&source, "/data", &[option]);
+        let error = t.run(&config)?.refused()?.stderr;
+        contains("error", &error, "bind mounts cannot have any filesystem-specific options applied")?;
+    }
+    let mut config = t.config();
+    config.bind(&source, "/data", &["sync", "lazytime", "silent", "defaults"]);
+    t.run(&config)?.ok()?;
+    Ok(())
 }
 
 fn read_only_root_is_read_only(t: &Test) -> Outcome {

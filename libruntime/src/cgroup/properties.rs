@@ -248,30 +248,46 @@ fn microseconds(text: &str) -> Option<Value> {
     (seconds.is_finite() && seconds >= 0.0).then_some(Value::U64((seconds * 1e6) as u64))
 }
 
-/// The values that the properties above have, in GVariant text format: `true`, `5`, `uint64 5`,
+/// The values that the properties above have, in GVariant text format: `true`, `5`, `uint64 5`, `@t 5`,
 /// `'text'`, `['a', 'b']`.
 fn parse(text: &str) -> Option<Value> {
     let text = text.trim();
-    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let parts = inner.split(',').map(str::trim).filter(|part| !part.is_empty());
-        return parts.map(quoted).collect::<Option<_>>().map(Value::Strs);
+    if text.starts_with('[') {
+        return strings(text);
     }
     if let Some(text) = quoted(text) {
         return Some(Value::Str(text));
     }
-    match text.split_once(' ') {
-        Some(("uint32", number)) => number.trim().parse().ok().map(Value::U32),
-        Some(("uint64", number)) => number.trim().parse().ok().map(Value::U64),
-        Some(("int32", number)) => number.trim().parse().ok().map(Value::I32),
-        Some(("boolean", word)) => word.trim().parse().ok().map(Value::Bool),
-        Some(_) => None,
-        None => text.parse().ok().map(Value::Bool).or(text.parse().ok().map(Value::I32)),
+    let Some((kind, value)) = text.split_once(' ') else {
+        return text.parse().ok().map(Value::Bool).or(text.parse().ok().map(Value::I32));
+    };
+    let value = value.trim();
+    match kind {
+        "uint32" | "@u" => value.parse().ok().map(Value::U32),
+        "uint64" | "@t" => value.parse().ok().map(Value::U64),
+        "int32" | "@i" => value.parse().ok().map(Value::I32),
+        "boolean" | "@b" => value.parse().ok().map(Value::Bool),
+        "string" | "@s" => quoted(value).map(Value::Str),
+        "@as" => strings(value),
+        _ => None,
     }
 }
 
-/// A text in quotes; with a backslash or a further quote in it there is no need for.
+fn strings(text: &str) -> Option<Value> {
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    let parts = inner.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(quoted).collect::<Option<_>>().map(Value::Strs)
+}
+
+/// A text in quotes. Of what a backslash can say, only the two quotes and the backslash itself are wanted here.
 fn quoted(text: &str) -> Option<String> {
     let mark = text.chars().next().filter(|mark| "'\"".contains(*mark))?;
-    let inner = text.strip_prefix(mark)?.strip_suffix(mark)?;
-    (!inner.contains(['\\', mark])).then(|| inner.to_owned())
+    let (mut found, mut rest) = (String::new(), text[1..].chars());
+    loop {
+        match rest.next()? {
+            '\\' => found.push(rest.next().filter(|next| "'\"\\".contains(*next))?),
+            end if end == mark => return rest.next().is_none().then_some(found),
+            other => found.push(other),
+        }
+    }
 }

@@ -102,6 +102,11 @@ fn annotations_set_harmless_properties_only() {
         properties::annotated(&map).map(|list| list.into_iter().next().unwrap())
     };
     assert_eq!(set("TimeoutStopUSec", "uint64 5").unwrap(), ("TimeoutStopUSec".into(), Value::U64(5)));
+    assert_eq!(set("TimeoutStopUSec", "@t 5").unwrap().1, Value::U64(5));
+    assert_eq!(set("SendSIGHUP", "@b true").unwrap().1, Value::Bool(true));
+    assert_eq!(set("After", "@as ['a.service']").unwrap().1, Value::Strs(vec!["a.service".into()]));
+    assert_eq!(set("After", "@as []").unwrap().1, Value::Strs(Vec::new()));
+    assert_eq!(set("Description", r"'it\'s'").unwrap().1, Value::Str("it's".into()));
     assert_eq!(set("TimeoutStopSec", "1.5").unwrap(), ("TimeoutStopUSec".into(), Value::U64(1_500_000)));
     assert_eq!(set("KillSignal", "37").unwrap().1, Value::I32(37));
     assert_eq!(set("CollectMode", "'inactive'").unwrap().1, Value::Str("inactive".into()));
@@ -133,7 +138,7 @@ fn annotations_set_harmless_properties_only() {
         let error = set(name, "'x'").unwrap_err();
         assert_eq!(error.diagnostics()[0].config_path, format!("annotations.org.systemd.property.{name}"));
     }
-    assert!(set("KillSignal", "'a\\'b'").is_err());
+    assert!(set("KillSignal", "'a\\'").is_err(), "no end");
 }
 
 /// The systemd that this test runs under, if any, with a scope that is stopped at the end.

@@ -69,17 +69,7 @@ impl Mounts {
         request: &Request,
         namespaces: &Namespaces,
     ) -> Result<Self> {
-        let mut mounts = Self {
-            attach: Vec::new(),
-            opened: Vec::new(),
-            devices_opened: Vec::new(),
-            scratch: namespaces.needs_scratch(host),
-            null: None,
-            devices: BTreeMap::new(),
-            host_dev: false,
-            kept: KeptMounts::default(),
-            readonly: Vec::new(),
-        };
+        let mut mounts = Self::none(namespaces.needs_scratch(host));
         let new_cgroup_namespace = namespaces.is_new(Ns::Cgroup);
         let label = mount_label(plan, spec, host);
         let (user, pid, bundle) = (namespaces.user, namespaces.joined_pid, request.bundle.as_path());
@@ -110,6 +100,40 @@ impl Mounts {
             mounts.open_devices(site.plan, &linux);
         }
         Ok(mounts)
+    }
+
+    /// Those that are mounted in a container that runs, as `pid`: all steps behind the opening of sources.
+    pub fn added(
+        plan: &mut Plan,
+        added: &[Mount],
+        spec: &Spec,
+        host: &Host,
+        bundle: &Path,
+        pid: i32,
+    ) -> Result<Vec<(String, Step<Text>)>> {
+        let mut mounts = Self::none(false);
+        let label = mount_label(plan, spec, host);
+        let pid = Some(plan.hand("", Handed::Namespace(format!("/proc/{pid}/ns/pid").into())));
+        let (user, new_cgroup_namespace, owns_network) = (None, false, true);
+        let mut site = Site { plan, host, bundle, user, pid, new_cgroup_namespace, owns_network, label };
+        for (at, mount) in added.iter().enumerate() {
+            mounts.plan_one(&mut site, format!("mounts[{at}]"), mount)?;
+        }
+        Ok(mounts.attach)
+    }
+
+    fn none(scratch: bool) -> Self {
+        Self {
+            attach: Vec::new(),
+            opened: Vec::new(),
+            devices_opened: Vec::new(),
+            scratch,
+            null: None,
+            devices: BTreeMap::new(),
+            host_dev: false,
+            kept: KeptMounts::default(),
+            readonly: Vec::new(),
+        }
     }
 
     fn open_devices(&mut self, plan: &mut Plan, linux: &Linux) {
@@ -228,10 +252,15 @@ impl Mounts {
         let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
         let target = Text::path(&absolute(mount.destination()));
         let fstype = mount.typ().as_deref().unwrap_or_default();
+        let is_bind = options.bind || fstype == "bind";
+        if !is_bind && (options.idmap || mount.uid_mappings().iter().any(|maps| !maps.is_empty())) {
+            let text = "id-mapped mounts are only supported for bind-mounts";
+            return Err(Error::unsupported(text).at(format!("{origin}.uidMappings")));
+        }
         if options.remount {
             let step = Step::SetAttributes { place: at_root(target), attrs: options.attrs };
             self.attach.push((origin, step));
-        } else if options.bind || fstype == "bind" {
+        } else if is_bind {
             self.plan_bind(site, origin, mount, &options)?;
         } else if fstype == "sysfs" && site.user.is_some() && !site.owns_network {
             // The kernel makes none there: the host's is shown, and the peers do so, too. All of it is as asked.
@@ -253,7 +282,7 @@ impl Mounts {
             let label = site.label.filter(|_| !matches!(fstype, "proc" | "sysfs"));
             let is_long = options.data.iter().any(|(_, value)| value.len() > LONGEST_VALUE);
             let has_mode = options.data.iter().any(|(key, _)| key == "mode");
-            let mode_of_target = fstype == "tmpfs" && !has_mode && !options.copy_up;
+            let mode_of_target = fstype == "tmpfs" && !has_mode;
             let copy_up = options.copy_up;
             let step = if let (Some(pid_namespace), "proc") = (site.pid, fstype) {
                 let options = filesystem_options(mount, &options, None);
@@ -441,7 +470,7 @@ pub(super) fn at_root(path: Text) -> Place<Text> {
 }
 
 /// Destinations are absolute in the spec; engines also write them relative to the root.
-fn absolute(path: &Path) -> PathBuf {
+pub(super) fn absolute(path: &Path) -> PathBuf {
     Path::new("/").join(path)
 }
 

@@ -15,19 +15,20 @@ struct Level {
     to: i32,
 }
 
-pub fn copy_up(root: i32, target: &[u8], mount: i32) -> Done {
+/// `with_mode`: the mount's own directory gets the mode of the one that it covers, and no other was asked for.
+pub fn copy_up(root: i32, target: &[u8], mount: i32, with_mode: bool) -> Done {
     let flags = k::O_RDONLY | k::O_DIRECTORY | k::O_CLOEXEC;
     let from = match openat2(root, target, flags, 0, paths::IN_ROOT) {
         Err(Failed { errno: ENOENT, .. }) => return Ok(()),
         other => other?,
     };
     let to = openat(mount, b".\0", k::O_RDONLY | k::O_DIRECTORY)?;
-    copy_tree(Level { from, to })
+    copy_tree(Level { from, to }, with_mode)
 }
 
 /// Goes down into a directory as soon as it is read, and on in the parent after that: with a list of levels in
 /// place of recursion, because the caller's limit on the stack may be small.
-fn copy_tree(top: Level) -> Done {
+fn copy_tree(top: Level, with_mode: bool) -> Done {
     let mut levels = [top; DEEPEST];
     let mut depth = 0;
     loop {
@@ -40,7 +41,9 @@ fn copy_tree(top: Level) -> Done {
         // Last, because a mode without write permission would keep the entries out.
         let found = statx(level.from)?;
         copy_owner(level.to, b".\0", &found)?;
-        copy_mode(level.to, b".\0", &found)?;
+        if depth > 0 || with_mode {
+            copy_mode(level.to, b".\0", &found)?;
+        }
         close(level.from);
         close(level.to);
         if depth == 0 {

@@ -227,6 +227,10 @@ pub enum Step<T> {
         nofollow: bool,
         copy_link: bool,
     },
+    /// Takes off what is mounted last at a place that no symbolic link leads to.
+    Unmount {
+        target: T,
+    },
     /// Keeps the mount that was attached last, for a [`Place`] in it.
     KeepMount {
         mount: Kept,

@@ -115,7 +115,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             let mode = if mode_of_target { mounts::mode_of(state.root, target)? } else { None };
             let mount = mounts::filesystem(fstype, options, flags.0, mode)?;
             if copy_up {
-                copy_up::copy_up(state.root, target, mount)?;
+                copy_up::copy_up(state.root, target, mount, mode_of_target)?;
             }
             mounts::set_attributes(mount, attrs)?;
             mounts::attach(state, mount, Missing::Directory, target, strict)
@@ -136,6 +136,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             }
             mounts::attach_source(state, tree, target, strict, nofollow)
         }
+        Unmount { target } => mounts::unmount(state.procfs(), state.root, target),
         KeepMount { mount } => state.keep_attached(mount),
         SetAttributes { ref place, attrs } => mounts::set_attributes_at(state, place, attrs),
         MakeNode { path, mode, major, minor, uid, gid } => {

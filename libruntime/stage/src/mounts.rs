@@ -228,8 +228,19 @@ pub fn from_context(fs: i32, options: &[u8], flags: u64) -> Done<i32> {
     Ok(mount)
 }
 
-/// Mounts on `place`. The only name that mount(2) can have of a descriptor is in procfs.
+/// Mounts on `place`.
 pub fn mount_by_text(procfs: i32, what: (&[u8], &[u8], &[u8]), place: i32, flags: u64) -> Done {
+    by_name(procfs, place, |name| mount(what, name, mount_flags(flags)))
+}
+
+/// Takes off what is mounted last at `target`. Who still uses it keeps it.
+pub fn unmount(procfs: i32, root: i32, target: &[u8]) -> Done {
+    let place = paths::resolve_strictly(root, target)?;
+    by_name(procfs, place, |name| call(Call::umount2, [path(name)?, k::MNT_DETACH as usize]).map(drop))
+}
+
+/// The only name that mount(2) and umount(2) can have of a descriptor is in procfs; it is closed then.
+fn by_name(procfs: i32, place: i32, change: impl FnOnce(&[u8]) -> Done) -> Done {
     let mut name = *b"self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
     let digits = (1..).find(|count| place < 10i32.saturating_pow(*count)).unwrap_or(10);
     let mut rest = place;
@@ -239,7 +250,7 @@ pub fn mount_by_text(procfs: i32, what: (&[u8], &[u8], &[u8]), place: i32, flags
     }
     let here = openat(AT_FDCWD, b".\0", k::O_PATH)?;
     fchdir(procfs)?;
-    mount(what, &name, mount_flags(flags))?;
+    change(&name)?;
     fchdir(here)?;
     close(here);
     close(place);
