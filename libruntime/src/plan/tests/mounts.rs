@@ -117,7 +117,7 @@ fn the_root_is_copied_into_a_tmpfs_that_asks_for_it() {
         r#""tmpcopyup", "nosymfollow""#,
         expect![[r#"
             after linux.resources.cpu.cpus: SetAffinity
-            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: nosymfollow, copy_up: true }
+            + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: nosymfollow, copy_up: true, mode_of_target: true }
         "#]],
     );
 }
