@@ -7,7 +7,7 @@ use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::plan::Plan;
-use crate::state::Status;
+use crate::status::Status;
 use crate::step::SyncPoint;
 use crate::wait::{self, Wait};
 use crate::{plan, trace};

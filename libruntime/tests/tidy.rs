@@ -227,6 +227,7 @@ const BOTH: &[&str] = &[
     "src/hints.rs",
     "src/fuzzing.rs",
     "src/hooks.rs",
+    "src/mounts.rs",
     "src/userns.rs",
     "src/network",
 ];
