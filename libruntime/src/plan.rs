@@ -357,6 +357,9 @@ impl Plan {
             return rule(false, "nothing leaks into a program");
         };
         rule(ids < close, "the program runs as its user")?;
+        if let Some(less) = position(&|s| matches!(s, Step::SetCapabilities { .. })) {
+            rule(close < less, "all is closed before the container's processes may look into this one")?;
+        }
         let joins = |s: &Step<Text>| match s {
             Step::Setns { namespaces, .. } if namespaces.0 & NEW_PID != 0 => true,
             Step::Setns { fd, .. } => {
@@ -395,6 +398,8 @@ fn uses_descriptors(step: &Step<Text>) -> bool {
             | SetControllingTerminal
             | SetScheduler { .. }
             | SetCapabilities { .. }
+            | NoNewPrivileges
+            | FindProgram { .. }
             | SetRlimit { .. }
             | SetSeccomp { .. }
             | EndOnSignals

@@ -6,6 +6,7 @@
 
 use crate::cli::Parsed;
 use crate::failure::Failure;
+use nix::libc;
 use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -27,10 +28,7 @@ impl Log {
                 return Err(Failure::usage(format!("invalid log-format: {other}")));
             }
         };
-        let open = |path| {
-            let opened = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
-            opened.map_err(|error| Failure::os(format_args!("open {path}"), error))
-        };
+        let open = |path| open_file(path).map_err(|error| Failure::os(format_args!("open {path}"), error));
         let file = flags.get("log").filter(|path| !path.is_empty()).map(open).transpose()?;
         Ok(Self { file, json, debug: flags.is_set("debug") })
     }
@@ -99,6 +97,12 @@ fn text_line(level: &str, message: &str) -> String {
     format!("time=\"{}\" level={level} msg={message:?}", libruntime::now())
 }
 
+/// One that is a fifo without a reader is not waited for.
+fn open_file(path: &str) -> std::io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(flags).open(path)
+}
+
 /// What a message quotes of a hook or a path can be the image's, and a terminal obeys control characters.
 fn printable(message: &str) -> String {
     let is_shown = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
@@ -108,6 +112,15 @@ fn printable(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_fifo_that_nobody_reads_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("onggi-log-{}", std::process::id()));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let opened = super::open_file(&path.display().to_string());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(opened.unwrap_err().raw_os_error(), Some(nix::libc::ENXIO));
+    }
+
     #[test]
     fn control_characters_do_not_reach_a_terminal() {
         let text = "a\tb\nc é \x1b]0;x\x07 \u{9b}2J \r";

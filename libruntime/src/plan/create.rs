@@ -163,14 +163,14 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         cloned_late: late,
     };
     process::warn_of_groups(&mut plan, spec, host);
-    process::identity(&mut plan, process, &work, filter)?;
-    if spec.process().is_some() && work.program.is_none() {
-        process::find_program(&mut plan, process, &work)?;
-    }
     // Before the container can be seen to exist: `exec` brings processes that see this one.
     let listener = plan.hand("", Handed::Listener);
     let passed = process::ranges(&request.passed);
-    plan.push("", Step::CloseFds { passed, keep: listener, program: work.program.unwrap_or(CHANNEL) });
+    let close = Step::CloseFds { passed, keep: listener, program: work.program.unwrap_or(CHANNEL) };
+    process::identity(&mut plan, process, &work, filter, close)?;
+    if spec.process().is_some() && work.program.is_none() {
+        process::find_program(&mut plan, process, &work)?;
+    }
     let mut filter = filter;
     if late {
         process::load_filter_before_clone(&mut plan, process, &work, &mut filter);

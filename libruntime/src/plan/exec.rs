@@ -35,6 +35,9 @@ pub fn exec(
     if streams_outside {
         process::own_streams(&mut plan, process, linux.uid_mappings().as_deref());
     }
+    // As in creation: after the last write into its own directory of procfs that only an owner may make, and before
+    // it has an id of the container.
+    process::not_dumpable(&mut plan, host);
     let fd = plan.hand("", Handed::Pidfd);
     plan.push("linux.namespaces", Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
     plan.push("root.path", Step::OpenRoot { path: Text::of("/") });
@@ -55,10 +58,9 @@ pub fn exec(
     let last = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref());
     run_on(&mut plan, "process.execCPUAffinity.final", last)?;
     let work = work(spec, process, host);
-    process::identity(&mut plan, process, &work, filter)?;
-    process::not_dumpable(&mut plan, host);
     let passed = process::ranges(&request.passed);
-    plan.push("", Step::CloseFds { passed, keep: CHANNEL, program: CHANNEL });
+    let close = Step::CloseFds { passed, keep: CHANNEL, program: CHANNEL };
+    process::identity(&mut plan, process, &work, filter, close)?;
     inside(&mut plan, process, &work, filter)?;
     plan.check()?;
     Ok(plan)

@@ -314,12 +314,14 @@ pub(super) fn bit_set(list: &str, at: &str) -> Result<Vec<u8>> {
     Ok(bits)
 }
 
-/// Directory, label, ids and capabilities, as far as they come before the start.
+/// Directory, label, ids and capabilities, as far as they come before the start. `close` closes all that the program
+/// does not get.
 pub(super) fn identity(
     plan: &mut Plan,
     process: &Process,
     work: &Work,
     filter: Option<&Filter>,
+    close: Step<Text>,
 ) -> Result<()> {
     plan.push("process.cwd", Step::Chdir { path: Text::path(process.cwd()), make: work.is_init });
     let has_home = work.env.iter().any(|entry| entry.starts_with("HOME=") && entry.len() > 5);
@@ -344,6 +346,9 @@ pub(super) fn identity(
     plan.push("process.user", Step::SetIds { uid: user.uid(), gid: user.gid() });
     let later = if work.cloned_late { for_scheduler(process) } else { 0 };
     let also = for_filter(process, filter) | later;
+    // With no more capabilities than a process of the container has, this one can be looked into by it wherever it is
+    // seen, as in the host's pid namespace (ptrace(2), "Ptrace access mode checking").
+    plan.push("", close);
     plan.push("process.capabilities", Step::SetCapabilities { sets, also });
     if process.no_new_privileges().unwrap_or(false) {
         plan.push("process.noNewPrivileges", Step::NoNewPrivileges);

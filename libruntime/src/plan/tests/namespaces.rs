@@ -186,7 +186,7 @@ fn a_pid_namespace_given_by_path_is_joined_last_because_it_is_the_childs() {
             - SetSid
             after linux.devices: Symlink
             + linux.namespaces[0]: Setns { fd: Fd(2), namespaces: pid }
-            after CloseFds
+            after process.args[0]: FindProgram
             + linux.namespaces: Clone { namespaces: none }
             + SetSid
             after process.args[0]: Exec

@@ -101,7 +101,8 @@ const ALWAYS: &str = "
     Chdir < DropBounding
     DropBounding < SetCapabilities
     SetCapabilities < NoNewPrivileges
-    NoNewPrivileges < CloseFds
+    CloseFds < SetCapabilities
+    CloseFds < NoNewPrivileges
     CloseFds < Clone
     Clone < SetSid
     SetSid < SetControllingTerminal

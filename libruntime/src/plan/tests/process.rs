@@ -86,7 +86,7 @@ fn without_no_new_privileges_the_filter_needs_a_capability_that_goes_again() {
     check(
         r#"{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}"#,
         expect![[r#"
-            after process.user: SetIds
+            after CloseFds
             - process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             + process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 2097152 }
             after EndOnSignals
@@ -112,7 +112,7 @@ fn capabilities_are_dropped_before_the_ids_change_and_set_after() {
             after process.user.additionalGids: SetGroups
             - process.capabilities.bounding: DropBounding { keep: 0 }
             + process.capabilities.bounding: DropBounding { keep: 2097185 }
-            after process.user: SetIds
+            after CloseFds
             - process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             + process.capabilities: SetCapabilities { sets: Capabilities { bounding: 2097185, effective: 2097153, inheritable: 1, permitted: 2097153, ambient: 1 }, also: 0 }
         "#]],
@@ -130,7 +130,7 @@ fn what_the_host_cannot_grant_is_left_out_with_a_warning() {
             after process.user.additionalGids: SetGroups
             - process.capabilities.bounding: DropBounding { keep: 0 }
             + process.capabilities.bounding: DropBounding { keep: 33 }
-            after process.user: SetIds
+            after CloseFds
             - process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             + process.capabilities: SetCapabilities { sets: Capabilities { bounding: 33, effective: 1, inheritable: 1, permitted: 1, ambient: 1 }, also: 0 }
             after process.args[0]: Exec
@@ -153,7 +153,7 @@ fn in_a_user_namespace_every_capability_can_be_granted() {
             after process.user.additionalGids: SetGroups
             - process.capabilities.bounding: DropBounding { keep: 0 }
             + process.capabilities.bounding: DropBounding { keep: 2097185 }
-            after process.user: SetIds
+            after CloseFds
             - process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             + process.capabilities: SetCapabilities { sets: Capabilities { bounding: 2097185, effective: 2097153, inheritable: 1, permitted: 2097153, ambient: 1 }, also: 0 }
         "#]],
@@ -169,7 +169,7 @@ fn what_is_not_permitted_is_neither_effective_nor_ambient() {
             after process.user.additionalGids: SetGroups
             - process.capabilities.bounding: DropBounding { keep: 0 }
             + process.capabilities.bounding: DropBounding { keep: 32 }
-            after process.user: SetIds
+            after CloseFds
             - process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             + process.capabilities: SetCapabilities { sets: Capabilities { bounding: 32, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             after process.args[0]: Exec
@@ -375,7 +375,7 @@ fn preserved_descriptors_are_the_only_ones_that_stay() {
         |given| given.request.passed = vec![3, 4, 5, 9],
         "{}",
         expect![[r#"
-            after process.args[0]: FindProgram
+            after process.user: SetIds
             - CloseFds { passed: [] }
             + CloseFds { passed: [3, 5, 9, 9] }
         "#]],
@@ -397,6 +397,7 @@ fn a_process_joins_all_namespaces_at_once_and_the_pid_namespace_last() {
             ResetSignals
             linux.resources.cpu.cpus: SetAffinity { mask: "(1024 bytes)" }
             process.user.uid: ChownStreams { uid: 0 }
+            NotDumpable
             linux.namespaces: Setns { fd: Fd(2), namespaces: mount+pid }
             root.path: OpenRoot { path: "/" }
             JoinSessionKeyring { name: "_ses.box", label: "" }
@@ -405,9 +406,8 @@ fn a_process_joins_all_namespaces_at_once_and_the_pid_namespace_last() {
             process.user.additionalGids: SetGroups { groups: "" }
             process.capabilities.bounding: DropBounding { keep: 0 }
             process.user: SetIds { uid: 0, gid: 0 }
-            process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
-            NotDumpable
             CloseFds { passed: [] }
+            process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             linux.namespaces: Clone { namespaces: none }
             SetSid
             Sync { point: Ready }
@@ -425,6 +425,7 @@ fn affinity_is_set_before_the_cgroup_and_after_it() {
             ResetSignals
             process.execCPUAffinity.initial: SetAffinity { mask: "(8 bytes)" }
             process.user.uid: ChownStreams { uid: 0 }
+            NotDumpable
             linux.namespaces: Setns { fd: Fd(2), namespaces: mount }
             root.path: OpenRoot { path: "/" }
             JoinSessionKeyring { name: "_ses.box", label: "" }
@@ -434,9 +435,8 @@ fn affinity_is_set_before_the_cgroup_and_after_it() {
             process.user.additionalGids: SetGroups { groups: "" }
             process.capabilities.bounding: DropBounding { keep: 0 }
             process.user: SetIds { uid: 0, gid: 0 }
-            process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
-            NotDumpable
             CloseFds { passed: [] }
+            process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             linux.namespaces: Clone { namespaces: none }
             SetSid
             Sync { point: Ready }
@@ -539,9 +539,9 @@ fn filter_in(profile: &serde_json::Value) -> String {
 
 #[test]
 fn a_filter_that_needs_a_capability_is_loaded_before_others_see_the_process_if_it_lets_it_be_cloned() {
-    let early = "CloseFds SetSeccomp SetCapabilities Clone SetSid EndOnSignals Sync AwaitStart";
-    let cloned = "CloseFds Clone SetSid EndOnSignals SetSeccomp SetCapabilities Sync AwaitStart";
-    let late = "CloseFds Clone SetSid EndOnSignals Sync AwaitStart SetSeccomp SetCapabilities";
+    let early = "CloseFds SetCapabilities FindProgram SetSeccomp SetCapabilities Clone SetSid EndOnSignals Sync AwaitStart";
+    let cloned = "CloseFds SetCapabilities FindProgram Clone SetSid EndOnSignals SetSeccomp SetCapabilities Sync AwaitStart";
+    let late = "CloseFds SetCapabilities FindProgram Clone SetSid EndOnSignals Sync AwaitStart SetSeccomp SetCapabilities";
     let without = |name: &str, args: serde_json::Value| {
         json!({"defaultAction": "SCMP_ACT_ALLOW",
             "syscalls": [{"names": [name], "action": "SCMP_ACT_ERRNO", "args": args}]})

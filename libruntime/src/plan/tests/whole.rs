@@ -45,9 +45,9 @@ fn the_plan_of_a_minimal_config() {
             process.user.additionalGids: SetGroups { groups: "" }
             process.capabilities.bounding: DropBounding { keep: 0 }
             process.user: SetIds { uid: 0, gid: 0 }
+            CloseFds { passed: [] }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 0, effective: 0, inheritable: 0, permitted: 0, ambient: 0 }, also: 0 }
             process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
-            CloseFds { passed: [] }
             EndOnSignals
             Sync { point: Ready }
             AwaitStart
@@ -119,9 +119,9 @@ fn the_plan_of_a_config_like_dockers() {
             process.user.additionalGids: SetGroups { groups: "(8 bytes)" }
             process.capabilities.bounding: DropBounding { keep: 33 }
             process.user: SetIds { uid: 0, gid: 0 }
+            CloseFds { passed: [] }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 33, effective: 33, inheritable: 0, permitted: 33, ambient: 0 }, also: 2097152 }
             process.args[0]: FindProgram { paths: "/usr/bin/sh /bin/sh", args: "sh" }
-            CloseFds { passed: [] }
             EndOnSignals
             linux.seccomp: SetSeccomp { flags: 4 }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 33, effective: 33, inheritable: 0, permitted: 33, ambient: 0 }, also: 0 }
@@ -189,10 +189,10 @@ fn the_plan_of_a_rootless_config() {
             process.cwd: Chdir { path: "/root", make: true }
             process.capabilities.bounding: DropBounding { keep: 1 }
             process.user: SetIds { uid: 0, gid: 0 }
+            CloseFds { passed: [] }
             process.capabilities: SetCapabilities { sets: Capabilities { bounding: 1, effective: 1, inheritable: 0, permitted: 1, ambient: 0 }, also: 0 }
             process.noNewPrivileges: NoNewPrivileges
             process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
-            CloseFds { passed: [] }
             EndOnSignals
             Sync { point: Ready }
             AwaitStart
