@@ -102,7 +102,7 @@ pub use explain::Explanation;
 pub use features::features;
 pub use init::{Init, init};
 pub use mounts::{parse_destinations, parse_mounts};
-pub use network::{Address, Dns, InterfaceStatus, Network, Protocol, Publish, Route, Subnet};
+pub use network::{AddressAssignment, Dns, InterfaceStatus, Network, PortMapping, Protocol, Route, Subnet};
 pub use new_container::NewContainer;
 pub use oci_spec;
 pub use oci_spec::runtime::{Mount, Process, Spec};

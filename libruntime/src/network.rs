@@ -37,6 +37,7 @@ mod mac;
 mod names;
 pub(crate) mod netlink;
 mod pasta;
+mod ports;
 mod programs;
 mod request;
 mod rootless;
@@ -55,10 +56,11 @@ pub use attachment::{Attached, Attachment, InterfaceStatus};
 pub(crate) use names::files;
 #[cfg(fuzzing)]
 pub use netlink::fuzz as fuzz_netlink;
-pub use request::{Dns, Network, Protocol, Publish};
+pub use ports::{PortMapping, Protocol};
+pub use request::{Dns, Network};
 pub(crate) use request::{ignored, wanted};
 pub use subnet::Subnet;
-pub use values::{Address, Route};
+pub use values::{AddressAssignment, Route};
 
 use crate::error::{Error, ErrorKind, Result};
 use attachment::{HOST_END, record, write_record};

@@ -41,6 +41,7 @@ pub struct Stats {
 /// What an interface has counted, but for the loopback's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct Interface {
     /// Such as `eth0`.
     pub name: String,
@@ -53,6 +54,7 @@ pub struct Interface {
 /// One direction of an interface (proc_pid_net(5), `dev`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct Traffic {
     /// Bytes.
     pub bytes: u64,
@@ -67,6 +69,7 @@ pub struct Traffic {
 /// Times are nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct Cpu {
     /// User and kernel together.
     pub total: u64,
@@ -97,6 +100,7 @@ pub struct Cpu {
 /// Memory of a container, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct Memory {
     /// Of memory.
     pub usage: Counter,
@@ -117,6 +121,7 @@ pub struct Memory {
 /// A resource with a limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct Counter {
     /// Now.
     pub current: Option<u64>,
@@ -131,6 +136,7 @@ pub struct Counter {
 /// Processes and threads of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct Pids {
     /// Now.
     pub current: Option<u64>,
@@ -143,6 +149,7 @@ pub struct Pids {
 /// v2 has the first two.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct Io {
     /// Bytes read and written.
     pub service_bytes: Vec<IoEntry>,
@@ -166,6 +173,7 @@ pub struct Io {
 
 /// A number of one block device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct IoEntry {
     /// Of the device.
     pub major: u64,
@@ -180,6 +188,7 @@ pub struct IoEntry {
 /// Huge pages of one size, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct HugePages {
     /// In use.
     pub faulted: Counter,
@@ -189,6 +198,7 @@ pub struct HugePages {
 
 /// Pressure stall information (`Documentation/accounting/psi.rst`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Pressure {
     /// Time in which some process waited.
     pub some: Stall,
@@ -198,6 +208,7 @@ pub struct Pressure {
 
 /// Percent of the last 10, 60 and 300 seconds; microseconds in total.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Stall {
     /// Percent of the last 10 seconds.
     pub avg10: f64,

@@ -1,6 +1,7 @@
 //! What a container has of its networks, and the record of that in its directory.
 
-use super::request::{self, Network, Publish};
+use super::ports::{self, PortMapping};
+use super::request::Network;
 use super::subnet::Subnet;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -68,8 +69,8 @@ pub struct InterfaceStatus {
     /// One for each family.
     pub gateways: Vec<IpAddr>,
     /// Ports of the host that lead to it.
-    #[serde(serialize_with = "request::as_texts")]
-    pub publish: Vec<Publish>,
+    #[serde(serialize_with = "ports::as_texts")]
+    pub publish: Vec<PortMapping>,
 }
 
 pub(super) fn record(store: &Path, id: &str) -> PathBuf {

@@ -6,10 +6,11 @@ use super::attachment::Attachment;
 use super::claims::Claims;
 use super::mac::{hash, mac, mac_bytes};
 use super::netlink::{Link, Netlink, Outcome, Route, link_message};
-use super::request::{Network, Publish};
+use super::ports::PortMapping;
+use super::request::Network;
 use super::subnet::Subnet;
 use super::sysctl;
-use super::values::Address;
+use super::values::AddressAssignment;
 use crate::error::{Error, ErrorKind, Result};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
 use std::collections::HashSet;
@@ -103,7 +104,7 @@ pub(super) fn plan(
     for (subnet, v4) in bridge.subnets.iter_mut().zip([true, false]) {
         let (wish, asked, gateway) = network.of_family(v4);
         *subnet = match has(v4) {
-            _ if *wish == Address::None => None,
+            _ if *wish == AddressAssignment::None => None,
             Some(has) => Some(check_subnet(name, has, asked, gateway)?),
             None if ours => {
                 let new = choose([&used, &behind], claims, name, v4, asked, gateway)?;
@@ -154,11 +155,11 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
     }
     if !network.internal {
         sysctl::set("ipv4/ip_forward", "1")?;
-        if network.address6 != Address::None {
+        if network.address6 != AddressAssignment::None {
             forward_ipv6()?;
         }
     }
-    if !network.publish.is_empty() && network.address != Address::None && !bridge.foreign {
+    if !network.publish.is_empty() && network.address != AddressAssignment::None && !bridge.foreign {
         // From 127.0.0.1 to a container; firewall.rs keeps the other direction shut.
         sysctl::set(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     }
@@ -175,7 +176,7 @@ fn settle(host: &mut Netlink, claims: &Claims, network: &Network, is: (u32, &str
             .map_err(|errno| Error::os(format!("give bridge {name} an alias"), errno))?;
     }
     // IPv6 may be off for whatever comes new.
-    if network.address6 != Address::None {
+    if network.address6 != AddressAssignment::None {
         sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
     }
     // A container must not become the host's router by saying so.
@@ -229,7 +230,7 @@ fn check_foreign(link: &Link, network: &Network) -> Result<()> {
         )
         .with_hint("stores do not know of each other's addresses; name another bridge"));
     }
-    let loopback = |publish: &Publish| publish.address.is_some_and(|ip| ip.is_loopback());
+    let loopback = |publish: &PortMapping| publish.address.is_some_and(|ip| ip.is_loopback());
     if network.publish.iter().any(loopback) {
         // It would open the host's loopback to whoever else is on the bridge.
         return Err(invalid(format!(
@@ -353,9 +354,9 @@ pub(super) fn give_addresses(claims: &Claims, id: &str, one: &mut Attachment, br
         let (wish, _, gateway) = network.of_family(v4);
         let gateway = gateway.unwrap_or(subnet.ip());
         let address = match wish {
-            Address::None => continue,
-            Address::Auto => allocate(claims, id, &one.host, &network.bridge, subnet, gateway)?,
-            Address::Static(address) => {
+            AddressAssignment::None => continue,
+            AddressAssignment::Auto => allocate(claims, id, &one.host, &network.bridge, subnet, gateway)?,
+            AddressAssignment::Static(address) => {
                 fixed(claims, id, &network.bridge, subnet, gateway, *address)?;
                 *address
             }

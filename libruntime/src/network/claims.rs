@@ -4,7 +4,8 @@
 //!
 //! `STORE/.network/bridges/BRIDGE/ADDRESS -> ../../../ID`, `STORE/.network/ports/tcp-ADDRESS-PORT`.
 
-use super::request::{Network, Protocol};
+use super::ports::Protocol;
+use super::request::Network;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
 use std::fs::{self, DirBuilder, File};
@@ -142,7 +143,7 @@ impl Claims {
         self.release_in(&directory, "")?;
         let taken = list(&directory)?;
         for publish in &network.publish {
-            for (address, port) in publish.bindings(network) {
+            for (address, port) in network.bindings(*publish) {
                 let name = port_name(publish.protocol, address, port);
                 let others =
                     || taken.iter().filter(|other| owner(&directory.join(other)).as_deref() != Some(id));

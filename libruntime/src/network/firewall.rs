@@ -9,8 +9,8 @@ use super::attachment::{Attached, Attachment};
 use super::claims::Claims;
 use super::elements::{self, Element};
 use super::netlink::Netlink;
+use super::ports::{PortMapping, Protocol};
 use super::programs;
-use super::request::{Protocol, Publish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wait::DEADLINE;
 use std::fs::File;
@@ -152,7 +152,7 @@ fn interface(name: &str) -> Vec<u8> {
 fn of_container(one: &Attachment) -> Vec<Element> {
     let Attachment { network, addresses, .. } = one;
     let ports = network.publish.iter().flat_map(|publish| {
-        let bindings = publish.bindings(network);
+        let bindings = network.bindings(*publish);
         bindings.filter_map(|binding| port(one, *publish, binding))
     });
     let mut all: Vec<_> = ports.collect();
@@ -165,7 +165,7 @@ fn of_container(one: &Attachment) -> Vec<Element> {
     all
 }
 
-fn port(one: &Attachment, publish: Publish, (ip, port): (IpAddr, u16)) -> Option<Element> {
+fn port(one: &Attachment, publish: PortMapping, (ip, port): (IpAddr, u16)) -> Option<Element> {
     let inside = one.addresses.iter().find(|address| address.ip().is_ipv4() == ip.is_ipv4())?;
     let protocol = match publish.protocol {
         Protocol::Tcp => libc::IPPROTO_TCP,

@@ -6,7 +6,7 @@
 
 use super::attachment::Attachment;
 use super::netlink::{Netlink, attribute, ip, nested, netfilter, value_of};
-use super::request::Protocol;
+use super::ports::Protocol;
 use crate::error::{Error, Result};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use nix::errno::Errno;
@@ -31,7 +31,7 @@ const FILTER_PROTO_NUM: u32 = 1 << 3;
 pub(super) fn forget(attached: &[Attachment]) -> Result<()> {
     let published = |one: &Attachment| -> Vec<_> {
         let udp = one.network.publish.iter().filter(|publish| publish.protocol == Protocol::Udp);
-        udp.flat_map(|publish| publish.bindings(&one.network)).collect()
+        udp.flat_map(|publish| one.network.bindings(*publish)).collect()
     };
     let ports: Vec<(IpAddr, u16)> = attached.iter().flat_map(published).collect();
     if ports.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::attachment::Attachment;
 use super::subnet::Subnet;
-use super::values::Address;
+use super::values::AddressAssignment;
 
 /// FNV-1a and a final mix: the same on every machine and in every release, which names rely on.
 pub(super) fn hash(parts: &[&[u8]]) -> u64 {
@@ -20,7 +20,7 @@ pub(super) fn hash(parts: &[&[u8]]) -> u64 {
 /// Follows from an address, not from the id: neighbours remember for half a minute who had that.
 pub(super) fn mac_of(one: &Attachment) -> String {
     let wishes = [one.network.address, one.network.address6];
-    let asked = |address: &&Subnet| wishes.contains(&Address::Static(address.ip()));
+    let asked = |address: &&Subnet| wishes.contains(&AddressAssignment::Static(address.ip()));
     let address = one.addresses.iter().find(asked).or(one.addresses.first());
     let address = address.map(|address| address.ip().to_string());
     mac(hash(&[address.as_ref().unwrap_or(&one.host).as_bytes()]))

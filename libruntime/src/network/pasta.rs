@@ -4,8 +4,8 @@
 //! this pid is it shows in its command line, which names the file.
 
 use super::attachment::Attachment;
+use super::ports::{PortMapping, Protocol};
 use super::programs::{self, LIMITS, unblocked};
-use super::request::{Protocol, Publish};
 use super::subnet::Subnet;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -67,9 +67,9 @@ pub(super) fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: B
     }
 }
 
-fn port(publish: &Publish) -> String {
+fn port(publish: &PortMapping) -> String {
     let address = publish.address.map(|ip| format!("{ip}/")).unwrap_or_default();
-    let Publish { first, last, container, .. } = publish;
+    let PortMapping { first, last, container, .. } = publish;
     match last - first {
         0 => format!("{address}{first}:{container}"),
         more => format!("{address}{first}-{last}:{container}-{}", container + more),

@@ -23,16 +23,17 @@
 //!
 //! Pure: whether it can be had is found when it is done.
 
+use super::ports::PortMapping;
 use super::subnet::Subnet;
 use super::values::{
-    Address, Route, address, alias, flag, host_name, interface_name, ip, is_hosts, mac, mtu, rate, route,
+    AddressAssignment, Route, address, alias, flag, host_name, interface_name, ip, is_hosts, mac, mtu, rate,
+    route,
 };
 use crate::error::{Diagnostic, Error, Result};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
 /// What annotations that ask for a network begin with.
 pub const ANNOTATION: &str = "org.onggi.network.";
@@ -42,6 +43,7 @@ const DEFAULT_BRIDGE: &str = "onggi0";
 /// Who answers questions for names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Dns {
     /// Whoever the host asks.
     Host,
@@ -49,43 +51,9 @@ pub enum Dns {
     Server(IpAddr),
 }
 
-/// The protocol of a published port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// tcp(7)
-    Tcp,
-    /// udp(7)
-    Udp,
-    /// sctp(7)
-    Sctp,
-}
-
-/// Ports of the host that lead to as many of the container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Publish {
-    /// Every address of the host if not named.
-    pub address: Option<IpAddr>,
-    /// The first one of the host.
-    pub first: u16,
-    /// The last one of the host.
-    pub last: u16,
-    /// The first one in the container.
-    pub container: u16,
-    /// Of all of them.
-    pub protocol: Protocol,
-}
-
-/// Published ports as the command line has them.
-pub(super) fn as_texts<S: serde::Serializer>(
-    ports: &[Publish],
-    to: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    to.collect_seq(ports.iter().map(Publish::to_string))
-}
-
 /// One network that a container is to be in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Network {
     /// Where it was asked for, for errors.
     pub at: String,
@@ -94,9 +62,9 @@ pub struct Network {
     /// Of the host; made when missing.
     pub bridge: String,
     /// IPv4.
-    pub address: Address,
+    pub address: AddressAssignment,
     /// IPv6.
-    pub address6: Address,
+    pub address6: AddressAssignment,
     /// Of the bridge; a free one if there is none.
     pub subnet: Option<Subnet>,
     /// The same for IPv6.
@@ -118,7 +86,7 @@ pub struct Network {
     /// Six hexadecimal bytes; follows from the address if there is none.
     pub mac: Option<String>,
     /// Ports of the host that lead to it.
-    pub publish: Vec<Publish>,
+    pub publish: Vec<PortMapping>,
     /// `/etc/hosts` of the container is ours, with the names of the bridge's containers.
     pub hosts: bool,
     /// Names of the container beside its id; its hostname comes first.
@@ -139,8 +107,8 @@ impl Default for Network {
             at: "network".to_string(),
             name: String::new(),
             bridge: DEFAULT_BRIDGE.to_string(),
-            address: Address::Auto,
-            address6: Address::None,
+            address: AddressAssignment::Auto,
+            address6: AddressAssignment::None,
             subnet: None,
             subnet6: None,
             gateway: None,
@@ -163,6 +131,19 @@ impl Default for Network {
 }
 
 impl Network {
+    /// An interface on this bridge, with a free IPv4 address. All else is in fields; [`Network::parse`] has the text
+    /// form of each.
+    pub fn bridge(name: impl Into<String>) -> Self {
+        Self { bridge: name.into(), ..Self::default() }
+    }
+
+    /// A port of the host that leads to one of the container (tcp).
+    #[must_use]
+    pub fn publish(mut self, host: u16, container: u16) -> Self {
+        self.publish.push(PortMapping::new(host, container));
+        self
+    }
+
     /// From `key=value` pairs with commas between them; `at` is where they come from.
     ///
     /// # Errors
@@ -237,9 +218,29 @@ impl Network {
         Ok(())
     }
 
+    /// What the text form of a value does not allow, where the value was not made from text.
+    fn values(&self) -> impl Iterator<Item = std::result::Result<(), String>> {
+        let said = |key: &'static str| move |message: String| format!("{key}: {message}");
+        let aliases = self.aliases.iter().map(move |name| host_name(name).map(drop).map_err(said("alias")));
+        let search = self.search.iter().map(move |name| host_name(name).map(drop).map_err(said("search")));
+        let mac = self.mac.iter().map(move |text| mac(text).map(drop).map_err(said("mac")));
+        let mtu = self.mtu.iter().map(move |bytes| mtu(&bytes.to_string()).map(drop).map_err(said("mtu")));
+        let rates = [(self.ingress, "ingress"), (self.egress, "egress")];
+        let limits = rates
+            .into_iter()
+            .filter_map(move |(bits, key)| Some(rate(&bits?.to_string()).map(drop).map_err(said(key))));
+        let ports = self.publish.iter().map(move |ports| ports.check().map_err(said("publish")));
+        aliases.chain(search).chain(mac).chain(mtu).chain(limits).chain(ports)
+    }
+
     /// What does not depend on other networks.
     fn check(&self, findings: &mut Vec<Diagnostic>) {
         let mut refuse = |message: String| findings.push(Diagnostic::new(&self.at, message));
+        let wrong: Vec<_> = self.values().filter_map(std::result::Result::err).collect();
+        if !wrong.is_empty() {
+            // The others rely on these.
+            return wrong.into_iter().for_each(refuse);
+        }
         for name in [&self.name, &self.bridge] {
             if let Err(message) = interface_name(name)
                 && !(name.is_empty() && std::ptr::eq(name, &self.name))
@@ -250,7 +251,7 @@ impl Network {
         for v4 in [true, false] {
             let (wish, subnet, gateway) = self.of_family(v4);
             let (key, kind) = if v4 { ("", "IPv4") } else { ("6", "IPv6") };
-            let fixed = if let Address::Static(ip) = wish { Some(*ip) } else { None };
+            let fixed = if let AddressAssignment::Static(ip) = wish { Some(*ip) } else { None };
             let all =
                 [("address", fixed), ("subnet", subnet.map(|subnet| subnet.ip())), ("gateway", gateway)];
             for (name, ip) in all.iter().filter_map(|(name, ip)| Some((name, (*ip)?))) {
@@ -268,10 +269,13 @@ impl Network {
                 refuse(format!("address{key}: it is the gateway's"));
             }
         }
-        if self.address == Address::None && self.address6 == Address::None && !self.publish.is_empty() {
+        if self.address == AddressAssignment::None
+            && self.address6 == AddressAssignment::None
+            && !self.publish.is_empty()
+        {
             refuse("publish: the interface has no address".to_string());
         }
-        if self.address6 != Address::None && self.mtu.is_some_and(|mtu| mtu < 1280) {
+        if self.address6 != AddressAssignment::None && self.mtu.is_some_and(|mtu| mtu < 1280) {
             refuse("mtu: IPv6 takes at least 1280".to_string());
         }
         if self.internal && !self.publish.is_empty() {
@@ -285,14 +289,26 @@ impl Network {
                 refuse(format!("publish: {publish}: the kernel lets nothing leave from ::1; use 127.0.0.1"));
             }
             let wish = |ip: IpAddr| self.of_family(ip.is_ipv4()).0;
-            if publish.address.is_some_and(|ip| *wish(ip) == Address::None) {
+            if publish.address.is_some_and(|ip| *wish(ip) == AddressAssignment::None) {
                 refuse(format!("publish: {publish}: the interface has no address of that family"));
             }
         }
     }
 
+    /// The addresses and ports of the host for one of its mappings: both families when no address is named.
+    pub(super) fn bindings(&self, ports: PortMapping) -> impl Iterator<Item = (IpAddr, u16)> {
+        let PortMapping { first, last, .. } = ports;
+        let any = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+        let has = |ip: &IpAddr| *self.of_family(ip.is_ipv4()).0 != AddressAssignment::None;
+        let addresses = match ports.address {
+            Some(address) => vec![address],
+            None => any.into_iter().filter(has).collect(),
+        };
+        addresses.into_iter().flat_map(move |ip| (first..=last).map(move |port| (ip, port)))
+    }
+
     /// How the address is had, the subnet and the gateway, of IPv4 or of IPv6.
-    pub(super) fn of_family(&self, v4: bool) -> (&Address, Option<Subnet>, Option<IpAddr>) {
+    pub(super) fn of_family(&self, v4: bool) -> (&AddressAssignment, Option<Subnet>, Option<IpAddr>) {
         if v4 {
             (&self.address, self.subnet, self.gateway)
         } else {
@@ -396,9 +412,9 @@ impl fmt::Display for Network {
         write!(f, "{} by bridge {}", self.name, self.bridge)?;
         for (wish, kind) in [(self.address, "IPv4"), (self.address6, "IPv6")] {
             match wish {
-                Address::None => {}
-                Address::Auto => write!(f, ", a free {kind} address")?,
-                Address::Static(ip) => write!(f, ", {ip}")?,
+                AddressAssignment::None => {}
+                AddressAssignment::Auto => write!(f, ", a free {kind} address")?,
+                AddressAssignment::Static(ip) => write!(f, ", {ip}")?,
             }
         }
         self.publish.iter().try_for_each(|publish| write!(f, ", port {publish}"))?;
@@ -406,99 +422,6 @@ impl fmt::Display for Network {
         let mut limits = limits.iter().filter_map(|(rate, way)| Some(((*rate)?, way)));
         limits.try_for_each(|(rate, way)| write!(f, ", {rate} bit/s {way} the container"))
     }
-}
-
-impl Publish {
-    /// Addresses and ports of the host: both families when no address is named.
-    pub(super) fn bindings(self, network: &Network) -> impl Iterator<Item = (IpAddr, u16)> {
-        let any = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
-        let has = |ip: &IpAddr| *network.of_family(ip.is_ipv4()).0 != Address::None;
-        let addresses = match self.address {
-            Some(address) => vec![address],
-            None => any.into_iter().filter(has).collect(),
-        };
-        addresses.into_iter().flat_map(move |ip| (self.first..=self.last).map(move |port| (ip, port)))
-    }
-
-    /// Whether one of its ports is one of the other's, on the same address.
-    fn is_like(&self, other: &Publish) -> bool {
-        let apart = self.last < other.first || other.last < self.first;
-        let any = |one: &Self| one.address.is_none_or(|ip| ip.is_unspecified());
-        // Without an address it is on both families' unspecified one.
-        let both = self.address.is_none() || other.address.is_none();
-        let same = self.address == other.address || both && any(self) && any(other);
-        self.protocol == other.protocol && same && !apart
-    }
-
-    /// The container's port for one of the host's.
-    pub(super) fn inside(self, port: u16) -> u16 {
-        self.container + (port - self.first)
-    }
-}
-
-impl FromStr for Publish {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let bad = || format!("{text:?} is not [ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp|udp|sctp]");
-        let (ports, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            "sctp" => Protocol::Sctp,
-            _ => return Err(bad()),
-        };
-        let (rest, inside) = ports.rsplit_once(':').ok_or_else(bad)?;
-        let (address, host) = match rest.rsplit_once(':') {
-            Some((address, host)) => (Some(address), host),
-            None => (None, rest),
-        };
-        let address = address.map(|text| {
-            let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-            bare.unwrap_or(text).parse::<IpAddr>().map_err(|_| bad())
-        });
-        let address = address.transpose()?;
-        if address.is_some_and(|address| address.is_multicast()) {
-            return Err(format!("{text:?} is on an address that is no host's"));
-        }
-        let (first, last) = range(host).ok_or_else(bad)?;
-        let (container, end) = range(inside).ok_or_else(bad)?;
-        if last - first != end - container {
-            return Err(format!("{text:?} has more ports on one side than on the other"));
-        }
-        Ok(Self { address, first, last, container, protocol })
-    }
-}
-
-impl fmt::Display for Publish {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self.address {
-            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
-            Some(ip) => write!(f, "{ip}:")?,
-            None => {}
-        }
-        let (first, last, inside) = (self.first, self.last, self.container);
-        match last - first {
-            0 => write!(f, "{first}:{inside}/{}", self.protocol),
-            more => write!(f, "{first}-{last}:{inside}-{}/{}", inside + more, self.protocol),
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        })
-    }
-}
-
-fn range(text: &str) -> Option<(u16, u16)> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    (first > 0 && first <= last).then_some((first, last))
 }
 
 #[cfg(test)]

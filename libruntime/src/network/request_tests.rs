@@ -24,12 +24,12 @@ fn everything_can_be_asked_for() {
                 publish=127.0.0.1:8080:80,publish=[fd00::1]:53:53/udp,publish=9000-9009:7000-7009/sctp,\
                 ingress=100mbit,egress=1gbit";
     let network = Network::parse(text, "x").unwrap();
-    assert_eq!(network.address, Address::Static("10.1.2.3".parse().unwrap()));
-    assert_eq!(network.address6, Address::Auto);
+    assert_eq!(network.address, AddressAssignment::Static("10.1.2.3".parse().unwrap()));
+    assert_eq!(network.address6, AddressAssignment::Auto);
     assert_eq!(network.routes[0].via, Some("10.1.2.9".parse().unwrap()));
     assert_eq!((network.mtu, network.mac.as_deref()), (Some(1400), Some("02:00:00:00:00:0a")));
     assert_eq!((network.ingress, network.egress), (Some(100_000_000), Some(1_000_000_000)));
-    let shown: Vec<_> = network.publish.iter().map(Publish::to_string).collect();
+    let shown: Vec<_> = network.publish.iter().map(PortMapping::to_string).collect();
     assert_eq!(shown, ["127.0.0.1:8080:80/tcp", "[fd00::1]:53:53/udp", "9000-9009:7000-7009/sctp"]);
     assert!(!network.default_route);
 }
@@ -114,4 +114,37 @@ fn a_joined_or_missing_namespace_gets_no_network() {
         "linux": { "namespaces": [{ "type": "network", "path": "/proc/1/ns/net" }] } });
     let error = wanted(&serde_json::from_value(joined).unwrap(), &[], true).unwrap_err();
     assert!(error.to_string().contains("a network namespace of its own"), "{error}");
+}
+
+#[test]
+fn a_network_made_in_code_has_the_rules_of_one_from_text() {
+    let spec: Spec = serde_json::from_str(
+        r#"{"ociVersion":"1.2.0","root":{"path":"r"},"linux":{"namespaces":[{"type":"network"}]}}"#,
+    )
+    .unwrap();
+    let told = |network: &Network| {
+        wanted(&spec, std::slice::from_ref(network), false)
+            .map_or_else(|error| error.to_string(), |_| String::new())
+    };
+    let good = Network::bridge("web").publish(8080, 80);
+    assert_eq!(told(&good), "");
+    let wrong: [(&str, fn(&mut Network)); 8] = [
+        ("alias: ", |network| network.aliases.push("a\n10.0.0.1 other".into())),
+        ("search: ", |network| network.search.push("a\nnameserver 10.0.0.1".into())),
+        ("mac: ", |network| network.mac = Some("02:00".into())),
+        ("mtu: ", |network| network.mtu = Some(u32::MAX)),
+        ("ingress: ", |network| network.ingress = Some(1)),
+        ("publish: ports 0 to ", |network| network.publish.push(PortMapping::new(0, 80))),
+        ("publish: ports 9 to 8 ", |network| {
+            network.publish.push(PortMapping { last: 8, ..PortMapping::new(9, 1) })
+        }),
+        ("publish: ports 1 to 65535 ", |network| {
+            network.publish.push(PortMapping { last: u16::MAX, ..PortMapping::new(1, 2) });
+        }),
+    ];
+    for (message, change) in wrong {
+        let mut network = good.clone();
+        change(&mut network);
+        assert!(told(&network).contains(message), "{message}: {}", told(&network));
+    }
 }

@@ -7,10 +7,11 @@
 
 use super::attachment::{Attached, Attachment, write_record};
 use super::mac::{hash, mac};
+use super::ports::{PortMapping, Protocol};
 use super::programs::{LIMITS, unblocked};
-use super::request::{Network, Protocol, Publish};
+use super::request::Network;
 use super::subnet::Subnet;
-use super::values::Address;
+use super::values::AddressAssignment;
 use super::{names, pasta, programs};
 use crate::console::connect_in_time;
 use crate::error::{Error, ErrorKind, Result};
@@ -70,8 +71,8 @@ fn check(network: &Network) -> Result<()> {
     let default = Network::default();
     let not = [
         ("bridge", network.bridge != default.bridge),
-        ("address", network.address != Address::Auto),
-        ("address6", network.address6 != Address::None),
+        ("address", network.address != AddressAssignment::Auto),
+        ("address6", network.address6 != AddressAssignment::None),
         ("subnet6", network.subnet6.is_some()),
         ("gateway", network.gateway.is_some() || network.gateway6.is_some()),
         ("route", !network.routes.is_empty()),
@@ -88,7 +89,7 @@ fn check(network: &Network) -> Result<()> {
     }
 }
 
-fn cannot_publish(publish: &Publish) -> bool {
+fn cannot_publish(publish: &PortMapping) -> bool {
     publish.protocol == Protocol::Sctp || publish.address.is_some_and(|ip| ip.is_ipv6())
 }
 
@@ -158,7 +159,7 @@ fn dial(directory: &Path) -> std::io::Result<UnixStream> {
     Ok(stream)
 }
 
-fn forward(directory: &Path, one: &Attachment, publish: Publish) -> Result<()> {
+fn forward(directory: &Path, one: &Attachment, publish: PortMapping) -> Result<()> {
     let address = publish.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let failed = |error| Error::io(format!("publish {publish} by slirp4netns"), error);
     for port in publish.first..=publish.last {

@@ -10,7 +10,8 @@ pub(super) const HOST: &str = "host.containers.internal";
 /// How an interface gets its address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Address {
+#[non_exhaustive]
+pub enum AddressAssignment {
     /// None.
     #[default]
     None,
@@ -22,6 +23,7 @@ pub enum Address {
 
 /// A route in the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Route {
     /// The destination.
     pub to: Subnet,
@@ -33,11 +35,13 @@ pub(super) fn ip(text: &str) -> std::result::Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an IP address"))
 }
 
-pub(super) fn address(text: &str) -> std::result::Result<Address, String> {
+pub(super) fn address(text: &str) -> std::result::Result<AddressAssignment, String> {
     match text {
-        "auto" => Ok(Address::Auto),
-        "none" => Ok(Address::None),
-        _ => ip(text).map(Address::Static).map_err(|message| format!("{message}, `auto` or `none`")),
+        "auto" => Ok(AddressAssignment::Auto),
+        "none" => Ok(AddressAssignment::None),
+        _ => {
+            ip(text).map(AddressAssignment::Static).map_err(|message| format!("{message}, `auto` or `none`"))
+        }
     }
 }
 

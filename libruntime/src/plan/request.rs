@@ -20,6 +20,7 @@ pub struct NetworkFile {
 /// Who makes the cgroup of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum CgroupDriver {
     /// The library, in the cgroup filesystems.
     #[default]

@@ -14,7 +14,8 @@ fn run(name: &str, argument: &std::path::Path) -> String {
     // Not into a pipe: a container that a failed example leaves would hold that open.
     let [out, err] = ["out", "err"].map(|end| std::env::temp_dir().join(format!("{}{end}", new_id())));
     let mut command = Command::new("timeout");
-    command.arg("60").arg(program).arg(argument).stdin(std::process::Stdio::null());
+    // The host's own network is not touched.
+    command.args(["60", "unshare", "--net"]).arg(program).arg(argument).stdin(std::process::Stdio::null());
     let status = command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap()).status();
     let [out, err] = [out, err].map(|path| {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -27,7 +28,7 @@ fn run(name: &str, argument: &std::path::Path) -> String {
 
 fn on(name: &str, config: &Value) -> String {
     let bundle = Bundle::new(config);
-    for program in ["sh", "sleep", "true", "stty"] {
+    for program in ["cat", "sh", "sleep", "true", "stty"] {
         std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin").join(program)).unwrap();
     }
     run(name, &bundle.directory)
@@ -62,6 +63,11 @@ fn every_example_does_what_it_says() {
         times.contains("  stage    PivotRoot [root.path]") && times.contains("  library  execute"),
         "{times}"
     );
+    // Root of the host has an id map to write as well.
+    assert_eq!(
+        on("rootless", &config("cat /proc/self/uid_map")),
+        "exit code 0:          0          0          1\n"
+    );
     let explained = on("explain", &config("true"));
     assert!(
         explained.contains("specification up to 1.3.0") && explained.contains(r#""kind":"invalidConfig""#)
@@ -69,6 +75,16 @@ fn every_example_does_what_it_says() {
     let bundle = Bundle::new(&config(""));
     std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin/echo")).unwrap();
     assert_eq!(run("spec", &bundle.rootfs()), "exit code 0: from code\n");
+}
+
+#[test]
+fn the_example_with_a_network_does_what_it_says() {
+    let Some(_turn) = turn() else { return };
+    if Command::new("nft").arg("--version").output().is_err() {
+        return eprintln!("skipped: nft is not installed");
+    }
+    let text = on("network", &config("sleep 1000"));
+    assert!(text.starts_with("eth0 on example0: [") && text.contains("first: 28526"), "{text}");
 }
 
 /// Where it was built: `cargo test --features tokio`.
