@@ -128,7 +128,8 @@ fn a_network_made_in_code_has_the_rules_of_one_from_text() {
     };
     let good = Network::bridge("web").publish(8080, 80);
     assert_eq!(told(&good), "");
-    let wrong: [(&str, fn(&mut Network)); 8] = [
+    type Change = fn(&mut Network);
+    let wrong: [(&str, Change); 8] = [
         ("alias: ", |network| network.aliases.push("a\n10.0.0.1 other".into())),
         ("search: ", |network| network.search.push("a\nnameserver 10.0.0.1".into())),
         ("mac: ", |network| network.mac = Some("02:00".into())),
