@@ -179,8 +179,8 @@ impl Container {
         let mut ended = child::await_end(pidfd, &Wait::at_most(USUAL))?;
         if !ended {
             // Its other processes can keep it: by a v1 freezer of their own, or as its tracer (ptrace(2),
-            // PTRACE_EVENT_EXIT).
-            self.state.cgroup.kill_all(libc::SIGKILL)?;
+            // PTRACE_EVENT_EXIT). Best effort, because the end of init is all that counts here.
+            let _ = self.state.cgroup.kill_all(libc::SIGKILL);
             ended = child::await_end(pidfd, &Wait::at_most(DEADLINE))?;
         }
         if ended {
