@@ -1,0 +1,317 @@
+//! The shim itself: one thread that waits and owns all state. Requests, ends of processes and results of workers become
+//! inputs of the table; what the table says is done here. Must not block: verbs run on workers.
+
+use crate::checkpoint;
+use crate::events::Events;
+use crate::failure::{Failure, Result};
+use crate::live::{Live, Process};
+use crate::log;
+use crate::model::{Action, Call, Input, Key, Outcome, Reply, Ticket, Token, Verb};
+use crate::reaper;
+use crate::stdio::Relays;
+use crate::sys;
+use crate::table::Table;
+use crate::verbs::{self, Created, Executed, Made};
+use nix::errno::Errno;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+/// For execs, after their init.
+const GRACE: Duration = Duration::from_secs(10);
+/// A shim that never got a container is of no use to anybody.
+const IDLE: Duration = Duration::from_secs(300);
+/// For events that containerd has not taken when the shim ends.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+
+type Request = (Call, oneshot::Sender<Result<Reply>>);
+
+/// What a worker brings back.
+enum Brought {
+    Created(Box<Result<Created>>),
+    Executed(Result<Executed>),
+    Outcome(Result<Outcome>),
+}
+
+pub struct Daemon {
+    pub namespace: String,
+    pub socket: PathBuf,
+    table: Table,
+    events: Events,
+    live: HashMap<Key, Live>,
+    waiting: HashMap<Token, oneshot::Sender<Result<Reply>>>,
+    last_token: Token,
+    inputs: mpsc::UnboundedSender<Input>,
+    brought: mpsc::UnboundedSender<(Ticket, Key, Instant, Brought)>,
+    is_over: bool,
+}
+
+impl Daemon {
+    pub async fn run(
+        namespace: String,
+        socket: PathBuf,
+        events: Events,
+        mut calls: mpsc::UnboundedReceiver<Request>,
+    ) {
+        let (inputs, mut told) = mpsc::unbounded_channel();
+        let (brought, mut results) = mpsc::unbounded_channel();
+        let mut daemon = Self {
+            namespace,
+            socket,
+            table: Table::default(),
+            events,
+            live: HashMap::new(),
+            waiting: HashMap::new(),
+            last_token: 0,
+            inputs,
+            brought,
+            is_over: false,
+        };
+        let Ok(mut signals) = reaper::Signals::new() else { return };
+        while !daemon.is_over {
+            // Results before ends: the end of a process comes after the start of it is known.
+            tokio::select! {
+                biased;
+                Some((ticket, key, begun, brought)) = results.recv() => daemon.take(ticket, key, begun, brought),
+                Some(input) = told.recv() => daemon.step(input),
+                Some((call, sender)) = calls.recv() => daemon.request(call, sender),
+                signal = signals.next() => daemon.signalled(signal),
+                () = tokio::time::sleep(IDLE), if daemon.table.is_empty() => daemon.is_over = true,
+            }
+        }
+        // The answer to Shutdown is written meanwhile.
+        daemon.events.drain(LAST_EVENTS).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let _ = std::fs::remove_file(&daemon.socket);
+    }
+
+    fn request(&mut self, call: Call, sender: oneshot::Sender<Result<Reply>>) {
+        self.last_token += 1;
+        self.waiting.insert(self.last_token, sender);
+        self.step(Input::Call(self.last_token, call));
+    }
+
+    fn signalled(&mut self, signal: reaper::Signal) {
+        match signal {
+            reaper::Signal::Child => self.reap(),
+            reaper::Signal::End => self.is_over = self.table.is_empty(),
+            reaper::Signal::Dump => {
+                for line in self.table.lines() {
+                    log::info("table", &[("line", &line)]);
+                }
+            }
+        }
+    }
+
+    /// Children of this thread alone: a worker waits for its own. Those in the table are reaped by the library.
+    fn reap(&self) {
+        while let Some(pid) = sys::ended_child() {
+            match self.live.values().find(|live| live.process.pid() == Some(pid)) {
+                Some(live) if matches!(live.process.try_wait(), Ok(Some(_))) => {}
+                // It is asked for again when it has been waited for.
+                Some(_) => return,
+                None => sys::reap(pid),
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for action in self.table.step(input) {
+                inputs.extend(self.act(action));
+            }
+        }
+    }
+
+    /// May have an input at once.
+    fn act(&mut self, action: Action) -> Option<Input> {
+        match action {
+            Action::Answer(token, result) => {
+                let sender = self.waiting.remove(&token)?;
+                sender.send(result).is_err().then_some(Input::Unanswered(token))
+            }
+            Action::Publish(event) => {
+                self.events.publish(event);
+                None
+            }
+            Action::Begin(ticket, verb) => {
+                self.begin(ticket, verb);
+                None
+            }
+            Action::Signal(token, key, signal) => {
+                let result = self.signal(&key, signal).map(|()| Reply::Nothing);
+                token.and_then(|token| self.act(Action::Answer(token, result)))
+            }
+            Action::Resize(key, rows, columns) => {
+                if let Some(live) = self.live.get(&key) {
+                    live.relays.resize(rows, columns);
+                }
+                None
+            }
+            Action::CloseStdin(key) => {
+                if let Some(live) = self.live.get(&key) {
+                    live.relays.close_stdin();
+                }
+                None
+            }
+            Action::StartTimer(id) => {
+                let inputs = self.inputs.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(GRACE).await;
+                    let _ = inputs.send(Input::Late(id));
+                });
+                None
+            }
+            Action::Forget(key) => {
+                self.live.remove(&key);
+                None
+            }
+            Action::Exit => {
+                self.is_over = true;
+                None
+            }
+        }
+    }
+
+    fn signal(&self, key: &Key, signal: i32) -> Result<()> {
+        let finished = || Failure::not_found("process already finished: not found");
+        let live = self.live.get(key).ok_or_else(finished)?;
+        sys::pidfd_send_signal(live.process.pidfd(), signal).map_err(|errno| match errno {
+            Errno::ESRCH => finished(),
+            errno => Failure::os(format!("pidfd_send_signal {signal}"), errno),
+        })
+    }
+
+    fn begin(&mut self, ticket: Ticket, verb: Verb) {
+        log::debug("begin", &[("verb", verb.name()), ("id", verb.id())]);
+        match verb {
+            Verb::Create(task) => {
+                let namespace = self.namespace.clone();
+                let key = Key::init(&task.id);
+                self.work(ticket, key, move || Brought::Created(Box::new(verbs::create(&task, &namespace))))
+            }
+            Verb::StartExec(task) => {
+                let key = Key { id: task.id.clone(), exec: task.exec_id.clone() };
+                match self.made(&task.id) {
+                    Ok(made) => self.work(ticket, key, move || Brought::Executed(verbs::exec(&made, &task))),
+                    Err(failure) => self.bring(ticket, key, Brought::Outcome(Err(failure))),
+                }
+            }
+            Verb::DeleteExec(key) => self.after_relays(ticket, key, || Ok(Outcome::Nothing)),
+            Verb::Delete(id) => match self.made(&id) {
+                Ok(made) => self.after_relays(ticket, Key::init(&id), move || verbs::delete(&made)),
+                Err(failure) => self.bring(ticket, Key::init(&id), Brought::Outcome(Err(failure))),
+            },
+            Verb::Start(id) => self.work_on(ticket, id, verbs::start),
+            Verb::KillAll(id, signal) => self.work_on(ticket, id, move |made| verbs::kill_all(made, signal)),
+            Verb::KillRest(id) => self.work_on(ticket, id, verbs::kill_rest),
+            Verb::Pids(id) => self.work_on(ticket, id, verbs::pids),
+            Verb::Pause(id) => self.work_on(ticket, id, verbs::pause),
+            Verb::Resume(id) => self.work_on(ticket, id, verbs::resume),
+            Verb::Update(id, resources) => {
+                self.work_on(ticket, id, move |made| verbs::update(made, &resources));
+            }
+            Verb::Stats(id) => self.work_on(ticket, id, verbs::stats),
+            Verb::Checkpoint(wanted) => {
+                let id = wanted.id.clone();
+                self.work_on(ticket, id, move |made| checkpoint::save(made, &wanted));
+            }
+        }
+    }
+
+    fn made(&self, id: &str) -> Result<Made> {
+        let live = self.live.get(&Key::init(id)).and_then(|live| live.made.clone());
+        live.ok_or_else(|| Failure::not_found(format!("container {id} does not exist")))
+    }
+
+    fn work_on(
+        &self,
+        ticket: Ticket,
+        id: String,
+        verb: impl FnOnce(&Made) -> Result<Outcome> + Send + 'static,
+    ) {
+        let key = Key::init(&id);
+        match self.made(&id) {
+            Ok(made) => self.work(ticket, key, move || Brought::Outcome(verb(&made))),
+            Err(failure) => self.bring(ticket, key, Brought::Outcome(Err(failure))),
+        }
+    }
+
+    /// On a worker.
+    fn work(&self, ticket: Ticket, key: Key, verb: impl FnOnce() -> Brought + Send + 'static) {
+        let (brought, begun) = (self.brought.clone(), Instant::now());
+        spawn_blocking(move || {
+            let _ = brought.send((ticket, key, begun, verb()));
+        });
+    }
+
+    fn bring(&self, ticket: Ticket, key: Key, brought: Brought) {
+        let _ = self.brought.send((ticket, key, Instant::now(), brought));
+    }
+
+    /// On a worker, when what the process has written is passed on.
+    fn after_relays(
+        &mut self,
+        ticket: Ticket,
+        key: Key,
+        verb: impl FnOnce() -> Result<Outcome> + Send + 'static,
+    ) {
+        let relays = self.live.get_mut(&key).map(|live| std::mem::take(&mut live.relays));
+        let (brought, begun) = (self.brought.clone(), Instant::now());
+        tokio::spawn(async move {
+            if let Some(relays) = relays {
+                relays.finish().await;
+            }
+            spawn_blocking(move || {
+                let _ = brought.send((ticket, key, begun, Brought::Outcome(verb())));
+            });
+        });
+    }
+
+    fn take(&mut self, ticket: Ticket, key: Key, begun: Instant, brought: Brought) {
+        let result = match brought {
+            Brought::Outcome(result) => result,
+            Brought::Created(created) => (*created).and_then(|created| self.take_created(&key, created)),
+            Brought::Executed(executed) => executed.and_then(|executed| self.take_executed(&key, executed)),
+        };
+        let ms = begun.elapsed().as_millis().to_string();
+        if let Err(failure) = &result {
+            log::info(
+                "a verb failed",
+                &[("id", &key.id), ("exec", &key.exec), ("ms", &ms), ("error", &failure.text)],
+            );
+        } else {
+            log::debug("done", &[("id", &key.id), ("exec", &key.exec), ("ms", &ms)]);
+        }
+        self.step(Input::Done(ticket, result));
+    }
+
+    fn take_created(&mut self, key: &Key, created: Created) -> Result<Outcome> {
+        let Created { made, ends, terminal, oom, outcome } = created;
+        let relays = Relays::begin(ends, terminal).inspect_err(|_| {
+            let made = made.clone();
+            // The first error is the one to report.
+            spawn_blocking(move || verbs::delete(&made));
+        })?;
+        let mut live = Live::new(Process::Init(made.container.clone()), Some(made), relays);
+        live.watch(key.clone(), oom, self.inputs.clone());
+        self.live.insert(key.clone(), live);
+        Ok(outcome)
+    }
+
+    fn take_executed(&mut self, key: &Key, executed: Executed) -> Result<Outcome> {
+        let Executed { process, ends, terminal } = executed;
+        let relays = Relays::begin(ends, terminal).inspect_err(|_| {
+            // It may have ended already.
+            let _ = process.kill(libruntime::Signal::KILL);
+        })?;
+        let pid = process.pid() as u32;
+        let mut live = Live::new(Process::Exec(process), None, relays);
+        live.watch(key.clone(), None, self.inputs.clone());
+        self.live.insert(key.clone(), live);
+        Ok(Outcome::Pid(pid))
+    }
+}

@@ -1,0 +1,89 @@
+//! The daemon's process: its socket, which only its own user may speak to, and the runtime of its one thread.
+
+use crate::args::Args;
+use crate::daemon::Daemon;
+use crate::events::Events;
+use crate::failure::{Failure, Result};
+use crate::{log, service};
+use futures::stream;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+/// More verbs at once wait.
+const WORKERS: usize = 64;
+/// Only what is touched costs memory.
+const STACK: usize = 2 << 20;
+/// A worker that is not used any more.
+const KEEP: Duration = Duration::from_millis(200);
+
+/// Until the last container is gone.
+pub fn serve(args: &Args) -> Result<()> {
+    let bundle = std::env::current_dir().map_err(|error| Failure::os("getcwd", error))?;
+    log::open(&bundle, args.debug);
+    nix::sys::prctl::set_child_subreaper(true)
+        .map_err(|errno| Failure::os("prctl PR_SET_CHILD_SUBREAPER", errno))?;
+    let socket = take_socket()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(WORKERS)
+        .thread_stack_size(STACK)
+        .thread_keep_alive(KEEP)
+        .build()
+        .map_err(|error| Failure::os("epoll_create1", error))?;
+    runtime.block_on(run(args, socket))?;
+    // A verb that is stuck in the kernel does not keep us.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// From standard input, which is /dev/null from now on.
+fn take_socket() -> Result<StdListener> {
+    let failed = |error| Failure::os("take the socket from standard input", error);
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+    let null = File::open("/dev/null").map_err(failed)?;
+    nix::unistd::dup2_stdin(&null).map_err(|errno| failed(errno.into()))?;
+    let socket = StdListener::from(socket);
+    socket.set_nonblocking(true).map_err(failed)?;
+    Ok(socket)
+}
+
+async fn run(args: &Args, socket: StdListener) -> Result<()> {
+    let listener =
+        UnixListener::from_std(socket).map_err(|error| Failure::os("epoll_ctl the socket", error))?;
+    let (calls, requests) = mpsc::unbounded_channel();
+    let mut server = ttrpc::r#async::Server::new()
+        .add_listener(ttrpc::r#async::transport::Listener::new(connections(listener)))
+        .register_service(service::services(&calls));
+    server.start().await.map_err(|error| Failure::unknown(format!("ttrpc: {error}")))?;
+    let events = Events::new(args.namespace.clone());
+    if let Some(address) = std::env::var("TTRPC_ADDRESS").ok().filter(|address| !address.is_empty()) {
+        tokio::spawn(events.clone().forward(address));
+    }
+    Daemon::run(args.namespace.clone(), PathBuf::from(&args.socket), events, requests).await;
+    Ok(())
+}
+
+/// Those of our own user and group.
+fn connections(listener: UnixListener) -> impl futures::Stream<Item = std::io::Result<UnixStream>> + Send {
+    stream::unfold(listener, |listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) if is_ours(&connection) => return Some((Ok(connection), listener)),
+                Ok(_) => log::warn("a connection of another user is refused", &[]),
+                // Too many open files: there will be some again.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    })
+}
+
+fn is_ours(connection: &UnixStream) -> bool {
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    getsockopt(&connection.as_fd(), PeerCredentials).is_ok_and(|peer| peer.uid() == uid && peer.gid() == gid)
+}

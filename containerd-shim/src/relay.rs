@@ -1,0 +1,168 @@
+//! One relay: what comes from a descriptor goes to another one, without blocking. Between pipes by splice(2), which
+//! needs no buffer; else through a buffer that exists only while data is on its way.
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+/// What is moved at once between pipes, and through a buffer.
+const AT_ONCE: usize = 1 << 20;
+const BUFFER: usize = 16 << 10;
+
+pub type Watched = AsyncFd<OwnedFd>;
+
+pub fn source(descriptor: OwnedFd) -> io::Result<Watched> {
+    nonblocking(descriptor, Interest::READABLE)
+}
+
+fn nonblocking(descriptor: OwnedFd, interest: Interest) -> io::Result<Watched> {
+    fcntl(&descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    watched(descriptor, interest)
+}
+
+pub fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<Watched> {
+    // Not sound for types whose descriptor changes meanwhile; this one is owned.
+    #[allow(deprecated)]
+    AsyncFd::with_interest(descriptor, interest)
+}
+
+pub enum Sink {
+    Splice { to: Watched, _reader: Option<OwnedFd> },
+    Buffer { to: Watched, _reader: Option<OwnedFd> },
+    File(File),
+}
+
+impl Sink {
+    pub fn pipe(pipe: OwnedFd) -> io::Result<Self> {
+        Ok(Self::Splice { to: nonblocking(pipe, Interest::WRITABLE)?, _reader: None })
+    }
+
+    pub fn terminal(master: OwnedFd) -> io::Result<Self> {
+        Ok(Self::Buffer { to: nonblocking(master, Interest::WRITABLE)?, _reader: None })
+    }
+
+    pub fn fifo(writer: OwnedFd, reader: OwnedFd, from_terminal: bool) -> io::Result<Self> {
+        let to = nonblocking(writer, Interest::WRITABLE)?;
+        let _reader = Some(reader);
+        Ok(if from_terminal { Self::Buffer { to, _reader } } else { Self::Splice { to, _reader } })
+    }
+
+    pub fn file(file: File) -> Self {
+        Self::File(file)
+    }
+}
+
+/// What a try to move data came to.
+enum Moved {
+    Some,
+    /// Nothing is there now.
+    Empty,
+    /// The other side takes nothing now.
+    Full,
+    End,
+}
+
+/// Until the source ends; once `ending` is true, until nothing is there.
+pub async fn run(from: Watched, to: Sink, mut ending: watch::Receiver<bool>) {
+    loop {
+        let guard = tokio::select! {
+            ready = from.readable() => ready.ok(),
+            _ = ending.wait_for(|ending| *ending) => None,
+        };
+        // Before the look at what is there: what is written until then belongs to it.
+        let is_ending = *ending.borrow() || guard.is_none();
+        match move_all(&from, &to).await {
+            Ok(Moved::End) | Err(_) => return,
+            Ok(_) if is_ending => return,
+            Ok(_) => {}
+        }
+        if let Some(mut guard) = guard {
+            guard.clear_ready();
+        }
+    }
+}
+
+/// Everything that is there.
+async fn move_all(from: &Watched, to: &Sink) -> io::Result<Moved> {
+    loop {
+        let moved = match to {
+            Sink::Splice { to, .. } => splice_or_wait(from, to).await?,
+            Sink::Buffer { to, .. } => copy(from, to).await?,
+            Sink::File(file) => copy_to_file(from, file).await?,
+        };
+        if !matches!(moved, Moved::Some) {
+            return Ok(moved);
+        }
+    }
+}
+
+async fn splice_or_wait(from: &Watched, to: &Watched) -> io::Result<Moved> {
+    loop {
+        let mut guard = to.writable().await?;
+        match splice_once(from.get_ref(), to.get_ref())? {
+            Moved::Full => guard.clear_ready(),
+            moved => return Ok(moved),
+        }
+    }
+}
+
+fn splice_once(from: &OwnedFd, to: &OwnedFd) -> io::Result<Moved> {
+    match splice(from, None, to, None, AT_ONCE, SpliceFFlags::SPLICE_F_NONBLOCK) {
+        Ok(0) => Ok(Moved::End),
+        Ok(_) => Ok(Moved::Some),
+        Err(Errno::EINTR) => Ok(Moved::Some),
+        Err(Errno::EAGAIN) if has_data(from) => Ok(Moved::Full),
+        Err(Errno::EAGAIN) => Ok(Moved::Empty),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn has_data(from: &OwnedFd) -> bool {
+    let mut wanted = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+    poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// `None` when nothing is there now; nothing at the end.
+fn read(from: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
+    let mut buffer = vec![0; BUFFER];
+    let length = match nix::unistd::read(from, &mut buffer) {
+        // No process has the terminal open.
+        Err(Errno::EIO) => 0,
+        Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+        other => other?,
+    };
+    buffer.truncate(length);
+    Ok(Some(buffer))
+}
+
+async fn copy(from: &Watched, to: &Watched) -> io::Result<Moved> {
+    let Some(bytes) = read(from.get_ref())? else { return Ok(Moved::Empty) };
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let mut guard = to.writable().await?;
+        match nix::unistd::write(to.get_ref(), rest) {
+            Ok(length) => rest = &rest[length..],
+            Err(Errno::EAGAIN) => guard.clear_ready(),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(if bytes.is_empty() { Moved::End } else { Moved::Some })
+}
+
+/// On a worker: a disk may be slow. One that is full loses what is written; the process goes on.
+async fn copy_to_file(from: &Watched, file: &File) -> io::Result<Moved> {
+    let Some(bytes) = read(from.get_ref())? else { return Ok(Moved::Empty) };
+    if bytes.is_empty() {
+        return Ok(Moved::End);
+    }
+    let mut file = file.try_clone()?;
+    let _ = tokio::task::spawn_blocking(move || file.write_all(&bytes)).await;
+    Ok(Moved::Some)
+}

@@ -1,0 +1,29 @@
+//! Which containers share a shim: those of a pod, by their annotations. Pure.
+
+const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/// The group of a container by its `config.json`, else its id.
+pub fn group(config: &[u8], id: &str) -> String {
+    let config: serde_json::Value = serde_json::from_slice(config).unwrap_or_default();
+    let annotation = |name: &str| config.get("annotations")?.get(name)?.as_str().map(String::from);
+    GROUPS
+        .iter()
+        .find_map(|name| annotation(name))
+        .filter(|group| !group.is_empty())
+        .unwrap_or_else(|| id.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::group;
+
+    #[test]
+    fn a_pod_is_known_by_its_annotations() {
+        let of = |text: &str| group(text.as_bytes(), "id");
+        assert_eq!(of(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#), "pod");
+        let both =
+            r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod","io.containerd.runc.v2.group":"g"}}"#;
+        assert_eq!(of(both), "g");
+        assert_eq!((of("{}"), of("not JSON")), ("id".into(), "id".into()));
+    }
+}

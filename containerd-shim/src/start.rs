@@ -1,0 +1,148 @@
+//! `start`: finds the shim of the container's group, or makes it; and says its address on standard output. Nothing else
+//! is printed there or on standard error, which containerd reads as one.
+
+use crate::args::Args;
+use crate::bootstrap::{self, MAX_INPUT, Wanted};
+use crate::failure::{Failure, Result};
+use crate::record::{group_of, replace};
+use crate::{options, sys};
+use nix::fcntl::{Flock, FlockArg};
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{DirBuilder, File, Permissions};
+use std::hash::{Hash, Hasher};
+use std::io::{ErrorKind, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Returns what is to be printed.
+pub fn start(args: &Args) -> Result<Vec<u8>> {
+    let wanted = bootstrap::parse(args, std::env::var("TTRPC_ADDRESS").ok(), &input()?)?;
+    let options = options::parse(wanted.options.as_ref())?;
+    let bundle = std::env::current_dir().map_err(|error| Failure::os("getcwd", error))?;
+    let group = group_of(&bundle, &wanted.id);
+    let socket = socket_path(&wanted, &group);
+    let address = format!("unix://{}", socket.display());
+    if let Some(listener) = bind(&socket)? {
+        let child = spawn(&wanted, &socket, listener).inspect_err(|_| remove(&socket))?;
+        settle(&child, &options.shim_cgroup).inspect_err(|_| {
+            end(child);
+            remove(&socket);
+        })?;
+    }
+    replace(&bundle.join("address"), &address)?;
+    Ok(bootstrap::answer(wanted.dialect, &address, bundle.join("config.json").exists()))
+}
+
+pub fn input() -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().take(MAX_INPUT + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Failure::os("read standard input", error))?;
+    if bytes.len() as u64 > MAX_INPUT {
+        return Err(Failure::invalid("standard input is longer than 10 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// A function of containerd's address, the namespace and the group: a shim of another version has to find it.
+fn socket_path(wanted: &Wanted, group: &str) -> PathBuf {
+    // SipHash with fixed keys; two of them, because a collision would join two pods.
+    let hash = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, &wanted.grpc_address, &wanted.namespace, group).hash(&mut hasher);
+        hasher.finish()
+    };
+    Path::new(&wanted.socket_dir).join(format!("onggi-{:016x}{:016x}", hash(0), hash(1)))
+}
+
+/// `None` where somebody answers there: that is the group's shim.
+fn bind(socket: &Path) -> Result<Option<UnixListener>> {
+    let failed = |error| Failure::os(format!("bind {}", socket.display()), error);
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    // Two calls of `start` for one group must not both unlink.
+    let lock = File::open(directory).map_err(failed)?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))?;
+    let listener = match UnixListener::bind(socket) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            if UnixStream::connect(socket).is_ok() {
+                return Ok(None);
+            }
+            remove(socket);
+            UnixListener::bind(socket)
+        }
+        other => other,
+    };
+    let listener = listener.map_err(failed)?;
+    std::fs::set_permissions(socket, Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(Some(listener))
+}
+
+fn remove(socket: &Path) {
+    // What matters is that nothing is there.
+    let _ = std::fs::remove_file(socket);
+}
+
+/// The daemon has the socket as its standard input, and holds none of containerd's pipes.
+fn spawn(wanted: &Wanted, socket: &Path, listener: UnixListener) -> Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("containerd-shim-onggi-v2");
+    command.args(["-namespace", &wanted.namespace, "-id", &wanted.id, "-address", &wanted.grpc_address]);
+    command.arg("-socket").arg(socket);
+    if wanted.debug {
+        command.arg("-debug");
+    }
+    if std::env::var_os("SCHED_CORE").is_some() {
+        sys::share_core_in_group().map_err(|errno| Failure::os("prctl PR_SCHED_CORE", errno))?;
+    }
+    command.env("TTRPC_ADDRESS", &wanted.ttrpc_address).process_group(0);
+    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map_err(|error| Failure::os("execute the shim", error))
+}
+
+/// Its cgroup and its score for the OOM killer.
+fn settle(child: &Child, cgroup: &str) -> Result<()> {
+    let pid = child.id();
+    if !cgroup.is_empty() {
+        join_cgroup(pid, cgroup)?;
+    }
+    let read = |path: String| std::fs::read_to_string(path).ok()?.trim().parse::<i32>().ok();
+    let parent = format!("/proc/{}/oom_score_adj", std::os::unix::process::parent_id());
+    if let Some(score) = read(parent) {
+        // Without CAP_SYS_RESOURCE it cannot be lowered, and that is no reason to fail.
+        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), (score + 1).min(1000).to_string());
+    }
+    Ok(())
+}
+
+/// The only one of v2, or that of each hierarchy of v1.
+fn join_cgroup(pid: u32, cgroup: &str) -> Result<()> {
+    let root = Path::new("/sys/fs/cgroup");
+    let cgroup = cgroup.trim_start_matches('/');
+    let hierarchies = match root.join("cgroup.controllers").exists() {
+        true => vec![root.to_path_buf()],
+        false => std::fs::read_dir(root)
+            .map_err(|error| Failure::os("open /sys/fs/cgroup", error))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.join("cgroup.procs").exists() && path.join(cgroup).exists())
+            .collect(),
+    };
+    if hierarchies.is_empty() {
+        return Err(Failure::invalid(format!("ShimCgroup {cgroup:?} does not exist")));
+    }
+    for hierarchy in hierarchies {
+        let procs = hierarchy.join(cgroup).join("cgroup.procs");
+        std::fs::write(&procs, pid.to_string())
+            .map_err(|error| Failure::os(format!("write {}", procs.display()), error))?;
+    }
+    Ok(())
+}
+
+fn end(mut child: Child) {
+    // It may have ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
+}

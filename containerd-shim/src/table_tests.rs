@@ -1,0 +1,299 @@
+use super::*;
+use crate::model::Reply;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+/// What a shim could do and see, as numbers; the world makes of them what is possible.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Create,
+    Start,
+    Exec(u8),
+    StartExec(u8),
+    Wait(u8),
+    Kill,
+    Pause,
+    Resume,
+    Delete(u8),
+    Finish(u8),
+    Fail(u8),
+    End(u8),
+    Oom,
+    Late,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        1 => Just(Move::Create),
+        3 => Just(Move::Start),
+        2 => (0..3u8).prop_map(Move::Exec),
+        3 => (0..3u8).prop_map(Move::StartExec),
+        2 => (0..4u8).prop_map(Move::Wait),
+        1 => Just(Move::Kill),
+        1 => Just(Move::Pause),
+        1 => Just(Move::Resume),
+        1 => (0..4u8).prop_map(Move::Delete),
+        8 => (0..8u8).prop_map(Move::Finish),
+        1 => (0..8u8).prop_map(Move::Fail),
+        3 => (0..4u8).prop_map(Move::End),
+        1 => Just(Move::Oom),
+        1 => Just(Move::Late),
+    ];
+    proptest::collection::vec(one, 1..80)
+}
+
+/// Plays daemon, workers, kernel and containerd.
+#[derive(Default)]
+struct World {
+    table: Table,
+    token: Token,
+    kills: u64,
+    /// At work, oldest first.
+    verbs: Vec<(Ticket, Verb)>,
+    /// Processes that live, by key; those in `started` run their program.
+    alive: BTreeSet<Key>,
+    events: Vec<String>,
+    waits: BTreeMap<Token, Key>,
+    open: BTreeSet<Token>,
+    timers: Vec<String>,
+    is_late: bool,
+}
+
+const AT: SystemTime = UNIX_EPOCH;
+
+fn key(number: u8) -> Key {
+    let exec = if number == 0 { String::new() } else { format!("e{number}") };
+    Key { id: "a".into(), exec }
+}
+
+impl World {
+    fn call(&mut self, call: Call) {
+        self.token += 1;
+        self.open.insert(self.token);
+        if let Call::Wait(key) = &call {
+            self.waits.insert(self.token, key.clone());
+        }
+        self.step(Input::Call(self.token, call));
+    }
+
+    fn step(&mut self, input: Input) {
+        for action in self.table.step(input) {
+            match action {
+                Action::Answer(token, result) => self.answered(token, result),
+                Action::Publish(event) => self.published(event),
+                Action::Begin(ticket, verb) => self.verbs.push((ticket, verb)),
+                Action::Signal(token, key, signal) => {
+                    if let Some(token) = token {
+                        self.answered(token, Ok(Reply::Nothing));
+                    }
+                    if signal == libc::SIGKILL {
+                        self.end(key);
+                    }
+                }
+                Action::StartTimer(id) => self.timers.push(id),
+                _ => {}
+            }
+        }
+    }
+
+    fn answered(&mut self, token: Token, result: Result<Reply>) {
+        assert!(self.open.remove(&token), "request {token} is answered twice");
+        if let (Some(key), Ok(Reply::Exit(_))) = (self.waits.get(&token), result) {
+            assert!(!self.alive.contains(key), "a wait for {key:?} has ended before it");
+        }
+    }
+
+    fn end(&mut self, key: Key) {
+        if self.alive.remove(&key) {
+            self.step(Input::Ended(key, Exit { status: 0, at: AT }));
+        }
+    }
+
+    fn published(&mut self, event: Event) {
+        let text = match event {
+            Event::Create { .. } => "create a".into(),
+            Event::Start { .. } => "start a".into(),
+            Event::Delete { .. } => "delete a".into(),
+            Event::ExecAdded(key) => format!("added {}", key.exec),
+            Event::ExecStarted { key, .. } => format!("started {}", key.exec),
+            Event::Exit { key, .. } if key.is_init() => "exit a".into(),
+            Event::Exit { key, .. } => format!("exit {}", key.exec),
+            Event::Oom(_) => "oom".into(),
+            _ => return,
+        };
+        self.check(&text);
+        self.events.push(text);
+    }
+
+    /// The order that containerd and Docker rely on, since the last creation.
+    fn check(&self, event: &str) {
+        let from = self.events.iter().rposition(|one| one == "create a").unwrap_or(0);
+        let before = &self.events[from..];
+        let last = |wanted: &str| before.iter().rposition(|one| one == wanted);
+        let (what, name) = event.split_once(' ').unwrap_or((event, ""));
+        match what {
+            "create" => {}
+            _ if last("delete a").is_some() => panic!("{event} after deletion: {before:?}"),
+            "added" | "delete" => {}
+            "start" => assert!(last("start a").is_none(), "started twice: {before:?}"),
+            "started" => assert!(last(&format!("added {name}")).is_some(), "{event} in {before:?}"),
+            "oom" => assert!(last("exit a").is_none(), "oom after exit: {before:?}"),
+            _ if name == "a" => {
+                assert!(last("exit a").is_none(), "init ended twice: {before:?}");
+                let is_live = |exec: &u8| {
+                    let started = last(&format!("started e{exec}"));
+                    started.is_some() && last(&format!("exit e{exec}")) < started
+                };
+                let live = (1..3u8).find(is_live);
+                assert!(self.is_late || live.is_none(), "init's exit before that of e{live:?}: {before:?}");
+            }
+            _ => {
+                let started = last(&format!("started {name}"));
+                assert!(started.is_some() && last(event) < started, "{event} in {before:?}");
+            }
+        }
+    }
+
+    fn done(&mut self, number: u8, is_good: bool) {
+        if self.verbs.is_empty() {
+            return;
+        }
+        let (ticket, verb) = self.verbs.remove(number as usize % self.verbs.len());
+        if !is_good {
+            return self.step(Input::Done(ticket, Err(Failure::unknown("fault"))));
+        }
+        let outcome = match verb {
+            Verb::Create(_) => {
+                self.alive.insert(key(0));
+                Outcome::Created { pid: 100, has_own_pids: number.is_multiple_of(2) }
+            }
+            Verb::StartExec(task) => {
+                self.alive.insert(Key { id: "a".into(), exec: task.exec_id.clone() });
+                Outcome::Pid(200)
+            }
+            Verb::KillAll(..) => {
+                for key in self.alive.clone() {
+                    self.end(key);
+                }
+                Outcome::Nothing
+            }
+            _ => Outcome::Nothing,
+        };
+        self.step(Input::Done(ticket, Ok(outcome)));
+    }
+
+    fn play(&mut self, one: Move) {
+        match one {
+            Move::Create => {
+                let task = CreateTask { id: "a".into(), ..CreateTask::default() };
+                // The kernel has ended what a deletion by force has left.
+                self.call(Call::Create(Arc::new(task)));
+            }
+            Move::Start => self.call(Call::Start(key(0))),
+            Move::Exec(number) => {
+                let exec_id = format!("e{}", number.max(1));
+                self.call(Call::Exec(Arc::new(ExecTask { id: "a".into(), exec_id, ..ExecTask::default() })));
+            }
+            Move::StartExec(number) => self.call(Call::Start(key(number.max(1)))),
+            Move::Wait(number) => self.call(Call::Wait(key(number))),
+            Move::Kill => self.call(Call::Kill { key: key(0), signal: libc::SIGKILL, all: false }),
+            Move::Pause => self.call(Call::Pause("a".into())),
+            Move::Resume => self.call(Call::Resume("a".into())),
+            Move::Delete(number) => self.call(Call::Delete(key(number))),
+            Move::Finish(number) => self.done(number, true),
+            Move::Fail(number) => self.done(number, false),
+            Move::End(number) => self.end(key(number)),
+            Move::Oom => {
+                self.kills += 1;
+                self.step(Input::Oom("a".into(), self.kills));
+            }
+            Move::Late => {
+                if let Some(id) = self.timers.pop() {
+                    self.is_late = true;
+                    self.step(Input::Late(id));
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn events_are_in_order_and_every_request_is_answered_once(moves in moves()) {
+        let mut world = World::default();
+        for one in moves {
+            world.play(one);
+        }
+        // All comes to its end: no wait is lost.
+        for _ in 0..100 {
+            while !world.verbs.is_empty() {
+                world.done(0, true);
+            }
+            for key in world.alive.clone() {
+                world.end(key);
+            }
+        }
+        world.call(Call::Delete(key(0)));
+        while !world.verbs.is_empty() {
+            world.done(0, true);
+        }
+        prop_assert!(world.open.is_empty(), "without an answer: {:?} {:?}", world.open, world.table.lines());
+        prop_assert!(world.table.is_empty(), "{:?}", world.table.lines());
+    }
+}
+
+fn world(moves: &[Move]) -> World {
+    let mut world = World::default();
+    for one in moves {
+        world.play(*one);
+    }
+    world
+}
+
+#[test]
+fn an_exit_before_the_answer_of_start_is_published_after_it() {
+    let mut world = world(&[Move::Create, Move::Finish(0), Move::Start, Move::End(0)]);
+    assert_eq!(world.events, ["create a"]);
+    world.play(Move::Finish(0));
+    assert_eq!(world.events, ["create a", "start a", "exit a"]);
+}
+
+#[test]
+fn the_exit_of_init_waits_for_its_execs() {
+    let before =
+        [Move::Create, Move::Finish(0), Move::Start, Move::Finish(0), Move::Exec(1), Move::StartExec(1)];
+    let mut world = world(&before);
+    world.play(Move::Finish(0));
+    world.play(Move::End(0));
+    assert_eq!(world.events.last().map(String::as_str), Some("started e1"));
+    world.play(Move::StartExec(1));
+    world.play(Move::End(1));
+    assert_eq!(world.events[4..], ["exit e1", "exit a"]);
+}
+
+#[test]
+fn a_deletion_whose_caller_gave_up_is_answered_again_and_once() {
+    let mut world = world(&[Move::Create, Move::Finish(0), Move::Delete(0), Move::Finish(0)]);
+    let first = world.token;
+    assert_eq!(world.events, ["create a", "exit a", "delete a"]);
+    let answer = |world: &mut World| match world.table.step(Input::Call(99, Call::Delete(key(0)))).pop() {
+        Some(Action::Answer(99, result)) => {
+            result.map(|reply| matches!(reply, Reply::Deleted { pid: 100, .. }))
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(answer(&mut world).unwrap_err().code, Code::NotFound);
+    world.table.step(Input::Unanswered(first));
+    assert_eq!(answer(&mut world), Ok(true));
+    assert_eq!(answer(&mut world).unwrap_err().code, Code::NotFound);
+}
+
+#[test]
+fn out_of_memory_is_told_once_for_each_count() {
+    let mut world = world(&[Move::Create, Move::Finish(0), Move::Start, Move::Finish(0), Move::Oom]);
+    world.step(Input::Oom("a".into(), 1));
+    world.play(Move::End(0));
+    assert_eq!(world.events[2..], ["oom", "exit a"]);
+}
