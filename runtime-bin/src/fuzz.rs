@@ -21,7 +21,9 @@ mod no_calls;
 mod output;
 mod shells;
 mod signals;
+mod snippets;
 mod terminal;
+mod traced;
 
 use cli::Line;
 use commands::{checkpoint, events, exec, list, update};
