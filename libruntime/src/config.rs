@@ -90,6 +90,13 @@ pub fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<Diagnostic>)> {
     Ok((process, found.into_warnings()?))
 }
 
+/// The same checks for a process that was never text.
+pub(crate) fn check_process(process: &Process) -> Result<()> {
+    let mut found = Found::default();
+    process::check(process, &mut found);
+    found.into_warnings().map(drop)
+}
+
 /// A `linux.resources` object, as `update --resources` gets it. It changes only what it names, so rules
 /// about properties that belong together are left to the cgroup, which knows the other values.
 pub fn parse_resources(bytes: &[u8]) -> Result<(LinuxResources, Vec<Diagnostic>)> {

@@ -342,6 +342,7 @@ fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State>
         mounted_on_host: !has_namespace(spec, LinuxNamespaceType::Mount),
         restored: false,
         keyring_secret: request.keyring_secret.clone(),
+        takes_program: !request.init_program,
         notify_socket: request.notify_socket.clone(),
     })
 }

@@ -19,6 +19,7 @@ mod nodes;
 mod process;
 pub(crate) mod readiness;
 pub mod request;
+pub mod start;
 #[cfg(test)]
 mod tests;
 
@@ -71,6 +72,11 @@ impl Text {
     pub fn to_path(&self) -> PathBuf {
         let bytes = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
         PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+    }
+
+    /// The texts of a list.
+    pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split_inclusive(|byte| *byte == 0).map(|text| text.strip_suffix(b"\0").unwrap_or(text))
     }
 
     /// All texts of a list, for a message.

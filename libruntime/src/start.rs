@@ -7,13 +7,15 @@ use crate::container::Container;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::hooks::Site;
 use crate::parent;
+use crate::plan::start::StartProgram;
+use crate::program::Program;
 use crate::status::Status;
-use crate::step::Report;
+use crate::step::{Report, START_PIECE};
 use crate::wait::{self, DEADLINE, Wait, Woken};
 use crate::{hooks, notify, plan, sys, trace};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -25,10 +27,43 @@ impl Container {
     /// Also what the program's execution fails with. A container that somebody else has started
     /// meanwhile is [`ErrorKind::WrongState`].
     pub fn start(&self) -> Result<()> {
-        wait::limited(&self.limits, || self.start_now())
+        wait::limited(&self.limits, || self.start_now(None))
     }
 
-    fn start_now(&self) -> Result<()> {
+    /// Runs another program than the one that the container was created with: a container can be created ahead, and
+    /// told what to do when there is something to do.
+    ///
+    /// The program runs with all that confines the one of the configuration, and with its user, limits and streams.
+    /// `process` of the configuration stays as it is: [`Container::exec`] starts from that.
+    ///
+    /// # Errors
+    /// Those of [`Container::start`]. What cannot be meant is an error before anything is done. A working directory or
+    /// a program that is not there ends the container.
+    pub fn start_program(&self, program: &Program) -> Result<()> {
+        wait::limited(&self.limits, || self.start_now(Some(&self.given(program)?)))
+    }
+
+    /// The program as it is sent to the stage.
+    fn given(&self, program: &Program) -> Result<StartProgram> {
+        if !self.state.takes_program {
+            let what = format!("container {} cannot be started with another program", self.id());
+            return Err(Error::unsupported(what).with_hint(
+                "it was created by an older version, or with a program that is given by descriptor",
+            ));
+        }
+        let mut process = self.process()?;
+        let own = process.env().iter().flatten().filter(|_| !program.without_env).cloned();
+        let env = own.chain(program.env.iter().cloned()).collect();
+        process.set_args(Some(program.args.clone())).set_env(Some(env));
+        if let Some(cwd) = &program.cwd {
+            process.set_cwd(cwd.clone());
+        }
+        crate::config::check_process(&process)?;
+        let notify = self.state.notify_socket.as_ref().map(|_| plan::readiness::variable());
+        plan::start::program(&process, notify, program.cwd.is_some())
+    }
+
+    fn start_now(&self, program: Option<&StartProgram>) -> Result<()> {
         let status = self.status();
         if status != Status::Created {
             return Err(self.wrong_state("start", status));
@@ -47,7 +82,10 @@ impl Container {
             hooks::run_all(inside, "hooks.startContainer", &state, &Site::Process(self), limits)
                 .inspect_err(|_| self.end_init())?;
         }
-        parent::answer(connection.as_fd())?;
+        match program {
+            None => parent::answer(connection.as_fd())?,
+            Some(program) => send(connection.as_fd(), program)?,
+        }
         let executed = || self.await_program(connection.as_fd(), name.as_deref());
         let executed = trace::plain("execute the program", executed);
         self.report_steps();
@@ -179,4 +217,19 @@ impl Container {
         }
         let _ = self.state.cgroup.kill_all(libc::SIGKILL);
     }
+}
+
+/// The header and the program, in pieces.
+fn send(connection: BorrowedFd, program: &StartProgram) -> Result<()> {
+    let header = program.header.encode();
+    for piece in std::iter::once(&header[..]).chain(program.bytes.chunks(START_PIECE)) {
+        let sent = wait::again(|| socket::send(connection.as_raw_fd(), piece, MsgFlags::MSG_NOSIGNAL));
+        match sent {
+            Ok(_) => {}
+            // It has been refused meanwhile: the stage's report says why.
+            Err(Errno::EPIPE | Errno::ECONNRESET) => break,
+            Err(errno) => return Err(Error::os("send the program to the stage", errno)),
+        }
+    }
+    Ok(())
 }

@@ -151,6 +151,9 @@ pub(crate) struct State {
     /// Of the name of its session keyring.
     #[serde(default)]
     pub keyring_secret: String,
+    /// Its stage takes a program with `start`.
+    #[serde(default)]
+    pub takes_program: bool,
     /// Who wants to hear that its program is ready.
     pub notify_socket: Option<PathBuf>,
 }
@@ -187,6 +190,7 @@ impl State {
             mounted_on_host: false,
             restored: false,
             keyring_secret: String::new(),
+            takes_program: false,
             notify_socket: None,
         }
     }

@@ -536,7 +536,7 @@ pub(super) fn environment(env: &[String]) -> Vec<String> {
 }
 
 /// Every path that execvp(3) would try.
-fn candidates(program: &str, env: &[String]) -> Text {
+pub(super) fn candidates(program: &str, env: &[String]) -> Text {
     let mut paths = Text::default();
     if program.contains('/') {
         paths.push(program);

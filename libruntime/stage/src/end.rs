@@ -2,6 +2,7 @@
 //! library does its part, the start, and the program that takes over.
 
 use crate::kernel::*;
+use crate::program;
 use crate::state::State;
 use linux_raw_sys::general as k;
 use onggi_stage::{CHANNEL, CLONE_FLAGS, Fd, MAX_PLACED, MAX_RECEIVED, NamespaceFlags, Report, SyncPoint};
@@ -59,14 +60,22 @@ fn receive(socket: i32, control: &mut [u64]) -> Done {
 }
 
 /// Whoever starts the container connects, hears that it is the one, and says when to go on.
-/// One that goes away before is as if it had not come.
+/// One that goes away before, or says something else, is as if it had not come.
 pub fn await_start(state: &mut State, listener: i32) -> Done {
     close(state.channel);
     loop {
         state.channel = await_connection(listener)?;
-        if state.report(Report::Executing).is_ok() && state.wait().is_ok() {
-            close(listener);
-            return Ok(());
+        if state.report(Report::Executing).is_ok() {
+            match program::receive(state, listener) {
+                Ok(()) => {
+                    close(listener);
+                    return program::enter(state);
+                }
+                Err(failed) => {
+                    // It need not be there any more to be told.
+                    let _ = state.report_failed(failed);
+                }
+            }
         }
         close(state.channel);
     }
@@ -190,8 +199,15 @@ pub fn exec_fd(state: &State, program: i32, args: &[u8], env: &[u8]) -> Done {
 
 /// Tries one path after the other as execvp(3) does: a file that may not be executed is
 /// remembered, and is the error if no other is found.
-pub fn exec(state: &State, paths: &[u8], args: &[u8], env: &[u8]) -> Done {
-    let home = state.home.get(..state.home_length).unwrap_or_default();
+pub fn exec(state: &State, mut paths: &[u8], mut args: &[u8], mut env: &[u8]) -> Done {
+    let mut home = state.home.get(..state.home_length).unwrap_or_default();
+    if let Some(program) = state.program {
+        (paths, args, env) = (program.paths, program.args, program.env);
+        // The one that was looked up is for a program that has no other.
+        if texts(env).any(|entry| entry.starts_with(b"HOME=")) {
+            home = b"";
+        }
+    }
     let (argv, envp) = (addresses(args, b"")?, addresses(env, home)?);
     let mut worst = ENOENT;
     for path in texts(paths) {

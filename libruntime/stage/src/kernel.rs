@@ -317,6 +317,19 @@ pub fn map_zeros(entries: usize) -> Done<&'static mut [usize]> {
     Ok(unsafe { core::slice::from_raw_parts_mut(address as *mut usize, entries) })
 }
 
+/// Memory of this many bytes, all zeros.
+pub fn map_bytes(size: usize) -> Done<&'static mut [u8]> {
+    let words = map_zeros(size.div_ceil(size_of::<usize>()))?;
+    // SAFETY: the same memory, which has at least this many bytes; the words are not used any more.
+    Ok(unsafe { core::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size) })
+}
+
+/// Gives memory of [`map_bytes`] back.
+pub fn unmap(memory: &'static [u8]) {
+    // SAFETY: the mapping begins there; its only reference is given up.
+    let _ = unsafe { raw(Sysno::munmap, [memory.as_ptr() as usize, memory.len()]) };
+}
+
 /// The content of a file.
 ///
 /// # Safety
@@ -423,6 +436,18 @@ pub fn recvmsg(socket: i32, control: &mut [u64]) -> Done<usize> {
     let mut message = [0, 0, vector.as_ptr() as usize, 1, at, size, 0];
     // SAFETY: the kernel writes into both buffers up to their lengths, and into the message.
     unsafe { raw(Sysno::recvmsg, [socket as usize, message.as_mut_ptr() as usize, CLOEXEC]) }
+}
+
+/// The user who has connected a unix socket (unix(7), SO_PEERCRED).
+pub fn peer_uid(socket: i32) -> Done<u32> {
+    const SOL_SOCKET: usize = 1;
+    const SO_PEERCRED: usize = 17;
+    // struct ucred: pid, uid, gid.
+    let (mut found, mut size) = ([0u32; 3], 12u32);
+    let (at, length) = (found.as_mut_ptr() as usize, &raw mut size as usize);
+    // SAFETY: the kernel writes at most `size` bytes, and how many these are.
+    unsafe { raw(Sysno::getsockopt, [socket as usize, SOL_SOCKET, SO_PEERCRED, at, length]) }?;
+    Ok(found[1])
 }
 
 // --- calls with a command -------------------------------------------------------------------------

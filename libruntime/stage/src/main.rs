@@ -19,11 +19,12 @@ mod mounts;
 mod nodes;
 mod paths;
 mod procfs;
+mod program;
 mod state;
 mod streams;
 
 use kernel::*;
-use onggi_stage::{Header, Report, Step};
+use onggi_stage::{Header, Step};
 use paths::Missing;
 use state::State;
 
@@ -57,17 +58,15 @@ fn run(state: &mut State, plan: &'static [u8]) -> ! {
     let Ok((header, mut rest)) = postcard::take_from_bytes::<Header<&[u8]>>(plan) else { exit(253) };
     state.take_handed(header.fds);
     state.record_times(header.times);
-    let mut at = 0;
     while !rest.is_empty() {
         let Ok((step, after)) = postcard::take_from_bytes::<Step<&[u8]>>(rest) else { exit(252) };
         if let Err(failed) = run_step(state, &step) {
-            let (call, errno) = (failed.call as u32, failed.errno);
-            let _ = state.report(Report::Failed { step: at, call, errno });
+            let _ = state.report_failed(failed);
             exit(1);
         }
         rest = after;
-        at += 1;
-        state.record_time(at);
+        state.at += 1;
+        state.record_time(state.at);
     }
     exit(251)
 }

@@ -2,6 +2,7 @@
 
 use crate::kernel::*;
 use crate::paths;
+use crate::program::Program;
 use core::sync::atomic::{AtomicU64, Ordering};
 use onggi_stage::{
     CHANNEL, Fd, Kept, MAX_FDS, MAX_KEPT, MAX_SOURCES, PROCFS, Place, REPORT_SIZE, ROOT, Report, Source,
@@ -30,6 +31,10 @@ pub struct State {
     /// The `HOME=…` entry that was looked up; empty when there is none.
     pub home: [u8; HOME_SIZE],
     pub home_length: usize,
+    /// What came with `start`.
+    pub program: Option<Program>,
+    /// The number of the step that is being done.
+    pub at: u32,
     /// Where the times of steps are written for the library.
     times: Option<&'static [AtomicU64]>,
 }
@@ -50,6 +55,8 @@ impl State {
         console: 0,
         home: [0; HOME_SIZE],
         home_length: 0,
+        program: None,
+        at: 0,
         times: None,
     };
 
@@ -142,6 +149,10 @@ impl State {
         // 0x4000: MSG_NOSIGNAL
         call(Call::sendto, [self.channel as usize, bytes.as_ptr() as usize, bytes.len(), 0x4000, 0, 0])
             .map(drop)
+    }
+
+    pub fn report_failed(&self, failed: Failed) -> Done {
+        self.report(Report::Failed { step: self.at, call: failed.call as u32, errno: failed.errno })
     }
 
     /// Waits for the library's word to go on; it is one byte. End of file means that it is gone.

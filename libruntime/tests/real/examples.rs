@@ -58,6 +58,8 @@ fn every_example_does_what_it_says() {
     shell["process"]["args"] = json!(["/bin/busybox", "sh"]);
     let terminal = on("terminal", &shell);
     assert!(terminal.contains("50 132") && terminal.ends_with("exit code 3\n"), "{terminal}");
+    let jobs: String = (1..=8).map(|job| format!("exit code {job}: job {job} in /bin\n")).collect();
+    assert_eq!(on("warm_pool", &config("true")), jobs);
     let times = on("timeline", &config("true"));
     assert!(
         times.contains("  stage    PivotRoot [root.path]") && times.contains("  library  execute"),

@@ -13,6 +13,7 @@ mod handles;
 mod leaks;
 mod limits;
 mod paths;
+mod programs;
 mod roles;
 mod sealed;
 mod seen;

@@ -1,0 +1,42 @@
+//! A program that a container gets when it is started, in place of the one it was created with.
+
+use std::path::PathBuf;
+
+/// What a created container is to run, for [`Container::start_program`](crate::Container::start_program): arguments,
+/// environment and working directory. All else (the user, capabilities, limits, the filter) is as it was created.
+///
+/// What is not said here is that of the container's configuration.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) without_env: bool,
+    pub(crate) cwd: Option<PathBuf>,
+}
+
+impl Program {
+    /// A program, which is looked for in the container's `PATH`, and its arguments; the first is its name.
+    pub fn new(args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let args = args.into_iter().map(Into::into).collect();
+        Self { args, env: Vec::new(), without_env: false, cwd: None }
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push(format!("{name}={value}"));
+        self
+    }
+
+    /// Leaves out the environment of the configuration.
+    pub fn env_clear(mut self) -> Self {
+        self.without_env = true;
+        self.env.clear();
+        self
+    }
+
+    /// Its working directory in the container, which has to be there.
+    pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cwd = Some(directory.into());
+        self
+    }
+}
