@@ -101,6 +101,8 @@ fn starter(bundle: &Bundle, container: &Container) -> OwnedFd {
 
 fn received(socket: &OwnedFd) -> Vec<u8> {
     let mut bytes = [0; 64];
+    let limit = nix::sys::time::TimeValLike::seconds(10);
+    socket::setsockopt(socket, socket::sockopt::ReceiveTimeout, &limit).unwrap();
     let length = socket::recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
     bytes[..length].to_vec()
 }
