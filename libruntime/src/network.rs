@@ -63,6 +63,7 @@ pub use subnet::Subnet;
 pub use values::{AddressAssignment, Route};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::wait;
 use attachment::{HOST_END, record, write_record};
 use claims::Claims;
 use mac::{hash, mac_of};
@@ -93,11 +94,12 @@ impl Connecting {
         names::create(&store.join(id), networks)?;
         let (store, id, networks) = (store.to_path_buf(), id.to_string(), networks.to_vec());
         let mut connecting = Self { store: store.clone(), id: id.clone(), netns: Some(sender), thread: None };
+        let limits = wait::Inherited::of_this_thread();
         let work = move || {
             // They are for the caller's own threads.
             let _ = nix::sys::signal::SigSet::all().thread_block();
             let gave_up = |_| Error::external("the container ended before it had a network");
-            set_up(&store, &id, &networks, || netns.recv().map_err(gave_up))
+            limits.within(|| set_up(&store, &id, &networks, || netns.recv().map_err(gave_up)))
         };
         let thread = std::thread::Builder::new().name("network".into()).spawn(work);
         connecting.thread = Some(thread.map_err(|error| Error::io("start a thread for the network", error))?);
@@ -128,7 +130,7 @@ impl Connecting {
         let done = thread.join().unwrap_or_else(|_| Err(Error::external("the network's thread panicked")));
         // From here, because that thread may have been in the container's namespace. The failure is
         // what the caller has to hear of; `delete --force` tries again.
-        done.inspect_err(|_| drop(tear_down(&self.store, &self.id, false)))
+        done.inspect_err(|_| drop(wait::unlimited(|| tear_down(&self.store, &self.id, false))))
     }
 }
 

@@ -128,6 +128,21 @@ pub(crate) fn unlimited<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// The limits of the verb that the calling thread is in, for a thread that does a part of its work.
+pub(crate) struct Inherited(Scope);
+
+impl Inherited {
+    pub fn of_this_thread() -> Self {
+        Self(SCOPE.with_borrow(Clone::clone))
+    }
+
+    /// Does `work` on another thread; its waits end by these limits.
+    pub fn within<T>(self, work: impl FnOnce() -> T) -> T {
+        let _before = Before(SCOPE.replace(self.0));
+        work()
+    }
+}
+
 /// Whether a descriptor is readable now.
 pub(crate) fn is_ready(descriptor: BorrowedFd) -> bool {
     let mut wanted = [PollFd::new(descriptor, PollFlags::POLLIN)];
@@ -294,6 +309,20 @@ mod tests {
             assert!(matches!(at_any_rate.poll(&wanted), Ok(Woken::Ready(_))));
         });
         assert!(matches!(Wait::default().poll(&wanted), Ok(Woken::Ready(_))), "the limits end with the verb");
+    }
+
+    #[test]
+    fn a_thread_has_the_limits_of_the_verb_that_it_works_for() {
+        let limits = Limits { deadline: Some(Duration::ZERO), cancel: None };
+        let check = || check(|| "x".into()).map_err(|error| error.kind());
+        let (own, inherited) = limited(&limits, || {
+            let limits = Inherited::of_this_thread();
+            std::thread::scope(|scope| {
+                let work = scope.spawn(|| (check(), limits.within(check)));
+                work.join().unwrap()
+            })
+        });
+        assert_eq!((own, inherited), (Ok(()), Err(ErrorKind::TimedOut)));
     }
 
     #[test]

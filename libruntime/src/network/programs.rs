@@ -42,7 +42,11 @@ pub(super) fn await_end(child: &mut Child, name: &str, limit: Duration) -> Resul
 pub(super) fn await_word(child: &mut Child, name: &str, word: BorrowedFd, limit: Duration) -> Result<()> {
     match Wait::at_most(limit).poll(&[(word, PollFlags::POLLIN)]) {
         Ok(Woken::Ready(_)) => Ok(()),
-        Ok(Woken::Late | Woken::Ended(_)) => {
+        Ok(Woken::Ended(ended)) => {
+            end(child);
+            Err(ended.error(name.to_owned()))
+        }
+        Ok(Woken::Late) => {
             end(child);
             let text = format!("{name} took longer than {} s and was killed", limit.as_secs());
             Err(Error::external(text))

@@ -137,6 +137,25 @@ pub(super) fn outside() -> Namespace {
     world
 }
 
+/// Somebody else holds the lock of the store's addresses for a while.
+#[test]
+fn a_network_is_given_up_at_the_callers_deadline() {
+    in_new_host(|| {
+        let store = Store::new();
+        let held = Claims::lock(&store.0).unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(500));
+            drop(held);
+        });
+        fs::create_dir_all(store.0.join("a")).unwrap();
+        let container = Container { store: &store, id: "a".into(), netns: Namespace::new() };
+        let limits = wait::Limits { deadline: Some(Duration::from_millis(50)), cancel: None };
+        let error = wait::limited(&limits, || container.connect(&["bridge=one"])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert!(read_record(&store.0, "a").unwrap().is_none());
+    });
+}
+
 #[test]
 fn containers_on_one_bridge_talk_and_on_two_do_not() {
     in_new_host(|| {
