@@ -311,7 +311,10 @@ impl Cgroup {
         }
         match any {
             true => Ok(cgroup),
-            false => Err(Error::unsupported(format!("no cgroup hierarchy has controller {controller:?}"))),
+            false => {
+                let name = controller.unwrap_or_default();
+                Err(Error::unsupported(format!("no cgroup hierarchy has the controller {name:?}")))
+            }
         }
     }
 

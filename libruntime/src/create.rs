@@ -20,7 +20,7 @@ use crate::{hooks, netdevices, notify, plan, readiness, resctrl, trace};
 use nix::mount::MntFlags;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, LinuxPids, LinuxResources, Spec};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -266,7 +266,7 @@ impl<'a> Creation<'a> {
                 before_pivot(spec, &self.state, stage)?;
                 stage.answer()?;
             }
-            Event::At(SyncPoint::Ready) => return Ok(true),
+            Event::At(SyncPoint::Ready) => return self.limit_to_one().map(|()| true),
             Event::Listener(listener) => {
                 let of = (stage.pid(), Status::Creating);
                 notify::send(&self.made.directory, &self.state, of, listener)?;
@@ -294,14 +294,45 @@ impl<'a> Creation<'a> {
         self.made.directory.prepare_state(&self.state)
     }
 
+    /// Nothing of it clones any more.
+    fn limit_to_one(&mut self) -> Result<()> {
+        let linux = self.prepared.spec.linux().as_ref();
+        match linux.and_then(|linux| linux.resources().as_ref()) {
+            Some(resources) if is_one_process(resources) => {
+                let (mut before, mut after) = (LinuxResources::default(), LinuxResources::default());
+                before.set_pids(Some(pids(TWO)));
+                after.set_pids(Some(pids(1)));
+                self.warnings.extend(self.state.cgroup.update(&before, &after)?);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Every container has limits on devices, if no others.
     fn limit(&mut self) -> Result<()> {
         let linux = self.prepared.spec.linux().as_ref();
-        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let mut resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        if is_one_process(&resources) {
+            resources.set_pids(Some(pids(TWO)));
+        }
         let apply = || self.state.cgroup.apply(&resources);
         self.warnings.extend(trace::plain("limit the cgroup", apply)?);
         delegate(&self.prepared.spec, &self.state.cgroup)
     }
+}
+
+/// A `pids.limit` of one process: the stage and its clone are two, until the stage has ended.
+fn is_one_process(resources: &LinuxResources) -> bool {
+    resources.pids().is_some_and(|pids| pids.limit() == 1)
+}
+
+const TWO: i64 = 2;
+
+fn pids(limit: i64) -> LinuxPids {
+    let mut pids = LinuxPids::default();
+    pids.set_limit(limit);
+    pids
 }
 
 /// Takes a container's root off the host's mounts, with all that is mounted below it.

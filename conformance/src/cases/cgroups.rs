@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     case!(pids_limit_v2, [Cgroup, V2, Controller("pids")]),
     case!(pids_limit_of_minus_one_is_unlimited, [Cgroup, Controller("pids")]),
     case!(pids_limit_of_zero_was_unlimited, [Cgroup, Controller("pids")]),
+    case!(pids_limit_of_one_is_enough, [Cgroup, Controller("pids")]),
     case!(pids_limit_is_enforced, [Cgroup, Controller("pids")]),
     case!(memory_limits_v1, [Root, V1, Controller("memory")]),
     case!(memory_limits_v2, [Cgroup, V2, Controller("memory")]),
@@ -171,6 +172,10 @@ fn pids_limit_of_zero_was_unlimited(t: &Test) -> Outcome {
     let mut config = t.sleeper();
     config.set("ociVersion", "1.0.2").set("linux.resources", json!({ "pids": { "limit": 0 } }));
     has(t, &t.detached(&config)?, "pids", "pids.max", "max")
+}
+
+fn pids_limit_of_one_is_enough(t: &Test) -> Outcome {
+    has(t, &limited(t, json!({ "pids": { "limit": 1 } }))?, "pids", "pids.max", "1")
 }
 
 fn pids_limit_is_enforced(t: &Test) -> Outcome {

@@ -65,6 +65,12 @@ impl Cgroup {
         }
         if let Some(resources) = resources {
             start.extend(properties::limits(resources, layout.is_v2())?);
+            // The stage and its clone are two; the limit itself comes when there is one.
+            for (_, value) in start.iter_mut().filter(|(name, _)| name == "TasksMax") {
+                if *value == Value::U64(1) {
+                    *value = Value::U64(2);
+                }
+            }
         }
         if !layout.is_v2() && !user {
             let rules = resources.and_then(|resources| resources.devices().as_deref());

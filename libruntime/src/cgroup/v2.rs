@@ -191,7 +191,7 @@ pub(super) fn swap_max(memory: &LinuxMemory) -> Result<Option<i64>> {
         0 => Ok((limit == -1).then_some(-1)),
         ..0 => Ok(Some(-1)),
         _ if limit == 0 => invalid("counts memory and swap together, so it needs memory.limit"),
-        _ if limit < 0 => invalid("cannot be limited when memory is not"),
+        swap if limit < 0 => Ok(Some(swap)),
         swap if swap < limit => invalid("counts memory and swap together: it must not be below memory.limit"),
         swap => Ok(Some(swap - limit)),
     }

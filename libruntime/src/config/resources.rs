@@ -48,10 +48,11 @@ pub(crate) fn check_together(resources: &LinuxResources, found: &mut Found) {
     let limit = memory.limit().unwrap_or(0);
     // limit 0 is "not set"; swap counts memory and swap together.
     match memory.swap().unwrap_or(0) {
-        swap if swap > 0 && limit <= 0 => found.problem(
+        swap if swap > 0 && limit == 0 => found.problem(
             format_args!("{AT}.memory.swap"),
             "needs a memory limit; it is the sum of memory and swap",
         ),
+        // Without a limit of memory it is one of swap alone, as with the peers.
         swap if swap > 0 && swap < limit => {
             let text = format_args!(
                 "{swap} is less than the memory limit, {limit}; it is the sum of memory and swap"

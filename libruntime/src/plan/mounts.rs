@@ -351,7 +351,7 @@ impl Mounts {
         if let [CgroupMount { v2: true, name, .. }] = &mounts[..]
             && name.is_empty()
         {
-            self.mount_hierarchy(site, &origin, &mounts[0], &destination, attrs);
+            self.mount_hierarchy(site, &origin, &mounts[0], &destination, (attrs, &options.data));
             return;
         }
         let fstype = Text::of("tmpfs");
@@ -377,7 +377,7 @@ impl Mounts {
             },
         ));
         for hierarchy in &mounts {
-            self.mount_hierarchy(site, &origin, hierarchy, &destination.join(&hierarchy.name), attrs);
+            self.mount_hierarchy(site, &origin, hierarchy, &destination.join(&hierarchy.name), (attrs, &[]));
             for link in &hierarchy.links {
                 let path = Text::path(&destination.join(link));
                 self.attach
@@ -396,7 +396,7 @@ impl Mounts {
         origin: &str,
         what: &CgroupMount,
         at: &Path,
-        attrs: Attrs,
+        (attrs, data): (Attrs, &[(String, String)]),
     ) {
         let target = Text::path(at);
         if site.new_cgroup_namespace {
@@ -409,6 +409,10 @@ impl Mounts {
                 let (key, value) = option.split_once('=').unwrap_or((option, ""));
                 options.push(key);
                 options.push(value);
+            }
+            // The kernel knows which there are; in a cgroup namespace most change nothing.
+            for text in data.iter().flat_map(|(key, value)| [key, value]) {
+                options.push(text);
             }
             let (flags, attrs) = new_mount_attributes(&attrs);
             let (copy_up, mode_of_target, strict) = (false, false, false);
