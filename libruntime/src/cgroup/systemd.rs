@@ -64,13 +64,7 @@ impl Cgroup {
             start.push(((*name).to_owned(), Value::Bool(true)));
         }
         if let Some(resources) = resources {
-            start.extend(properties::limits(resources, layout.is_v2())?);
-            // The stage and its clone are two; the limit itself comes when there is one.
-            for (_, value) in start.iter_mut().filter(|(name, _)| name == "TasksMax") {
-                if *value == Value::U64(1) {
-                    *value = Value::U64(2);
-                }
-            }
+            start.extend(properties::limits(resources, layout.is_v2())?.into_iter().map(of_two));
         }
         if !layout.is_v2() && !user {
             let rules = resources.and_then(|resources| resources.devices().as_deref());
@@ -128,6 +122,12 @@ impl Cgroup {
 
 fn dir(mount: &Mount, inner: &Path) -> Result<PathBuf> {
     below(mount, inner)
+}
+
+/// The stage and its clone are two; a limit of one process comes when there is one.
+fn of_two((name, value): (String, Value)) -> (String, Value) {
+    let is_one = name == "TasksMax" && value == Value::U64(1);
+    (name, if is_one { Value::U64(2) } else { value })
 }
 
 /// What `linux.cgroupsPath` says.

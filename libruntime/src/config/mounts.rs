@@ -3,6 +3,7 @@
 use super::found::{Found, each};
 use super::identity::check_mappings;
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use std::path::Component;
 
 /// A kernel allows 100,000 mounts in a namespace, in all; engines make some tens.
 pub const MAX_MOUNTS: usize = 10_000;
@@ -37,6 +38,11 @@ fn check_one(mount: &Mount, i: usize, user_namespace: bool, found: &mut Found) {
         found.text(option, format_args!("mounts[{i}].options[{j}]"));
     }
     let has = |names: [&str; 2]| options.iter().any(|option| names.contains(&option.as_str()));
+    let is_root = destination.components().all(|part| !matches!(part, Component::Normal(_)));
+    if is_root && !destination.as_os_str().is_empty() && !has(["remount", "remount"]) {
+        let text = format_args!("{destination:?} is on the top of rootfs: a mount would hide it");
+        found.problem(format_args!("mounts[{i}].destination"), text);
+    }
     let bind = typ == "bind" || has(["bind", "rbind"]);
     let source = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty());
     match source {

@@ -69,6 +69,11 @@ fn mounts_have_what_mounting_needs() {
     check(r#"mounts = [{"destination":"/d","options":["remount","ro"]}]"#, "");
     check(r#"mounts = [{"destination":"d","type":"tmpfs"}]"#, "warning mounts[0].destination: relative");
     check(r#"mounts = [{"destination":"","type":"tmpfs"}]"#, "mounts[0].destination: empty");
+    for root in ["/", "//", "/..", "/."] {
+        let mount = format!(r#"mounts = [{{"destination":"{root}","type":"tmpfs"}}]"#);
+        check(&mount, &format!("mounts[0].destination: {root:?} is on the top of rootfs"));
+    }
+    check(r#"mounts = [{"destination":"/","options":["remount","ro"]}]"#, "");
     check(r#"mounts = [{"destination":"/d","type":"bind"}]"#, "mounts[0].source: missing");
     check(r#"mounts = [{"destination":"/d","type":"bind","source":""}]"#, "mounts[0].source: missing");
     check(r#"mounts = [{"destination":"/d"}]"#, "mounts[0].type: missing");
