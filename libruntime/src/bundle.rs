@@ -2,8 +2,8 @@
 //! configuration is held against the specification (`config/examine.rs`), then against this kernel and this user by
 //! planning it, and the files of the host that it names are looked for.
 //!
-//! Runs nothing and changes nothing. The configuration may be hostile: what is read is bounded and a regular file, and
-//! of other files only the attributes are asked for.
+//! Runs nothing and changes nothing. The configuration may be hostile: `config.json` has to be a regular file of at most
+//! 16 MiB, and of the other files only the attributes are read (stat(2)).
 
 use crate::config::examine::{Examined, examine, place};
 use crate::config::{self, Config, removed::Removed};

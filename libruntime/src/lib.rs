@@ -68,7 +68,7 @@ mod status;
 mod stdio;
 /// The steps are in the stage's sources; some of what is there only the stage uses.
 #[path = "../stage/src/lib.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod step;
 mod sys;
 mod timeline;

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Steps that come after a seccomp filter has been loaded are not in it: the filter need not allow the call by which
-/// the stage asks for the time.
+/// Steps after the seccomp filter is loaded are missing: the filter may refuse clock_gettime(2), by which the stage reads
+/// the time.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline(Arc<Mutex<Vec<Event>>>);
 

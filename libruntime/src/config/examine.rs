@@ -1,5 +1,5 @@
 //! Everything that can be said about the text of a configuration, for `check_bundle`: all problems and warnings with
-//! their places in the text, not only those that are found before the first one that ends the reading.
+//! their places in the text, including those behind the first one that serde refuses.
 //!
 //! The checks are those of [`Config::parse`](super::Config::parse). Beside them it looks for what a runtime has to
 //! pass over: properties that nobody knows, and names that are given twice.
