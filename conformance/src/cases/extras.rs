@@ -29,9 +29,9 @@ pub const CASES: &[Case] = &[
     case!(copy_symlink_makes_the_link_again),
     case!(src_nofollow_and_dest_nofollow_take_links_as_they_are, [Kernel(5, 2)]),
     case!(pidfd_socket_gets_the_process, [Kernel(5, 4)]),
-    case!(mounts_are_added_to_a_container_and_taken_off, [Root]),
-    case!(mounts_added_later_follow_no_symbolic_link, [Root]),
-    case!(mounts_taken_off_follow_no_symbolic_link, [Root]),
+    case!(mounts_are_added_to_a_container_and_taken_off, [Root], 60),
+    case!(mounts_added_later_follow_no_symbolic_link, [Root], 60),
+    case!(mounts_taken_off_follow_no_symbolic_link, [Root], 60),
 ];
 
 /// A pair of interfaces in the case's own network namespace.

@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
     case!(a_failing_hook_fails_the_create),
     case!(a_failing_start_container_hook_fails_the_start),
     case!(a_failing_poststop_hook_is_only_logged),
-    case!(a_failing_poststart_hook_is_an_error),
+    case!(a_failing_poststart_hook_is_an_error, [], 60),
     case!(a_hook_that_does_not_exist_fails_the_create),
     case!(a_hook_with_a_relative_path_is_refused),
     case!(a_hook_that_takes_too_long_is_stopped),

@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
     case!(readonly_path_of_a_file),
     case!(the_paths_that_engines_mask_are_masked, [Root]),
     case!(default_devices_are_there),
-    case!(default_links_in_dev_are_there),
+    case!(default_links_in_dev_are_there, [], 60),
     case!(default_devices_work),
     case!(ptmx_belongs_to_the_containers_devpts),
     case!(configured_devices_are_made, [Root, Capability(27)]),

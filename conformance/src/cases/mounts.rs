@@ -28,7 +28,7 @@ pub const CASES: &[Case] = &[
     case!(tmpcopyup_copies_what_was_there),
     case!(tmpcopyup_with_ro, [Root]),
     case!(tmpcopyup_has_the_mode_that_was_asked_for),
-    case!(options_of_a_filesystem_on_a_bind_mount_are_refused),
+    case!(options_of_a_filesystem_on_a_bind_mount_are_refused, [], 60),
     case!(read_only_root_is_read_only),
     case!(read_only_root_with_writable_mounts),
     case!(read_only_root_makes_missing_destinations_first),
@@ -254,7 +254,7 @@ fn options_of_a_filesystem_on_a_bind_mount_are_refused(t: &Test) -> Outcome {
         contains("error", &error, "bind mounts cannot have any filesystem-specific options applied")?;
     }
     let mut config = t.config();
-    config.bind(&source, "/data", &["sync", "lazytime", "silent", "defaults"]);
+    config.bind(&source, "/data", &["sync", "lazytime", "silent"]);
     t.run(&config)?.ok()?;
     Ok(())
 }
