@@ -173,7 +173,8 @@ impl<'a> Creation<'a> {
         }
         let in_init = |error: Error| error.within("error during container init");
         while !self.answer(&mut stage).map_err(in_init)? {}
-        // From here on a crash of ours leaves a container that is whole.
+        // After a crash of ours there is a container with all that it has in its state, which can be deleted: as a
+        // stopped one, until the stage has our answer.
         trace::plain("record the container", || directory.commit_state())?;
         stage.answer()?;
         self.made.kept = true;

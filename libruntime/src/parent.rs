@@ -11,7 +11,7 @@
 //! | `At(Ready)` | records it, and answers; it waits for `start`, or executes |
 //! | a descriptor | passes the seccomp listener on to its agent |
 //! | `Failed` | renders the error and undoes everything |
-//! | end of file | the program was executed, or the stage is dead |
+//! | end of file | `/proc` tells whether the program was executed, or the stage was killed |
 
 use crate::cgroup::Cgroup;
 use crate::child::{self, Child};
@@ -167,7 +167,7 @@ impl<'a> Stage<'a> {
                 Ok(Event::Cloned)
             }
             Some(Report::At(point)) => Ok(Event::At(point)),
-            Some(Report::Executing) => Ok(Event::End),
+            Some(Report::YourTurn) => Ok(Event::End),
         }
     }
 

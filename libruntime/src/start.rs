@@ -126,7 +126,7 @@ impl Container {
             Woken::Ended(ended) => return Err(ended.error(format!("start of container {}", self.id()))),
         }
         match parent::receive(connection)?.report {
-            Some(Report::Executing) => Ok(()),
+            Some(Report::YourTurn) => Ok(()),
             _ => Err(self.wrong_state("start", self.status())),
         }
     }

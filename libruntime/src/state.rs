@@ -119,6 +119,7 @@ fn fields(bytes: &[u8]) -> Option<Stat> {
 
 /// What deletion needs, written before anything is made; the state until there is another one.
 const FIRST_STATE: &str = "first.json";
+const NEXT_FIRST_STATE: &str = ".first.json";
 const STATE: &str = "state.json";
 const NEXT_STATE: &str = ".state.json";
 const SPEC: &str = "config.json";
@@ -341,7 +342,8 @@ impl Directory {
     pub fn prepare_state(&self, state: &State) -> Result<()> {
         // What has not been known before: without a cgroup, its init is found by nothing else.
         if state.cgroup.is_none() || !state.resctrl.is_empty() {
-            self.write_json(FIRST_STATE, state)?;
+            self.write_json(NEXT_FIRST_STATE, state)?;
+            self.rename(NEXT_FIRST_STATE, FIRST_STATE)?;
         }
         self.write_json(NEXT_STATE, state)
     }

@@ -65,7 +65,7 @@ pub fn await_start(state: &mut State, listener: i32) -> Done {
     close(state.channel);
     loop {
         state.channel = await_connection(listener)?;
-        if state.report(Report::Executing).is_ok() {
+        if state.report(Report::YourTurn).is_ok() {
             match program::receive(state, listener) {
                 Ok(()) => {
                     close(listener);

@@ -485,7 +485,7 @@ pub enum Report {
     /// The stage waits at this point.
     At(SyncPoint),
     /// To a starter: it is the one. End of file after its word means that the program was executed.
-    Executing,
+    YourTurn,
 }
 
 /// The size of an encoded [`Report`].
@@ -493,7 +493,7 @@ pub const REPORT_SIZE: usize = 12;
 
 const CLONED: u32 = u32::MAX;
 const AT: u32 = u32::MAX - 1;
-const EXECUTING: u32 = u32::MAX - 2;
+const YOUR_TURN: u32 = u32::MAX - 2;
 
 impl Report {
     pub fn encode(self) -> [u8; REPORT_SIZE] {
@@ -501,7 +501,7 @@ impl Report {
             Self::Failed { step, call, errno } => (step, call, errno),
             Self::Cloned => (CLONED, 0, 0),
             Self::At(point) => (AT, point as u32, 0),
-            Self::Executing => (EXECUTING, 0, 0),
+            Self::YourTurn => (YOUR_TURN, 0, 0),
         };
         let (s, c, v) = (step.to_ne_bytes(), call.to_ne_bytes(), value.to_ne_bytes());
         [s[0], s[1], s[2], s[3], c[0], c[1], c[2], c[3], v[0], v[1], v[2], v[3]]
@@ -519,7 +519,7 @@ impl Report {
         Some(match u32::from_ne_bytes(*step) {
             CLONED => Self::Cloned,
             AT => Self::At(SyncPoint::try_from(call).ok()?),
-            EXECUTING => Self::Executing,
+            YOUR_TURN => Self::YourTurn,
             step => Self::Failed { step, call, errno: value },
         })
     }
@@ -532,7 +532,7 @@ mod tests {
     #[test]
     fn reports_come_back_as_they_were() {
         let failed = Report::Failed { step: 7, call: 59, errno: 2 };
-        for report in [failed, Report::Cloned, Report::At(SyncPoint::Cgroups), Report::Executing] {
+        for report in [failed, Report::Cloned, Report::At(SyncPoint::Cgroups), Report::YourTurn] {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }
     }
