@@ -101,6 +101,10 @@ struct Host {
 
 impl Host {
     fn now() -> Done<Self> {
+        // A thread that was joined is in the list for a moment still.
+        while std::fs::read_dir("/proc/self/task")?.count() > 1 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let status = std::fs::read_to_string("/proc/self/status")?;
         let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         let children = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()))?;
