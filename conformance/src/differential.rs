@@ -152,6 +152,12 @@ fn differences(line: &Line, runtimes: &[Candidate], seen: &[Seen]) -> Vec<Differ
     for (peer, theirs) in peers.iter().zip(theirs) {
         for aspect in Aspect::ALL {
             let (a, b) = (ours.aspect(aspect, &subject.name), theirs.aspect(aspect, &peer.name));
+            // A line that could not be run shows nothing, also where no runtime could run it.
+            if aspect == Aspect::Exit && (ours.is_broken() || theirs.is_broken()) {
+                let (peer, name) = (peer.name.clone(), line.name.clone());
+                found.push(Difference { peer, aspect, line: name, ours: a, theirs: b });
+                break;
+            }
             // Of a call that failed with one and worked with the other all is different.
             if aspect != Aspect::Exit && ours.worked() != theirs.worked() {
                 continue;
@@ -321,4 +327,22 @@ impl<'a> Run<'a> {
 /// A line that cannot be read is a fault of the list.
 fn wrong<T>(text: String) -> Result<T, String> {
     Err(format!("lines.txt: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_no_runtime_could_run_is_a_difference() {
+        let lines = Line::all().expect("lines.txt is right");
+        let named = |name: &str| Candidate {
+            program: PathBuf::from(name),
+            name: name.to_owned(),
+            version: "1".to_owned(),
+        };
+        let runtimes = ["onggi", "runc", "crun"].map(named);
+        let seen = vec![Seen::broken("no space"); 3];
+        assert_eq!(differences(&lines[0], &runtimes, &seen).len(), 2);
+    }
 }

@@ -46,10 +46,12 @@ pub struct Seen {
     state: String,
 }
 
+const BROKEN: &str = "broken: ";
+
 impl Seen {
     /// The line could not be run; that is a difference to all others.
     pub fn broken(why: &str) -> Self {
-        let text = format!("broken: {why}");
+        let text = format!("{BROKEN}{why}");
         Self {
             exit: text,
             stdout: String::new(),
@@ -74,6 +76,10 @@ impl Seen {
             log: records(log),
             state,
         }
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.exit.starts_with(BROKEN)
     }
 
     pub fn worked(&self) -> bool {
