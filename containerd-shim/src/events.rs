@@ -15,6 +15,8 @@ use ttrpc::r#async::Client;
 const WAITING: usize = 1024;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const CALL: Duration = Duration::from_secs(5);
+/// For an event that containerd refuses.
+const TRIES: u32 = 5;
 
 #[derive(Clone, PartialEq, Message)]
 struct Forward {
@@ -216,7 +218,7 @@ impl Events {
     /// Sends events to `address` for as long as the shim lives.
     pub async fn forward(self, address: String) {
         let address = format!("unix://{}", address.trim_start_matches("unix://"));
-        let (mut client, mut pause) = (None, Duration::from_millis(50));
+        let (mut client, mut pause, mut refused) = (None, Duration::from_millis(50), 0);
         loop {
             let changed = self.changed.notified();
             let first = self.lock().front().cloned();
@@ -226,14 +228,21 @@ impl Events {
             };
             match send(&mut client, &address, payload.clone()).await {
                 Ok(()) => {
-                    pause = Duration::from_millis(50);
+                    (pause, refused) = (Duration::from_millis(50), 0);
                     let mut queue = self.lock();
                     // It may have been dropped meanwhile.
                     if queue.front() == Some(&payload) {
                         queue.pop_front();
                     }
                 }
+                // It would be refused for ever, and those behind it would wait.
+                Err(error @ ttrpc::Error::RpcStatus(_)) if refused == TRIES => {
+                    log::warn("an event is dropped: containerd refuses it", &[("error", &error.to_string())]);
+                    self.lock().pop_front();
+                    refused = 0;
+                }
                 Err(error) => {
+                    refused = if matches!(error, ttrpc::Error::RpcStatus(_)) { refused + 1 } else { 0 };
                     client = None;
                     log::debug("an event is not taken", &[("error", &error.to_string())]);
                     tokio::time::sleep(pause).await;
