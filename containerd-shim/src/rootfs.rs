@@ -1,6 +1,6 @@
 //! The container's root file system: mounts as containerd describes them (mount(8)), one after the other, into the
 //! bundle's `rootfs`, in the shim's own mount namespace, where containerd looks into it. Must not resolve a path below
-//! the container's root, except the target that containerd gives.
+//! the container's root: a symbolic link of the image would lead it to the host.
 
 use crate::failure::{Failure, Result};
 use crate::wire::Mount;
@@ -86,22 +86,27 @@ pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
 
 fn mount_one(wanted: &Mount, rootfs: &Path) -> Result<()> {
     let parsed = parse(&wanted.options)?;
-    let target = rootfs.join(wanted.target.trim_start_matches('/'));
-    let failed = |errno| Failure::os(format!("mount {} on {}", wanted.source, target.display()), errno);
+    if !wanted.target.trim_matches('/').is_empty() {
+        let target = &wanted.target;
+        return Err(Failure::invalid(format!(
+            "a mount on {target}, below the container's root, is not supported"
+        )));
+    }
+    let failed = |errno| Failure::os(format!("mount {} on {}", wanted.source, rootfs.display()), errno);
     if parsed.data.len() > LONGEST {
         return Err(Failure::invalid(format!("the options of {} are longer than a page", wanted.source)));
     }
     let (source, kind) = (Some(wanted.source.as_str()), Some(wanted.r#type.as_str()));
     let data = (!parsed.data.is_empty()).then_some(parsed.data.as_str());
-    mount(source, &target, kind, parsed.flags, data).map_err(failed)?;
+    mount(source, rootfs, kind, parsed.flags, data).map_err(failed)?;
     // A bind mount takes its flags from what is bound, until it is remounted.
     let more = parsed.flags & !(MsFlags::MS_BIND | MsFlags::MS_REC);
     if parsed.flags.contains(MsFlags::MS_BIND) && !more.is_empty() {
         let flags = parsed.flags | MsFlags::MS_REMOUNT;
-        mount(None::<&str>, &target, None::<&str>, flags, None::<&str>).map_err(failed)?;
+        mount(None::<&str>, rootfs, None::<&str>, flags, None::<&str>).map_err(failed)?;
     }
     for flag in parsed.propagation {
-        mount(None::<&str>, &target, None::<&str>, flag, None::<&str>).map_err(failed)?;
+        mount(None::<&str>, rootfs, None::<&str>, flag, None::<&str>).map_err(failed)?;
     }
     Ok(())
 }
@@ -110,4 +115,18 @@ fn mount_one(wanted: &Mount, rootfs: &Path) -> Result<()> {
 pub fn unmount(rootfs: &Path) {
     let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
     while umount2(rootfs, flags).is_ok() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The target would be found through the image's own links.
+    #[test]
+    fn a_mount_below_the_root_is_refused() {
+        let directory = Path::new("/nowhere");
+        let below = Mount { target: "/var/lib".into(), source: "/srv".into(), ..Mount::default() };
+        let failure = mount_all(&[below], directory).expect_err("refused");
+        assert!(failure.text.contains("below the container's root"), "{}", failure.text);
+    }
 }

@@ -7,9 +7,8 @@ use crate::failure::{Failure, Result};
 use crate::record::{group_of, replace};
 use crate::{options, sys};
 use nix::fcntl::{Flock, FlockArg};
-use std::collections::hash_map::DefaultHasher;
+use sha2::{Digest, Sha256};
 use std::fs::{DirBuilder, File, Permissions};
-use std::hash::{Hash, Hasher};
 use std::io::{ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -49,13 +48,15 @@ pub fn input() -> Result<Vec<u8>> {
 
 /// A function of containerd's address, the namespace and the group: a shim of another version has to find it.
 fn socket_path(wanted: &Wanted, group: &str) -> PathBuf {
-    // SipHash with fixed keys; two of them, because a collision would join two pods.
-    let hash = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        (salt, &wanted.grpc_address, &wanted.namespace, group).hash(&mut hasher);
-        hasher.finish()
-    };
-    Path::new(&wanted.socket_dir).join(format!("onggi-{:016x}{:016x}", hash(0), hash(1)))
+    let mut hash = Sha256::new();
+    for part in [wanted.grpc_address.as_str(), &wanted.namespace, group] {
+        // The length keeps ("a", "bc") and ("ab", "c") apart.
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    // 32 of its 64 digits: the path of a socket has at most 107 bytes.
+    let digits: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    Path::new(&wanted.socket_dir).join(format!("onggi-{digits}"))
 }
 
 /// `None` where somebody answers there: that is the group's shim.
@@ -145,4 +146,28 @@ fn end(mut child: Child) {
     // It may have ended by itself.
     let _ = child.kill();
     let _ = child.wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shim that is already running is found by another version of this program: the name never changes.
+    #[test]
+    fn the_name_of_the_socket_is_stable() {
+        let wanted = Wanted {
+            id: String::new(),
+            namespace: "k8s.io".into(),
+            grpc_address: "/run/containerd/containerd.sock".into(),
+            ttrpc_address: String::new(),
+            socket_dir: "/run/containerd/s".into(),
+            options: None,
+            dialect: bootstrap::Dialect::Flags,
+            debug: false,
+        };
+        assert_eq!(
+            socket_path(&wanted, "pod").to_str(),
+            Some("/run/containerd/s/onggi-3b2c3a94d4d37602a98bf607a8fb3273")
+        );
+    }
 }

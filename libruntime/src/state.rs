@@ -239,7 +239,7 @@ fn check_store(store: &Path) -> Result<()> {
         (owner, _) => format!("it belongs to user {owner}, and the caller is user {caller}"),
     };
     Err(Error::external(format!("open {}: {problem}", store.display()))
-        .with_hint("choose a directory of your own with --root"))
+        .with_hint("choose a store in a directory that only you may write to"))
 }
 
 impl Directory {
