@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::wait::WaitPidFlag;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ struct Process {
     ended: Mutex<Option<ExitStatus>>,
     /// The container whose init it is: others ask there how it ended.
     container: OnceLock<Directory>,
+    /// Its end is for whoever adopts it.
+    left: AtomicBool,
 }
 
 /// Those that are not reaped yet, with and without a handle.
@@ -67,7 +70,13 @@ impl Process {
 
 impl Child {
     pub fn new(pid: i32, pidfd: OwnedFd) -> Self {
-        let process = Arc::new(Process { pid, pidfd, ended: Mutex::new(None), container: OnceLock::new() });
+        let process = Arc::new(Process {
+            pid,
+            pidfd,
+            ended: Mutex::new(None),
+            container: OnceLock::new(),
+            left: AtomicBool::new(false),
+        });
         let mut all = lock(&ALL);
         // Without a handle, nobody else will.
         all.retain(|one| Arc::strong_count(one) > 1 || !one.is_over());
@@ -103,7 +112,7 @@ impl Child {
     pub fn wait_within(&self, wait: &Wait) -> Result<Option<ExitStatus>> {
         loop {
             if let Some(exit) = self.0.reap()? {
-                lock(&ALL).retain(|one| !Arc::ptr_eq(one, &self.0));
+                self.forget();
                 return Ok(Some(exit));
             }
             match wait.poll(&[(self.pidfd(), PollFlags::POLLIN)])? {
@@ -126,6 +135,16 @@ impl Child {
         }
     }
 
+    /// From now on no handle reaps it when it is dropped: its end is for whoever adopts it after this process.
+    pub fn leave(&self) {
+        self.0.left.store(true, Ordering::Relaxed);
+        self.forget();
+    }
+
+    fn forget(&self) {
+        lock(&ALL).retain(|one| !Arc::ptr_eq(one, &self.0));
+    }
+
     /// Ends it. One that is stuck in the kernel is reaped later.
     pub fn kill(&self) {
         // It may be dead already, which is what is wanted.
@@ -137,8 +156,8 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         // One that still runs is reaped later, by whoever starts or deletes something next.
-        if self.0.is_over() {
-            lock(&ALL).retain(|one| !Arc::ptr_eq(one, &self.0));
+        if !self.0.left.load(Ordering::Relaxed) && self.0.is_over() {
+            self.forget();
         }
     }
 }

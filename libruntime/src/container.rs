@@ -328,6 +328,15 @@ impl Container {
         }
     }
 
+    /// Gives up the handle and leaves the end of its init to whoever adopts that: for a program that ends before the
+    /// container, and whose subreaper (PR_SET_CHILD_SUBREAPER(2const)) wants to know how it ended. In a program that goes
+    /// on, the init stays a zombie until that waits for it itself.
+    pub fn detach(self) {
+        if let Some(child) = self.child() {
+            child.leave();
+        }
+    }
+
     /// Waits for the end of its init, as long as that takes, from any number of threads. A container that another
     /// process has created can be waited for as well.
     ///

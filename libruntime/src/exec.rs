@@ -267,6 +267,13 @@ impl ExecProcess {
         self.child.pidfd()
     }
 
+    /// Gives up the handle and leaves the process's end to whoever adopts it: for a program that ends before the
+    /// process, and whose subreaper (PR_SET_CHILD_SUBREAPER(2const)) wants to know how it ended. In a program that goes on,
+    /// the process stays a zombie until that waits for it itself.
+    pub fn detach(self) {
+        self.child.leave();
+    }
+
     /// Waits for its end, as long as that takes, from any number of threads.
     ///
     /// # Errors

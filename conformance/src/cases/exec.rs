@@ -33,6 +33,7 @@ pub const CASES: &[Case] = &[
     case!(exec_process_file_without_rlimits_has_those_of_the_caller),
     case!(exec_process_file_that_is_broken_is_refused),
     case!(exec_detached_returns_at_once_and_writes_the_pid),
+    case!(ends_of_detached_processes_are_left_to_the_subreaper),
     case!(exec_pid_file_in_the_foreground),
     case!(exec_of_a_missing_program_is_what_engines_look_for),
     case!(exec_of_a_program_without_permission_is_what_engines_look_for),
@@ -303,6 +304,28 @@ fn exec_detached_returns_at_once_and_writes_the_pid(t: &Test) -> Outcome {
     same("its namespace", ours, fs::read_link(format!("/proc/{}/ns/pid", c.pid()?))?)?;
     fs::write(c.path("/go"), "1")?;
     same("exit code, seen by the one who inherits it", process::wait(pid, Duration::from_secs(10)), Some(9))
+}
+
+/// A shim waits for a program that may have ended before the runtime has.
+fn ends_of_detached_processes_are_left_to_the_subreaper(t: &Test) -> Outcome {
+    let file = t.dir.join("pid");
+    let options = ["--detach", "--pid-file", &file.display().to_string()];
+    let end = || -> Outcome<Option<i32>> {
+        let pid = fs::read_to_string(&file)?.trim().parse()?;
+        Ok(process::wait(pid, Duration::from_secs(5)))
+    };
+    let c = t.detached(&t.sleeper())?;
+    for _ in 0..50 {
+        c.exec_with(&options, &["/bin/sh", "-c", "exit 7"])?.ok()?;
+        same("exit code of exec", end()?, Some(7))?;
+    }
+    let one = t.container(&t.shell("exit 7"))?;
+    for _ in 0..20 {
+        one.run_with(&options)?.ok()?;
+        same("exit code of run", end()?, Some(7))?;
+        one.delete_force()?.ok()?;
+    }
+    Ok(())
 }
 
 fn exec_pid_file_in_the_foreground(t: &Test) -> Outcome {

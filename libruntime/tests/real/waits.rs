@@ -53,6 +53,45 @@ fn an_executed_process_that_nobody_waits_for_does_not_keep_the_deletion() {
 }
 
 #[test]
+fn the_end_of_what_was_detached_is_left_to_others() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let container = running(&bundle);
+    let process = exec(&container, "exit 7");
+    let pid = process.pid();
+    await_end(process.pidfd());
+    process.detach();
+    assert_eq!(reap(pid), Some(7));
+    let loaded = bundle.load(container.id()).unwrap();
+    let pid = container.pid().unwrap();
+    loaded.kill(libruntime::Signal::KILL).unwrap();
+    await_end(container.pidfd());
+    container.detach();
+    // Whoever starts something next reaps what handles have left behind, and not this.
+    let other = bundle.builder(&super::bundle::new_id()).create().unwrap();
+    other.delete_force().unwrap();
+    assert_eq!(reap(pid), Some(128 + libc::SIGKILL));
+    in_time(|| loaded.delete_force()).unwrap();
+}
+
+/// Without reaping it.
+fn await_end(pidfd: std::os::fd::BorrowedFd) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut waited = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    assert_eq!(poll(&mut waited, PollTimeout::from(10_000u16)), Ok(1));
+}
+
+/// The exit code of a child of this process that nobody else has reaped.
+fn reap(pid: i32) -> Option<i32> {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    match waitpid(nix::unistd::Pid::from_raw(pid), None) {
+        Ok(WaitStatus::Exited(_, code)) => Some(code),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
+        _ => None,
+    }
+}
+
+#[test]
 fn exit_codes_are_right_where_the_host_reaps_all_children_or_ignores_sigchld() {
     let Some(_turn) = turn() else { return };
     let mut all = config("read x; exit 7");

@@ -53,7 +53,10 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let container =
         traced(global, args, || spec.make(global, args, Console::of(console), NewContainer::create))?;
     match announce(args, &container) {
-        Ok(()) => Ok(0),
+        Ok(()) => {
+            container.detach();
+            Ok(0)
+        }
         Err(failure) => undo(global, container, failure),
     }
 }

@@ -80,7 +80,10 @@ fn exec(global: &Global, args: &Parsed) -> Result<u8, Failure> {
         return Err(failure);
     }
     match signals {
-        None => Ok(0),
+        None => {
+            started.detach();
+            Ok(0)
+        }
         Some(signals) => follow(&started, &signals),
     }
 }

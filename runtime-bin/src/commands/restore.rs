@@ -64,7 +64,10 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     if detach {
         let container = spec.make(global, args, Console::of(console), |builder| builder.restore(&options))?;
         return match launch::write_pid_file(args, container.init_pid().unwrap_or(0)) {
-            Ok(()) => Ok(0),
+            Ok(()) => {
+                container.detach();
+                Ok(0)
+            }
             Err(failure) => undo(global, container, failure),
         };
     }

@@ -47,9 +47,13 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     if detach {
         let (container, started) = make_and_start(global, args, spec, Console::of(console))?;
         return match started {
-            Ok(None) => Ok(0),
+            Ok(None) => {
+                container.detach();
+                Ok(0)
+            }
             Ok(Some(readiness)) => {
                 Interrupt::release()?;
+                container.detach();
                 Ok(readiness.pass_on().map(|()| 0)?)
             }
             Err(failure) => undo(global, container, failure),
