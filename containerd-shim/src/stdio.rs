@@ -71,7 +71,9 @@ pub fn open(named: &Named, owner: Owner) -> Result<([Stdio; 3], Ends)> {
     let mut ends = Ends::default();
     let mut given = [Stdio::null(), Stdio::null(), Stdio::null()];
     if let Place::Fifo(path) = Place::of(named.stdin)? {
-        let fifo = open_fifo(path, File::options().read(true))?;
+        // For writing too: a client that goes away, such as a containerd that is restarted, is not the end of what
+        // comes. CloseIO is.
+        let fifo = open_fifo(path, File::options().read(true).write(true))?;
         let mut ours = None;
         if !named.terminal {
             let (reader, writer) = pipe(owner)?;

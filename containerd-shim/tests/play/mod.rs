@@ -1,12 +1,17 @@
 //! Plays containerd: starts a shim, calls it by ttrpc, and takes its events.
 
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
 use prost::Message;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -87,11 +92,24 @@ pub fn number(fields: &BTreeMap<u32, (u64, Vec<u8>)>, tag: u32) -> u64 {
 }
 
 pub fn send(socket: &mut UnixStream, stream: u32, kind: u8, message: &[u8]) {
+    let mut frame = frame(stream, message);
+    frame[8] = kind;
+    socket.write_all(&frame).unwrap();
+}
+
+/// Of a request.
+pub fn frame(stream: u32, message: &[u8]) -> Vec<u8> {
     let mut frame = (message.len() as u32).to_be_bytes().to_vec();
     frame.extend(stream.to_be_bytes());
-    frame.extend([kind, 0]);
+    frame.extend([1, 0]);
     frame.extend(message);
-    socket.write_all(&frame).unwrap();
+    frame
+}
+
+/// Of the Task service.
+pub fn request(method: &str, payload: Fields) -> Vec<u8> {
+    Request { service: TASK.into(), method: method.into(), payload: payload.0, timeout_nano: 0 }
+        .encode_to_vec()
 }
 
 pub fn receive(socket: &mut UnixStream) -> std::io::Result<(u32, Vec<u8>)> {
@@ -119,40 +137,64 @@ pub struct Shim {
     pub directory: PathBuf,
     pub socket: PathBuf,
     pub events: Arc<Mutex<Vec<String>>>,
+    /// The receiver of events reads none while this is true.
+    pub is_receiver_stopped: Arc<AtomicBool>,
     name: String,
 }
+
+/// A change of `config.json`.
+pub type Edit<'a> = &'a dyn Fn(&mut serde_json::Value);
 
 impl Shim {
     /// With a container `a`, whose bundle is ready.
     pub fn start(name: &str, command: &[&str]) -> Self {
+        let mut shim = Self::prepare(name, command, &|_| ());
+        shim.launch(&[], Fields::default());
+        shim
+    }
+
+    /// The bundle of container `a`, and no shim yet.
+    pub fn prepare(name: &str, command: &[&str], edit: Edit) -> Self {
         let directory = std::env::temp_dir().join(format!("onggi-shim-{}-{name}", std::process::id()));
         // Left by a run that was killed.
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(directory.join("events")).unwrap();
-        let events = take_events(&directory.join("events/s"));
+        let is_receiver_stopped = Arc::default();
+        let events = take_events(&directory.join("events/s"), &is_receiver_stopped);
         let name = format!("shim-{}-{name}", std::process::id());
-        let mut shim = Self { socket: PathBuf::new(), directory, events, name };
-        shim.bundle("a", command);
-        let output = shim.run("a", &["start"], &shim.params("a"));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        let result = fields(&output.stdout);
-        assert_eq!((number(&result, 1), text(&result, 3).as_str()), (3, "ttrpc"));
-        shim.socket = text(&result, 2).strip_prefix("unix://").unwrap().into();
+        let shim = Self { socket: PathBuf::new(), directory, events, is_receiver_stopped, name };
+        shim.bundle("a", command, edit);
         shim
     }
 
-    fn params(&self, id: &str) -> Vec<u8> {
-        let root = self.directory.join("store");
-        let options = Fields::default().text(7, root.to_str().unwrap());
-        let any = Fields::default().text(1, "containerd.runc.v1.Options").bytes(2, &options.0);
+    pub fn launch(&mut self, environment: &[(&str, &str)], options: Fields) {
+        let output = self.try_launch(environment, options);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let result = fields(&output.stdout);
+        assert_eq!((number(&result, 1), text(&result, 3).as_str()), (3, "ttrpc"));
+        self.socket = text(&result, 2).strip_prefix("unix://").unwrap().into();
+    }
+
+    pub fn try_launch(&self, environment: &[(&str, &str)], options: Fields) -> Output {
+        let mut command = self.command("a", &["start"]);
+        command.envs(environment.iter().copied());
+        output_of(command, &self.params("a", options))
+    }
+
+    fn params(&self, id: &str, options: Fields) -> Vec<u8> {
+        let any = Fields::default().text(1, "containerd.runc.v1.Options").bytes(2, &self.root(options).0);
         let fields = Fields::default().text(1, id).text(2, &self.name);
         let fields = fields.text(5, self.directory.join("events/s").to_str().unwrap());
         let extension = Fields::default().bytes(1, &any.0);
         fields.bytes(8, &extension.0).text(9, self.directory.join("s").to_str().unwrap()).0
     }
 
+    fn root(&self, options: Fields) -> Fields {
+        options.text(7, self.directory.join("store").to_str().unwrap())
+    }
+
     fn options(&self) -> Vec<u8> {
-        let options = Fields::default().text(7, self.directory.join("store").to_str().unwrap());
+        let options = self.root(Fields::default());
         Fields::default().text(1, "containerd.runc.v1.Options").bytes(2, &options.0).0
     }
 
@@ -160,18 +202,27 @@ impl Shim {
         self.directory.join("bundles").join(id)
     }
 
-    fn bundle(&self, id: &str, command: &[&str]) {
+    /// Another container of the pod whose first one is `a`.
+    pub fn add(&self, id: &str, command: &[&str]) {
+        self.bundle(id, command, &|config| {
+            config["annotations"] = serde_json::json!({ "io.containerd.runc.v2.group": "a" });
+        });
+    }
+
+    fn bundle(&self, id: &str, command: &[&str], edit: Edit) {
         let bundle = self.bundle_of(id);
         fs::create_dir_all(bundle.join("rootfs")).unwrap();
         let image = self.directory.join("image");
         for directory in ["bin", "dev", "proc", "tmp"] {
             fs::create_dir_all(image.join(directory)).unwrap();
         }
-        let found = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap();
-        let busybox = String::from_utf8(found.stdout).unwrap();
-        fs::copy(busybox.trim(), image.join("bin/busybox")).unwrap();
+        if !image.join("bin/busybox").exists() {
+            let found = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap();
+            let busybox = String::from_utf8(found.stdout).unwrap();
+            fs::copy(busybox.trim(), image.join("bin/busybox")).unwrap();
+        }
         let kinds = ["pid", "mount", "ipc", "uts"].map(|kind| serde_json::json!({ "type": kind }));
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "ociVersion": "1.0.2",
             "root": { "path": "rootfs" },
             "process": {
@@ -183,23 +234,24 @@ impl Shim {
             "mounts": [
                 { "destination": "/proc", "type": "proc", "source": "proc" },
                 { "destination": "/dev", "type": "tmpfs", "source": "tmpfs" },
+                { "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                  "options": ["newinstance", "ptmxmode=0666"] },
             ],
             "linux": { "namespaces": kinds, "cgroupsPath": format!("/{}/{id}", self.name) },
         });
+        edit(&mut config);
         fs::write(bundle.join("config.json"), config.to_string()).unwrap();
     }
 
-    pub fn run(&self, id: &str, more: &[&str], input: &[u8]) -> Output {
+    fn command(&self, id: &str, more: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(["-namespace", &self.name, "-address", "/nowhere", "-id", id]).args(more);
+        command.current_dir(self.bundle_of(id));
         command
-            .current_dir(self.bundle_of(id))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        child.wait_with_output().unwrap()
+    }
+
+    pub fn run(&self, id: &str, more: &[&str], input: &[u8]) -> Output {
+        output_of(self.command(id, more), input)
     }
 
     pub fn connect(&self) -> UnixStream {
@@ -209,11 +261,15 @@ impl Shim {
     }
 
     pub fn call(&self, method: &str, payload: Fields) -> Answer {
-        let mut socket = self.connect();
-        let request =
-            Request { service: TASK.into(), method: method.into(), payload: payload.0, timeout_nano: 0 };
-        send(&mut socket, 1, 1, &request.encode_to_vec());
-        answer(&receive(&mut socket).unwrap().1)
+        self.try_call(method, payload).unwrap()
+    }
+
+    /// Fails where nobody answers.
+    pub fn try_call(&self, method: &str, payload: Fields) -> std::io::Result<Answer> {
+        let mut socket = UnixStream::connect(&self.socket)?;
+        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        socket.write_all(&frame(1, &request(method, payload)))?;
+        Ok(answer(&receive(&mut socket)?.1))
     }
 
     pub fn of(&self, method: &str, exec: &str) -> Answer {
@@ -221,18 +277,46 @@ impl Shim {
     }
 
     pub fn create(&self, stdout: &str) -> Answer {
+        self.create_with("a", Fields::default().text(6, stdout))
+    }
+
+    /// `more` has the standard streams, and whatever else a test wants.
+    pub fn create_with(&self, id: &str, more: Fields) -> Answer {
         let image = self.directory.join("image");
         let mount =
             Fields::default().text(1, "bind").text(2, image.to_str().unwrap()).text(4, "rbind").text(4, "ro");
-        let task =
-            Fields::default().text(1, "a").text(2, self.bundle_of("a").to_str().unwrap()).bytes(3, &mount.0);
-        self.call("Create", task.text(6, stdout).bytes(10, &self.options()))
+        let task = more.text(1, id).text(2, self.bundle_of(id).to_str().unwrap()).bytes(3, &mount.0);
+        self.call("Create", task.bytes(10, &self.options()))
     }
 
     pub fn exec(&self, name: &str, command: &[&str]) -> Answer {
-        let process = serde_json::json!({ "args": command, "cwd": "/", "env": ["PATH=/bin"] });
-        let any = Fields::default().text(1, "x").bytes(2, process.to_string().as_bytes());
-        self.call("Exec", of(name).bytes(7, &any.0))
+        self.exec_with(of(name), command, serde_json::json!({}))
+    }
+
+    /// `more` has the ids and the standard streams, `process` members of the process beside its command.
+    pub fn exec_with(&self, more: Fields, command: &[&str], process: serde_json::Value) -> Answer {
+        let mut whole = serde_json::json!({ "args": command, "cwd": "/", "env": ["PATH=/bin"] });
+        whole.as_object_mut().unwrap().extend(process.as_object().unwrap().clone());
+        let any = Fields::default().text(1, "x").bytes(2, whole.to_string().as_bytes());
+        self.call("Exec", more.bytes(7, &any.0))
+    }
+
+    /// A fifo of the client.
+    pub fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path
+    }
+
+    pub fn status(&self) -> u64 {
+        number(&fields(&self.of("State", "").unwrap()), 4)
+    }
+
+    /// Kills container `a` and deletes it.
+    pub fn remove(&self) {
+        self.call("Kill", of("").number(3, 9)).unwrap();
+        self.of("Wait", "").unwrap();
+        self.of("Delete", "").unwrap();
     }
 
     /// The pid of the shim.
@@ -266,7 +350,8 @@ impl Shim {
         let left = fs::read_dir(self.directory.join("store").join(&self.name)).map(|entries| entries.count());
         assert_eq!(left.unwrap_or(0), 0, "the store is not empty");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains(self.directory.to_str().unwrap()), "a mount is left");
+        let below = format!("{}/", self.directory.display());
+        assert!(!mounts.contains(&below), "a mount is left");
         assert!(!cgroup_exists(&self.name), "a cgroup is left");
     }
 }
@@ -274,10 +359,19 @@ impl Shim {
 impl Drop for Shim {
     fn drop(&mut self) {
         // After a test that failed.
-        if std::thread::panicking() && UnixStream::connect(&self.socket).is_ok() {
-            let pid = nix::unistd::Pid::from_raw(self.pid());
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            self.run("a", &["delete"], b"");
+        if std::thread::panicking() {
+            if let Ok(answer) = self.try_call("Connect", Fields::default()) {
+                let pid = number(&fields(&answer.unwrap_or_default()), 1) as i32;
+                if pid > 1 {
+                    let _ = nix::sys::signal::kill(
+                        nix::unistd::Pid::from_raw(pid),
+                        nix::sys::signal::Signal::SIGKILL,
+                    );
+                }
+            }
+            for bundle in fs::read_dir(self.directory.join("bundles")).into_iter().flatten().flatten() {
+                self.run(bundle.file_name().to_str().unwrap(), &["delete"], b"");
+            }
         }
         let _ = fs::remove_dir_all(&self.directory);
         for hierarchy in hierarchies() {
@@ -291,9 +385,10 @@ fn hierarchies() -> Vec<PathBuf> {
     all.chain([PathBuf::from("/sys/fs/cgroup")]).collect()
 }
 
-/// Of the container; its parent is ours.
+/// Of a container; their parent is ours.
 fn cgroup_exists(name: &str) -> bool {
-    hierarchies().iter().any(|hierarchy| hierarchy.join(name).join("a").exists())
+    let children = |hierarchy: &PathBuf| fs::read_dir(hierarchy.join(name)).into_iter().flatten().flatten();
+    hierarchies().iter().flat_map(children).any(|entry| entry.path().is_dir())
 }
 
 pub fn of(exec: &str) -> Fields {
@@ -320,21 +415,66 @@ pub fn await_end(pid: i32) {
     }
 }
 
+fn output_of(mut command: Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// Opens a fifo for reading, without waiting for a writer.
+pub fn open_reader(fifo: &Path) -> fs::File {
+    fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(fifo).unwrap()
+}
+
+/// Reads until `wanted` was read; returns all that was read.
+pub fn read_until(fifo: &mut fs::File, wanted: &str) -> String {
+    let (end, mut all) = (Instant::now() + Duration::from_secs(10), Vec::new());
+    loop {
+        let mut part = [0; 65536];
+        let length = fifo.read(&mut part).unwrap_or(0);
+        all.extend(&part[..length]);
+        let text = String::from_utf8_lossy(&all);
+        if text.contains(wanted) {
+            return text.into_owned();
+        }
+        assert!(Instant::now() < end, "no {wanted:?} in {text:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until it is so.
+pub fn await_that(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}: not within 10 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Topic and process of each event, as they come.
-fn take_events(path: &Path) -> Arc<Mutex<Vec<String>>> {
+fn take_events(path: &Path, is_stopped: &Arc<AtomicBool>) -> Arc<Mutex<Vec<String>>> {
     let events: Arc<Mutex<Vec<String>>> = Arc::default();
     let (listener, list) = (UnixListener::bind(path).unwrap(), events.clone());
+    let is_stopped = is_stopped.clone();
     std::thread::spawn(move || {
         for connection in listener.incoming() {
             let mut connection = connection.unwrap();
-            while let Ok((stream, message)) = receive(&mut connection) {
+            loop {
+                while is_stopped.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let Ok((stream, message)) = receive(&mut connection) else { break };
                 let request = Request::decode(&*message).unwrap();
                 let envelope = fields(&fields(&request.payload)[&1].1);
                 let (topic, event) = (text(&envelope, 3), fields(&fields(&envelope[&4].1)[&2].1));
                 let is_exec = topic.contains("exec") || topic.contains("exit");
                 let name = if is_exec { text(&event, 2) } else { text(&event, 1) };
                 list.lock().unwrap().push(format!("{} {name}", topic.trim_start_matches("/tasks/")));
-                send(&mut connection, stream, 2, &Response::default().encode_to_vec());
+                let mut answer = frame(stream, &Response::default().encode_to_vec());
+                answer[8] = 2;
+                // The shim may have gone meanwhile.
+                let _ = connection.write_all(&answer);
             }
         }
     });
