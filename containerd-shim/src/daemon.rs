@@ -26,6 +26,9 @@ const IDLE: Duration = Duration::from_secs(300);
 /// For events that containerd has not taken when the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 
+/// So many requests wait before it is looked for those whose client has gone.
+const FEW: usize = 64;
+
 type Request = (Call, oneshot::Sender<Result<Reply>>);
 
 /// What a worker brings back.
@@ -42,6 +45,8 @@ pub struct Daemon {
     events: Events,
     live: HashMap<Key, Live>,
     waiting: HashMap<Token, oneshot::Sender<Result<Reply>>>,
+    /// With so many of them, it is looked for those whose client has gone.
+    look_at: usize,
     last_token: Token,
     inputs: mpsc::UnboundedSender<Input>,
     brought: mpsc::UnboundedSender<(Ticket, Key, Instant, Brought)>,
@@ -64,6 +69,7 @@ impl Daemon {
             events,
             live: HashMap::new(),
             waiting: HashMap::new(),
+            look_at: FEW,
             last_token: 0,
             inputs,
             brought,
@@ -81,16 +87,30 @@ impl Daemon {
                 () = tokio::time::sleep(IDLE), if daemon.table.is_empty() => daemon.is_over = true,
             }
         }
+        // First: a `start` that still found this shim would give its address to containerd.
+        let _ = std::fs::remove_file(&daemon.socket);
         // The answer to Shutdown is written meanwhile.
         daemon.events.drain(LAST_EVENTS).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let _ = std::fs::remove_file(&daemon.socket);
     }
 
     fn request(&mut self, call: Call, sender: oneshot::Sender<Result<Reply>>) {
+        if self.waiting.len() >= self.look_at {
+            self.forget_clients();
+        }
         self.last_token += 1;
         self.waiting.insert(self.last_token, sender);
         self.step(Input::Call(self.last_token, call));
+    }
+
+    /// Those that have gone: a container may run for months, and a Wait of each of them would stay.
+    fn forget_clients(&mut self) {
+        let gone = self.waiting.iter().filter(|(_, sender)| sender.is_closed()).map(|(token, _)| *token);
+        for token in gone.collect::<Vec<_>>() {
+            self.waiting.remove(&token);
+            self.step(Input::Unanswered(token));
+        }
+        self.look_at = 2 * self.waiting.len() + FEW;
     }
 
     fn signalled(&mut self, signal: reaper::Signal) {
@@ -130,8 +150,9 @@ impl Daemon {
     fn act(&mut self, action: Action) -> Option<Input> {
         match action {
             Action::Answer(token, result) => {
-                let sender = self.waiting.remove(&token)?;
-                sender.send(result).is_err().then_some(Input::Unanswered(token))
+                let sender = self.waiting.remove(&token);
+                let is_taken = sender.is_some_and(|sender| sender.send(result).is_ok());
+                (!is_taken).then_some(Input::Unanswered(token))
             }
             Action::Publish(event) => {
                 self.events.publish(event);

@@ -14,7 +14,9 @@ use ttrpc::r#async::Client;
 /// Some 100 kB.
 const WAITING: usize = 1024;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-const CALL: Duration = Duration::from_secs(5);
+/// Long: an event that a slow containerd has not answered would be sent again, and come twice, and after later ones. A
+/// containerd that is gone closes the connection.
+const CALL: Duration = Duration::from_secs(120);
 /// For an event that containerd refuses.
 const TRIES: u32 = 5;
 

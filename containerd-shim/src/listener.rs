@@ -1,18 +1,16 @@
-//! The daemon's process: its socket, which only its own user may speak to, and the runtime of its one thread.
+//! The daemon's process: its socket, and the runtime of its one thread.
 
 use crate::args::Args;
 use crate::daemon::Daemon;
 use crate::events::Events;
 use crate::failure::{Failure, Result};
-use crate::{log, service};
-use futures::stream;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use crate::{connection, log, service};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
 /// More verbs at once wait.
@@ -58,7 +56,7 @@ async fn run(args: &Args, socket: StdListener) -> Result<()> {
         UnixListener::from_std(socket).map_err(|error| Failure::os("epoll_ctl the socket", error))?;
     let (calls, requests) = mpsc::unbounded_channel();
     let mut server = ttrpc::r#async::Server::new()
-        .add_listener(ttrpc::r#async::transport::Listener::new(connections(listener)))
+        .add_listener(ttrpc::r#async::transport::Listener::new(connection::accept(listener)))
         .register_service(service::services(&calls));
     server.start().await.map_err(|error| Failure::unknown(format!("ttrpc: {error}")))?;
     let events = Events::new(args.namespace.clone());
@@ -67,23 +65,4 @@ async fn run(args: &Args, socket: StdListener) -> Result<()> {
     }
     Daemon::run(args.namespace.clone(), PathBuf::from(&args.socket), events, requests).await;
     Ok(())
-}
-
-/// Those of our own user and group.
-fn connections(listener: UnixListener) -> impl futures::Stream<Item = std::io::Result<UnixStream>> + Send {
-    stream::unfold(listener, |listener| async move {
-        loop {
-            match listener.accept().await {
-                Ok((connection, _)) if is_ours(&connection) => return Some((Ok(connection), listener)),
-                Ok(_) => log::warn("a connection of another user is refused", &[]),
-                // Too many open files: there will be some again.
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-    })
-}
-
-fn is_ours(connection: &UnixStream) -> bool {
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    getsockopt(&connection.as_fd(), PeerCredentials).is_ok_and(|peer| peer.uid() == uid && peer.gid() == gid)
 }

@@ -7,6 +7,7 @@ mod args;
 mod bootstrap;
 mod checkpoint;
 mod cleanup;
+mod connection;
 mod daemon;
 mod events;
 mod failure;

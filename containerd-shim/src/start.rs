@@ -96,7 +96,7 @@ fn spawn(wanted: &Wanted, socket: &Path, listener: UnixListener) -> Result<Child
     if wanted.debug {
         command.arg("-debug");
     }
-    if std::env::var_os("SCHED_CORE").is_some() {
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
         sys::share_core_in_group().map_err(|errno| Failure::os("prctl PR_SCHED_CORE", errno))?;
     }
     command.env("TTRPC_ADDRESS", &wanted.ttrpc_address).process_group(0);

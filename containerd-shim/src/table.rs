@@ -49,13 +49,18 @@ impl Table {
             Input::Ended(key, exit) => self.ended(&key, exit),
             Input::Oom(id, kills) => self.oom(id, kills),
             Input::Late(id) => self.publish_exit(&Key::init(&id)),
-            Input::Unanswered(token) => {
-                if let Some(lost) = self.deleted.iter_mut().find(|one| one.tokens.contains(&token)) {
-                    lost.is_lost = true;
-                }
-            }
+            Input::Unanswered(token) => self.unanswered(token),
         }
         std::mem::take(&mut self.actions)
+    }
+
+    fn unanswered(&mut self, token: Token) {
+        if let Some(lost) = self.deleted.iter_mut().find(|one| one.tokens.contains(&token)) {
+            lost.is_lost = true;
+        }
+        for process in self.tasks.values_mut().flat_map(Task::processes) {
+            process.waits.retain(|wait| *wait != token);
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -341,7 +346,7 @@ impl Table {
             Verb::Create(task) => self.created(task, result),
             Verb::Start(_) => self.started(&key, result),
             Verb::StartExec(_) => self.exec_started(&key, result),
-            Verb::Delete(_) => return self.delete_done(&key, result),
+            Verb::Delete(_) => return self.delete_done(&key, ticket, result),
             Verb::DeleteExec(_) => return self.exec_deleted(&key),
             Verb::Pids(_) => result.map(|outcome| self.named_pids(&key.id, outcome)),
             Verb::Pause(_) => self.froze(&key, result, (Phase::Paused, Phase::Running), Event::Paused),
@@ -468,16 +473,15 @@ impl Table {
         Ok(Reply::Nothing)
     }
 
-    fn delete_done(&mut self, key: &Key, result: Result<Outcome>) {
+    fn delete_done(&mut self, key: &Key, ticket: Ticket, result: Result<Outcome>) {
         let Ok(task) = self.task(&key.id) else { return };
-        task.busy = None;
         let tokens = std::mem::take(&mut task.init.deletes);
         let (pid, end) = (task.init.pid, task.init.end);
         if let Err(failure) = result {
             for token in tokens {
                 self.answer(token, Err(failure.clone()));
             }
-            return;
+            return self.go_on(key, ticket);
         }
         let exit = end.unwrap_or(Exit { status: 0, at: UNIX_EPOCH });
         self.drop_task(&key.id);

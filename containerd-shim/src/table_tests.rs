@@ -297,3 +297,22 @@ fn out_of_memory_is_told_once_for_each_count() {
     world.play(Move::End(0));
     assert_eq!(world.events[2..], ["oom", "exit a"]);
 }
+
+#[test]
+fn what_waits_behind_a_deletion_that_fails_is_done_after_it() {
+    let before = [Move::Create, Move::Finish(0), Move::Start, Move::Finish(0), Move::End(0), Move::Delete(0)];
+    let mut world = world(&before);
+    let deletion = world.verbs.pop().expect("a deletion");
+    world.call(Call::Update("a".into(), Vec::new()));
+    assert!(world.verbs.is_empty());
+    world.step(Input::Done(deletion.0, Err(Failure::unknown("fault"))));
+    assert!(matches!(world.verbs[..], [(_, Verb::Update(..))]), "{:?}", world.verbs);
+}
+
+#[test]
+fn a_wait_whose_client_has_gone_is_forgotten() {
+    let mut world = world(&[Move::Create, Move::Finish(0), Move::Wait(0)]);
+    assert!(world.table.lines()[0].ends_with("waits=1"), "{:?}", world.table.lines());
+    world.step(Input::Unanswered(world.token));
+    assert!(world.table.lines()[0].ends_with("waits=0"), "{:?}", world.table.lines());
+}

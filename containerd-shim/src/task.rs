@@ -23,6 +23,10 @@ impl Task {
         self.busy.is_none() && self.init.phase == Phase::Stopped && !self.init.deletes.is_empty()
     }
 
+    pub fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.execs.values_mut().chain([&mut self.init])
+    }
+
     /// No process joins a container whose end is known.
     pub fn check_exec(&self) -> Result<()> {
         let phase = if self.init.end.is_some() { Phase::Stopped } else { self.init.phase };
