@@ -4,8 +4,8 @@
 use crate::args::Args;
 use crate::failure::Result;
 use crate::record::Record;
-use crate::verbs;
 use crate::wire::DeleteAnswer;
+use crate::{start, verbs};
 use prost::Message;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -23,6 +23,7 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
         delete_others(&record, &bundle, args);
     }
     let pid = verbs::remove(&record, &bundle, &args.id);
+    start::remove_unanswered(&bundle);
     let exited_at = Some(SystemTime::now().into());
     Ok(DeleteAnswer { pid, exit_status: KILLED, exited_at }.encode_to_vec())
 }

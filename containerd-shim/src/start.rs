@@ -65,8 +65,7 @@ fn bind(socket: &Path) -> Result<Option<UnixListener>> {
     let directory = socket.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     // Two calls of `start` for one group must not both unlink.
-    let lock = File::open(directory).map_err(failed)?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))?;
+    let _lock = lock(directory).map_err(failed)?;
     let listener = match UnixListener::bind(socket) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             if UnixStream::connect(socket).is_ok() {
@@ -80,6 +79,20 @@ fn bind(socket: &Path) -> Result<Option<UnixListener>> {
     let listener = listener.map_err(failed)?;
     std::fs::set_permissions(socket, Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(Some(listener))
+}
+
+fn lock(directory: &Path) -> std::io::Result<Flock<File>> {
+    Flock::lock(File::open(directory)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+}
+
+/// The socket that a shim which was killed has left; one that lives keeps its own.
+pub fn remove_unanswered(bundle: &Path) {
+    let address = std::fs::read_to_string(bundle.join("address")).unwrap_or_default();
+    let Some(socket) = address.strip_prefix("unix://").map(Path::new) else { return };
+    let Some(Ok(_lock)) = socket.parent().map(lock) else { return };
+    if UnixStream::connect(socket).is_err() {
+        remove(socket);
+    }
 }
 
 fn remove(socket: &Path) {

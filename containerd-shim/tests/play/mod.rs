@@ -11,11 +11,22 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_containerd-shim-onggi-v2");
+/// `SHIM` names another build, for measurements.
+pub fn program() -> PathBuf {
+    let built = env!("CARGO_BIN_EXE_containerd-shim-onggi-v2");
+    std::env::var_os("SHIM").unwrap_or_else(|| built.into()).into()
+}
+
+/// What the receiver of events does.
+pub const SERVES: u8 = 0;
+/// It reads nothing, as a process does that is stopped.
+pub const IS_STOPPED: u8 = 1;
+/// It closes each connection at the first event, and keeps none.
+pub const HANGS_UP: u8 = 2;
 pub const TASK: &str = "containerd.task.v3.Task";
 
 #[derive(Clone, PartialEq, Message)]
@@ -137,8 +148,7 @@ pub struct Shim {
     pub directory: PathBuf,
     pub socket: PathBuf,
     pub events: Arc<Mutex<Vec<String>>>,
-    /// The receiver of events reads none while this is true.
-    pub is_receiver_stopped: Arc<AtomicBool>,
+    pub receiver: Arc<AtomicU8>,
     name: String,
 }
 
@@ -159,10 +169,10 @@ impl Shim {
         // Left by a run that was killed.
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(directory.join("events")).unwrap();
-        let is_receiver_stopped = Arc::default();
-        let events = take_events(&directory.join("events/s"), &is_receiver_stopped);
+        let receiver = Arc::default();
+        let events = take_events(&directory.join("events/s"), &receiver);
         let name = format!("shim-{}-{name}", std::process::id());
-        let shim = Self { socket: PathBuf::new(), directory, events, is_receiver_stopped, name };
+        let shim = Self { socket: PathBuf::new(), directory, events, receiver, name };
         shim.bundle("a", command, edit);
         shim
     }
@@ -179,6 +189,11 @@ impl Shim {
         let mut command = self.command("a", &["start"]);
         command.envs(environment.iter().copied());
         output_of(command, &self.params("a", options))
+    }
+
+    /// `start` of one more container of the pod.
+    pub fn start_of(&self, id: &str) -> Output {
+        self.run(id, &["start"], &self.params(id, Fields::default()))
     }
 
     fn params(&self, id: &str, options: Fields) -> Vec<u8> {
@@ -244,7 +259,7 @@ impl Shim {
     }
 
     fn command(&self, id: &str, more: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.args(["-namespace", &self.name, "-address", "/nowhere", "-id", id]).args(more);
         command.current_dir(self.bundle_of(id));
         command
@@ -282,11 +297,16 @@ impl Shim {
 
     /// `more` has the standard streams, and whatever else a test wants.
     pub fn create_with(&self, id: &str, more: Fields) -> Answer {
+        self.try_create(id, more).unwrap()
+    }
+
+    /// Fails where the shim is gone.
+    pub fn try_create(&self, id: &str, more: Fields) -> std::io::Result<Answer> {
         let image = self.directory.join("image");
         let mount =
             Fields::default().text(1, "bind").text(2, image.to_str().unwrap()).text(4, "rbind").text(4, "ro");
         let task = more.text(1, id).text(2, self.bundle_of(id).to_str().unwrap()).bytes(3, &mount.0);
-        self.call("Create", task.bytes(10, &self.options()))
+        self.try_call("Create", task.bytes(10, &self.options()))
     }
 
     pub fn exec(&self, name: &str, command: &[&str]) -> Answer {
@@ -308,6 +328,10 @@ impl Shim {
         path
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn status(&self) -> u64 {
         number(&fields(&self.of("State", "").unwrap()), 4)
     }
@@ -322,6 +346,14 @@ impl Shim {
     /// The pid of the shim.
     pub fn pid(&self) -> i32 {
         number(&fields(&self.of("Connect", "").unwrap()), 1) as i32
+    }
+
+    /// All shims of these tests' namespace.
+    pub fn processes(&self) -> Vec<String> {
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let lines = all.filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok());
+        let wanted = format!("\0-namespace\0{}\0", self.name);
+        lines.filter(|line| line.contains(&wanted)).collect()
     }
 
     /// Waits until events have come.
@@ -392,7 +424,11 @@ fn cgroup_exists(name: &str) -> bool {
 }
 
 pub fn of(exec: &str) -> Fields {
-    Fields::default().text(1, "a").text(2, exec)
+    of_container("a", exec)
+}
+
+pub fn of_container(id: &str, exec: &str) -> Fields {
+    Fields::default().text(1, id).text(2, exec)
 }
 
 pub fn answer(message: &[u8]) -> Answer {
@@ -453,18 +489,21 @@ pub fn await_that(what: &str, is_so: impl Fn() -> bool) {
 }
 
 /// Topic and process of each event, as they come.
-fn take_events(path: &Path, is_stopped: &Arc<AtomicBool>) -> Arc<Mutex<Vec<String>>> {
+fn take_events(path: &Path, receiver: &Arc<AtomicU8>) -> Arc<Mutex<Vec<String>>> {
     let events: Arc<Mutex<Vec<String>>> = Arc::default();
     let (listener, list) = (UnixListener::bind(path).unwrap(), events.clone());
-    let is_stopped = is_stopped.clone();
+    let receiver = receiver.clone();
     std::thread::spawn(move || {
         for connection in listener.incoming() {
             let mut connection = connection.unwrap();
             loop {
-                while is_stopped.load(Ordering::Relaxed) {
+                while receiver.load(Ordering::Relaxed) == IS_STOPPED {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 let Ok((stream, message)) = receive(&mut connection) else { break };
+                if receiver.load(Ordering::Relaxed) == HANGS_UP {
+                    break;
+                }
                 let request = Request::decode(&*message).unwrap();
                 let envelope = fields(&fields(&request.payload)[&1].1);
                 let (topic, event) = (text(&envelope, 3), fields(&fields(&envelope[&4].1)[&2].1));

@@ -1,0 +1,120 @@
+//! Many containers and execs: what a shim takes, and that it gives it back. `SHIM` names a build to measure.
+//! Needs root and busybox.
+
+mod play;
+
+use play::*;
+use std::fs;
+use std::time::{Duration, Instant};
+
+const SLEEP: &[&str] = &["busybox", "sleep", "1000"];
+const PODS: usize = 10;
+const IDS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+/// For each pod.
+const EXECS: usize = 100;
+/// After which a worker that is not used ends.
+const IDLE: Duration = Duration::from_millis(600);
+
+/// What one process has of the machine: memory in kB. Printed, and compared in part.
+#[allow(dead_code)]
+#[derive(Debug)]
+struct Use {
+    resident: u64,
+    proportional: u64,
+    private: u64,
+    threads: usize,
+    descriptors: usize,
+}
+
+fn use_of(pid: i32) -> Use {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let kb = |name: &str| -> u64 {
+        let line = rollup.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let count = |name: &str| fs::read_dir(format!("/proc/{pid}/{name}")).unwrap().count();
+    Use {
+        resident: kb("Rss:"),
+        proportional: kb("Pss:"),
+        private: kb("Private_Dirty:"),
+        threads: count("task"),
+        descriptors: count("fd"),
+    }
+}
+
+fn pod(name: &str) -> Shim {
+    let shim = Shim::start(name, SLEEP);
+    IDS[1..].iter().for_each(|id| shim.add(id, SLEEP));
+    shim
+}
+
+fn begin(shim: &Shim, id: &str) {
+    shim.create_with(id, Fields::default()).unwrap();
+    shim.call("Start", of_container(id, "")).unwrap();
+}
+
+fn remove(shim: &Shim, id: &str) {
+    shim.call("Kill", of_container(id, "").number(3, 9)).unwrap();
+    shim.call("Wait", of_container(id, "")).unwrap();
+    shim.call("Delete", of_container(id, "")).unwrap();
+}
+
+fn exec(shim: &Shim, id: &str, name: &str) {
+    let of = || of_container(id, name);
+    shim.exec_with(of(), &["busybox", "true"], serde_json::json!({})).unwrap();
+    shim.call("Start", of()).unwrap();
+    assert_eq!(number(&fields(&shim.call("Wait", of()).unwrap()), 1), 0);
+    shim.call("Delete", of()).unwrap();
+}
+
+#[test]
+fn ten_pods_of_ten_containers_and_a_thousand_execs_take_no_more_after_than_before() {
+    if let Some(reason) = missing() {
+        return eprintln!("{reason}");
+    }
+    let time = Instant::now();
+    let pods: Vec<Shim> = (0..PODS).map(|at| pod(&format!("pod{at}"))).collect();
+    pods.iter().for_each(|shim| IDS.iter().for_each(|id| begin(shim, id)));
+    // The first execs make what is made once.
+    pods.iter().for_each(|shim| IDS.iter().for_each(|id| exec(shim, id, "first")));
+    std::thread::sleep(IDLE);
+    let before: Vec<Use> = pods.iter().map(|shim| use_of(shim.pid())).collect();
+    let run = |shim: &Shim| (0..EXECS).for_each(|at| exec(shim, IDS[at % 10], &format!("e{at}")));
+    std::thread::scope(|scope| {
+        pods.iter().for_each(|shim| drop(scope.spawn(move || run(shim))));
+    });
+    std::thread::sleep(IDLE);
+    for (shim, before) in pods.iter().zip(&before) {
+        let after = use_of(shim.pid());
+        eprintln!("{before:?} -> {after:?}");
+        assert_eq!(after.threads, 1);
+        // One more is a connection of ours that it has not closed yet.
+        assert!(after.descriptors <= before.descriptors + 1, "{before:?} -> {after:?}");
+        assert!(after.private <= before.private + 256, "{before:?} -> {after:?}");
+    }
+    for shim in &pods {
+        IDS.iter().for_each(|id| remove(shim, id));
+        shim.end();
+    }
+    eprintln!("{:?}", time.elapsed());
+}
+
+#[test]
+fn a_container_costs_its_shim_little() {
+    if let Some(reason) = missing() {
+        return eprintln!("{reason}");
+    }
+    let shim = pod("cost");
+    let none = use_of(shim.pid());
+    begin(&shim, "a");
+    std::thread::sleep(IDLE);
+    let one = use_of(shim.pid());
+    IDS[1..].iter().for_each(|id| begin(&shim, id));
+    std::thread::sleep(IDLE);
+    let ten = use_of(shim.pid());
+    eprintln!("none: {none:?}\none: {one:?}\nten: {ten:?}");
+    assert!(ten.private - one.private < 9 * 64, "{one:?}, {ten:?}");
+    assert!(ten.descriptors - one.descriptors <= 9 * 8, "{one:?}, {ten:?}");
+    IDS.iter().for_each(|id| remove(&shim, id));
+    shim.end();
+}

@@ -1,0 +1,184 @@
+//! What the shim is told when it begins: options, environment, races of `start`, and `-info`. Needs root and busybox.
+
+mod play;
+
+use play::*;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const SLEEP: &[&str] = &["busybox", "sleep", "1000"];
+
+macro_rules! prepared {
+    ($name:expr) => {
+        match missing() {
+            Some(reason) => return eprintln!("{reason}"),
+            None => Shim::prepare($name, SLEEP, &|_| ()),
+        }
+    };
+}
+
+#[test]
+fn the_shim_says_what_it_can() {
+    let shim = prepared!("info");
+    let options = Fields::default().text(1, "containerd.runc.v1.Options").bytes(2, b"");
+    let output = shim.run("a", &["-info"], &options.0);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let info = fields(&output.stdout);
+    assert_eq!(text(&fields(&info[&2].1), 1), env!("CARGO_PKG_VERSION"));
+    assert_eq!(text(&fields(&info[&3].1), 1), "containerd.runc.v1.Options");
+    let features = fields(&info[&4].1);
+    assert!(text(&features, 1).ends_with("/runtime-spec/1/features/Features"));
+    let features: serde_json::Value = serde_json::from_slice(&features[&2].1).unwrap();
+    assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+    assert!(features["mountOptions"].as_array().unwrap().iter().any(|option| option == "rro"));
+    // Without options too.
+    assert!(shim.run("a", &["-info"], b"").status.success());
+    let version = shim.run("a", &["-v"], b"");
+    assert!(String::from_utf8_lossy(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
+}
+
+/// A cgroup in each hierarchy that has processes; removed at the end.
+struct Cgroup(Vec<PathBuf>);
+
+impl Cgroup {
+    fn make(name: &str) -> Self {
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(root).unwrap().flatten().map(|entry| entry.path());
+        let all = hierarchies.chain([root.into()]).filter(|path| path.join("cgroup.procs").exists());
+        let made: Vec<PathBuf> = all.map(|hierarchy| hierarchy.join(name)).collect();
+        made.iter().for_each(|path| fs::create_dir(path).unwrap());
+        // One without processors or nodes takes no process.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            for path in made.iter().filter(|path| path.join(file).exists()) {
+                if let Ok(value) = fs::read(path.parent().unwrap().join(file)) {
+                    let _ = fs::write(path.join(file), value);
+                }
+            }
+        }
+        Self(made)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|path| drop(fs::remove_dir(path)));
+    }
+}
+
+#[test]
+fn a_shim_joins_the_cgroup_that_its_options_name() {
+    let mut shim = prepared!("cgroup");
+    let name = format!("shim-{}-own", std::process::id());
+    let missing = shim.try_launch(&[], Fields::default().text(3, "/no-such-cgroup"));
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(!missing.status.success() && said.contains("ShimCgroup \"no-such-cgroup\""), "{said}");
+    assert_eq!(fs::read_dir(shim.directory.join("s")).unwrap().count(), 0, "a socket is left");
+    let cgroup = Cgroup::make(&name);
+    shim.launch(&[], Fields::default().text(3, &format!("/{name}")));
+    let pid = shim.pid();
+    let joined = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert_eq!(joined.lines().filter(|line| line.ends_with(&name)).count(), cgroup.0.len(), "{joined}");
+    // Its containers are where their configuration says.
+    let init = number(&fields(&shim.create("").unwrap()), 1);
+    let of_init = fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap();
+    assert!(!of_init.contains(&name), "{of_init}");
+    shim.remove();
+    shim.end();
+}
+
+#[test]
+fn a_shim_is_killed_for_memory_a_little_sooner_than_its_parent() {
+    let mut shim = prepared!("score");
+    shim.launch(&[], Fields::default());
+    let score = |pid: &str| -> i32 {
+        fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse().unwrap()
+    };
+    assert_eq!(score(&shim.pid().to_string()), (score("self") + 1).min(1000));
+    shim.end();
+}
+
+/// The cookie of the caller's core scheduling, or the error of a kernel without it.
+fn cookie_of(pid: i32) -> nix::Result<u64> {
+    const THREAD: libc::c_ulong = 0;
+    let mut cookie = 0u64;
+    // SAFETY: the kernel writes one number at the address.
+    let got =
+        unsafe { libc::prctl(libc::PR_SCHED_CORE, libc::PR_SCHED_CORE_GET, pid, THREAD, &raw mut cookie) };
+    nix::errno::Errno::result(got).map(|_| cookie)
+}
+
+#[test]
+fn core_scheduling_is_shared_in_the_shim_or_refused_by_name() {
+    let mut shim = prepared!("cores");
+    if let Err(errno) = cookie_of(0) {
+        eprintln!("skipped in part: this kernel has no core scheduling ({errno})");
+        let output = shim.try_launch(&[("SCHED_CORE", "1")], Fields::default());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("prctl PR_SCHED_CORE"), "{said}");
+        assert_eq!(fs::read_dir(shim.directory.join("s")).unwrap().count(), 0, "a socket is left");
+        return;
+    }
+    shim.launch(&[("SCHED_CORE", "1")], Fields::default());
+    let init = number(&fields(&shim.create("").unwrap()), 1) as i32;
+    assert_ne!(cookie_of(shim.pid()), Ok(0));
+    assert_eq!(cookie_of(shim.pid()), cookie_of(init));
+    shim.remove();
+    shim.end();
+}
+
+#[test]
+fn calls_of_start_at_once_make_one_shim() {
+    let mut shim = prepared!("race");
+    let ids = ["b", "c", "d", "e", "f", "g", "h"];
+    ids.iter().for_each(|id| shim.add(id, SLEEP));
+    // What a shim that was killed has left.
+    fs::create_dir_all(shim.directory.join("s")).unwrap();
+    let addresses: Vec<String> = std::thread::scope(|scope| {
+        let start = |id: &'static str| {
+            let shim = &shim;
+            scope.spawn(move || text(&fields(&shim.start_of(id).stdout), 2))
+        };
+        let threads: Vec<_> = ids.iter().map(|id| start(id)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(addresses[0].starts_with("unix:///"), "{addresses:?}");
+    assert!(addresses.iter().all(|address| *address == addresses[0]), "{addresses:?}");
+    assert_eq!(fs::read_dir(shim.directory.join("s")).unwrap().count(), 1);
+    assert_eq!(shim.processes().len(), 1);
+    shim.launch(&[], Fields::default());
+    assert_eq!(format!("unix://{}", shim.socket.display()), addresses[0]);
+    for id in ids {
+        shim.create_with(id, Fields::default()).unwrap();
+    }
+    for id in ids {
+        shim.call("Delete", Fields::default().text(1, id)).unwrap();
+    }
+    shim.end();
+}
+
+#[test]
+fn a_checkpoint_without_criu_fails_and_the_container_goes_on() {
+    let mut shim = prepared!("checkpoint");
+    shim.launch(&[], Fields::default());
+    let image = shim.directory.join("checkpoint");
+    fs::create_dir(&image).unwrap();
+    let wanted = || Fields::default().text(1, "a").text(2, image.to_str().unwrap());
+    // Restoring is not done at Create, and says so.
+    let failure = shim.create_with("a", Fields::default().text(8, image.to_str().unwrap())).unwrap_err();
+    assert!(failure.code == 12 && failure.message.contains("restoring"), "{failure:?}");
+    shim.create("").unwrap();
+    assert_eq!(shim.call("Checkpoint", wanted()).unwrap_err().code, 9);
+    shim.of("Start", "").unwrap();
+    let has_criu = std::process::Command::new("criu").arg("--version").output().is_ok();
+    if has_criu {
+        shim.call("Checkpoint", wanted()).unwrap();
+        shim.await_event("checkpointed a");
+    } else {
+        eprintln!("skipped in part: criu is not installed");
+        let failure = shim.call("Checkpoint", wanted()).unwrap_err();
+        assert!(failure.message.contains("criu"), "{failure:?}");
+    }
+    assert_eq!(shim.status(), 2);
+    shim.remove();
+    shim.end();
+}
