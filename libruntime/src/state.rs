@@ -100,6 +100,16 @@ fn stat(pid: i32) -> std::io::Result<Option<Stat>> {
     }
 }
 
+/// Nothing of it runs any more, reaped or not: `Z` is the state of a first thread that has ended, and others may run on.
+fn has_ended(pid: i32) -> bool {
+    match stat(pid) {
+        Ok(Some(found)) if found.state == 'Z' => {
+            fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() <= 1)
+        }
+        found => matches!(found, Ok(None)),
+    }
+}
+
 /// The name of a dead process that has never executed a program and is not reaped yet.
 pub(crate) fn name_of_dead_clone(pid: i32) -> Option<String> {
     let found = stat(pid).ok()??;
@@ -295,7 +305,7 @@ impl Directory {
             let name = entry.file_name().into_string().unwrap_or_default();
             let rest = name.strip_prefix(&prefix).map(|rest| rest.strip_suffix('~').unwrap_or(rest));
             let whose = rest.and_then(|pid| pid.parse::<i32>().ok());
-            if whose.is_some_and(|pid| matches!(stat(pid), Ok(None))) {
+            if whose.is_some_and(has_ended) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -557,13 +567,26 @@ mod tests {
     fn what_a_dead_process_left_of_a_container_is_swept() {
         let store = std::env::temp_dir().join(format!("onggi-sweep-{}", std::process::id()));
         let dead = i32::MAX;
-        let names =
-            [format!(".a.{dead}"), format!(".a.{dead}~"), format!(".a.b.{dead}"), ".a.1~".to_string()];
+        // Killed, and not reaped yet.
+        let mut unreaped = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        unreaped.kill().unwrap();
+        let zombie = unreaped.id() as i32;
+        while !matches!(stat(zombie), Ok(Some(Stat { state: 'Z', .. }))) {
+            std::thread::yield_now();
+        }
+        let names = [
+            format!(".a.{dead}"),
+            format!(".a.{dead}~"),
+            format!(".a.{zombie}"),
+            format!(".a.b.{dead}"),
+            ".a.1~".to_string(),
+        ];
         names.iter().for_each(|name| fs::create_dir_all(store.join(name).join("in")).unwrap());
         Directory::sweep(&store, "a");
         let left = names.map(|name| store.join(name).exists());
         fs::remove_dir_all(&store).unwrap();
-        assert_eq!(left, [false, false, true, true]);
+        unreaped.wait().unwrap();
+        assert_eq!(left, [false, false, false, true, true]);
     }
 
     #[test]

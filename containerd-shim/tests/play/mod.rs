@@ -379,8 +379,9 @@ impl Shim {
     }
 
     pub fn check_nothing_left(&self) {
-        let left = fs::read_dir(self.directory.join("store").join(&self.name)).map(|entries| entries.count());
-        assert_eq!(left.unwrap_or(0), 0, "the store is not empty");
+        let store = fs::read_dir(self.directory.join("store").join(&self.name)).into_iter().flatten();
+        let left: Vec<_> = store.flatten().map(|entry| entry.file_name()).collect();
+        assert!(left.is_empty(), "the store has {left:?}");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let below = format!("{}/", self.directory.display());
         assert!(!mounts.contains(&below), "a mount is left");
