@@ -4,6 +4,7 @@
 use crate::checkpoint;
 use crate::events::Events;
 use crate::failure::{Failure, Result};
+use crate::idle;
 use crate::live::{Live, Process};
 use crate::log;
 use crate::model::{Action, Call, Input, Key, Outcome, Reply, Ticket, Token, Verb};
@@ -23,6 +24,8 @@ use tokio::task::spawn_blocking;
 const GRACE: Duration = Duration::from_secs(10);
 /// A shim that never got a container is of no use to anybody.
 const IDLE: Duration = Duration::from_secs(300);
+/// Without a request or an end of a process, when workers have ended as well.
+const REST: Duration = Duration::from_millis(500);
 /// For events that containerd has not taken when the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 
@@ -76,7 +79,9 @@ impl Daemon {
             is_over: false,
         };
         let Ok(mut signals) = reaper::Signals::new() else { return };
+        let mut is_at_rest = false;
         while !daemon.is_over {
+            let was_at_rest = std::mem::replace(&mut is_at_rest, false);
             // Results before ends: the end of a process comes after the start of it is known.
             tokio::select! {
                 biased;
@@ -84,6 +89,10 @@ impl Daemon {
                 Some(input) = told.recv() => daemon.step(input),
                 Some((call, sender)) = calls.recv() => daemon.request(call, sender),
                 signal = signals.next() => daemon.signalled(signal),
+                () = tokio::time::sleep(REST), if !was_at_rest => {
+                    idle::give_back_text();
+                    is_at_rest = true;
+                }
                 () = tokio::time::sleep(IDLE), if daemon.table.is_empty() => daemon.is_over = true,
             }
         }

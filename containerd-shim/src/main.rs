@@ -11,6 +11,7 @@ mod connection;
 mod daemon;
 mod events;
 mod failure;
+mod idle;
 mod info;
 mod listener;
 mod live;

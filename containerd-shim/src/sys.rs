@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// ioctl_tty(2), TIOCSWINSZ.
@@ -43,4 +44,11 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
     let (pidfd, none) = (pidfd.as_fd().as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
     // SAFETY: numbers, and no siginfo_t.
     Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, none, 0) }).map(drop)
+}
+
+/// madvise(2), MADV_DONTNEED. idle.rs gives the addresses of pages that are in their file as they are in memory.
+pub fn give_back(pages: Range<usize>) -> nix::Result<()> {
+    let from = std::ptr::without_provenance_mut::<libc::c_void>(pages.start);
+    // SAFETY: at the next access the kernel maps the same contents again.
+    Errno::result(unsafe { libc::madvise(from, pages.len(), libc::MADV_DONTNEED) }).map(drop)
 }
