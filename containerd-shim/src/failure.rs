@@ -48,6 +48,12 @@ impl Failure {
         Self::unknown(format!("{call}: {}", error.into()))
     }
 
+    /// What the kernel or the shim knows beyond the errno.
+    pub fn hint(mut self, hint: &str) -> Self {
+        self.text = format!("{}; hint: {hint}", self.text);
+        self
+    }
+
     /// The words by which Docker's client knows where a runtime failed.
     pub fn within(mut self, lead: &str) -> Self {
         self.text = format!("{lead}: {}", self.text);

@@ -3,80 +3,29 @@
 //! the container's root: a symbolic link of the image would lead it to the host.
 
 use crate::failure::{Failure, Result};
+use crate::mount_options::Options;
+use crate::sys::mounts;
 use crate::wire::Mount;
+use crate::{id_map, loop_device, overlay};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-/// Flags by option: to set, and to clear.
-const FLAGS: &[(&str, bool, MsFlags)] = &[
-    ("async", false, MsFlags::MS_SYNCHRONOUS),
-    ("atime", false, MsFlags::MS_NOATIME),
-    ("bind", true, MsFlags::MS_BIND),
-    ("defaults", true, MsFlags::empty()),
-    ("dev", false, MsFlags::MS_NODEV),
-    ("diratime", false, MsFlags::MS_NODIRATIME),
-    ("dirsync", true, MsFlags::MS_DIRSYNC),
-    ("exec", false, MsFlags::MS_NOEXEC),
-    ("mand", true, MsFlags::MS_MANDLOCK),
-    ("noatime", true, MsFlags::MS_NOATIME),
-    ("nodev", true, MsFlags::MS_NODEV),
-    ("nodiratime", true, MsFlags::MS_NODIRATIME),
-    ("noexec", true, MsFlags::MS_NOEXEC),
-    ("nomand", false, MsFlags::MS_MANDLOCK),
-    ("norelatime", false, MsFlags::MS_RELATIME),
-    ("nostrictatime", false, MsFlags::MS_STRICTATIME),
-    ("nosuid", true, MsFlags::MS_NOSUID),
-    ("rbind", true, MsFlags::MS_BIND.union(MsFlags::MS_REC)),
-    ("relatime", true, MsFlags::MS_RELATIME),
-    ("remount", true, MsFlags::MS_REMOUNT),
-    ("ro", true, MsFlags::MS_RDONLY),
-    ("rw", false, MsFlags::MS_RDONLY),
-    ("strictatime", true, MsFlags::MS_STRICTATIME),
-    ("suid", false, MsFlags::MS_NOSUID),
-    ("sync", true, MsFlags::MS_SYNCHRONOUS),
-];
+/// Types that a helper of mount(8) mounts.
+const HELPERS: &[(&str, &str)] = &[("fuse.", "mount.fuse"), ("fuse3.", "mount.fuse3")];
 
-const PROPAGATION: &[(&str, MsFlags)] = &[
-    ("private", MsFlags::MS_PRIVATE),
-    ("rprivate", MsFlags::MS_PRIVATE.union(MsFlags::MS_REC)),
-    ("rshared", MsFlags::MS_SHARED.union(MsFlags::MS_REC)),
-    ("rslave", MsFlags::MS_SLAVE.union(MsFlags::MS_REC)),
-    ("runbindable", MsFlags::MS_UNBINDABLE.union(MsFlags::MS_REC)),
-    ("shared", MsFlags::MS_SHARED),
-    ("slave", MsFlags::MS_SLAVE),
-    ("unbindable", MsFlags::MS_UNBINDABLE),
-];
-
-/// A page, less a byte: what mount(2) takes of the file system's own options.
-const LONGEST: usize = 4095;
-
-struct Parsed {
-    flags: MsFlags,
-    propagation: Vec<MsFlags>,
-    data: String,
-}
-
-fn parse(options: &[String]) -> Result<Parsed> {
-    let mut parsed = Parsed { flags: MsFlags::empty(), propagation: Vec::new(), data: String::new() };
-    for option in options {
-        let name = option.as_str();
-        if let Some((_, set, flag)) = FLAGS.iter().find(|(known, ..)| *known == name) {
-            parsed.flags.set(*flag, *set);
-        } else if let Some((_, flag)) = PROPAGATION.iter().find(|(known, _)| *known == name) {
-            parsed.propagation.push(*flag);
-        } else if name == "loop" || name.starts_with("uidmap=") || name.starts_with("gidmap=") {
-            return Err(Failure::invalid(format!("the mount option {name} is not supported yet")));
-        } else if !name.starts_with("X-containerd.") && !name.is_empty() {
-            let comma = if parsed.data.is_empty() { "" } else { "," };
-            parsed.data = format!("{}{comma}{name}", parsed.data);
-        }
-    }
-    Ok(parsed)
-}
+/// What a helper may say of its failure.
+const LONGEST_TEXT: u64 = 1024;
 
 /// Mounts all, or none.
-pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
-    for (at, one) in mounts.iter().enumerate() {
+pub fn mount_all(wanted: &[Mount], rootfs: &Path) -> Result<()> {
+    for (at, one) in wanted.iter().enumerate() {
         mount_one(one, rootfs)
             .inspect_err(|_| unmount(rootfs))
             .map_err(|failure| failure.within(&format!("rootfs[{at}]")))?;
@@ -85,30 +34,95 @@ pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
 }
 
 fn mount_one(wanted: &Mount, rootfs: &Path) -> Result<()> {
-    let parsed = parse(&wanted.options)?;
     if !wanted.target.trim_matches('/').is_empty() {
         let target = &wanted.target;
         return Err(Failure::invalid(format!(
             "a mount on {target}, below the container's root, is not supported"
         )));
     }
-    let failed = |errno| Failure::os(format!("mount {} on {}", wanted.source, rootfs.display()), errno);
-    if parsed.data.len() > LONGEST {
-        return Err(Failure::invalid(format!("the options of {} are longer than a page", wanted.source)));
+    let helper =
+        HELPERS.iter().find_map(|(prefix, helper)| Some((helper, wanted.r#type.strip_prefix(prefix)?)));
+    if let Some((helper, kind)) = helper {
+        return help(helper, kind, wanted, rootfs);
     }
-    let (source, kind) = (Some(wanted.source.as_str()), Some(wanted.r#type.as_str()));
-    let data = (!parsed.data.is_empty()).then_some(parsed.data.as_str());
-    mount(source, rootfs, kind, parsed.flags, data).map_err(failed)?;
-    // A bind mount takes its flags from what is bound, until it is remounted.
-    let more = parsed.flags & !(MsFlags::MS_BIND | MsFlags::MS_REC);
-    if parsed.flags.contains(MsFlags::MS_BIND) && !more.is_empty() {
-        let flags = parsed.flags | MsFlags::MS_REMOUNT;
-        mount(None::<&str>, rootfs, None::<&str>, flags, None::<&str>).map_err(failed)?;
+    let options = Options::parse(&wanted.options)?;
+    let is_overlay = wanted.r#type == "overlay";
+    if is_overlay && (options.maps.is_some() || options.text().len() > overlay::LONGEST) {
+        attach(&overlay::make(&options, rootfs)?, rootfs)?;
+    } else {
+        mount_by_call(wanted, &options, rootfs)?;
+        if let Some(maps) = &options.maps {
+            let recursive = options.flags.contains(MsFlags::MS_REC);
+            let user_namespace = id_map::user_namespace(maps)?;
+            let copy = id_map::clone(&rootfs.to_string_lossy(), Some(&user_namespace), recursive)?;
+            umount2(rootfs, MntFlags::MNT_DETACH)
+                .map_err(|errno| Failure::os(format!("umount2 {}", rootfs.display()), errno))?;
+            attach(&copy, rootfs)?;
+        }
     }
-    for flag in parsed.propagation {
-        mount(None::<&str>, rootfs, None::<&str>, flag, None::<&str>).map_err(failed)?;
+    for flag in options.propagation {
+        change(rootfs, flag)?;
     }
     Ok(())
+}
+
+/// mount(2).
+fn mount_by_call(wanted: &Mount, options: &Options, rootfs: &Path) -> Result<()> {
+    let failed = |errno| Failure::os(format!("mount {} on {}", wanted.source, rootfs.display()), errno);
+    let data = options.text();
+    if data.len() > overlay::LONGEST {
+        return Err(Failure::invalid(format!("the options of {} are longer than a page", wanted.source)));
+    }
+    let is_read_only = options.flags.contains(MsFlags::MS_RDONLY);
+    let device = options.is_loop.then(|| loop_device::attach(&wanted.source, is_read_only)).transpose()?;
+    let source = device.as_ref().map_or(wanted.source.as_str(), |(_, path)| path);
+    let data = (!data.is_empty()).then_some(data.as_str());
+    mount(Some(source), rootfs, Some(wanted.r#type.as_str()), options.flags, data).map_err(failed)?;
+    // A bind mount takes its flags from what is bound, until it is remounted.
+    let more = options.flags & !(MsFlags::MS_BIND | MsFlags::MS_REC);
+    if options.flags.contains(MsFlags::MS_BIND) && !more.is_empty() {
+        change(rootfs, options.flags | MsFlags::MS_REMOUNT)?;
+    }
+    Ok(())
+}
+
+/// Of what is mounted there.
+fn change(rootfs: &Path, flags: MsFlags) -> Result<()> {
+    mount(None::<&str>, rootfs, None::<&str>, flags, None::<&str>)
+        .map_err(|errno| Failure::os(format!("mount {} {flags:?}", rootfs.display()), errno))
+}
+
+fn attach(made: &OwnedFd, rootfs: &Path) -> Result<()> {
+    let place = CString::new(rootfs.as_os_str().as_bytes());
+    let place = place.map_err(|_| Failure::invalid("the bundle's path has a zero byte"))?;
+    mounts::attach_mount(made, &place)
+        .map_err(|errno| Failure::os(format!("move_mount {}", rootfs.display()), errno))
+}
+
+/// By a program beside mount(8). Its server goes on in the background until it is unmounted.
+fn help(helper: &str, kind: &str, wanted: &Mount, rootfs: &Path) -> Result<()> {
+    let options = wanted.options.iter().filter(|option| !option.starts_with("X-containerd."));
+    let mut command = Command::new(helper);
+    command
+        .arg(&wanted.source)
+        .arg(rootfs)
+        .args(options.flat_map(|option| ["-o", option]))
+        .args(["-t", kind]);
+    // Not a pipe: a server that keeps it open would have to end first.
+    let said =
+        memfd_create(c"stderr", MFdFlags::MFD_CLOEXEC).map_err(|errno| Failure::os("memfd_create", errno))?;
+    let mut said = File::from(said);
+    let copy = said.try_clone().map_err(|error| Failure::os("dup", error))?;
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(copy).status();
+    let status = status.map_err(|error| Failure::os(format!("execute {helper}"), error))?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut text = Vec::new();
+    // An empty text is no worse than none.
+    let _ = said.rewind().and_then(|()| said.by_ref().take(LONGEST_TEXT).read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text);
+    Err(Failure::unknown(format!("{helper} {}: {status}: {}", wanted.source, text.trim())))
 }
 
 /// All that is mounted there, also what is in use.

@@ -1,6 +1,8 @@
 //! The calls that no crate has; the shim's only unsafe code.
 #![allow(unsafe_code)]
 
+pub mod mounts;
+
 use nix::errno::Errno;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};

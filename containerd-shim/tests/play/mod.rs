@@ -302,11 +302,23 @@ impl Shim {
 
     /// Fails where the shim is gone.
     pub fn try_create(&self, id: &str, more: Fields) -> std::io::Result<Answer> {
-        let image = self.directory.join("image");
-        let mount =
-            Fields::default().text(1, "bind").text(2, image.to_str().unwrap()).text(4, "rbind").text(4, "ro");
-        let task = more.text(1, id).text(2, self.bundle_of(id).to_str().unwrap()).bytes(3, &mount.0);
+        self.try_create_from(id, &[self.image()], more)
+    }
+
+    /// With these mounts for its root.
+    pub fn create_from(&self, id: &str, mounts: &[Fields], more: Fields) -> Answer {
+        self.try_create_from(id, mounts, more).unwrap()
+    }
+
+    fn try_create_from(&self, id: &str, mounts: &[Fields], more: Fields) -> std::io::Result<Answer> {
+        let task = more.text(1, id).text(2, self.bundle_of(id).to_str().unwrap());
+        let task = mounts.iter().fold(task, |task, mount| task.bytes(3, &mount.0));
         self.try_call("Create", task.bytes(10, &self.options()))
+    }
+
+    /// A mount of the image, which cannot be written to.
+    pub fn image(&self) -> Fields {
+        mount_of("bind", self.directory.join("image").to_str().unwrap(), &["rbind", "ro"])
     }
 
     pub fn exec(&self, name: &str, command: &[&str]) -> Answer {
@@ -411,6 +423,12 @@ impl Drop for Shim {
             let _ = fs::remove_dir(hierarchy.join(&self.name));
         }
     }
+}
+
+/// `containerd.types.Mount`.
+pub fn mount_of(kind: &str, source: &str, options: &[&str]) -> Fields {
+    let mount = Fields::default().text(1, kind).text(2, source);
+    options.iter().fold(mount, |mount, option| mount.text(4, option))
 }
 
 fn hierarchies() -> Vec<PathBuf> {
