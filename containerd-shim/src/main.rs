@@ -17,6 +17,7 @@ mod info;
 mod listener;
 mod live;
 mod log;
+mod logger;
 mod loop_device;
 mod metrics;
 mod model;
@@ -35,6 +36,7 @@ mod stdio;
 mod sys;
 mod table;
 mod task;
+mod uri;
 mod verbs;
 mod wire;
 

@@ -33,9 +33,17 @@ pub fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<Watched> {
 }
 
 pub enum Sink {
-    Splice { to: Watched, _reader: Option<OwnedFd> },
-    Buffer { to: Watched, _reader: Option<OwnedFd> },
+    Splice {
+        to: Watched,
+        _reader: Option<OwnedFd>,
+    },
+    Buffer {
+        to: Watched,
+        _reader: Option<OwnedFd>,
+    },
     File(File),
+    /// What comes is discarded.
+    Nothing,
 }
 
 impl Sink {
@@ -95,6 +103,11 @@ async fn move_all(from: &Watched, to: &Sink) -> io::Result<Moved> {
             Sink::Splice { to, .. } => splice_or_wait(from, to).await?,
             Sink::Buffer { to, .. } => copy(from, to).await?,
             Sink::File(file) => copy_to_file(from, file).await?,
+            Sink::Nothing => match read(from.get_ref())? {
+                None => Moved::Empty,
+                Some(bytes) if bytes.is_empty() => Moved::End,
+                Some(_) => Moved::Some,
+            },
         };
         if !matches!(moved, Moved::Some) {
             return Ok(moved);

@@ -1,15 +1,17 @@
 //! The standard streams of a process: opens what the client named, and moves data between that and the pipes or the
-//! terminal of the process. The relays are tasks of the main thread; they never block, and they hold no data while they
+//! terminal of the process; or has a logging program read them. The relays are tasks of the main thread; they never block, and they hold no data while they
 //! wait, except a part of a terminal's output that its reader does not take.
 
 use crate::failure::{Failure, Result};
+use crate::logger::{self, Logger};
 use crate::relay::{self, Sink};
+use crate::uri::{Place, Program};
 use libruntime::Stdio;
 use nix::unistd::{Gid, Uid};
 use std::fs::{DirBuilder, File};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -24,6 +26,9 @@ pub struct Named<'a> {
     pub stdout: &'a str,
     pub stderr: &'a str,
     pub terminal: bool,
+    /// For a logging program: the container's id, and containerd's namespace.
+    pub id: &'a str,
+    pub namespace: &'a str,
 }
 
 /// The owner of the pipes.
@@ -39,61 +44,56 @@ pub struct Ends {
     /// The client's fifo, and the pipe where there is no terminal.
     stdin: Option<(OwnedFd, Option<OwnedFd>)>,
     outputs: Vec<(Option<OwnedFd>, Output)>,
+    logger: Option<Logger>,
 }
 
 enum Output {
     /// The second is a read end: the process outlives a reader that goes away, and waits for one that comes.
     Fifo(OwnedFd, OwnedFd),
     File(File),
+    /// Of a logging program.
+    Pipe(OwnedFd),
 }
 
-enum Place<'a> {
-    Nothing,
-    Fifo(&'a Path),
-    File(PathBuf),
-}
-
-impl<'a> Place<'a> {
-    fn of(name: &'a str) -> Result<Self> {
-        let Some((scheme, rest)) = name.split_once("://") else {
-            return Ok(if name.is_empty() { Self::Nothing } else { Self::Fifo(Path::new(name)) });
-        };
-        match scheme {
-            "fifo" => Ok(Self::Fifo(Path::new(rest))),
-            "file" => Ok(Self::File(rest.split('?').next().unwrap_or_default().into())),
-            _ => Err(Failure::invalid(format!("standard streams of the form {scheme}:// are not supported"))),
-        }
-    }
-}
-
-/// Opens them all. Blocks in no fifo, but may in a file system.
+/// Opens them all. Blocks in no fifo, but may in a file system, and until a logging program is ready.
 pub fn open(named: &Named, owner: Owner) -> Result<([Stdio; 3], Ends)> {
     let mut ends = Ends::default();
     let mut given = [Stdio::null(), Stdio::null(), Stdio::null()];
-    if let Place::Fifo(path) = Place::of(named.stdin)? {
-        // For writing too: a client that goes away, such as a containerd that is restarted, is not the end of what
-        // comes. CloseIO is.
-        let fifo = open_fifo(path, File::options().read(true).write(true))?;
-        let mut ours = None;
-        if !named.terminal {
-            let (reader, writer) = pipe(owner)?;
-            given[0] = reader.into();
-            ours = Some(writer);
-        }
-        ends.stdin = Some((fifo, ours));
-    }
-    for (at, name) in [(1, named.stdout), (2, named.stderr)] {
-        if at == 2 && named.terminal {
-            break;
-        }
-        let output = match Place::of(name)? {
-            Place::Nothing => continue,
-            Place::Fifo(path) => {
-                let reader = open_fifo(path, File::options().read(true))?;
-                Output::Fifo(open_fifo(path, File::options().write(true))?, reader)
+    match Place::of(named.stdin)? {
+        Place::Nothing => {}
+        Place::Path(path) => {
+            if !is_fifo(&path)? {
+                return Err(Failure::invalid(format!("standard input {} is no fifo", path.display())));
             }
-            Place::File(path) => Output::File(open_file(&path)?),
-        };
+            // For writing too: a client that goes away, such as a containerd that is restarted, is not the end of what
+            // comes. CloseIO is.
+            let fifo = open_fifo(&path, File::options().read(true).write(true))?;
+            let mut ours = None;
+            if !named.terminal {
+                let (reader, writer) = pipe(owner)?;
+                given[0] = reader.into();
+                ours = Some(writer);
+            }
+            ends.stdin = Some((fifo, ours));
+        }
+        _ => return Err(Failure::invalid(format!("standard input cannot come from {}", named.stdin))),
+    }
+    let stdout = Place::of(named.stdout)?;
+    if let Place::Program(program) = &stdout {
+        open_logger(program, named, owner, &mut given, &mut ends)?;
+        return Ok((given, ends));
+    }
+    let stderr = match (Place::of(named.stderr)?, &stdout) {
+        _ if named.terminal => Place::Nothing,
+        // A file is that of both.
+        (Place::Nothing, Place::File(path)) => Place::File(path.clone()),
+        (Place::Program(_), _) => {
+            return Err(Failure::invalid("a logging program must be named for standard output too"));
+        }
+        (other, _) => other,
+    };
+    for (at, place) in [(1, stdout), (2, stderr)] {
+        let Some(output) = open_output(place)? else { continue };
         let mut ours = None;
         if !named.terminal {
             let (reader, writer) = pipe(owner)?;
@@ -103,6 +103,46 @@ pub fn open(named: &Named, owner: Owner) -> Result<([Stdio; 3], Ends)> {
         ends.outputs.push((ours, output));
     }
     Ok((given, ends))
+}
+
+/// One program for both outputs, which the process writes to by itself; that of a terminal is relayed.
+fn open_logger(
+    program: &Program,
+    named: &Named,
+    owner: Owner,
+    given: &mut [Stdio; 3],
+    ends: &mut Ends,
+) -> Result<()> {
+    let [(stdout, to_stdout), (stderr, to_stderr)] = [pipe(owner)?, pipe(owner)?];
+    ends.logger = Some(logger::start(program, named.id, named.namespace, [stdout, stderr])?);
+    if named.terminal {
+        ends.outputs.push((None, Output::Pipe(to_stdout)));
+    } else {
+        given[1] = to_stdout.into();
+        given[2] = to_stderr.into();
+    }
+    Ok(())
+}
+
+fn open_output(place: Place) -> Result<Option<Output>> {
+    Ok(Some(match place {
+        Place::Nothing | Place::Program(_) => return Ok(None),
+        Place::File(path) => Output::File(open_file(&path)?),
+        Place::Path(path) if is_fifo(&path)? => {
+            let reader = open_fifo(&path, File::options().read(true))?;
+            Output::Fifo(open_fifo(&path, File::options().write(true))?, reader)
+        }
+        Place::Path(path) => {
+            let opened = File::options().append(true).open(&path);
+            Output::File(opened.map_err(|error| Failure::os(format!("open {}", path.display()), error))?)
+        }
+    }))
+}
+
+fn is_fifo(path: &Path) -> Result<bool> {
+    let found = std::fs::metadata(path);
+    let found = found.map_err(|error| Failure::os(format!("open {}", path.display()), error))?;
+    Ok(found.file_type().is_fifo())
 }
 
 fn open_fifo(path: &Path, options: &mut std::fs::OpenOptions) -> Result<OwnedFd> {
@@ -138,6 +178,8 @@ pub struct Relays {
     ending: watch::Sender<bool>,
     closing_stdin: watch::Sender<bool>,
     pub terminal: Option<Arc<OwnedFd>>,
+    logger: Option<Logger>,
+    discarding: Option<JoinHandle<()>>,
 }
 
 impl Relays {
@@ -164,11 +206,18 @@ impl Relays {
             let sink = match output {
                 Output::Fifo(writer, reader) => Sink::fifo(writer, reader, is_terminal).map_err(failed)?,
                 Output::File(file) => Sink::file(file),
+                Output::Pipe(pipe) => Sink::terminal(pipe).map_err(failed)?,
             };
             let source = relay::source(source).map_err(failed)?;
             tasks.push(tokio::spawn(relay::run(source, sink, relays.ending.subscribe())));
         }
         relays.tasks = tasks;
+        if let Some(logger) = ends.logger {
+            let (ended, readers) = logger.copies().map_err(|error| Failure::os("dup", error))?;
+            let ending = relays.ending.subscribe();
+            relays.discarding = Some(tokio::spawn(logger::discard_after_end(ended, readers, ending)));
+            relays.logger = Some(logger);
+        }
         Ok(relays)
     }
 
@@ -192,6 +241,12 @@ impl Relays {
             if tokio::time::timeout_at(end, &mut task).await.is_err() {
                 task.abort();
             }
+        }
+        if let Some(logger) = self.logger {
+            logger.finish().await;
+        }
+        if let Some(discarding) = self.discarding {
+            discarding.abort();
         }
     }
 }

@@ -5,7 +5,7 @@ pub mod mounts;
 
 use nix::errno::Errno;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// ioctl_tty(2), TIOCSWINSZ.
 pub fn set_terminal_size(terminal: impl AsFd, rows: u16, columns: u16) -> nix::Result<()> {
@@ -53,4 +53,21 @@ pub fn give_back(pages: Range<usize>) -> nix::Result<()> {
     let from = std::ptr::without_provenance_mut::<libc::c_void>(pages.start);
     // SAFETY: at the next access the kernel maps the same contents again.
     Errno::result(unsafe { libc::madvise(from, pages.len(), libc::MADV_DONTNEED) }).map(drop)
+}
+
+/// pidfd_open(2). Of a child that nobody has reaped: else the pid may be another process's.
+pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: numbers.
+    let made = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: a new descriptor, which is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(made as i32) })
+}
+
+/// fcntl(2), F_DUPFD_CLOEXEC: a copy whose number is above that one.
+pub fn duplicate_above(descriptor: impl AsFd, number: i32) -> nix::Result<OwnedFd> {
+    let descriptor = descriptor.as_fd().as_raw_fd();
+    // SAFETY: numbers.
+    let made = Errno::result(unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, number + 1) })?;
+    // SAFETY: a new descriptor, which is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }

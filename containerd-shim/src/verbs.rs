@@ -21,6 +21,8 @@ pub struct Made {
     pub container: Container,
     pub bundle: PathBuf,
     pub options: Arc<RuncOptions>,
+    /// containerd's.
+    pub namespace: Arc<str>,
 }
 
 impl Made {
@@ -51,18 +53,25 @@ fn create_now(task: &CreateTask, namespace: &str) -> Result<Created> {
     record.write(&bundle)?;
     let root = bundle.join("rootfs");
     rootfs::mount_all(&task.rootfs, &root)?;
-    let made = create_mounted(task, &record, bundle, options);
+    let made = create_mounted(task, namespace, &record, bundle, options);
     made.inspect_err(|_| rootfs::unmount(&root))
 }
 
 fn create_mounted(
     task: &CreateTask,
+    namespace: &str,
     record: &Record,
     bundle: PathBuf,
     options: RuncOptions,
 ) -> Result<Created> {
-    let named =
-        Named { stdin: &task.stdin, stdout: &task.stdout, stderr: &task.stderr, terminal: task.terminal };
+    let named = Named {
+        stdin: &task.stdin,
+        stdout: &task.stdout,
+        stderr: &task.stderr,
+        terminal: task.terminal,
+        id: &task.id,
+        namespace,
+    };
     let (streams, ends) = stdio::open(&named, Owner { uid: options.io_uid, gid: options.io_gid })?;
     let new = record.runtime().container(&task.id).bundle(&bundle);
     let mut new = new.no_pivot(options.no_pivot_root).no_new_keyring(options.no_new_keyring);
@@ -86,7 +95,7 @@ fn create_mounted(
         oom: container.oom_events().ok(),
         outcome: Outcome::Created { pid: pid as u32, has_own_pids },
         ends,
-        made: Made { container, bundle, options: Arc::new(options) },
+        made: Made { container, bundle, options: Arc::new(options), namespace: namespace.into() },
     })
 }
 
@@ -111,8 +120,14 @@ fn exec_now(made: &Made, task: &ExecTask) -> Result<Executed> {
     let spec = task.spec.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
     let mut process = libruntime::parse_process(spec)?.0;
     process.set_terminal(Some(task.terminal));
-    let named =
-        Named { stdin: &task.stdin, stdout: &task.stdout, stderr: &task.stderr, terminal: task.terminal };
+    let named = Named {
+        stdin: &task.stdin,
+        stdout: &task.stdout,
+        stderr: &task.stderr,
+        terminal: task.terminal,
+        id: &task.id,
+        namespace: &made.namespace,
+    };
     let (streams, ends) = stdio::open(&named, made.owner())?;
     let mut new = made.container.exec_process(process).no_new_keyring(made.options.no_new_keyring);
     if task.terminal {

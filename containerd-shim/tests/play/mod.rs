@@ -149,7 +149,8 @@ pub struct Shim {
     pub socket: PathBuf,
     pub events: Arc<Mutex<Vec<String>>>,
     pub receiver: Arc<AtomicU8>,
-    name: String,
+    /// containerd's namespace.
+    pub name: String,
 }
 
 /// A change of `config.json`.
