@@ -8,9 +8,19 @@ use crate::wire::DeleteAnswer;
 use crate::{start, verbs};
 use prost::Message;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 const KILLED: u32 = 128 + libc::SIGKILL as u32;
+
+/// For all of a pod: containerd ends us after 5 s.
+const LIMIT: Duration = Duration::from_millis(3500);
+
+/// A container whose shim is gone.
+struct Left {
+    record: Record,
+    bundle: PathBuf,
+    id: String,
+}
 
 /// Returns what is to be printed.
 pub fn delete(args: &Args) -> Result<Vec<u8>> {
@@ -19,23 +29,41 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
         false => PathBuf::from(&args.bundle),
     };
     let record = Record::read(&bundle, &args.namespace);
-    if record.group == args.id {
-        delete_others(&record, &bundle, args);
-    }
-    let pid = verbs::remove(&record, &bundle, &args.id);
-    start::remove_unanswered(&bundle);
+    let others = match record.group == args.id {
+        true => others(&record.group, &bundle, args),
+        false => Vec::new(),
+    };
+    let own = Left { record, bundle, id: args.id.clone() };
+    let pid = remove_together(&own, &others, Instant::now() + LIMIT);
+    start::remove_unanswered(&own.bundle);
     let exited_at = Some(SystemTime::now().into());
     Ok(DeleteAnswer { pid, exit_status: KILLED, exited_at }.encode_to_vec())
 }
 
-/// Their bundles lie beside this one.
-fn delete_others(record: &Record, bundle: &Path, args: &Args) {
+/// The rest of the group: their bundles lie beside this one.
+fn others(group: &str, bundle: &Path, args: &Args) -> Vec<Left> {
     let entries = bundle.parent().and_then(|parent| std::fs::read_dir(parent).ok());
-    for entry in entries.into_iter().flatten().flatten() {
-        let (other, id) = (entry.path(), entry.file_name());
-        let Some(id) = id.to_str().filter(|id| *id != args.id) else { continue };
-        if Record::read(&other, &args.namespace).group == record.group {
-            verbs::remove(record, &other, id);
+    let ids =
+        entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let left = ids.filter(|id| *id != args.id).map(|id| {
+        let bundle = bundle.with_file_name(&id);
+        Left { record: Record::read(&bundle, &args.namespace), bundle, id }
+    });
+    left.filter(|left| left.record.group == group).collect()
+}
+
+/// All at once: one that cannot be killed takes its whole time. Returns the pid of the first one's init.
+fn remove_together(own: &Left, others: &[Left], end: Instant) -> u32 {
+    let remove = |left: &Left| {
+        verbs::remove(&left.record, &left.bundle, &left.id, end.saturating_duration_since(Instant::now()))
+    };
+    std::thread::scope(|scope| {
+        for other in others {
+            let thread = std::thread::Builder::new();
+            if thread.spawn_scoped(scope, || remove(other)).is_err() {
+                remove(other);
+            }
         }
-    }
+        remove(own)
+    })
 }

@@ -11,6 +11,7 @@ use libruntime::{Container, ErrorKind, ExecProcess, OomEvents, Signal, TerminalS
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// That of the configuration, if it says one.
 const SIZE: TerminalSize = TerminalSize { rows: 0, columns: 0 };
@@ -191,8 +192,7 @@ pub fn stats(made: &Made) -> Result<Outcome> {
 }
 
 /// What is left of a container whose shim is gone. Returns the pid that its init had.
-pub fn remove(record: &Record, bundle: &Path, id: &str) -> u32 {
-    let limit = std::time::Duration::from_secs(3);
+pub fn remove(record: &Record, bundle: &Path, id: &str, limit: Duration) -> u32 {
     let written = std::fs::read_to_string(bundle.join("init.pid")).ok();
     let mut pid = written.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     if let Ok(container) = record.runtime().load_damaged(id) {

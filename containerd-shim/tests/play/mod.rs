@@ -432,7 +432,8 @@ pub fn mount_of(kind: &str, source: &str, options: &[&str]) -> Fields {
     options.iter().fold(mount, |mount, option| mount.text(4, option))
 }
 
-fn hierarchies() -> Vec<PathBuf> {
+/// Of cgroups: one of v2, or those of v1.
+pub fn hierarchies() -> Vec<PathBuf> {
     let all = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
     all.chain([PathBuf::from("/sys/fs/cgroup")]).collect()
 }
