@@ -113,7 +113,7 @@ fn wait_for(said: BorrowedFd) -> Result<()> {
 /// Takes what nobody reads any more, from the end of the program to that of the container's output.
 pub async fn discard_after_end(ended: OwnedFd, readers: [OwnedFd; 2], ending: watch::Receiver<bool>) {
     let Ok(ended) = relay::watched(ended, Interest::READABLE) else { return };
-    if ended.readable().await.is_err() {
+    if ended.readable().await.is_err() || readers.iter().all(has_no_writer) {
         return;
     }
     log::warn("the logging program has ended: what the container still says is discarded", &[]);
@@ -124,6 +124,13 @@ pub async fn discard_after_end(ended: OwnedFd, readers: [OwnedFd; 2], ending: wa
         }
     };
     tokio::join!(discard(stdout, ending.clone()), discard(stderr, ending));
+}
+
+/// As at the end of the container, after which its program ends too.
+fn has_no_writer(reader: &OwnedFd) -> bool {
+    let mut wanted = [PollFd::new(reader.as_fd(), PollFlags::empty())];
+    let _ = poll(&mut wanted, PollTimeout::ZERO);
+    wanted[0].revents().is_some_and(|found| found.contains(PollFlags::POLLHUP))
 }
 
 impl Logger {

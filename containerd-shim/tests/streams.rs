@@ -21,11 +21,17 @@ macro_rules! shim {
             Some(reason) => return eprintln!("{reason}"),
             None => {
                 let mut shim = Shim::prepare($name, &["busybox", "sh", "-c", $script], $edit);
+                fs::write(log_of(&shim), "").unwrap();
                 shim.launch(&[], Fields::default());
                 shim
             }
         }
     };
+}
+
+/// What containerd reads.
+fn log_of(shim: &Shim) -> PathBuf {
+    shim.bundle_of("a").join("log")
 }
 
 fn create(shim: &Shim, stdout: &str, stderr: &str) -> Answer {
@@ -168,7 +174,7 @@ fn a_logging_program_has_both_outputs_its_arguments_and_nothing_else() {
         shim.name
     );
     assert_eq!(read(&logger.output), wanted);
-    assert_eq!(children_of(&shim), Vec::<String>::new());
+    assert_eq!((read(&log_of(&shim)).as_str(), children_of(&shim)), ("", vec![]));
     shim.end();
 }
 
@@ -235,6 +241,7 @@ fn the_end_of_a_logging_program_does_not_stop_the_container() {
     create(&shim, &logger.uri, &logger.uri).unwrap();
     assert_eq!(start_and_wait(&shim, ""), 7);
     shim.of("Delete", "").unwrap();
+    assert!(read(&log_of(&shim)).contains("what the container still says is discarded"));
     assert_eq!(children_of(&shim), Vec::<String>::new());
     shim.end();
 }
