@@ -130,3 +130,43 @@ fn a_container_costs_its_shim_little() {
     IDS.iter().for_each(|id| remove(&shim, id));
     shim.end();
 }
+
+/// A service has 1024 of them, unless its unit says more.
+#[test]
+fn a_shim_without_descriptors_refuses_execs_and_serves_on() {
+    if let Some(reason) = missing() {
+        return eprintln!("{reason}");
+    }
+    let shim = Shim::start("descriptors", SLEEP);
+    begin(&shim, "a");
+    let pid = shim.pid();
+    let limit = libc::rlimit { rlim_cur: 100, rlim_max: 100 };
+    // SAFETY: the kernel reads one rlimit at the address.
+    assert_eq!(unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) }, 0);
+    let paths = ["stdin", "stdout", "stderr"].map(|name| shim.fifo(name).to_str().unwrap().to_string());
+    let named = |name: &str| of(name).text(4, &paths[0]).text(5, &paths[1]).text(6, &paths[2]);
+    let start = |name: &str| {
+        shim.exec_with(named(name), SLEEP, serde_json::json!({ "rlimits": [] })).unwrap();
+        shim.of("Start", name)
+    };
+    let names: Vec<String> = (0..20).map(|at| format!("e{at}")).collect();
+    let failed = names.iter().position(|name| {
+        let started = start(name);
+        started.is_err_and(|failure| {
+            assert!(failure.message.contains("open files"), "{failure:?}");
+            true
+        })
+    });
+    let failed = failed.expect("twenty execs with a hundred descriptors");
+    eprintln!("{failed} execs");
+    assert_eq!(shim.status(), 2);
+    for name in &names[..failed] {
+        shim.call("Kill", of(name).number(3, 9)).unwrap();
+        assert_eq!(number(&fields(&shim.of("Wait", name).unwrap()), 1), 137);
+        shim.of("Delete", name).unwrap();
+    }
+    shim.of("Delete", &names[failed]).unwrap();
+    start("again").unwrap();
+    remove(&shim, "a");
+    shim.end();
+}
