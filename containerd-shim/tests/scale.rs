@@ -100,6 +100,12 @@ fn ten_pods_of_ten_containers_and_a_thousand_execs_take_no_more_after_than_befor
     eprintln!("{:?}", time.elapsed());
 }
 
+fn time_of(work: impl FnOnce()) -> Duration {
+    let begin = Instant::now();
+    work();
+    begin.elapsed()
+}
+
 #[test]
 fn a_container_costs_its_shim_little() {
     if let Some(reason) = missing() {
@@ -117,12 +123,15 @@ fn a_container_costs_its_shim_little() {
     std::thread::sleep(IDLE);
     let ten = use_of(pid);
     eprintln!("none: {none:?}\none: {one:?}\nten: {ten:?}");
-    let [first, second] = [(); 2].map(|()| {
-        let begin = Instant::now();
-        exec(&shim, "b", "timed");
-        begin.elapsed()
+    // The cost of the rest, for a build that is measured.
+    let rounds = if std::env::var_os("SHIM").is_some() { 15 } else { 1 };
+    let times = (0..rounds).map(|_| {
+        std::thread::sleep(IDLE);
+        [(); 2].map(|()| time_of(|| exec(&shim, "b", "timed")))
     });
-    eprintln!("an exec after the rest {first:?}, and after it {second:?}");
+    let (mut first, mut second): (Vec<_>, Vec<_>) = times.map(|[first, second]| (first, second)).unzip();
+    [&mut first, &mut second].map(|times| times.sort());
+    eprintln!("an exec after a rest {:?}, and after another {:?}", first[rounds / 2], second[rounds / 2]);
     // Of a build for debugging, whose text is large: at rest it has none of it.
     assert!(ten.resident < 10 << 10, "{ten:?}");
     assert!(ten.anonymous - one.anonymous < 9 * 64, "{one:?}, {ten:?}");
@@ -149,24 +158,22 @@ fn a_shim_without_descriptors_refuses_execs_and_serves_on() {
         shim.exec_with(named(name), SLEEP, serde_json::json!({ "rlimits": [] })).unwrap();
         shim.of("Start", name)
     };
-    let names: Vec<String> = (0..20).map(|at| format!("e{at}")).collect();
-    let failed = names.iter().position(|name| {
-        let started = start(name);
-        started.is_err_and(|failure| {
-            assert!(failure.message.contains("open files"), "{failure:?}");
-            true
-        })
-    });
-    let failed = failed.expect("twenty execs with a hundred descriptors");
-    eprintln!("{failed} execs");
+    let refused = |failure: Status| assert!(failure.message.contains("open files"), "{failure:?}");
+    let first = (0..20).find(|at| start(&format!("e{at}")).map_err(refused).is_err());
+    let most = first.expect("twenty execs with a hundred descriptors");
+    eprintln!("{most} execs");
     assert_eq!(shim.status(), 2);
-    for name in &names[..failed] {
-        shim.call("Kill", of(name).number(3, 9)).unwrap();
-        assert_eq!(number(&fields(&shim.of("Wait", name).unwrap()), 1), 137);
-        shim.of("Delete", name).unwrap();
+    shim.of("Delete", &format!("e{most}")).unwrap();
+    // All that they had comes back.
+    for at in 0..most + 100 {
+        let name = format!("e{at}");
+        if at >= most {
+            start(&name).unwrap();
+        }
+        shim.call("Kill", of(&name).number(3, 9)).unwrap();
+        assert_eq!(number(&fields(&shim.of("Wait", &name).unwrap()), 1), 137);
+        shim.of("Delete", &name).unwrap();
     }
-    shim.of("Delete", &names[failed]).unwrap();
-    start("again").unwrap();
     remove(&shim, "a");
     shim.end();
 }
