@@ -130,7 +130,8 @@ fn a_container_costs_its_shim_little() {
         [(); 2].map(|()| time_of(|| exec(&shim, "b", "timed")))
     });
     let (mut first, mut second): (Vec<_>, Vec<_>) = times.map(|[first, second]| (first, second)).unzip();
-    [&mut first, &mut second].map(|times| times.sort());
+    first.sort();
+    second.sort();
     eprintln!("an exec after a rest {:?}, and after another {:?}", first[rounds / 2], second[rounds / 2]);
     // Of a build for debugging, whose text is large: at rest it has none of it.
     assert!(ten.resident < 10 << 10, "{ten:?}");
