@@ -130,14 +130,16 @@ fn splice_once(from: &OwnedFd, to: &OwnedFd) -> io::Result<Moved> {
         Ok(0) => Ok(Moved::End),
         Ok(_) => Ok(Moved::Some),
         Err(Errno::EINTR) => Ok(Moved::Some),
-        Err(Errno::EAGAIN) if has_data(from) => Ok(Moved::Full),
-        Err(Errno::EAGAIN) => Ok(Moved::Empty),
+        // Which side it was, the kernel does not say; either may have changed since.
+        Err(Errno::EAGAIN) if !is_ready(to, PollFlags::POLLOUT) => Ok(Moved::Full),
+        Err(Errno::EAGAIN) if !is_ready(from, PollFlags::POLLIN) => Ok(Moved::Empty),
+        Err(Errno::EAGAIN) => Ok(Moved::Some),
         Err(errno) => Err(errno.into()),
     }
 }
 
-fn has_data(from: &OwnedFd) -> bool {
-    let mut wanted = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+fn is_ready(descriptor: &OwnedFd, wanted: PollFlags) -> bool {
+    let mut wanted = [PollFd::new(descriptor.as_fd(), wanted)];
     poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
@@ -178,4 +180,35 @@ async fn copy_to_file(from: &Watched, file: &File) -> io::Result<Moved> {
     let mut file = file.try_clone()?;
     let _ = tokio::task::spawn_blocking(move || file.write_all(&bytes)).await;
     Ok(Moved::Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::time::Duration;
+
+    /// The source is empty, and no more when the relay asks which side it was: that must not look as if the sink
+    /// were full, because a sink that is not never says that it has room.
+    #[test]
+    fn data_that_comes_while_the_relay_looks_for_more_is_moved() {
+        const WRITES: usize = 100_000;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let [(from, mut write), (mut read, to)] = [std::io::pipe().unwrap(), std::io::pipe().unwrap()];
+        let writer = std::thread::spawn(move || {
+            // At every distance from the last one.
+            (0..WRITES).try_for_each(|number| {
+                (0..number % 500).for_each(|_| std::hint::spin_loop());
+                write.write_all(b"x")
+            })
+        });
+        let reader = std::thread::spawn(move || read.read_to_end(&mut Vec::new()));
+        runtime.block_on(async {
+            let (_ending, never) = watch::channel(false);
+            let relay = run(source(from.into()).unwrap(), Sink::pipe(to.into()).unwrap(), never);
+            tokio::time::timeout(Duration::from_secs(10), relay).await.expect("the relay stands still");
+        });
+        writer.join().unwrap().unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), WRITES);
+    }
 }
