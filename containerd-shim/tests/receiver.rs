@@ -59,10 +59,11 @@ fn a_receiver_that_is_stopped_holds_up_nothing_and_has_each_event_once_after() {
         }
     });
     times.sort();
-    // Nearly all: other processes may have the processors.
-    let (most, last) = (times[times.len() * 99 / 100], times[times.len() - 1]);
-    eprintln!("State: {:?} median, {most:?} 99 %, {last:?} most, of {}", times[times.len() / 2], times.len());
-    assert!(most < Duration::from_millis(5) && last < Duration::from_millis(500), "{most:?}, {last:?}");
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+    eprintln!("State: {:?} median, {:?} 99 %, {:?} most, of {}", at(50), at(99), at(100), times.len());
+    // Other processes may have the processors now and then.
+    let late: Duration = times.iter().filter(|time| **time > Duration::from_millis(5)).sum();
+    assert!(at(50) < Duration::from_millis(5) && late < Duration::from_millis(700), "{late:?} of 7 s late");
     shim.receiver.store(SERVES, Ordering::Relaxed);
     check_lives(&shim, &ids);
     shim.end();
