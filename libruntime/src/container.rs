@@ -4,6 +4,7 @@
 use crate::cgroup::{Cgroup, OomEvents, Stats, network_of};
 use crate::child::{self, Child};
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
+use crate::namespaces;
 use crate::network::{self, InterfaceStatus};
 use crate::options::Options;
 use crate::settings::Settings;
@@ -287,10 +288,7 @@ impl Container {
 
     /// Whether it has a new namespace of this kind.
     pub(crate) fn has_own(&self, kind: LinuxNamespaceType) -> Result<bool> {
-        let spec = self.spec()?;
-        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-        let mut all = namespaces.into_iter().flatten();
-        Ok(all.any(|namespace| namespace.typ() == kind && namespace.path().is_none()))
+        Ok(namespaces::is_new(namespaces::listed(self.spec()?), kind))
     }
 
     pub(crate) fn wrong_state(&self, verb: &str, found: Status) -> Error {

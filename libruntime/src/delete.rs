@@ -2,11 +2,11 @@
 
 use crate::child;
 use crate::container::Container;
-use crate::create::take_off;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::signal::Signal;
 use crate::state::{ProcessId, State};
 use crate::status::Status;
+use crate::transaction::unmount_rootfs;
 use crate::wait::{self, DEADLINE, Wait};
 use crate::{hooks, network, resctrl, sys, trace};
 use nix::errno::Errno;
@@ -168,7 +168,7 @@ impl Container {
         trace::plain("disconnect networks", disconnect)?;
         resctrl::remove(&self.state.resctrl);
         if self.state.mounted_on_host {
-            take_off(&self.state.rootfs);
+            unmount_rootfs(&self.state.rootfs);
         }
         Ok(())
     }

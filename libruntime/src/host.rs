@@ -2,6 +2,7 @@
 
 use crate::cgroup::{Cgroup, Layout};
 use crate::error::{Error, Result};
+use crate::namespaces::{has, listed};
 use crate::sys;
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
 use std::collections::BTreeSet;
@@ -214,8 +215,7 @@ pub(crate) fn check_kernel() -> Result<()> {
 /// In the caller's cgroup namespace paths in `/proc/PID/cgroup` are the caller's, and on v2 the peers let
 /// them be found. Only to the host's root: a user's cgroups above the container's are not its to change.
 fn shows_all(spec: &Spec, layout: &Layout) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
-    let has = |kind| namespaces.unwrap_or_default().iter().any(|namespace| namespace.typ() == kind);
+    let has = |kind| has(listed(spec), kind);
     layout.is_v2() && !has(Ns::Cgroup) && !has(Ns::User) && crate::cgroup::has_host_root()
 }
 

@@ -44,6 +44,7 @@ mod host;
 mod init;
 mod lock;
 mod mounts;
+mod namespaces;
 mod netdevices;
 mod network;
 mod new_container;
@@ -75,6 +76,7 @@ mod timeline;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod trace;
+mod transaction;
 mod update;
 mod userns;
 mod verify;

@@ -2,8 +2,8 @@
 //!
 //! The configuration is that of the bundle, checked as for `create`, and the processes that CRIU has made
 //! are compared with it before they run. CRIU reads the files as root and makes the mounts they name: files
-//! of a stranger are not safe to restore. What has been made so far
-//! is undone when anything fails.
+//! of a stranger are not safe to restore. `transaction.rs` has what is made besides the processes, and rolls it back
+//! when anything fails.
 
 use crate::cgroup::Cgroup;
 use crate::checkpoint::{
@@ -11,15 +11,14 @@ use crate::checkpoint::{
 };
 use crate::child::Child;
 use crate::container::Container;
-use crate::create::Creation;
 use crate::criu::{self, Criu, Kind, Notification};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::parent::{Given, Launch};
 use crate::prepare::{Prepared, prepare};
-use crate::state::ProcessId;
 use crate::stdio::Streams;
-use crate::{console, plan, sys, verify, wait};
+use crate::transaction::Transaction;
+use crate::{console, hooks, plan, sys, verify, wait};
 use oci_spec::runtime::Spec;
 use std::fs::File;
 use std::io::Read;
@@ -45,16 +44,14 @@ fn restore_now(mut options: Options, checkpoint: &CheckpointOptions) -> Result<C
     let prepared = prepare(&options)?;
     let directories = Directories::make(checkpoint, &prepared.spec)?;
     let (streams, ends) = options.process.open()?;
-    let creation = Creation::begin(&options, &prepared)?;
-    let restoration =
-        Restoration { options: &options, streams: &streams, checkpoint, directories, prepared: &prepared };
-    let mut container = restoration.run(creation)?;
+    let transaction = Transaction::begin(&options.settings.store, &prepared)?;
+    let restoration = Restoration { streams: &streams, checkpoint, directories, prepared: &prepared };
+    let mut container = restoration.run(transaction)?;
     container.keep(options, prepared.spec, ends.finish(streams)?);
     Ok(container)
 }
 
 struct Restoration<'a> {
-    options: &'a Options,
     streams: &'a Streams,
     checkpoint: &'a CheckpointOptions,
     directories: Directories,
@@ -62,14 +59,16 @@ struct Restoration<'a> {
 }
 
 impl Restoration<'_> {
-    fn run(&self, mut creation: Creation) -> Result<Container> {
-        creation.make_v2_cgroup()?;
-        creation.make_cgroup()?;
-        creation.begin_network(self.options)?;
+    fn run(&self, mut transaction: Transaction) -> Result<Container> {
+        // What is mounted is mounted in CRIU's own mount namespace.
+        transaction.state.mounted_on_host = false;
+        transaction.make_v2_cgroup()?;
+        transaction.make_cgroup()?;
+        transaction.begin_network()?;
         let saved = saved_descriptors(&self.directories.images)?;
         give_streams(&self.streams.stdio(), &self.prepared.spec)?;
         let Prepared { spec, request, .. } = self.prepared;
-        let rootfs = creation.state.rootfs.clone();
+        let rootfs = transaction.state.rootfs.clone();
         let namespaces = external_namespaces(spec)?;
         let placed: Vec<BorrowedFd> = namespaces.iter().map(|(_, fd)| fd.as_fd()).collect();
         let (programs, env) = (self.checkpoint.programs(), environment());
@@ -80,8 +79,8 @@ impl Restoration<'_> {
             placed: 1 + placed.len() as u16,
         };
         let plan = plan::criu::restore(&program, spec, &self.prepared.host, &rootfs)?;
-        let born_in = creation.state.cgroup.open_dir()?;
-        let cgroup = creation.state.cgroup.clone();
+        let born_in = transaction.state.cgroup.open_dir()?;
+        let cgroup = transaction.state.cgroup.clone();
         let launch = Launch {
             stdio: self.streams.stdio(),
             passed: &[],
@@ -89,7 +88,7 @@ impl Restoration<'_> {
             given: Given { cgroup: Some(&cgroup), placed: &placed, ..Given::default() },
         };
         let log = self.directories.log("restore.log");
-        let criu = Criu::start(&plan, &launch, log, &mut |pid| creation.attach(pid))?;
+        let criu = Criu::start(&plan, &launch, log, &mut |pid| transaction.attach(pid))?;
         let directories =
             Directories::open(self.checkpoint, &PathBuf::from(format!("/proc/{}/root", criu.pid())))?;
         // Which of them are files is known only where they are; names that CRIU has not saved do no harm.
@@ -107,16 +106,16 @@ impl Restoration<'_> {
             restore_sibling: Some(true),
             external_mounts: externals.into_iter().map(mounted).collect(),
             inherit_fds: inherited,
-            cgroup_roots: cgroup_roots(&creation.state.cgroup),
+            cgroup_roots: cgroup_roots(&transaction.state.cgroup),
             empty_namespaces: self.empty_namespaces(),
             ..directories.request(self.checkpoint, "restore.log")
         };
         let (mut init, pid) = (None, criu.pid());
         criu.run(Kind::Restore, options, &mut |notification| {
-            self.notified(notification, pid, &mut creation, &mut init)
+            self.notified(notification, pid, &mut transaction, &mut init)
         })?;
         let init = init.ok_or_else(|| Error::external("criu restored no process"))?;
-        creation.finish(init)
+        transaction.commit(init)
     }
 }
 
@@ -126,38 +125,39 @@ impl Restoration<'_> {
         &self,
         notification: Notification,
         criu: i32,
-        creation: &mut Creation,
+        transaction: &mut Transaction,
         init: &mut Option<Child>,
     ) -> Result<()> {
         let Notification { script, pid, fd } = notification;
         match script.as_str() {
             // The namespaces exist, and no process of the checkpoint does.
             "setup-namespaces" => {
-                creation.state.init = Some(ProcessId::of(pid)?);
-                creation.finish_network(pid)?;
-                creation.run_early_hooks()
+                transaction.enter_network(pid)?;
+                transaction.entered(pid)?;
+                transaction.finish_network()?;
+                transaction.run_early_hooks(hooks::Limits::default())
             }
             "orphan-pts-master" => self.hand_over_terminal(fd),
             "post-restore" => {
                 let pidfd = sys::pidfd_open(pid).map_err(|errno| Error::os("pidfd_open", errno))?;
                 *init = Some(Child::new(pid, pidfd));
-                creation.state.init = Some(ProcessId::of(pid)?);
-                creation.state.restored = true;
-                Ok(())
+                transaction.state.restored = true;
+                transaction.set_init(pid)
             }
             // All processes are as they were and stopped: the last chance to refuse them.
-            "pre-resume" => self.admit(criu, creation, init.as_ref()),
+            "pre-resume" => self.admit(criu, transaction, init.as_ref()),
             _ => Ok(()),
         }
     }
 
     /// Ends all that was restored where the configuration allows less.
-    fn admit(&self, criu: i32, creation: &Creation, init: Option<&Child>) -> Result<()> {
+    fn admit(&self, criu: i32, transaction: &mut Transaction, init: Option<&Child>) -> Result<()> {
         let init = init.ok_or_else(|| Error::external("criu restored no process"))?;
-        verify::processes(self.prepared, &creation.state, init.pid(), criu).inspect_err(|_| {
-            let _ = creation.state.cgroup.kill_all(libc::SIGKILL);
+        verify::processes(self.prepared, &transaction.state, init.pid(), criu).inspect_err(|_| {
+            let _ = transaction.state.cgroup.kill_all(libc::SIGKILL);
             init.kill();
-        })
+        })?;
+        transaction.record()
     }
 
     fn hand_over_terminal(&self, master: Option<OwnedFd>) -> Result<()> {

@@ -4,6 +4,7 @@
 //! Only processes of the container are looked at; nothing is changed here.
 
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
+use crate::namespaces::{is_new, listed};
 use crate::plan::Plan;
 use crate::prepare::Prepared;
 use crate::state::State;
@@ -97,7 +98,7 @@ impl Allowed {
 /// A namespace is not the caller's where the configuration asks for a new one. Those given by path come by
 /// descriptor from the configuration, and are not compared.
 fn namespaces(spec: &Spec, pid: i32) -> std::result::Result<(), String> {
-    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let listed = listed(spec);
     let inode = |path: &Path| {
         let found = fs::metadata(path)
             .map_err(|error| format!("cannot be checked: stat {}: {error}", path.display()));
@@ -110,7 +111,7 @@ fn namespaces(spec: &Spec, pid: i32) -> std::result::Result<(), String> {
             return Err(format!("is in the caller's {name} namespace"));
         }
     }
-    if listed.iter().any(|namespace| namespace.typ() == Ns::User && namespace.path().is_none()) {
+    if is_new(listed, Ns::User) {
         let linux = spec.linux().as_ref();
         let maps = |get: fn(&oci_spec::runtime::Linux) -> &Option<Vec<LinuxIdMapping>>| {
             linux.and_then(|linux| get(linux).clone()).unwrap_or_default()
@@ -167,8 +168,7 @@ fn root(rootfs: &Path, pid: i32) -> std::result::Result<(), String> {
 
 /// A file of the checkpoint could have put a process outside of the cgroup.
 fn in_same_pid_namespace(init: i32, spec: &Spec) -> Result<Vec<i32>> {
-    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    if !listed.iter().any(|namespace| namespace.typ() == Ns::Pid && namespace.path().is_none()) {
+    if !is_new(listed(spec), Ns::Pid) {
         return Ok(Vec::new());
     }
     let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();

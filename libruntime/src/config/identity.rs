@@ -2,7 +2,7 @@
 //! and whether the process's ids exist in them.
 
 use super::found::{Found, each};
-use super::namespaces::{has, is_new};
+use crate::namespaces::{has, is_new};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 use std::fmt::Display;
 

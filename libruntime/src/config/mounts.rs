@@ -2,6 +2,7 @@
 
 use super::found::{Found, each};
 use super::identity::check_mappings;
+use crate::namespaces::{has, listed};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use std::path::Component;
 
@@ -14,8 +15,7 @@ pub(crate) fn check(spec: &Spec, found: &mut Found) {
         let text = format_args!("{} mounts; at most {MAX_MOUNTS} are accepted", mounts.len());
         return found.problem("mounts", text);
     }
-    let namespaces = spec.linux().as_ref().map_or(&[][..], |linux| each(linux.namespaces()));
-    let user = namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User);
+    let user = has(listed(spec), LinuxNamespaceType::User);
     for (i, mount) in mounts.iter().enumerate() {
         check_one(mount, i, user, found);
     }

@@ -3,12 +3,13 @@
 
 use super::found::{Found, each, sorted};
 use super::sysctl;
+use crate::namespaces::{has, is_new, listed};
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType as Type, Spec};
 use std::collections::HashMap;
 
 pub(crate) fn check(spec: &Spec, found: &mut Found) {
     let linux = spec.linux().as_ref();
-    let namespaces = linux.map_or(&[][..], |linux| each(linux.namespaces()));
+    let namespaces = listed(spec);
     for (i, namespace) in namespaces.iter().enumerate() {
         let typ = namespace.typ();
         if let Some(first) = namespaces[..i].iter().position(|other| other.typ() == typ) {
@@ -36,14 +37,6 @@ pub(crate) fn without_empty_paths(spec: &mut Spec) {
             namespace.set_path(None);
         }
     }
-}
-
-pub(crate) fn has(namespaces: &[LinuxNamespace], typ: Type) -> bool {
-    namespaces.iter().any(|namespace| namespace.typ() == typ)
-}
-
-pub(crate) fn is_new(namespaces: &[LinuxNamespace], typ: Type) -> bool {
-    namespaces.iter().any(|namespace| namespace.typ() == typ && namespace.path().is_none())
 }
 
 fn type_name(typ: Type) -> &'static str {

@@ -30,6 +30,7 @@ use super::values::{
     route,
 };
 use crate::error::{Diagnostic, Error, Result};
+use crate::namespaces::{is_new, listed};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -358,18 +359,12 @@ pub(crate) fn wanted(spec: &Spec, typed: &[Network], by_annotation: bool) -> Res
     }
     check_together(&networks, &mut findings);
     if let Some(network) = networks.first()
-        && !has_new_namespace(spec)
+        && !is_new(listed(spec), LinuxNamespaceType::Network)
     {
         let message = "needs a network namespace of its own: linux.namespaces, without a path";
         findings.push(Diagnostic::new(&network.at, message));
     }
     if findings.is_empty() { Ok(networks) } else { Err(Error::invalid(findings)) }
-}
-
-fn has_new_namespace(spec: &Spec) -> bool {
-    let linux = spec.linux().as_ref();
-    let mut all = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
-    all.any(|one| one.typ() == LinuxNamespaceType::Network && one.path().is_none())
 }
 
 fn check_together(networks: &[Network], findings: &mut Vec<Diagnostic>) {

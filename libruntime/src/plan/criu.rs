@@ -6,6 +6,7 @@ use super::mount_options;
 use super::{Handed, Plan, Text, process};
 use crate::error::Result;
 use crate::host::Host;
+use crate::namespaces::{has, listed};
 use crate::step::{CHANNEL, NamespaceFlags, PropagationFlags, Secret, Step, SyncPoint};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
 use std::path::{Path, PathBuf};
@@ -132,7 +133,7 @@ pub(crate) fn externals(spec: &Spec, host: &Host, bundle: &Path, masked: &[PathB
     }
     let mask = |path: &PathBuf| External { destination: path.clone(), source: "/dev/null".into() };
     found.extend(masked.iter().map(mask));
-    if has_namespace(spec, Ns::User) || host.in_user_namespace {
+    if has(listed(spec), Ns::User) || host.in_user_namespace {
         let devices = devices::wanted(&spec.linux().clone().unwrap_or_default());
         let bound = |device: Device| External { destination: device.path.clone(), source: device.path };
         found.extend(devices.into_iter().map(bound));
@@ -140,12 +141,7 @@ pub(crate) fn externals(spec: &Spec, host: &Host, bundle: &Path, masked: &[PathB
     found
 }
 
-fn has_namespace(spec: &Spec, kind: Ns) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
-    namespaces.unwrap_or_default().iter().any(|namespace| namespace.typ() == kind)
-}
-
 /// Without a cgroup namespace the hierarchies are bound, not mounted anew.
 fn is_bound_cgroup(spec: &Spec, mount: &Mount) -> bool {
-    matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) && !has_namespace(spec, Ns::Cgroup)
+    matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) && !has(listed(spec), Ns::Cgroup)
 }

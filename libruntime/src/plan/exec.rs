@@ -4,6 +4,7 @@ use super::request::Request;
 use super::{Handed, Plan, Text, process};
 use crate::error::Result;
 use crate::host::Host;
+use crate::namespaces::{has, listed};
 use crate::seccomp::Filter;
 use crate::step::{CHANNEL, NamespaceFlags, Secret, Step, SyncPoint};
 use oci_spec::runtime::{Hook, LinuxNamespaceType as Ns, Process, Spec};
@@ -20,9 +21,8 @@ pub fn exec(
 ) -> Result<Plan> {
     let mut plan = Plan::new();
     let linux = spec.linux().clone().unwrap_or_default();
-    let listed = || linux.namespaces().iter().flatten();
-    let in_user_namespace = has_user_namespace(spec);
-    let namespaces = listed().fold(0, |flags, namespace| flags | namespace.typ() as u64);
+    let in_user_namespace = has(listed(spec), Ns::User);
+    let namespaces = listed(spec).iter().fold(0, |flags, namespace| flags | namespace.typ() as u64);
     let affinity = process.exec_cpu_affinity().as_ref();
 
     plan.push("", Step::ResetSignals);
@@ -94,17 +94,11 @@ fn join_cgroups(plan: &mut Plan, process: &Process, host: &Host) {
     }
 }
 
-fn has_user_namespace(spec: &Spec) -> bool {
-    let linux = spec.linux().as_ref();
-    let mut listed = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
-    listed.any(|namespace| namespace.typ() == Ns::User)
-}
-
 fn work<'a>(spec: &Spec, process: &Process, host: &'a Host) -> process::Work<'a> {
     process::Work {
         env: process::environment(process.env().as_deref().unwrap_or_default()),
         host,
-        in_user_namespace: has_user_namespace(spec),
+        in_user_namespace: has(listed(spec), Ns::User),
         keeps_groups: process::keeps_groups(spec, host),
         is_init: false,
         program: None,
@@ -137,19 +131,18 @@ pub(crate) fn hook(hook: &Hook, place: &str, in_directory: bool) -> Result<Plan>
 pub(crate) fn hook_at_root(hook: &Hook, place: &str, spec: &Spec, pid: i32) -> Result<Plan> {
     let mut plan = Plan::new();
     let linux = spec.linux().clone().unwrap_or_default();
-    let listed = || linux.namespaces().iter().flatten();
-    let late = listed().any(|namespace| namespace.typ() == Ns::Pid && namespace.path().is_some());
+    let late = listed(spec).iter().any(|namespace| namespace.typ() == Ns::Pid && namespace.path().is_some());
     let of_child = |kind: Ns| match kind {
         Ns::Pid if late => Some("pid_for_children"),
         Ns::Time if late => Some("time_for_children"),
         _ => None,
     };
-    let own = listed().filter(|namespace| of_child(namespace.typ()).is_none());
+    let own = listed(spec).iter().filter(|namespace| of_child(namespace.typ()).is_none());
     let namespaces = own.fold(0, |flags, namespace| flags | namespace.typ() as u64);
     plan.push("", Step::ResetSignals);
     let fd = plan.hand("", Handed::Pidfd);
     plan.push(place.to_string(), Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
-    for kind in listed().map(|namespace| namespace.typ()) {
+    for kind in listed(spec).iter().map(|namespace| namespace.typ()) {
         if let Some(name) = of_child(kind) {
             let fd = plan.hand(place.to_string(), Handed::Namespace(format!("/proc/{pid}/ns/{name}").into()));
             plan.push(place.to_string(), Step::Setns { fd, namespaces: NamespaceFlags(kind as u64) });
@@ -157,7 +150,7 @@ pub(crate) fn hook_at_root(hook: &Hook, place: &str, spec: &Spec, pid: i32) -> R
     }
     let fd = plan.hand("", Handed::Directory);
     plan.push(place.to_string(), Step::Fchdir { fd });
-    if has_user_namespace(spec) {
+    if has(listed(spec), Ns::User) {
         plan.push(place.to_string(), super::create::first_ids(&linux));
     }
     run_hook(plan, hook, place)
