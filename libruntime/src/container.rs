@@ -10,7 +10,7 @@ use crate::options::Options;
 use crate::settings::Settings;
 use crate::state::{Directory, ProcessId, State as Record};
 use crate::status::Status;
-use crate::stdio::{self, Ends, Output};
+use crate::stdio::{Ends, Output, SharedEnds};
 use crate::sys::{self, ExitStatus};
 use crate::trace::StageSteps;
 use crate::wait::{self, Cancel, Limits, Wait};
@@ -39,7 +39,7 @@ pub struct Container {
     warnings: Arc<[Diagnostic]>,
     /// Read when it is first needed.
     spec: Arc<OnceLock<Spec>>,
-    ends: Arc<Mutex<Ends>>,
+    ends: SharedEnds,
     /// Of the stage that waits for `start`, where somebody wants to know their times.
     steps: Option<Arc<Mutex<StageSteps>>>,
     pub(crate) limits: Limits,
@@ -109,7 +109,7 @@ impl Container {
             init,
             warnings: warnings.into(),
             spec: Arc::default(),
-            ends: Arc::default(),
+            ends: SharedEnds::default(),
             steps: None,
             limits: Limits::default(),
         }
@@ -120,7 +120,7 @@ impl Container {
         self.settings = Some(options.settings);
         self.limits = options.limits;
         self.spec = Arc::new(spec.into());
-        *stdio::lock(&self.ends) = ends;
+        self.ends = SharedEnds::new(ends);
     }
 
     pub(crate) fn with_steps(mut self, steps: Option<StageSteps>) -> Self {
@@ -393,22 +393,22 @@ impl Container {
 
     /// The writing end of the program's standard input, where it is a pipe; the first caller gets it.
     pub fn take_stdin(&self) -> Option<PipeWriter> {
-        stdio::lock(&self.ends).stdin.take()
+        self.ends.take_stdin()
     }
 
     /// The reading end of the program's standard output, where it is a pipe; the first caller gets it.
     pub fn take_stdout(&self) -> Option<PipeReader> {
-        stdio::lock(&self.ends).stdout.take()
+        self.ends.take_stdout()
     }
 
     /// The same of its standard error.
     pub fn take_stderr(&self) -> Option<PipeReader> {
-        stdio::lock(&self.ends).stderr.take()
+        self.ends.take_stderr()
     }
 
     /// The master of its terminal, if it was created with one of the caller's; the first caller gets it.
     pub fn take_terminal(&self) -> Option<crate::Terminal> {
-        stdio::lock(&self.ends).terminal.take()
+        self.ends.take_terminal()
     }
 
     /// Waits for its end, and returns what it wrote to its pipes until then. Its input, if it is a pipe that nobody has
@@ -417,10 +417,9 @@ impl Container {
     /// # Errors
     /// As [`Container::wait`]; a pipe cannot be read.
     pub fn output(&self) -> Result<Output> {
-        let mut ends = std::mem::take(&mut *stdio::lock(&self.ends));
         let what = format!("container {}", self.id());
         let limits = self.limits.without_deadline();
-        let written = wait::limited(&limits, || ends.read_to_end(self.pidfd(), &what))?;
+        let written = wait::limited(&limits, || self.ends.read_to_end(self.pidfd(), &what))?;
         Ok(Output::new(self.wait()?, written))
     }
 

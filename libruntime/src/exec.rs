@@ -12,7 +12,7 @@ use crate::plan::Plan;
 use crate::plan::request::Request;
 use crate::signal::Signal;
 use crate::status::Status;
-use crate::stdio::{self, Console, Ends, Output, Passed, Stdio, Streams};
+use crate::stdio::{Console, Output, Passed, SharedEnds, Stdio, Streams};
 use crate::step::SyncPoint;
 use crate::sys::{self, ExitStatus};
 use crate::wait::{self, Cancel, Limits, Wait};
@@ -22,7 +22,7 @@ use oci_spec::runtime::{Hook, Process, Spec};
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A process that is to join a container, from [`Container::exec`] or [`Container::exec_process`]. What is not said is as in the
@@ -36,8 +36,6 @@ pub struct NewProcess {
     cwd: Option<PathBuf>,
     user: Option<(u32, u32)>,
     options: ProcessOptions,
-    /// Which of the streams the caller has said nothing about.
-    unsaid: [bool; 3],
     /// Below the container's cgroup; of one controller, or of all.
     cgroup: Vec<(Option<String>, PathBuf)>,
     ignore_paused: bool,
@@ -58,7 +56,6 @@ impl NewProcess {
             cwd: None,
             user: None,
             options: ProcessOptions::default(),
-            unsaid: [true; 3],
             cgroup: Vec::new(),
             ignore_paused: false,
         }
@@ -84,25 +81,20 @@ impl NewProcess {
 
     /// Its standard input; the caller's own without it.
     pub fn stdin(mut self, stdin: Stdio) -> Self {
-        self.set_stream(0, stdin);
+        self.options.stdio[0] = Some(stdin);
         self
     }
 
     /// Its standard output; the caller's own without it.
     pub fn stdout(mut self, stdout: Stdio) -> Self {
-        self.set_stream(1, stdout);
+        self.options.stdio[1] = Some(stdout);
         self
     }
 
     /// Its standard error; the caller's own without it.
     pub fn stderr(mut self, stderr: Stdio) -> Self {
-        self.set_stream(2, stderr);
+        self.options.stdio[2] = Some(stderr);
         self
-    }
-
-    fn set_stream(&mut self, at: usize, stream: Stdio) {
-        self.options.stdio[at] = stream;
-        self.unsaid[at] = false;
     }
 
     /// A terminal of this size in place of the three streams; its master is taken with
@@ -194,7 +186,7 @@ impl NewProcess {
             .map_err(|error| error.within("unable to start container process"))?;
         let ends = ends.finish(join.streams)?;
         let limits = container.limits.without_deadline();
-        Ok(ExecProcess { child: Arc::new(child), ends: Arc::new(Mutex::new(ends)), limits })
+        Ok(ExecProcess { child: Arc::new(child), ends: SharedEnds::new(ends), limits })
     }
 
     /// Runs it to its end. Output and errors that were not said to go elsewhere are returned; the input is empty
@@ -203,11 +195,7 @@ impl NewProcess {
     /// # Errors
     /// Those of [`NewProcess::spawn`] and [`ExecProcess::wait`].
     pub fn output(mut self) -> Result<Output> {
-        for (at, make) in [Stdio::null, Stdio::piped, Stdio::piped].into_iter().enumerate() {
-            if self.unsaid[at] {
-                self.options.stdio[at] = make();
-            }
-        }
+        self.options.capture_output();
         self.spawn()?.output()
     }
 
@@ -252,7 +240,7 @@ struct Join {
 #[derive(Clone, Debug)]
 pub struct ExecProcess {
     child: Arc<Child>,
-    ends: Arc<Mutex<Ends>>,
+    ends: SharedEnds,
     limits: Limits,
 }
 
@@ -309,22 +297,22 @@ impl ExecProcess {
 
     /// The writing end of its standard input, where it is a pipe; the first caller gets it.
     pub fn take_stdin(&self) -> Option<PipeWriter> {
-        stdio::lock(&self.ends).stdin.take()
+        self.ends.take_stdin()
     }
 
     /// The reading end of its standard output, where it is a pipe; the first caller gets it.
     pub fn take_stdout(&self) -> Option<PipeReader> {
-        stdio::lock(&self.ends).stdout.take()
+        self.ends.take_stdout()
     }
 
     /// The same of its standard error.
     pub fn take_stderr(&self) -> Option<PipeReader> {
-        stdio::lock(&self.ends).stderr.take()
+        self.ends.take_stderr()
     }
 
     /// The master of its terminal, if it has one of the caller's; the first caller gets it.
     pub fn take_terminal(&self) -> Option<Terminal> {
-        stdio::lock(&self.ends).terminal.take()
+        self.ends.take_terminal()
     }
 
     /// Waits for its end, and returns what it wrote to its pipes until then. Its input, if it is a pipe that nobody
@@ -333,9 +321,8 @@ impl ExecProcess {
     /// # Errors
     /// As [`ExecProcess::wait`]; a pipe cannot be read.
     pub fn output(&self) -> Result<Output> {
-        let mut ends = std::mem::take(&mut *stdio::lock(&self.ends));
         let what = format!("process {}", self.pid());
-        let written = wait::limited(&self.limits, || ends.read_to_end(self.pidfd(), &what))?;
+        let written = wait::limited(&self.limits, || self.ends.read_to_end(self.pidfd(), &what))?;
         Ok(Output::new(self.wait()?, written))
     }
 }

@@ -42,8 +42,6 @@ use std::time::Duration;
 #[must_use = "nothing is done before create, run or output"]
 pub struct NewContainer {
     options: Options,
-    /// Which of the streams the caller has said nothing about.
-    unsaid: [bool; 3],
     failed: Option<Error>,
 }
 
@@ -62,7 +60,7 @@ impl NewContainer {
             notify_socket: None,
             limits: Default::default(),
         };
-        Self { options, unsaid: [true; 3], failed: None }
+        Self { options, failed: None }
     }
 
     /// The directory with `config.json` (bundle.md), to which its relative paths belong.
@@ -94,25 +92,20 @@ impl NewContainer {
 
     /// The program's standard input; the caller's own without it.
     pub fn stdin(mut self, stdin: Stdio) -> Self {
-        self.set_stream(0, stdin);
+        self.options.process.stdio[0] = Some(stdin);
         self
     }
 
     /// The program's standard output; the caller's own without it.
     pub fn stdout(mut self, stdout: Stdio) -> Self {
-        self.set_stream(1, stdout);
+        self.options.process.stdio[1] = Some(stdout);
         self
     }
 
     /// The program's standard error; the caller's own without it.
     pub fn stderr(mut self, stderr: Stdio) -> Self {
-        self.set_stream(2, stderr);
+        self.options.process.stdio[2] = Some(stderr);
         self
-    }
-
-    fn set_stream(&mut self, at: usize, stream: Stdio) {
-        self.options.process.stdio[at] = stream;
-        self.unsaid[at] = false;
     }
 
     /// A terminal of this size in place of the three streams, whatever `process.terminal` says; its master is
@@ -233,15 +226,7 @@ impl NewContainer {
     /// # Errors
     /// Those of [`NewContainer::run`] and of the deletion.
     pub fn output(mut self) -> Result<Output> {
-        let [no_input, ..] = self.unsaid;
-        if no_input {
-            self.options.process.stdio[0] = Stdio::null();
-        }
-        for at in [1, 2] {
-            if self.unsaid[at] {
-                self.options.process.stdio[at] = Stdio::piped();
-            }
-        }
+        self.options.process.capture_output();
         let container = self.run()?;
         let output = container.output();
         let deleted = container.without_limits().delete_force();

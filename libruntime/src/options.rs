@@ -33,7 +33,8 @@ pub(crate) struct Options {
 /// What every process is started with.
 #[derive(Debug, Default)]
 pub(crate) struct ProcessOptions {
-    pub stdio: [Stdio; 3],
+    /// `None`: the caller has not said; its own stream then.
+    pub stdio: [Option<Stdio>; 3],
     pub console: Console,
     /// What the terminal prints is passed on to another one.
     pub relayed_console: bool,
@@ -82,9 +83,17 @@ impl ProcessOptions {
         }
     }
 
+    /// For a caller that wants the output: pipes, and no input, where it has not said anything else.
+    pub fn capture_output(&mut self) {
+        for (stream, usual) in self.stdio.iter_mut().zip([Stdio::null, Stdio::piped, Stdio::piped]) {
+            stream.get_or_insert_with(usual);
+        }
+    }
+
     /// What the process gets, and what the caller keeps.
     pub fn open(&mut self) -> Result<(Streams, Waiting)> {
-        stdio::open(std::mem::take(&mut self.stdio), std::mem::take(&mut self.console))
+        let stdio = std::mem::take(&mut self.stdio).map(Option::unwrap_or_default);
+        stdio::open(stdio, std::mem::take(&mut self.console))
     }
 }
 

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where a standard stream of a process leads; the default is the caller's own stream.
 #[derive(Debug, Default)]
@@ -80,15 +80,47 @@ impl Streams {
 /// The caller's ends of a process's streams, until they are taken.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
-    pub stdin: Option<PipeWriter>,
-    pub stdout: Option<PipeReader>,
-    pub stderr: Option<PipeReader>,
-    pub terminal: Option<Terminal>,
+    stdin: Option<PipeWriter>,
+    stdout: Option<PipeReader>,
+    stderr: Option<PipeReader>,
+    terminal: Option<Terminal>,
 }
 
-/// Nothing that holds the lock can panic half-way.
-pub(crate) fn lock(ends: &Mutex<Ends>) -> MutexGuard<'_, Ends> {
-    ends.lock().unwrap_or_else(PoisonError::into_inner)
+/// The caller's ends, which all clones of a handle share: the first that takes one gets it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedEnds(Arc<Mutex<Ends>>);
+
+impl SharedEnds {
+    pub fn new(ends: Ends) -> Self {
+        Self(Arc::new(Mutex::new(ends)))
+    }
+
+    pub fn take_stdin(&self) -> Option<PipeWriter> {
+        self.lock().stdin.take()
+    }
+
+    pub fn take_stdout(&self) -> Option<PipeReader> {
+        self.lock().stdout.take()
+    }
+
+    pub fn take_stderr(&self) -> Option<PipeReader> {
+        self.lock().stderr.take()
+    }
+
+    pub fn take_terminal(&self) -> Option<Terminal> {
+        self.lock().terminal.take()
+    }
+
+    /// Takes all ends; see [`Ends::read_to_end`].
+    pub fn read_to_end(&self, pidfd: BorrowedFd, what: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+        let mut ends = std::mem::take(&mut *self.lock());
+        ends.read_to_end(pidfd, what)
+    }
+
+    /// Nothing that holds the lock can panic half-way.
+    fn lock(&self) -> MutexGuard<'_, Ends> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Opens what a process gets. The second part is for [`finish`], once the process has its terminal.
@@ -188,7 +220,7 @@ impl Output {
 impl Ends {
     /// Reads both outputs until the process behind `pidfd` has ended and what it wrote is read: a process that
     /// it has left behind may hold the pipes for ever. Its input ends at once.
-    pub fn read_to_end(&mut self, pidfd: BorrowedFd, what: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+    fn read_to_end(&mut self, pidfd: BorrowedFd, what: &str) -> Result<(Vec<u8>, Vec<u8>)> {
         self.stdin = None;
         let mut out = Reading::new(self.stdout.take())?;
         let mut err = Reading::new(self.stderr.take())?;
