@@ -6,7 +6,8 @@
 
 use crate::commands::VERBS;
 use crate::failure::Failure;
-use crate::manual;
+use crate::global::Global;
+use crate::{manual, output};
 use std::ffi::OsString;
 
 pub struct Flag {
@@ -42,9 +43,21 @@ pub struct Verb {
     pub trailing: bool,
     pub text: &'static str,
     pub flags: &'static [Flag],
+    /// Does it, and returns the exit code.
+    pub run: fn(&Global, &Parsed) -> Result<u8, Failure>,
 }
 
 impl Verb {
+    /// A verb whose one argument is a container.
+    pub const fn of_container(
+        name: &'static str,
+        about: &'static str,
+        run: fn(&Global, &Parsed) -> Result<u8, Failure>,
+    ) -> Self {
+        let arguments = "<container-id>";
+        Self { name, about, arguments, count: (1, 1), trailing: false, text: "", flags: &[], run }
+    }
+
     /// Whether its container is a new one.
     pub fn makes_container(&self) -> bool {
         self.flags.iter().any(|flag| flag.name == "bundle")
@@ -128,6 +141,7 @@ pub const NO_VERB: Verb = Verb {
     trailing: false,
     text: "",
     flags: &[Flag::switch("man", "print the manual page, for man -l or a package")],
+    run: |_, _| output::print(&overview()),
 };
 
 /// Reads the command line. An error comes with the global flags so far: it belongs into their log.

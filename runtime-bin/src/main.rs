@@ -22,8 +22,7 @@ mod snippets;
 mod terminal;
 mod traced;
 
-use cli::{Line, Parsed};
-use commands::*;
+use cli::Line;
 use failure::Failure;
 use global::Global;
 use log::Log;
@@ -58,31 +57,7 @@ fn dispatch(line: &Line, global: &Global) -> Result<u8, Failure> {
     if let Some(text) = cli::asked_for_help(line)? {
         return output::print(&text);
     }
-    let args: &Parsed = &line.args;
-    match line.verb.name {
-        "check" => check::run(global, args),
-        "checkpoint" => checkpoint::run(global, args),
-        "completion" => completion::run(args),
-        "create" => create::run(global, args).map_err(|failure| failure.within("onggi create failed")),
-        "delete" => delete::run(global, args),
-        "events" => events::run(global, args),
-        "exec" => exec::run(global, args),
-        "explain" => explain::run(global, args),
-        "features" => features::run(),
-        "kill" => kill::run(global, args),
-        "list" => list::run(global, args),
-        "pause" => pause::run(global, args),
-        "ps" => ps::run(global, args),
-        "restore" => restore::run(global, args),
-        "resume" => resume::run(global, args),
-        "run" => run::run(global, args).map_err(|failure| failure.within("onggi run failed")),
-        "spec" => spec::run(args),
-        "start" => start::run(global, args),
-        "state" => state::run(global, args),
-        "update" => update::run(global, args),
-        "mounts" => mounts::run(global, args),
-        other => Err(Failure::usage(format!("unknown command {other}"))),
-    }
+    (line.verb.run)(global, &line.args)
 }
 
 /// The one place that reports an error.

@@ -87,12 +87,7 @@ pub(super) fn operations(resources: &LinuxResources) -> Result<Vec<Op>> {
         self::cpu(cpu, &mut list);
     }
     if let Some(pids) = resources.pids() {
-        list.push(Op::Set(Write::new(
-            "pids",
-            "pids.max",
-            pids_max(pids.limit()),
-            "linux.resources.pids.limit",
-        )));
+        list.push(pids_max(pids.limit()));
     }
     if let Some(block) = resources.block_io() {
         block_io(block, &mut list);
@@ -226,12 +221,13 @@ pub(super) fn cpuset(cpu: &LinuxCpu) -> Vec<Op> {
 
 /// -1 is no limit. 0 is none allowed; systemd cannot say 0, and 1 does the same (the container's
 /// own first process), so both drivers say 1, as runc does.
-pub(super) fn pids_max(limit: i64) -> String {
-    match limit {
+pub(super) fn pids_max(limit: i64) -> Op {
+    let value = match limit {
         ..0 => "max".into(),
         0 => "1".into(),
         limit => limit.to_string(),
-    }
+    };
+    Op::Set(Write::new("pids", "pids.max", value, "linux.resources.pids.limit"))
 }
 
 fn block_io(block: &LinuxBlockIo, list: &mut Vec<Op>) {

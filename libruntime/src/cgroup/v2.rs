@@ -112,12 +112,7 @@ pub(super) fn operations(resources: &LinuxResources) -> Result<Vec<Op>> {
         self::cpu(cpu, &mut list)?;
     }
     if let Some(pids) = resources.pids() {
-        list.push(Op::Set(Write::new(
-            "pids",
-            "pids.max",
-            pids_max(pids.limit()),
-            "linux.resources.pids.limit",
-        )));
+        list.push(pids_max(pids.limit()));
     }
     if let Some(block) = resources.block_io() {
         block_io(block, &mut list)?;

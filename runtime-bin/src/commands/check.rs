@@ -22,6 +22,7 @@ pub const VERB: Verb = Verb {
         Flag::value("bundle", "DIR", "the bundle to check").short("b"),
         Flag::value("format", "FORMAT", "text or json (default: text)").short("f"),
     ],
+    run,
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {

@@ -2,6 +2,7 @@
 
 use crate::cli::{Parsed, Verb};
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::output;
 use crate::shells;
 
@@ -14,9 +15,10 @@ pub const VERB: Verb = Verb {
     text: "For bash: source <(onggi completion bash). For zsh: a file _onggi in $fpath.\n\
            For fish: onggi.fish in ~/.config/fish/completions.",
     flags: &[],
+    run,
 };
 
-pub fn run(args: &Parsed) -> Result<u8, Failure> {
+pub fn run(_: &Global, args: &Parsed) -> Result<u8, Failure> {
     output::print(&match args.positional(0) {
         "bash" => shells::bash(),
         "zsh" => shells::zsh(),

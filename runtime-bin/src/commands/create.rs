@@ -45,9 +45,14 @@ pub const VERB: Verb = Verb {
         BANDWIDTH,
         TRACE,
     ],
+    run,
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
+    create(global, args).map_err(|failure| failure.within("onggi create failed"))
+}
+
+fn create(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let spec = Configured::read(args)?;
     let console = launch::console_socket(args, spec.terminal, true)?;
     let container =

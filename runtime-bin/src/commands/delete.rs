@@ -18,6 +18,7 @@ pub const VERB: Verb = Verb {
         Flag::switch("force", "kill it first; one that does not exist is no error").short("f"),
         Flag::switch("regex", "all containers whose id matches; with none it is no error").short("r"),
     ],
+    run,
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {

@@ -20,6 +20,7 @@ pub const VERB: Verb = Verb {
         Flag::value("interval", "DURATION", "the time between two lines (default: 5s)"),
         Flag::switch("stats", "print one line and end"),
     ],
+    run,
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {

@@ -44,6 +44,7 @@ pub const VERB: Verb = Verb {
         Flag::value("cgroup", "[CONTROLLER:]PATH", "a cgroup below that of the container"),
         Flag::switch("ignore-paused", "also in a paused container; it runs when that is resumed"),
     ],
+    run,
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {

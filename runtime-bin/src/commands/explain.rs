@@ -23,6 +23,7 @@ pub const VERB: Verb = Verb {
         PUBLISH,
         BANDWIDTH,
     ],
+    run,
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {

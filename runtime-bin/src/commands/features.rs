@@ -1,7 +1,8 @@
 //! `features`: what this build can do, as the spec's features structure (features.md).
 
-use crate::cli::Verb;
+use crate::cli::{Parsed, Verb};
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::output;
 
 pub const VERB: Verb = Verb {
@@ -12,8 +13,9 @@ pub const VERB: Verb = Verb {
     trailing: false,
     text: "",
     flags: &[],
+    run,
 };
 
-pub fn run() -> Result<u8, Failure> {
+pub fn run(_: &Global, _: &Parsed) -> Result<u8, Failure> {
     output::print_json(&libruntime::features()?, "    ")
 }

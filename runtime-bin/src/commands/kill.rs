@@ -17,6 +17,7 @@ pub const VERB: Verb = Verb {
         Flag::switch("all", "send it to all processes of the container").short("a"),
         Flag::switch("regex", "to all containers whose id matches; with none it is no error").short("r"),
     ],
+    run,
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {

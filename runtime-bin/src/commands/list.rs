@@ -15,6 +15,7 @@ pub const VERB: Verb = Verb {
     trailing: false,
     text: "",
     flags: &[FORMAT, Flag::switch("quiet", "print ids only").short("q")],
+    run,
 };
 
 /// Whether JSON is wanted.

@@ -14,6 +14,7 @@ pub const VERB: Verb = Verb {
     text: "The file has a list of mounts, as in config.json; - reads standard input. For their removal the\n\
            destinations are enough. No destination is reached through a symbolic link. Needs root.",
     flags: &[],
+    run,
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {

@@ -4,15 +4,7 @@ use crate::cli::{Parsed, Verb};
 use crate::failure::Failure;
 use crate::global::Global;
 
-pub const VERB: Verb = Verb {
-    name: "pause",
-    about: "stop all processes of a container for a while",
-    arguments: "<container-id>",
-    count: (1, 1),
-    trailing: false,
-    text: "",
-    flags: &[],
-};
+pub const VERB: Verb = Verb::of_container("pause", "stop all processes of a container for a while", run);
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     global.load(args)?.pause()?;

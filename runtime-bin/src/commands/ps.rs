@@ -16,6 +16,7 @@ pub const VERB: Verb = Verb {
     trailing: true,
     text: "The table is what ps(1) prints with these options (default: -ef); it must have a column PID.",
     flags: &[FORMAT],
+    run,
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {

@@ -38,9 +38,14 @@ pub const VERB: Verb = Verb {
         BANDWIDTH,
         TRACE,
     ],
+    run,
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
+    run_and_wait(global, args).map_err(|failure| failure.within("onggi run failed"))
+}
+
+fn run_and_wait(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let detach = args.is_set(DETACH.name);
     let spec = Configured::read(args)?;
     let console = launch::console_socket(args, spec.terminal, detach)?;

@@ -3,6 +3,7 @@
 use super::create::{BUNDLE, bundle};
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
+use crate::global::Global;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 
@@ -14,6 +15,7 @@ pub const VERB: Verb = Verb {
     trailing: false,
     text: "It expects a root filesystem in rootfs/ and runs sh in it, on a terminal.",
     flags: &[BUNDLE, Flag::switch("rootless", "for a user without privileges")],
+    run,
 };
 
 const TEMPLATE: &str = include_str!("spec.json");
@@ -39,7 +41,7 @@ const ROOTLESS: &[(&str, &str)] = &[
     ),
 ];
 
-pub fn run(args: &Parsed) -> Result<u8, Failure> {
+pub fn run(_: &Global, args: &Parsed) -> Result<u8, Failure> {
     let path = bundle(args).join("config.json");
     let text = text(args.is_set("rootless"));
     let shown = path.display();

@@ -6,15 +6,8 @@ use crate::global::Global;
 use crate::signals::Interrupt;
 use crate::traced::{TRACE, traced};
 
-pub const VERB: Verb = Verb {
-    name: "start",
-    about: "run the program of a created container",
-    arguments: "<container-id>",
-    count: (1, 1),
-    trailing: false,
-    text: "",
-    flags: &[TRACE],
-};
+pub const VERB: Verb =
+    Verb { flags: &[TRACE], ..Verb::of_container("start", "run the program of a created container", run) };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     let container = global.load(args)?.with_cancel(Interrupt::block()?);

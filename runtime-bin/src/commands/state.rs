@@ -6,15 +6,7 @@ use crate::failure::Failure;
 use crate::global::Global;
 use crate::output;
 
-pub const VERB: Verb = Verb {
-    name: "state",
-    about: "print the state of a container as JSON",
-    arguments: "<container-id>",
-    count: (1, 1),
-    trailing: false,
-    text: "",
-    flags: &[],
-};
+pub const VERB: Verb = Verb::of_container("state", "print the state of a container as JSON", run);
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     output::print_json(&global.load(args)?.state(), "  ")

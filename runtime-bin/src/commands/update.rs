@@ -36,6 +36,7 @@ pub const VERB: Verb = Verb {
         Flag::value("l3-cache-schema", "SCHEMA", "cache of its linux.intelRdt class"),
         Flag::value("mem-bw-schema", "SCHEMA", "memory bandwidth of its linux.intelRdt class"),
     ],
+    run,
 };
 
 /// Flags that are whole numbers, and the property that each stands for.
