@@ -39,6 +39,7 @@ mod seccomp;
 mod streams;
 mod systemd;
 mod terminal;
+mod trace;
 mod waits;
 
 use crate::case::Case;
@@ -83,6 +84,7 @@ pub fn all() -> Vec<Case> {
         streams::CASES,
         systemd::CASES,
         terminal::CASES,
+        trace::CASES,
         waits::CASES,
     ]
     .concat()

@@ -54,8 +54,8 @@ fn others() -> Vec<(&'static str, &'static str, Value)> {
 /// What is done beside the plan, why it is not in it, and the sources that must read the property:
 /// each of them has to name its accessor.
 const BESIDE: &[(&str, &str, &[&str])] = &[
-    ("ociVersion", "it is a part of the state", &["create.rs"]),
-    ("annotations.*", "they are a part of the state", &["create.rs"]),
+    ("ociVersion", "it is a part of the state", &["transaction.rs"]),
+    ("annotations.*", "they are a part of the state", &["transaction.rs"]),
     ("linux.cgroupsPath", "the library makes the cgroup", &["prepare.rs"]),
     ("hooks.prestart[].timeout", "the library waits for the hook", &["hooks.rs"]),
     ("hooks.createRuntime[].timeout", "the library waits for the hook", &["hooks.rs"]),
