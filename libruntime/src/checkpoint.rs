@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The links of a container's standard descriptors, beside CRIU's files; runc has the same file.
+/// The file with the links of a container's standard descriptors, beside CRIU's files; runc writes the same file.
 pub(crate) const DESCRIPTORS: &str = "descriptors.json";
 
 /// How CRIU names a file outside of the container.
@@ -72,7 +72,7 @@ pub struct CheckpointOptions {
     pub tcp_close: bool,
     /// Allows unix sockets whose other end is outside of the container.
     pub external_unix_sockets: bool,
-    /// The container's session is led by a process outside of it.
+    /// The leader of the container's session is a process outside of it.
     pub shell_job: bool,
     /// Saves and restores file locks.
     pub file_locks: bool,
@@ -80,7 +80,7 @@ pub struct CheckpointOptions {
     pub link_remap: bool,
     /// Serves memory when it is first used (userfaultfd(2)).
     pub lazy_pages: bool,
-    /// Gets one NUL byte when the server of lazy pages is ready.
+    /// One NUL byte is written to it when the server of lazy pages is ready.
     pub status_fd: Option<OwnedFd>,
     /// An address and a port that memory is sent to, or served at with `lazy_pages`.
     pub page_server: Option<(String, u16)>,
@@ -99,7 +99,7 @@ pub struct CheckpointOptions {
 }
 
 impl CheckpointOptions {
-    /// With nothing special.
+    /// With defaults for everything but the directory.
     pub fn new(image_path: impl Into<PathBuf>) -> Self {
         Self {
             image_path: image_path.into(),
@@ -169,7 +169,7 @@ impl Directories {
         let directories = Self::open(options, Path::new("/"))?;
         let found = directories.images.metadata();
         let found = found.map_err(|error| Error::io("stat of the image directory", error))?;
-        // One that others may enter stays as its owner has made it.
+        // The mode of a directory that others may enter stays as it is.
         let is_private = found.mode() & 0o7777 == 0o700;
         if let Some(gid) = root_gid(spec).filter(|_| is_private) {
             let path = options.image_path.display();
@@ -182,8 +182,8 @@ impl Directories {
         Ok(directories)
     }
 
-    /// Below `root`: CRIU changes into these directories and mounts there, which takes mounts of its own
-    /// mount namespace. `/proc/PID/root` leads there.
+    /// Opens the directories below `root`. CRIU changes into them and mounts there, so they have to be in its own mount
+    /// namespace, which `/proc/PID/root` leads to.
     pub fn open(options: &CheckpointOptions, root: &Path) -> Result<Self> {
         let open = |path: &Path| {
             let path = std::path::absolute(path).map_err(|error| Error::io("getcwd", error))?;
@@ -200,7 +200,7 @@ impl Directories {
         self.work_path.join(name)
     }
 
-    /// What saving and restoring have in common.
+    /// The options that saving and restoring have in common.
     pub fn request(&self, options: &CheckpointOptions, log: &str) -> criu::Options {
         let page_server = options.page_server.as_ref().map(|(address, port)| criu::PageServer {
             address: Some(address.clone()),
@@ -244,8 +244,8 @@ impl Container {
     /// [`CheckpointOptions::pre_dump`] they are ended; the container is then stopped.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::WrongState`] for a container that is not running or paused. An error of CRIU has
-    /// the first complaint of its log in it; the container goes on.
+    /// [`crate::ErrorKind::WrongState`] for a container that is not running or paused. A failure of CRIU has the first
+    /// error of its log in it, and the container goes on.
     pub fn checkpoint(&self, options: &CheckpointOptions) -> Result<()> {
         wait::limited(&self.limits, || self.save(options))
     }
@@ -284,7 +284,7 @@ impl Container {
         let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
         criu.run(kind, request, &mut |_| Ok(()))?;
         if !options.leave_running && !options.pre_dump {
-            // CRIU has killed it; who looks next is to find it stopped.
+            // CRIU has killed it; it has to be stopped for the next verb.
             self.await_end(init.as_fd())?;
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Processes that are ours to wait for. Each has one reaper, this module: whoever drops a handle
-//! leaves no zombie, which would keep the end of its pid namespace waiting.
+//! Child processes of the library. This module alone reaps them, so that a dropped handle leaves no zombie, which would
+//! keep its pid namespace from ending.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::{Directory, name_of_dead_clone};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-/// A process that we started, or that the stage made for us.
+/// A process that the library has started, or that the stage has cloned as its sibling.
 #[derive(Debug)]
 pub(crate) struct Child(Arc<Process>);
 
@@ -21,15 +21,15 @@ pub(crate) struct Child(Arc<Process>);
 struct Process {
     pid: i32,
     pidfd: OwnedFd,
-    /// Once it is reaped.
+    /// Set once it is reaped.
     ended: Mutex<Option<ExitStatus>>,
-    /// The container whose init it is: others ask there how it ended.
+    /// The directory of the container whose init it is, where its exit status is recorded for others.
     container: OnceLock<Directory>,
     /// Its end is for whoever adopts it.
     left: AtomicBool,
 }
 
-/// Those that are not reaped yet, with and without a handle.
+/// The children that are not reaped yet, with and without a handle.
 static ALL: Mutex<Vec<Arc<Process>>> = Mutex::new(Vec::new());
 
 /// Nothing that holds a lock here can panic half-way.
@@ -38,8 +38,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Process {
-    /// Reaps it, if it has ended. Somebody else may have been first: a host that waits for any child,
-    /// or the kernel where the host ignores SIGCHLD. Then its pidfd still tells (Linux 6.15).
+    /// Reaps it, if it has ended. Something else may have reaped it before: a host that waits for any child, or the
+    /// kernel where the host ignores SIGCHLD. Then its pidfd still has the exit status (Linux 6.15).
     fn reap(&self) -> Result<Option<ExitStatus>> {
         let mut ended = lock(&self.ended);
         if ended.is_none() {
@@ -49,7 +49,7 @@ impl Process {
                 Err(errno) => return Err(Error::os("waitid", errno)),
             };
             if let (Some(exit), Some(container)) = (*ended, self.container.get()) {
-                // Best effort: the container may be deleted, or the disk full, and the caller has it anyway.
+                // Best effort: the container may be deleted, or the disk full, and the caller gets the status anyway.
                 let _ = container.write_exit(exit);
             }
         }
@@ -78,7 +78,7 @@ impl Child {
             left: AtomicBool::new(false),
         });
         let mut all = lock(&ALL);
-        // Without a handle, nobody else will.
+        // Nothing else reaps a child without a handle.
         all.retain(|one| Arc::strong_count(one) > 1 || !one.is_over());
         all.push(process.clone());
         Self(process)
@@ -92,7 +92,7 @@ impl Child {
         self.0.pidfd.as_fd()
     }
 
-    /// From now on its end is recorded in the container's directory, whoever reaps it here.
+    /// Has its exit status recorded in the container's directory once it is reaped.
     pub fn is_init_of(&self, container: Directory) {
         let _ = self.0.container.set(container);
     }
@@ -103,7 +103,7 @@ impl Child {
         ended.ok_or_else(|| Error::external("poll returned without an end"))
     }
 
-    /// Its exit status where it has ended.
+    /// Its exit status, without waiting; `None` while it runs.
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
         self.0.reap()
     }
@@ -121,13 +121,14 @@ impl Child {
                 Woken::Ended(ended) => return Err(ended.error(format!("the end of process {}", self.pid()))),
             }
             if self.0.reap()?.is_none() {
-                // A tracer holds the zombie, and nothing tells when it lets go.
+                // A tracer holds the zombie, and no event tells when it has reaped it.
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
     }
 
-    /// The same, reaping our other children meanwhile: those in its pid namespace would keep it from ending.
+    /// Waits for its end and reaps the library's other children meanwhile: zombies in its pid namespace would keep it
+    /// from ending.
     pub fn wait_beside_others(&self, wait: &Wait) -> Result<Option<ExitStatus>> {
         match self.try_wait()? {
             None if await_end(self.pidfd(), wait)? => self.wait_within(wait),
@@ -145,9 +146,9 @@ impl Child {
         lock(&ALL).retain(|one| !Arc::ptr_eq(one, &self.0));
     }
 
-    /// Ends it. One that is stuck in the kernel is reaped later.
+    /// Kills it. If it is stuck in the kernel, it is reaped later.
     pub fn kill(&self) {
-        // It may be dead already, which is what is wanted.
+        // It may be dead already.
         let _ = sys::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
         let _ = self.wait_within(&Wait::at_any_rate(DEADLINE));
     }
@@ -155,16 +156,16 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // One that still runs is reaped later, by whoever starts or deletes something next.
+        // If it still runs, the next start or deletion of a process reaps it.
         if !self.0.left.load(Ordering::Relaxed) && self.0.is_over() {
             self.forget();
         }
     }
 }
 
-/// Reaps a process that the stage has cloned and that was killed before it could say its pid: nobody else would, and the
-/// pid namespace that it was in could not end. `names` are those that the stage has. It need not be dead yet when
-/// its channel is closed.
+/// Reaps a process that the stage has cloned and that was killed before it could report its pid: nothing else would,
+/// and its pid namespace could not end. `names` are the names that the stage's processes have. The process need not be
+/// dead yet when its channel is closed.
 pub(crate) fn reap_unreported(names: &[String]) {
     for _ in 0..50 {
         let held: Vec<i32> = lock(&ALL).iter().map(|one| one.pid).collect();
@@ -172,7 +173,7 @@ pub(crate) fn reap_unreported(names: &[String]) {
             !held.contains(pid) && name_of_dead_clone(*pid).is_some_and(|name| names.contains(&name))
         };
         if let Some(pid) = children().into_iter().find(is_lost) {
-            // Somebody who reaps all children may have been first.
+            // A host that reaps all children may have been first.
             let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
             return;
         }
@@ -189,15 +190,16 @@ fn children() -> Vec<i32> {
         .collect()
 }
 
-/// Reaps what has ended. The lock is not kept: who waits for these must not keep others from starting some.
+/// Reaps what has ended and returns the rest. The lock is released, so that a wait for these does not keep other
+/// threads from starting processes.
 fn still_running() -> Vec<Arc<Process>> {
     let mut all = lock(&ALL);
     all.retain(|one| !one.is_over());
     all.clone()
 }
 
-/// Waits until `pidfd`, somebody's child, has ended, and reaps our children meanwhile: the init of a
-/// pid namespace ends only after everything in it is reaped. Whether it ended in time.
+/// Waits until the process of `pidfd` has ended, and reaps the library's children meanwhile: the init of a pid
+/// namespace ends only after everything in it is reaped. Returns whether it ended in time.
 pub(crate) fn await_end(pidfd: BorrowedFd, wait: &Wait) -> Result<bool> {
     loop {
         let all = still_running();
@@ -205,11 +207,11 @@ pub(crate) fn await_end(pidfd: BorrowedFd, wait: &Wait) -> Result<bool> {
         let wanted: Vec<_> = std::iter::once((pidfd, PollFlags::POLLIN)).chain(pidfds).collect();
         match wait.poll(&wanted)? {
             Woken::Ready(ready) if ready.first() == Some(&true) => {
-                // It may have been ours, without a handle.
+                // It may be a child of ours without a handle.
                 lock(&ALL).retain(|one| !one.is_over());
                 return Ok(true);
             }
-            // Those of a tracer, again.
+            // Only zombies that a tracer holds, as above.
             Woken::Ready(_) if !all.iter().any(|one| one.is_over()) => {
                 std::thread::sleep(Duration::from_millis(10));
             }

@@ -1,6 +1,6 @@
 //! Terminals of containers: the socket that gets the master, and the master itself.
 //!
-//! Making the terminal is the stage's work. What is typed and printed is never read here.
+//! The stage makes the terminal. What is typed and printed is never read here.
 
 use crate::error::{Error, Result};
 use crate::sys;
@@ -39,12 +39,12 @@ impl Terminal {
         terminal_size(self.as_fd())
     }
 
-    /// The terminal's foreground processes get SIGWINCH.
+    /// Sets the size. The terminal's foreground processes get SIGWINCH.
     pub fn resize(&self, size: TerminalSize) -> Result<()> {
         sys::set_terminal_size(self.as_fd(), size).map_err(|errno| Error::os("ioctl TIOCSWINSZ", errno))
     }
 
-    /// Another handle of the same terminal, for a thread that writes while this one reads.
+    /// Another handle of the same terminal, for example for a thread that writes while another one reads.
     pub fn try_clone(&self) -> Result<Self> {
         self.0.try_clone().map(Self).map_err(|error| Error::io("dup a terminal", error))
     }
@@ -100,7 +100,7 @@ impl From<Terminal> for OwnedFd {
 
 /// Receives the terminal's master from a console socket's other end.
 pub(crate) fn receive_terminal(socket: BorrowedFd) -> Result<OwnedFd> {
-    // A stream socket carries a name next to the descriptor; nobody needs it.
+    // A stream socket carries at least one byte with a descriptor: here a name, which is not needed.
     let mut name = [0u8; 4096];
     let received = sys::receive(socket, &mut name)
         .map_err(|errno| Error::os("recvmsg from the console socket", errno))?;
@@ -127,7 +127,7 @@ pub fn connect_socket(path: &Path) -> Result<UnixStream> {
     })
 }
 
-/// Whoever listens and does not accept must not keep us. With a timeout for sending, connect(2) and sendmsg(2)
+/// A listener that does not accept must not block the library. With a timeout for sending, connect(2) and sendmsg(2)
 /// give up with EAGAIN (socket(7), SO_SNDTIMEO).
 pub(crate) fn connect_in_time(path: &Path) -> nix::Result<OwnedFd> {
     let connection = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
@@ -140,8 +140,8 @@ pub(crate) fn connect_in_time(path: &Path) -> nix::Result<OwnedFd> {
     Ok(connection)
 }
 
-/// A path of a socket that fits into an address, which holds 107 bytes of it (unix(7)): a longer one is opened,
-/// and named by its descriptor while that is open.
+/// A socket's path for an address, which holds 107 bytes (unix(7)). A longer path is opened, and the result names its
+/// descriptor, which has to stay open.
 pub(crate) fn socket_address(path: &Path) -> std::io::Result<(Option<File>, PathBuf)> {
     const LONGEST: usize = 107;
     if path.as_os_str().len() <= LONGEST {

@@ -1,5 +1,5 @@
-//! A container that exists: the handle of it, what its state is, and how it ended. Its verbs are in files of their
-//! own: `start.rs`, `exec.rs`, `delete.rs`, `update.rs`, `checkpoint.rs`.
+//! A container that exists: its handle, its state, and how it ended. The verbs are in files of their own: `start.rs`,
+//! `exec.rs`, `delete.rs`, `update.rs`, `checkpoint.rs`.
 
 use crate::cgroup::{Cgroup, OomEvents, Stats, network_of};
 use crate::child::{self, Child};
@@ -26,8 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// A container, by the state that is kept of it. It lives on when this is dropped: its handles are clones of each
-/// other, or come from [`Runtime::load`](crate::Runtime::load). All of them can be used from several threads at once.
+/// A handle of a container, which lives on when the handle is dropped. Handles are clones of each other, or come from
+/// [`Runtime::load`](crate::Runtime::load). Each can be used from several threads at once.
 ///
 /// Every verb fails with [`ErrorKind::NotFound`] or [`ErrorKind::WrongState`] once the container is deleted.
 #[derive(Clone, Debug)]
@@ -40,24 +40,23 @@ pub struct Container {
     /// Read when it is first needed.
     spec: Arc<OnceLock<Spec>>,
     ends: SharedEnds,
-    /// Of the stage that waits for `start`, where somebody wants to know their times.
+    /// The steps of the stage that waits for `start`, where an observer wants their times.
     steps: Option<Arc<Mutex<StageSteps>>>,
     pub(crate) limits: Limits,
 }
 
-/// What a handle has of the container's init.
+/// How a handle refers to the container's init.
 #[derive(Clone, Debug)]
 enum Init {
     /// This process has created it.
     Child(Arc<Child>),
-    /// It is not our child: a pidfd.
+    /// Another process has created it; its pidfd.
     Other(Arc<OwnedFd>),
     /// It had ended, or there was none, when the container was loaded: a descriptor that is always readable.
     Ended(Arc<OwnedFd>),
 }
 
-/// What is known of a container (runtime.md, "State"), and what runc adds to it. Its JSON form is that of
-/// `runc state`.
+/// The state of a container (runtime.md, "State"), with what runc adds to it. Its JSON form is that of `runc state`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -76,12 +75,12 @@ pub struct State {
     pub rootfs: PathBuf,
     /// When it was created: RFC 3339, in UTC.
     pub created: String,
-    /// Those of the configuration.
+    /// The annotations of the configuration.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// The name of the user who created it, or the number.
     pub owner: String,
-    /// The scope of [`crate::CgroupDriver::Systemd`].
+    /// The scope that systemd has made, with [`crate::CgroupDriver::Systemd`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub systemd_unit: Option<String>,
     /// The networks that the library has connected it to; absent without any.
@@ -115,7 +114,7 @@ impl Container {
         }
     }
 
-    /// What its creator leaves to it.
+    /// Keeps what later verbs need of the creation's options.
     pub(crate) fn keep(&mut self, options: Options, spec: Spec, ends: Ends) {
         self.settings = Some(options.settings);
         self.limits = options.limits;
@@ -128,7 +127,7 @@ impl Container {
         self
     }
 
-    /// Tells an observer of the steps that `start` has set off.
+    /// Reports to an observer the steps that the stage has done since the last report.
     pub(crate) fn report_steps(&self) {
         if let Some((steps, init)) = self.steps.as_ref().zip(self.state.init) {
             steps.lock().unwrap_or_else(PoisonError::into_inner).report(init.pid);
@@ -194,14 +193,14 @@ impl Container {
         Self { limits, ..self.clone() }
     }
 
-    /// This handle, each of whose verbs that waits for something else than the container's end takes at most
-    /// `limit`, and fails with [`ErrorKind::TimedOut`] then; other handles stay as they are.
+    /// This handle with a deadline: a verb that waits for anything but the container's end fails with
+    /// [`ErrorKind::TimedOut`] after `limit`. Other handles stay as they are.
     pub fn with_deadline(&self, limit: Duration) -> Self {
         let limits = Limits { deadline: Some(limit), ..self.limits.clone() };
         Self { limits, ..self.clone() }
     }
 
-    /// This handle with neither, for what has to be done after one of its verbs was cancelled.
+    /// This handle without deadline and [`Cancel`], for what has to be done after a verb was cancelled.
     pub fn without_limits(&self) -> Self {
         Self { limits: Limits::default(), ..self.clone() }
     }
@@ -211,7 +210,7 @@ impl Container {
         &self.state.id
     }
 
-    /// What creating it was worth a warning, or loading it.
+    /// The warnings of its creation, or of loading it.
     pub fn warnings(&self) -> &[Diagnostic] {
         &self.warnings
     }
@@ -226,11 +225,11 @@ impl Container {
         self.state.init.map(|init| init.pid)
     }
 
-    /// What it is now: asked, not remembered.
+    /// Its status now, which is asked for at each call.
     pub fn status(&self) -> Status {
         let Some(init) = self.state.init else { return Status::Creating };
         let Some(has_executed) = init.has_executed() else { return Status::Stopped };
-        // Before all: a paused container can neither start nor end, whatever its init is.
+        // First, because a paused container can neither start nor end, whatever its init does.
         if let Ok(true) = self.state.cgroup.is_frozen() {
             return Status::Paused;
         }
@@ -295,7 +294,7 @@ impl Container {
         Error::new(ErrorKind::WrongState, words::of_state(verb, &self.state.id, found))
     }
 
-    /// Its init, where it runs.
+    /// A pidfd of its init, where that runs.
     pub(crate) fn running_init(&self) -> Result<BorrowedFd<'_>> {
         let alive = self.state.init.is_some_and(ProcessId::is_alive);
         match &self.init {
@@ -317,8 +316,8 @@ impl Container {
         }
     }
 
-    /// A pidfd of its init (pidfd_open(2)), held since creation or loading; readable when it has ended. Of a
-    /// container that had ended already when it was loaded, it is some other descriptor that is readable.
+    /// A pidfd of its init (pidfd_open(2)), held since creation or loading; readable when it has ended. For a container
+    /// that had already ended when it was loaded, it is another descriptor, which is always readable.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         match &self.init {
             Init::Child(child) => child.pidfd(),
@@ -339,14 +338,14 @@ impl Container {
     /// process has created can be waited for as well.
     ///
     /// # Errors
-    /// [`ErrorKind::Reaped`] where it has ended and nothing tells how: somebody else has reaped it, and the kernel is
-    /// older than Linux 6.15. [`ErrorKind::Interrupted`] by the handle's [`Cancel`]; its deadline does not count.
+    /// [`ErrorKind::Reaped`] where its exit status is lost: something else has reaped it, and the kernel is older than
+    /// Linux 6.15. [`ErrorKind::Interrupted`] by the handle's [`Cancel`]; the handle's deadline does not apply.
     pub fn wait(&self) -> Result<ExitStatus> {
         let ended = self.wait_by(&Wait::default())?;
         ended.ok_or_else(|| Error::internal("a wait without a deadline has ended"))
     }
 
-    /// How it ended; `None` while it runs or has not been started.
+    /// How it ended, without waiting; `None` while it runs or has not been started.
     ///
     /// # Errors
     /// As [`Container::wait`].
@@ -354,7 +353,7 @@ impl Container {
         self.wait_by(&Wait::at_any_rate(Duration::ZERO))
     }
 
-    /// The same, after at most `limit`.
+    /// Waits for its end, for at most `limit`; `None` where it has not ended by then.
     ///
     /// # Errors
     /// As [`Container::wait`].
@@ -373,7 +372,8 @@ impl Container {
         })
     }
 
-    /// How somebody else's child ended: its parent has written it down, or the kernel knows it once it is reaped.
+    /// The exit status of another process's child: its parent has recorded it, or the kernel knows it once it is
+    /// reaped.
     fn recorded_exit(&self, pidfd: Option<BorrowedFd>) -> Result<ExitStatus> {
         // Its parent may be about to reap it.
         for pause in [0, 1, 4, 16, 64, 256, 512] {
@@ -401,7 +401,7 @@ impl Container {
         self.ends.take_stdout()
     }
 
-    /// The same of its standard error.
+    /// The reading end of the program's standard error, where it is a pipe; the first caller gets it.
     pub fn take_stderr(&self) -> Option<PipeReader> {
         self.ends.take_stderr()
     }
@@ -442,7 +442,7 @@ impl Container {
         }
     }
 
-    /// What its cgroup and its interfaces have counted.
+    /// The statistics of its cgroup and of its network interfaces.
     ///
     /// # Errors
     /// The cgroup is gone or cannot be read.
@@ -452,7 +452,7 @@ impl Container {
         Ok(stats)
     }
 
-    /// Tells of each time from now on that it runs out of memory.
+    /// Reports each time, from now on, that the container runs out of memory.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] without the memory controller.
@@ -460,7 +460,7 @@ impl Container {
         self.state.cgroup.oom_events()
     }
 
-    /// The directories of its cgroup, by controller; that of cgroup v2 has the empty name.
+    /// The directories of its cgroup, by controller; the one in the hierarchy of cgroup v2 has the empty name.
     pub fn cgroup_paths(&self) -> impl Iterator<Item = (String, PathBuf)> {
         self.state.cgroup.paths().into_iter()
     }
@@ -476,7 +476,8 @@ impl AsFd for Container {
 }
 
 impl Init {
-    /// Opened first and compared then, so that it is no other process with the same pid.
+    /// Opens a pidfd first and compares the start time then: the pidfd cannot belong to a later process with the same
+    /// pid.
     fn of(init: Option<ProcessId>) -> Result<Self> {
         if let Some(init) = init {
             match sys::pidfd_open(init.pid) {

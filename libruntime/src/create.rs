@@ -1,5 +1,6 @@
 //! `create`: a container from its bundle, up to the moment before its program runs. Drives the stage through the
-//! container's set-up; `transaction.rs` has what is made besides the processes, and rolls it back when anything fails.
+//! container's set-up; What is made besides the processes is in `transaction.rs`, which rolls it back when anything
+//! fails.
 
 use crate::container::Container;
 use crate::error::{Error, Result};
@@ -46,7 +47,7 @@ impl<'a> Creation<'a> {
     fn run(mut self) -> Result<Container> {
         self.write_files()?;
         self.transaction.make_v2_cgroup()?;
-        // What the stage is not born in is made while it starts, unless its first steps need it.
+        // The v1 cgroups are made while the stage starts, unless its first steps need them.
         let first = self.transaction.state.cgroup.is_v2()
             || !has(listed(&self.prepared.spec), LinuxNamespaceType::Cgroup);
         if first {
@@ -67,7 +68,7 @@ impl<'a> Creation<'a> {
         Ok(self.transaction.commit(init)?.with_steps(steps))
     }
 
-    /// What later verbs read in the container's directory.
+    /// Writes what later verbs read in the container's directory.
     fn write_files(&self) -> Result<()> {
         let directory = self.transaction.directory();
         if let Some(filter) = &self.prepared.filter {
@@ -97,11 +98,11 @@ impl<'a> Creation<'a> {
         trace::part("start the stage", steps, || Stage::launch(plan, &launch))
     }
 
-    /// Does what the stage waits for next; whether that is the end.
+    /// Does what the stage waits for next. Returns whether the stage is ready.
     fn answer(&mut self, stage: &mut Stage) -> Result<bool> {
         let transaction = &mut self.transaction;
         match stage.next(&Wait::default())? {
-            // What was done for its parent holds for it.
+            // A clone of a process that has entered: what was done for its parent applies to it too.
             Event::Cloned if transaction.state.init.is_some() => transaction.set_init(stage.pid())?,
             Event::Cloned => self.entered(stage)?,
             Event::At(SyncPoint::Entered) => {
@@ -130,12 +131,12 @@ impl<'a> Creation<'a> {
 
     /// The stage is in the container's namespaces.
     fn entered(&mut self, stage: &Stage) -> Result<()> {
-        // A stage that is gone by now says why next.
+        // Where this fails the stage is gone, and its next report says why.
         let _ = self.transaction.enter_network(stage.pid());
         self.transaction.entered(stage.pid())
     }
 
-    /// What happens between the container's namespaces and its root: interfaces, and three kinds of hooks.
+    /// What is done when the namespaces exist and the root is not entered yet: interfaces, and three kinds of hooks.
     fn before_pivot(&mut self, stage: &Stage) -> Result<()> {
         let spec = &self.prepared.spec;
         let init = stage.current().ok_or_else(|| Error::external("the container has no init"))?;
@@ -155,7 +156,7 @@ impl<'a> Creation<'a> {
     }
 }
 
-/// The socket on which the container's init hears `start`.
+/// The socket to which `start` connects.
 fn listen(directory: &Directory) -> Result<OwnedFd> {
     let failed = |what: &str| {
         let call = format!("{what} {}/start", directory.path.display());

@@ -1,5 +1,5 @@
-//! CRIU, the program that saves processes to files and brings them back, as `criu swrk` and its
-//! protocol: protobuf messages over a SOCK_SEQPACKET socket (<https://criu.org/RPC>).
+//! Runs CRIU, the program that saves processes to files and restores them, as `criu swrk`, and speaks its protocol:
+//! protobuf messages over a SOCK_SEQPACKET socket (<https://criu.org/RPC>).
 //!
 //! The stage executes CRIU, so that CRIU has no descriptor of the caller's. This module speaks the
 //! protocol and turns a failure into an error that carries what CRIU wrote into its log. What a
@@ -22,8 +22,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The oldest CRIU with everything that is asked of it here: `freeze_cgroup` on cgroup v2 and the
-/// `external` words for namespaces.
+/// The oldest CRIU with everything that is used here: `freeze_cgroup` on cgroup v2, and `external` namespaces.
 const OLDEST: (i32, i32) = (3, 15);
 
 /// How long CRIU may take to end by itself after its last answer.
@@ -45,10 +44,10 @@ pub(crate) enum Kind {
     Version = 10,
 }
 
-/// `criu_opts`: those that are used here.
+/// `criu_opts`, as far as it is used here.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Options {
-    /// A number of the caller's, which CRIU opens through `/proc/PID/fd`; so is `work_dir`.
+    /// A descriptor of the calling process, which CRIU opens through `/proc/PID/fd`; so is `work_dir`.
     #[prost(int32, required, tag = "1")]
     pub images_dir: i32,
     #[prost(int32, optional, tag = "2")]

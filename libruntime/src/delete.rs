@@ -27,9 +27,9 @@ impl Container {
     /// Sends a signal to each of its processes.
     ///
     /// # Errors
-    /// It has no cgroup, by which they are found.
+    /// It has no cgroup to find them by.
     pub fn kill_all(&self, signal: Signal) -> Result<()> {
-        // With its own pid namespace, all end with init.
+        // In its own pid namespace, all processes end with init.
         if signal == Signal::KILL && self.state.cgroup.is_none() && self.has_own(LinuxNamespaceType::Pid)? {
             return self.kill(signal);
         }
@@ -51,7 +51,7 @@ impl Container {
         }
         if self.has_own(LinuxNamespaceType::Pid)? {
             sent?;
-            // Of the processes that would end with init, its tracer can keep it from that.
+            // One of the processes that would end with init may trace it, and so keep it from ending.
             let is_traced = self.state.init.is_some_and(ProcessId::is_traced);
             let cgroup = &self.state.cgroup;
             return if is_traced { cgroup.kill_all(signal) } else { cgroup.let_killed_end() };
@@ -63,24 +63,24 @@ impl Container {
         self.state.cgroup.kill_all(signal)
     }
 
-    /// Removes a container (runtime.md, "Delete") that has stopped or was only created. Returns what poststop hooks
-    /// failed with: the container is gone all the same.
+    /// Removes a container (runtime.md, "Delete") that has stopped or was only created. Returns the errors of poststop
+    /// hooks, in spite of which the container is removed.
     ///
-    /// It need not wait for anything but hooks where the container has ended and its descriptor is readable
-    /// ([`Container::as_fd`](AsFd)): an event loop kills it, waits for that, and deletes it then.
+    /// Once the container has ended, it waits for nothing but hooks: an event loop kills the container, waits until its
+    /// descriptor is readable ([`Container::as_fd`](AsFd)), and then deletes it.
     ///
     /// # Errors
-    /// [`ErrorKind::WrongState`] while it runs; [`ErrorKind::NotFound`] when somebody else has deleted it meanwhile.
+    /// [`ErrorKind::WrongState`] while it runs; [`ErrorKind::NotFound`] when it was deleted meanwhile.
     pub fn delete(&self) -> Result<Vec<Diagnostic>> {
         wait::limited(&self.limits, || self.delete_by(false))
     }
 
-    /// Ends and removes a container in any state, also one of which only a part was made. One that is gone is no
-    /// error.
+    /// Ends and removes a container in any state, even if its creation was interrupted. It is no error if the container
+    /// is gone.
     ///
     /// # Errors
-    /// A process of it cannot be ended within eight seconds, or something of it cannot be removed; it can be tried
-    /// again.
+    /// One of its processes does not end within eight seconds, or something of it cannot be removed. The deletion can
+    /// be tried again.
     pub fn delete_force(&self) -> Result<Vec<Diagnostic>> {
         wait::limited(&self.limits, || self.delete_by(true))
     }
@@ -103,7 +103,7 @@ impl Container {
         self.delete_locked(&lock)
     }
 
-    /// The same container, where its creation has come to its end since it was loaded.
+    /// This container with its whole state, where its creation was completed after this handle was loaded.
     fn created_meanwhile(&self) -> Result<Option<Self>> {
         let Some(settings) = &self.settings else { return Ok(None) };
         match Self::load(settings, self.id()) {
@@ -136,7 +136,7 @@ impl Container {
         Err(self.wrong_state("delete", status).with_hint("kill it first, or delete it by force"))
     }
 
-    /// Kills its init and waits for its end; one that has ended is reaped where it is a child.
+    /// Kills its init, waits for its end, and reaps it where it is a child of this process.
     fn end_for_deletion(&self) -> Result<()> {
         let Ok(pidfd) = self.running_init() else {
             self.reap();
@@ -148,7 +148,8 @@ impl Container {
         }
     }
 
-    /// A creation that another process is at holds the lock; without its init it fails and lets go.
+    /// Kills the init of a creation that another process is still busy with: that creation then fails, and releases the
+    /// lock.
     fn end_creation(&self) {
         if self.state.init.is_none()
             && let Ok(State { init: Some(init), .. }) = self.directory.read_prepared_state()
@@ -159,7 +160,7 @@ impl Container {
         }
     }
 
-    /// Everything outside its directory.
+    /// Removes everything outside its directory.
     fn remove_parts(&self) -> Result<()> {
         network::begin_tear_down(self.store(), &self.state.id);
         trace::plain("remove the cgroup", || self.state.cgroup.kill_and_remove())?;
@@ -173,13 +174,13 @@ impl Container {
         Ok(())
     }
 
-    /// Waits for the end of its init, which is killed; one of ours is reaped.
+    /// Waits for the end of its init after SIGKILL, and reaps it where it is a child of this process.
     pub(crate) fn await_end(&self, pidfd: BorrowedFd) -> Result<()> {
         const USUAL: Duration = Duration::from_millis(200);
         let mut ended = child::await_end(pidfd, &Wait::at_most(USUAL))?;
         if !ended {
-            // Its other processes can keep it: by a v1 freezer of their own, or as its tracer (ptrace(2),
-            // PTRACE_EVENT_EXIT). Best effort, because the end of init is all that counts here.
+            // Its other processes can keep it from ending: by a v1 freezer cgroup of their own, or as its tracer
+            // (ptrace(2), PTRACE_EVENT_EXIT). Best effort: only the end of init counts here.
             let _ = self.state.cgroup.kill_all(libc::SIGKILL);
             ended = child::await_end(pidfd, &Wait::at_most(DEADLINE))?;
         }
@@ -191,7 +192,7 @@ impl Container {
             .with_hint("it may be stuck in the kernel; see /proc/PID/stack"))
     }
 
-    /// How it ended is for whoever asks; that it was reaped by somebody else changes nothing here.
+    /// Reaps its init. The exit status is kept for later; it makes no difference here if something else has reaped it.
     fn reap(&self) {
         if let Some(child) = self.child() {
             let _ = child.wait_within(&Wait::at_any_rate(DEADLINE));

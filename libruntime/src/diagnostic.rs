@@ -1,11 +1,11 @@
-//! A problem of a configuration, or a warning about it: what it is, for programs and for people, and where.
-//! Decides nothing: the checks of `config/`, the planners and the verbs make them.
+//! A problem of a configuration, or a warning about it: what it is, for programs and for people, and where. The checks
+//! of `config/`, the planners and the verbs make these.
 
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// A problem, or something worth a warning, at one place of `config.json`. Verbs that can succeed with
-/// warnings return these: properties that this host cannot apply, and hooks that failed where that changes nothing.
+/// A problem, or something worth a warning, at one place of `config.json`. Verbs that can succeed with warnings return
+/// these: for properties that this host cannot apply, and for hooks whose failure does not fail the verb.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -14,7 +14,7 @@ pub struct Diagnostic {
     pub severity: Severity,
     /// What kind of problem it is, for programs.
     pub code: DiagnosticCode,
-    /// The property, for example `mounts[3].source`; empty where it is about no property.
+    /// The property, for example `mounts[3].source`; empty where no property is concerned.
     #[serde(rename = "at")]
     pub config_path: String,
     /// What is wrong there, for people.
@@ -38,8 +38,8 @@ pub enum Severity {
     Warning,
 }
 
-/// What kind of problem a [`Diagnostic`] is about. Its text form, in JSON and in the output of `onggi check`, is that
-/// of [`DiagnosticCode::name`].
+/// What kind of problem a [`Diagnostic`] is about. In JSON and in the output of `onggi check` it has the form of
+/// [`DiagnosticCode::name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DiagnosticCode {
@@ -53,11 +53,11 @@ pub enum DiagnosticCode {
     MissingProperty,
     /// A number stands where a string is expected, or the like.
     WrongType,
-    /// A string that is none of those that the specification lists.
+    /// A string that is not among those that the specification lists.
     UnknownValue,
-    /// A value that cannot be meant, or contradicts another one.
+    /// A value that is invalid, or contradicts another one.
     InvalidValue,
-    /// A property that has no effect, or would change the host, without a namespace that the container does not have.
+    /// A property that has no effect, or would change the host, because the container lacks a namespace.
     MissingNamespace,
     /// Something that has no effect.
     Ignored,
@@ -95,13 +95,13 @@ impl Serialize for DiagnosticCode {
     }
 }
 
-/// A piece of a text, from its first character up to the first one behind it.
+/// A range of a text, from its first character to the first one after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Span {
     /// The first character.
     pub start: Position,
-    /// The first character behind the piece.
+    /// The first character after the range.
     pub end: Position,
 }
 

@@ -1,7 +1,7 @@
 //! The one error of the library: which call failed, on what, why, where in `config.json`
 //! that comes from, and what to do about it. It renders as one line of text and as JSON.
 //!
-//! Nothing here logs; an error is returned, or it is handled, never both.
+//! Nothing here logs: an error is either returned or handled.
 
 pub use crate::diagnostic::{Diagnostic, DiagnosticCode};
 use crate::words;
@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use serde::Serialize;
 use std::fmt;
 
-/// Of the library's functions.
+/// The result of the library's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What kind of failure it is, for programs; [`Error`]'s text is for people.
@@ -17,7 +17,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// `config.json` (or another input) says something that cannot be meant.
+    /// `config.json` or another input is invalid.
     InvalidConfig,
     /// A system call failed.
     Os,
@@ -31,13 +31,13 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Something outside (a hook, a helper program, a service) failed or did not answer in time.
     External,
-    /// An invariant of the library does not hold: a fault of onggi, not of the caller's.
+    /// An invariant of the library does not hold: a bug in onggi, not a mistake of the caller.
     Internal,
-    /// The caller has cancelled it ([`crate::Cancel`]); what it had made is removed.
+    /// The caller has cancelled the verb ([`crate::Cancel`]); what the verb had made is removed.
     Interrupted,
-    /// It was not done within the caller's deadline; what it had made is removed.
+    /// The caller's deadline has passed; what the verb had made is removed.
     TimedOut,
-    /// How a process ended is lost: the calling program has reaped it, or ignores SIGCHLD.
+    /// The exit status of a process is lost: the calling program has reaped it, or ignores SIGCHLD.
     Reaped,
 }
 
@@ -57,14 +57,14 @@ pub struct Error(Box<Repr>);
 
 struct Repr {
     kind: ErrorKind,
-    /// What the message follows: the field's words for the fault, outermost first.
+    /// The words in front of the message, by which the fault is known, outermost first.
     lead: String,
     message: String,
     errno: Option<Errno>,
     at: Option<String>,
     hint: Option<String>,
     findings: Vec<Diagnostic>,
-    /// The message has the errno's text in it.
+    /// The message already contains the errno's text.
     said: bool,
     source: Option<std::io::Error>,
 }
@@ -96,7 +96,7 @@ impl Error {
         self.0.source = Some(std::io::Error::from_raw_os_error(errno as i32));
     }
 
-    /// A failed call whose message says already why.
+    /// A failed call whose message already says why.
     pub(crate) fn os_said(message: impl Into<String>, errno: Errno) -> Self {
         let mut error = Self::new(ErrorKind::Os, message);
         error.set_errno(errno);
@@ -104,7 +104,7 @@ impl Error {
         error
     }
 
-    /// The same for what `std::io` reports; an error without an errno keeps its text.
+    /// The same for an error of `std::io`; one without an errno keeps its text.
     pub(crate) fn io(call: impl Into<String>, error: std::io::Error) -> Self {
         match error.raw_os_error() {
             Some(code) => Self::os(call, Errno::from_raw(code)),

@@ -25,8 +25,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A process that is to join a container, from [`Container::exec`] or [`Container::exec_process`]. What is not said is as in the
-/// container's own process; its standard streams are the caller's.
+/// A process that is to join a container, from [`Container::exec`] or [`Container::exec_process`]. What is not set is
+/// as in the container's own process; by default its standard streams are the caller's.
 #[derive(Debug)]
 #[must_use = "nothing is done before spawn or output"]
 pub struct NewProcess {
@@ -36,7 +36,7 @@ pub struct NewProcess {
     cwd: Option<PathBuf>,
     user: Option<(u32, u32)>,
     options: ProcessOptions,
-    /// Below the container's cgroup; of one controller, or of all.
+    /// Cgroups below the container's: of one controller each, or of all.
     cgroup: Vec<(Option<String>, PathBuf)>,
     ignore_paused: bool,
 }
@@ -73,38 +73,38 @@ impl NewProcess {
         self
     }
 
-    /// The ids that it runs as, in the container; it has no other groups then.
+    /// The user and group that it runs as, by their ids in the container; it gets no additional groups.
     pub fn user(mut self, uid: u32, gid: u32) -> Self {
         self.user = Some((uid, gid));
         self
     }
 
-    /// Its standard input; the caller's own without it.
+    /// Its standard input; by default the caller's.
     pub fn stdin(mut self, stdin: Stdio) -> Self {
         self.options.stdio[0] = Some(stdin);
         self
     }
 
-    /// Its standard output; the caller's own without it.
+    /// Its standard output; by default the caller's.
     pub fn stdout(mut self, stdout: Stdio) -> Self {
         self.options.stdio[1] = Some(stdout);
         self
     }
 
-    /// Its standard error; the caller's own without it.
+    /// Its standard error; by default the caller's.
     pub fn stderr(mut self, stderr: Stdio) -> Self {
         self.options.stdio[2] = Some(stderr);
         self
     }
 
-    /// A terminal of this size in place of the three streams; its master is taken with
-    /// [`ExecProcess::take_terminal`].
+    /// Gives it a terminal of this size in place of the three streams. [`ExecProcess::take_terminal`] returns the
+    /// terminal's master.
     pub fn terminal(mut self, size: TerminalSize) -> Self {
         self.options.console = Console::Own(size);
         self
     }
 
-    /// A connected unix stream socket that gets the terminal's master (`terminal` of the process).
+    /// A connected unix stream socket to which the terminal's master is sent (`terminal` of the process).
     pub fn console_socket(mut self, socket: impl Into<OwnedFd>) -> Self {
         self.options.console = Console::Socket(socket.into());
         self
@@ -116,7 +116,7 @@ impl NewProcess {
         self
     }
 
-    /// A descriptor that it gets as number `number`, 3 or above.
+    /// Passes a file descriptor to it, as number `number`, which is 3 or above.
     pub fn pass_fd(mut self, descriptor: impl Into<OwnedFd>, number: u32) -> Self {
         self.options.passed.push(Passed::To(descriptor.into(), number));
         self
@@ -128,13 +128,13 @@ impl NewProcess {
         self
     }
 
-    /// A cgroup below the container's for it: of one v1 controller, or of all hierarchies.
+    /// Puts it into a cgroup below the container's: of one v1 controller, or of all hierarchies.
     pub fn cgroup(mut self, controller: Option<&str>, path: impl Into<PathBuf>) -> Self {
         self.cgroup.push((controller.map(Into::into), path.into()));
         self
     }
 
-    /// Also in a paused container: it starts when that is resumed.
+    /// Allows a paused container: the process then starts when the container is resumed.
     pub fn ignore_paused(mut self, ignore: bool) -> Self {
         self.ignore_paused = ignore;
         self
@@ -146,17 +146,16 @@ impl NewProcess {
         self
     }
 
-    /// What ends the wait for its start early; the wait for its end is not limited.
+    /// Ends the start early once `cancel` is cancelled. It also ends waits for the process's end.
     pub fn cancel(mut self, cancel: Cancel) -> Self {
         self.container.limits.cancel = Some(cancel);
         self
     }
 
-    /// Runs it, under the container's seccomp filter and in its cgroup. It is executed when this returns.
+    /// Starts it, under the container's seccomp filter and in its cgroup. Its program is executed when this returns.
     ///
     /// # Errors
-    /// Also what the program's execution fails with. [`ErrorKind::WrongState`] unless the container runs or is
-    /// created.
+    /// Also an error of the program's execution. [`ErrorKind::WrongState`] unless the container is running or created.
     pub fn spawn(mut self) -> Result<ExecProcess> {
         let process = self.process()?;
         let passed = options::passed(&self.options.passed)?;
@@ -189,8 +188,8 @@ impl NewProcess {
         Ok(ExecProcess { child: Arc::new(child), ends: SharedEnds::new(ends), limits })
     }
 
-    /// Runs it to its end. Output and errors that were not said to go elsewhere are returned; the input is empty
-    /// then.
+    /// Runs it to its end. Standard output and standard error are returned unless they were set; standard input is
+    /// empty unless it was set.
     ///
     /// # Errors
     /// Those of [`NewProcess::spawn`] and [`ExecProcess::wait`].
@@ -227,7 +226,7 @@ impl NewProcess {
     }
 }
 
-/// What [`Container::join`] does, decided.
+/// Everything that [`Container::join`] needs.
 struct Join {
     process: Process,
     request: Request,
@@ -236,7 +235,7 @@ struct Join {
     cgroup: Vec<(Option<String>, PathBuf)>,
 }
 
-/// A process that has joined a container. It lives on when this is dropped; handles are clones of each other.
+/// A process that has joined a container. It lives on when its handle is dropped; handles are clones of each other.
 #[derive(Clone, Debug)]
 pub struct ExecProcess {
     child: Arc<Child>,
@@ -245,7 +244,7 @@ pub struct ExecProcess {
 }
 
 impl ExecProcess {
-    /// In the caller's pid namespace.
+    /// Its pid in the caller's pid namespace.
     pub fn pid(&self) -> i32 {
         self.child.pid()
     }
@@ -270,7 +269,7 @@ impl ExecProcess {
         wait::limited(&self.limits, || self.child.wait())
     }
 
-    /// How it ended; `None` while it runs.
+    /// How it ended, without waiting; `None` while it runs.
     ///
     /// # Errors
     /// As [`ExecProcess::wait`].
@@ -278,7 +277,7 @@ impl ExecProcess {
         self.child.try_wait()
     }
 
-    /// The same, after at most `limit`.
+    /// Waits for its end, for at most `limit`; `None` where it has not ended by then.
     ///
     /// # Errors
     /// As [`ExecProcess::wait`].
@@ -305,12 +304,12 @@ impl ExecProcess {
         self.ends.take_stdout()
     }
 
-    /// The same of its standard error.
+    /// The reading end of its standard error, where it is a pipe; the first caller gets it.
     pub fn take_stderr(&self) -> Option<PipeReader> {
         self.ends.take_stderr()
     }
 
-    /// The master of its terminal, if it has one of the caller's; the first caller gets it.
+    /// The master of its terminal, if it was started with [`NewProcess::terminal`]; the first caller gets it.
     pub fn take_terminal(&self) -> Option<Terminal> {
         self.ends.take_terminal()
     }
@@ -354,7 +353,8 @@ impl Container {
         NewProcess::new(self, Wanted::Args(args.into_iter().map(Into::into).collect()))
     }
 
-    /// The same from a whole `process` object (config.md, "Process"), with nothing of the container's own.
+    /// Another process in the container, from a whole `process` object (config.md, "Process"): nothing is taken from
+    /// the container's own process.
     pub fn exec_process(&self, process: Process) -> NewProcess {
         NewProcess::new(self, Wanted::Process(Box::new(process)))
     }
@@ -388,7 +388,7 @@ impl Container {
         plan::exec::hook_as_process(hook, place, spec, &process, &host, &request, filter.as_ref())
     }
 
-    /// What a process that joins it is planned with.
+    /// The facts of the host for the plan of a process that joins it.
     fn host_of(&self, spec: &Spec, process: &Process, cgroup: &Cgroup) -> Result<Host> {
         let mut host = Host::probe(spec, &self.layout()?, cgroup)?;
         if process.rlimits().is_some() {
@@ -397,8 +397,8 @@ impl Container {
         Ok(host)
     }
 
-    /// Init may have moved itself to a cgroup below, as an init system does; or systemd has moved it
-    /// out of one of a v1 hierarchy that it thinks its own, and removed that.
+    /// The cgroup that init is in now. An init system moves itself to a cgroup below; and systemd moves processes out
+    /// of cgroups in a v1 hierarchy that it manages, and removes these.
     fn cgroup_of_init(&self) -> Result<Cgroup> {
         match self.state.init {
             Some(init) => self.state.cgroup.of_process(init.pid),
@@ -437,9 +437,9 @@ impl From<Error> for Refused {
 }
 
 impl Joining<'_> {
-    /// A `pids.max` that is reached refuses clones in the cgroup, but no process that comes from outside
-    /// (Documentation/admin-guide/cgroup-v2.rst, PID): then the process is cloned outside, and moved. It always is
-    /// with a terminal, whose master cannot be sent twice.
+    /// A cgroup that has reached its `pids.max` refuses clones, but not processes that are moved into it
+    /// (Documentation/admin-guide/cgroup-v2.rst, PID). So where a clone is refused, the process is cloned outside and
+    /// moved. With a terminal this is always done, because its master cannot be sent twice.
     fn run(&self, cgroup: &Cgroup) -> std::result::Result<Child, Refused> {
         let (first, limited) = cgroup.split_at_pids();
         if self.options.streams.console().is_none() {
@@ -451,7 +451,7 @@ impl Joining<'_> {
         self.run_in(&first, Some(&limited))
     }
 
-    /// In `cgroup` from the beginning, in `late` when all is set up.
+    /// Runs it in `cgroup`, and moves it to `late` when everything is set up.
     fn run_in(&self, cgroup: &Cgroup, late: Option<&Cgroup>) -> std::result::Result<Child, Refused> {
         let plan = trace::plain("plan", || self.plan(cgroup))?;
         let mut stage = self.launch(&plan, cgroup)?;
@@ -473,7 +473,7 @@ impl Joining<'_> {
         Ok(self.execute(stage, &wait)?)
     }
 
-    /// Or to where init has gone from there.
+    /// Moves a process into `cgroup`, or to where init has moved from there.
     fn move_into(&self, cgroup: &Cgroup, pid: i32) -> Result<()> {
         match cgroup.attach(pid) {
             Err(error) if self.options.cgroup.is_empty() && is_elsewhere(&error) => {
@@ -483,7 +483,7 @@ impl Joining<'_> {
         }
     }
 
-    /// Lets the process go, and waits until it has executed its program.
+    /// Has the process execute its program, and waits for that.
     fn execute(&self, mut stage: Stage, wait: &Wait) -> Result<Child> {
         let name = parent::name_of(stage.pid());
         stage.answer()?;
@@ -522,7 +522,7 @@ impl Joining<'_> {
     }
 }
 
-/// Of its opening, or of a clone into it.
+/// An error of opening a cgroup, or of a clone into it.
 fn of_cgroup(error: Error) -> Refused {
     if is_elsewhere(&error) { Refused::Cgroup(error) } else { Refused::Other(error) }
 }

@@ -1,4 +1,4 @@
-//! `explain`: what creating a container would do, for people and for programs. Nothing is done here.
+//! `explain`: what creating a container would do, as text and as JSON.
 
 use crate::cgroup::Cgroup;
 use crate::error::{Diagnostic, Result};
@@ -18,7 +18,7 @@ pub struct Explanation {
 
 /// Plans a container. Needs no privileges and changes nothing.
 pub(crate) fn explain(options: &Options) -> Result<Explanation> {
-    // Whoever creates the container brings a socket for its terminal.
+    // The plan is that of a creation with a socket for the terminal.
     let Prepared { mut plan, cgroup, networks, warnings, .. } = prepare_for(options, true)?;
     plan.warnings = warnings.clone();
     Ok(Explanation { plan, cgroup, networks, warnings })

@@ -1,4 +1,4 @@
-//! What a failed step means: its object as a reader would name it, and what to do about it.
+//! The error of a failed step: what it worked on, as a reader would name it, and what to do about it.
 
 use crate::error::Error;
 use crate::plan::Text;
@@ -43,7 +43,7 @@ pub(crate) fn render(
     }
 }
 
-/// What an open program fails with: the file itself is there.
+/// The error of executing a program that was given by descriptor: the file itself exists.
 fn given_program(origin: &str, errno: Errno) -> Error {
     let error = Error::os("execveat of the given program", errno).at(origin);
     match errno {
@@ -55,7 +55,7 @@ fn given_program(origin: &str, errno: Errno) -> Error {
     }
 }
 
-/// Engines tell these apart by their words (docker and podman exit with 127 or 126).
+/// Engines tell these errors apart by their words (docker and podman exit with 127 or 126).
 fn executed(name: &str, paths: &Text, looked_for: bool, origin: &str, errno: Errno) -> Error {
     let what = match errno {
         Errno::ENOENT if !name.contains('/') => {
@@ -86,7 +86,7 @@ fn program(what: String, origin: &str, errno: Errno) -> Error {
     }
 }
 
-/// How the fault is known elsewhere (words.rs).
+/// The words by which engines know the fault (words.rs).
 fn words_of(step: &Step<Text>, from: Option<&str>, origin: &str, errno: Errno) -> Option<String> {
     use Step::*;
     if origin.starts_with("mounts[")
@@ -180,7 +180,7 @@ fn namespace_names(flags: NamespaceFlags) -> String {
     if flags.0 == 0 { String::new() } else { format!("{flags:?} namespace") }
 }
 
-/// Only what is truly known.
+/// A hint, only where the cause is certain.
 fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
     use Step::*;
     Some(match (step, call, errno) {

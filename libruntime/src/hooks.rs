@@ -4,10 +4,9 @@
 //! are reset, and those of the container's namespaces (createContainer, startContainer) join it.
 //! The program of a startContainer hook is the image's, so it runs as the container's process does.
 //!
-//! Nothing that a hook does or leaves undone keeps the library waiting beyond its timeout: its input and
-//! its messages go through pipes that never block us, and a process that it leaves behind is not waited
-//! for. Without a timeout the wait has no end of its own, because the specification sets none; the
-//! caller's limits end it.
+//! Nothing that a hook does keeps the library waiting beyond the hook's timeout: its input and its messages go through
+//! non-blocking pipes, and a process that it leaves behind is not waited for. A hook without a timeout is waited for
+//! until the caller's limits, because the specification sets no other limit.
 
 use crate::cgroup::Cgroup;
 use crate::child::Child;
@@ -42,7 +41,7 @@ const POSTSTOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) enum Site<'a> {
     /// In the runtime's namespaces. Relative names are those of the bundle, as with runc and crun.
     Runtime { bundle: &'a Path },
-    /// In those of a container whose root is not entered yet, at that root.
+    /// In the container's namespaces, at its root, which is not entered yet.
     Container { spec: &'a Spec, init: &'a Child },
     /// In the container, with its process's user, capabilities, filter and cgroup.
     Process(&'a Container),
@@ -53,12 +52,12 @@ pub(crate) enum Site<'a> {
 pub(crate) struct Limits<'a> {
     /// For hooks without `timeout`.
     timeout: Option<Duration>,
-    /// The container's init: without it there is nothing to hook into.
+    /// The container's init, whose end ends the wait.
     init: Option<BorrowedFd<'a>>,
 }
 
 impl<'a> Limits<'a> {
-    /// Until the container's init ends, so that a container whose hook hangs can be killed or deleted.
+    /// The wait also ends with the container's init, so that a container whose hook hangs can be killed or deleted.
     pub fn with_init(init: BorrowedFd<'a>) -> Self {
         Self { init: Some(init), timeout: None }
     }
@@ -68,14 +67,13 @@ impl<'a> Limits<'a> {
     }
 }
 
-/// Runs hooks one after the other; the first that fails ends it. `place` is the list, such as
-/// `hooks.createRuntime`.
+/// Runs hooks one after the other, up to the first that fails. `place` is the list, such as `hooks.createRuntime`.
 pub(crate) fn run_all(hooks: &[Hook], place: &str, state: &[u8], site: &Site, limits: Limits) -> Result<()> {
     let mut all = hooks.iter().enumerate();
     all.try_for_each(|(at, hook)| named(hook, place, at, |place| run(hook, place, state, site, limits)))
 }
 
-/// Runs every hook, whatever happens to the others, and returns what failed.
+/// Runs every hook, even if others fail, and returns the errors.
 pub(crate) fn run_each(hooks: &[Hook], place: &str, state: &[u8], site: &Site, limits: Limits) -> Vec<Error> {
     let all = hooks.iter().enumerate();
     let failed = |(at, hook)| named(hook, place, at, |place| run(hook, place, state, site, limits)).err();
@@ -138,7 +136,7 @@ fn start<'s>(
     for end in [&feed, &messages] {
         fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
     }
-    // Nobody reads it, and a process that stays behind may go on writing.
+    // Not a pipe, because a process that stays behind may go on writing.
     let null = File::options().write(true).open("/dev/null");
     let null = null.map_err(|error| Error::io("open /dev/null", error))?;
     let launch = Launch {
@@ -185,7 +183,7 @@ impl<'a> Site<'a> {
     }
 }
 
-/// What a hook that joins a container is given of it.
+/// Descriptors of the container for a hook that joins it.
 #[derive(Default)]
 struct Joined {
     init: Option<OwnedFd>,
@@ -197,7 +195,7 @@ impl Joined {
     fn open(site: &Site) -> Result<Self> {
         let dup = |error| Error::io("dup a pidfd", error);
         match site {
-            // One that is gone by now keeps no hook from running.
+            // A bundle that is gone by now keeps no hook from running.
             Site::Runtime { bundle } => Ok(Self { root: sys::open_path(bundle).ok(), ..Self::default() }),
             Site::Container { init, .. } => {
                 // The stage works in the root, wherever that is mounted until it is entered.
@@ -219,7 +217,7 @@ impl Joined {
     }
 }
 
-/// Does what the stage of a hook waits for; whether it has executed the hook.
+/// Does what the stage of a hook waits for. Returns whether the hook was executed.
 fn answer(stage: &mut Stage, site: &Site, wait: &Wait) -> Result<bool> {
     match (stage.next(wait)?, site) {
         (Event::End, _) => return Ok(true),
@@ -256,20 +254,20 @@ enum Ended {
     WithInit,
 }
 
-/// Our ends of a hook's standard input and standard error; neither blocks.
+/// The library's ends of a hook's standard input and standard error; neither blocks.
 struct Pipes<'a> {
     /// A write to a pipe without any reader would send us SIGPIPE.
     _reader: OwnedFd,
-    /// Until all is written: the hook waits for the end of its input.
+    /// Closed when everything is written: the hook waits for the end of its input.
     feed: Option<File>,
     state: &'a [u8],
-    /// Until nobody holds the other end.
+    /// Closed at the end of file.
     messages: Option<File>,
     init: Option<BorrowedFd<'a>>,
 }
 
 impl Pipes<'_> {
-    /// Until the hook itself has ended, whoever else still holds its pipes.
+    /// Works until the hook itself has ended, even if other processes still hold its pipes.
     fn attend(&mut self, child: &Child, wait: &Wait, said: &mut Said) -> Result<Ended> {
         loop {
             self.write_state();
@@ -294,7 +292,7 @@ impl Pipes<'_> {
         }
     }
 
-    /// As much as the pipe takes. A hook need not read it.
+    /// Writes as much as the pipe holds. A hook need not read it.
     fn write_state(&mut self) {
         while let (Some(pipe), [_, ..]) = (&mut self.feed, self.state) {
             match pipe.write(self.state) {
@@ -307,8 +305,8 @@ impl Pipes<'_> {
         self.feed = None;
     }
 
-    /// What is there now, so that the hook is not kept waiting for us. One that writes without an end
-    /// does not keep us here either.
+    /// Reads what is in the pipe, so that the hook does not block on a full one; a bounded amount, because a hook may
+    /// write for ever.
     fn take_messages(&mut self, said: &mut Said) {
         const AT_ONCE: usize = 1 << 20;
         let (mut bytes, mut taken) = ([0; 4096], 0);
@@ -329,11 +327,11 @@ impl Pipes<'_> {
     }
 }
 
-/// It leads a session, so that what it has started is ended with it.
+/// Kills a hook with everything that it has started: it leads a session.
 fn kill_session(child: &Child) {
     let _ = killpg(Pid::from_raw(child.pid()), Signal::SIGKILL);
     let _ = sys::pidfd_send_signal(child.pidfd(), libc::SIGKILL);
-    // One that is stuck in the kernel is reaped later.
+    // A hook that is stuck in the kernel is reaped later.
     let _ = child.wait_within(&Wait::at_any_rate(DEADLINE));
 }
 

@@ -20,7 +20,7 @@ pub enum Lsm {
     SELinux,
 }
 
-/// A cgroup hierarchy as a container's `cgroup` mount shows it.
+/// A cgroup hierarchy, as a container's `cgroup` mount shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupMount {
     /// Its directory below the mount's destination; empty where it is the only one.
@@ -38,14 +38,14 @@ pub struct CgroupMount {
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     pub uid: u32,
-    /// Those that the caller may use.
+    /// The capabilities that the caller may use.
     pub capabilities: u64,
     /// v1: the files `tasks` of the container's cgroups, through which the process joins them.
     pub cgroup_tasks: Vec<PathBuf>,
-    /// The caller is root of a user namespace only, as rootless Podman starts runtimes: it makes no
-    /// device nodes, and has the groups that it was given.
+    /// The caller is root only in a user namespace, as when rootless Podman starts a runtime: it may not make device
+    /// nodes, and its groups are fixed.
     pub in_user_namespace: bool,
-    /// setgroups(2) is refused in there.
+    /// setgroups(2) is refused in that user namespace.
     pub groups_are_fixed: bool,
     pub cgroup_mounts: Vec<CgroupMount>,
     pub lsms: BTreeSet<Lsm>,
@@ -56,15 +56,15 @@ pub struct Host {
     /// exist yet, or only systemd may do it.
     pub attach_first: bool,
     pub owned_by_joined_user: Vec<Ns>,
-    /// Those given by path that are the caller's own, or those of the host's init: what a sysctl or a name
-    /// changes in there, it changes for the host.
+    /// Namespaces given by path that are the caller's own or those of the host's init: a sysctl or a host name set in
+    /// them would change the host.
     pub joined_of_host: Vec<Ns>,
     /// The caller's soft and hard limits, by resource; none where no limit is asked for.
     pub rlimits: Vec<(u64, u64)>,
 }
 
 impl Host {
-    /// Asks what `spec` makes worth knowing, and refuses kernels that are too old.
+    /// Asks for the facts that `spec` needs, and refuses kernels that are too old.
     pub fn probe(spec: &Spec, layout: &Layout, cgroup: &Cgroup) -> Result<Self> {
         check_kernel()?;
         let capabilities = sys::own_capabilities().map_err(|errno| Error::os("capget", errno))?.1;
@@ -123,7 +123,7 @@ impl Host {
         }
     }
 
-    /// A namespace of a joined user namespace can be entered only from in there.
+    /// Finds out which joined namespaces belong to the joined user namespace: these can be entered only from inside it.
     fn probe_owners(&mut self, spec: &Spec) {
         let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
         let with_path = || {
@@ -161,7 +161,7 @@ impl Host {
                 _ => continue,
             };
             let Some(joined) = namespace.path().as_deref().and_then(file) else { continue };
-            // Without root nobody may look at the init's, and nobody may change it either.
+            // Without root, the namespaces of init can be neither looked at nor changed.
             let own = ["thread-self", "1"]
                 .map(|process| file(&Path::new("/proc").join(process).join("ns").join(name)));
             if own.contains(&Some(joined)) {
@@ -185,7 +185,7 @@ impl Host {
     }
 }
 
-/// So many that their descriptors could exceed a soft limit, which is 1024 by default.
+/// Whether the descriptors of mount sources could exceed the soft limit, which is 1024 by default.
 fn has_many_sources(spec: &Spec) -> bool {
     let mounts = spec.mounts().iter().flatten();
     // A cgroup mount has a source for each hierarchy of v1.
@@ -212,8 +212,9 @@ pub(crate) fn check_kernel() -> Result<()> {
     }
 }
 
-/// In the caller's cgroup namespace paths in `/proc/PID/cgroup` are the caller's, and on v2 the peers let
-/// them be found. Only to the host's root: a user's cgroups above the container's are not its to change.
+/// Whether the cgroup mount shows the whole hierarchy. In the caller's cgroup namespace, paths in `/proc/PID/cgroup`
+/// are relative to the caller's root, and on v2 the peers mount what makes them valid. Only for the host's root: a
+/// container of another user must not change the user's cgroups above its own.
 fn shows_all(spec: &Spec, layout: &Layout) -> bool {
     let has = |kind| has(listed(spec), kind);
     layout.is_v2() && !has(Ns::Cgroup) && !has(Ns::User) && crate::cgroup::has_host_root()
@@ -235,7 +236,7 @@ fn cgroup_mounts(layout: &Layout, cgroup: &Cgroup, all: bool) -> Vec<CgroupMount
         let host_path = match paths.get(key) {
             _ if all => point.into(),
             Some(own) => own.clone(),
-            // It is in the caller's.
+            // The container is in the caller's cgroup of this hierarchy.
             None => Cgroup::of_caller(layout).paths().remove(key)?,
         };
         Some(CgroupMount { host_path, name, v2, options, links })

@@ -1,4 +1,4 @@
-//! The program of a container, where the caller gives it and not the root filesystem.
+//! A container's program that comes from the caller and not from the root filesystem.
 
 use crate::error::{Error, Result};
 use crate::options::Program;
@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 /// A program that is executed in the finished container in place of what `process.args[0]` names. It has the
-/// container's namespaces, root, user, capabilities and filter, as any program of it; it need not be in the
+/// container's namespaces, root, user, capabilities and filter, as any program there, but it need not be in the
 /// container's filesystem (execveat(2), `AT_EMPTY_PATH`).
 #[derive(Debug)]
 pub struct Init(Kind);
@@ -66,7 +66,7 @@ impl Init {
     }
 }
 
-/// The calling program as the container may have it.
+/// A sealed copy of the calling program, for the container.
 fn own_program() -> Result<Arc<OwnedFd>> {
     static OWN: OnceLock<Arc<OwnedFd>> = OnceLock::new();
     if let Some(own) = OWN.get() {

@@ -9,8 +9,8 @@ use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Locks an open file or directory, alone; the lock goes with its last descriptor. The kernel wakes
-/// nobody up who waits for one with a timeout, so that it is asked for again and again.
+/// Takes an exclusive lock on an open file or directory, which ends with the last descriptor. flock(2) has no timeout,
+/// so the lock is polled for.
 pub(crate) fn exclusive(opened: &OwnedFd, path: &Path) -> Result<()> {
     within(opened, path, DEADLINE)
 }
@@ -50,7 +50,7 @@ fn holder(file: &File) -> Option<i32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let held = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        // With "->" in place of the kind, it is one who waits.
+        // A line with "->" in front of the kind is of a process that waits.
         (words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&wanted.as_str()))
             .then(|| words.get(4)?.parse().ok())?
     };

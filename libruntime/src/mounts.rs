@@ -1,5 +1,5 @@
-//! Mounts of a container that exists: added and taken off while it runs. What is mounted so is not remembered: it
-//! ends with the container's mount namespace.
+//! Adds mounts to a container that exists, and removes them. They are not recorded, and end with the container's mount
+//! namespace.
 
 use crate::config::Config;
 use crate::container::Container;
@@ -25,7 +25,7 @@ pub fn parse_mounts(bytes: &[u8]) -> Result<(Vec<Mount>, Vec<Diagnostic>)> {
     Ok((config.spec.mounts().clone().unwrap_or_default(), config.warnings))
 }
 
-/// The destinations of a list of mounts, which need not say more; as `mounts remove` gets it.
+/// The destinations of a list of mounts, as `mounts remove` gets it; nothing else is needed of them.
 pub fn parse_destinations(bytes: &[u8]) -> Result<Vec<PathBuf>> {
     let wrong = |at: usize| {
         let text = "missing; it is the path of a mount in the container";
@@ -49,12 +49,12 @@ fn list(bytes: &[u8]) -> Result<Vec<Value>> {
 }
 
 impl Container {
-    /// Mounts more in a container that was created, runs or is paused: bind mounts of files of the host, and new
+    /// Adds mounts to a container that is created, running or paused: bind mounts of files of the host, and new
     /// filesystems. Its processes see them at once. They are not in its configuration, and not in a checkpoint.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] without the host's root, and without a mount namespace of the container; a
-    /// destination that is reached through a symbolic link. Mounts before the one that failed stay.
+    /// destination that is reached through a symbolic link. The mounts before the one that failed stay.
     pub fn add_mounts(&self, mounts: &[Mount]) -> Result<Vec<Diagnostic>> {
         wait::limited(&self.limits, || {
             let _turn = self.directory.lock()?;
@@ -67,7 +67,7 @@ impl Container {
         })
     }
 
-    /// Takes off what is mounted at these paths of the container, the last mount at each.
+    /// Unmounts the topmost mount at each of these paths of the container.
     ///
     /// # Errors
     /// As those of [`Container::add_mounts`]; nothing is mounted there.
@@ -113,7 +113,7 @@ impl Container {
                 }
             }
             stage.answer()?;
-            // Reaps it; it has done all by now.
+            // Reaps the stage, which has done everything by now.
             let _ = stage.died();
             Ok(())
         })

@@ -1,8 +1,8 @@
-//! `linux.netDevices`: interfaces of the host that move into the container (config-linux.md,
-//! "Network Devices"). They keep their global permanent addresses, may get another name, and are
-//! up afterwards. Where they go when the container ends is the kernel's business.
+//! `linux.netDevices`: interfaces of the host that move into the container (config-linux.md, "Network Devices"). They
+//! keep their global permanent addresses, may get another name, and are up afterwards. What becomes of them when the
+//! container ends is the kernel's decision.
 //!
-//! One that cannot be moved is an error, and those that were moved before it come back.
+//! If one cannot be moved, that is an error, and those that were moved before it are moved back.
 
 use crate::child::Child;
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ pub(crate) fn move_named(devices: &[(&str, &str)], netns: BorrowedFd) -> Result<
             Ok(device) => moved.push(device),
             Err(error) => {
                 for (link, addresses, name) in moved.iter().rev() {
-                    // The first failure is what the caller has to hear of.
+                    // The first error is the one to report.
                     let _ = bring_back(&mut outside, &mut inside, link, addresses, name);
                 }
                 return Err(error);
@@ -74,7 +74,7 @@ fn take_in(outside: &mut Side, inside: &mut Side, host: &str, name: &str) -> Res
     let addresses = outside.netlink.addresses().map_err(failed("list the addresses of"))?;
     let kept = |address: &Address| address.index == link.index && address.permanent && address.global;
     let addresses: Vec<Address> = addresses.into_iter().filter(kept).collect();
-    // The kernel would move it first and find out then that its new name is taken.
+    // Checked before, because the kernel may move it and only then find that its new name is taken.
     if inside.netlink.link(name).map_err(failed("look in the container for"))?.is_some() {
         return Err(Error::os(format!("rename {host} to {name} in the container"), Errno::EEXIST)
             .at(format!("{at}.name"))
@@ -107,7 +107,7 @@ fn bring_back(
     settle(outside, &link.name, addresses, link.up)
 }
 
-/// Moves and renames it. Moving takes it down and its addresses away.
+/// Moves and renames it. The kernel sets a moved interface down and removes its addresses.
 fn send(from: &mut Side, to: BorrowedFd, index: u32, name: &str) -> Outcome<()> {
     let mut message = link_message(index);
     message.attributes =

@@ -1,4 +1,4 @@
-//! A new container: what it is made from, what it gets of the caller, and the verbs that make it.
+//! A container to be created: its configuration, what the caller gives to it, and the verbs that create it.
 
 use crate::checkpoint::CheckpointOptions;
 use crate::console::TerminalSize;
@@ -18,12 +18,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A container that is to be created, from [`Runtime::container`](crate::Runtime::container). It owns all that it is
-/// given, so that it can be sent to another thread.
+/// A container that is to be created, from [`Runtime::container`](crate::Runtime::container). It owns everything that
+/// it is given, so it can be sent to another thread.
 ///
-/// A container needs a configuration: that of a [bundle](NewContainer::bundle), or a
-/// [`Spec`](NewContainer::spec) with a root filesystem. Without more, its process has the caller's standard
-/// streams.
+/// A container needs a configuration: that of a [bundle](NewContainer::bundle), or a [`Spec`](NewContainer::spec) with
+/// a root filesystem. By default, its process has the caller's standard streams.
 ///
 /// ```no_run
 /// use libruntime::{Runtime, Stdio};
@@ -81,7 +80,7 @@ impl NewContainer {
         self
     }
 
-    /// The same, as an open directory. The path that it has now is used, after a check that it leads there.
+    /// The root filesystem, as an open directory. Its current path is used, after a check that this path leads to it.
     pub fn rootfs_fd(mut self, directory: OwnedFd) -> Self {
         match path_of(&directory) {
             Ok(path) => self.options.rootfs = Some(path),
@@ -90,60 +89,60 @@ impl NewContainer {
         self
     }
 
-    /// The program's standard input; the caller's own without it.
+    /// The program's standard input; by default the caller's.
     pub fn stdin(mut self, stdin: Stdio) -> Self {
         self.options.process.stdio[0] = Some(stdin);
         self
     }
 
-    /// The program's standard output; the caller's own without it.
+    /// The program's standard output; by default the caller's.
     pub fn stdout(mut self, stdout: Stdio) -> Self {
         self.options.process.stdio[1] = Some(stdout);
         self
     }
 
-    /// The program's standard error; the caller's own without it.
+    /// The program's standard error; by default the caller's.
     pub fn stderr(mut self, stderr: Stdio) -> Self {
         self.options.process.stdio[2] = Some(stderr);
         self
     }
 
-    /// A terminal of this size in place of the three streams, whatever `process.terminal` says; its master is
-    /// taken with [`Container::take_terminal`].
+    /// Gives the program a terminal of this size in place of the three streams, whatever `process.terminal` says.
+    /// [`Container::take_terminal`] returns the terminal's master.
     pub fn terminal(mut self, size: TerminalSize) -> Self {
         self.options.process.console = Console::Own(size);
         self
     }
 
-    /// A connected unix stream socket that gets the terminal's master (`process.terminal`), as the
-    /// `--console-socket` of runtimes has it. For a terminal of the caller's own, see
-    /// [`NewContainer::terminal`].
+    /// A connected unix stream socket to which the terminal's master is sent (`process.terminal`), as with the option
+    /// `--console-socket` of runtimes. To get the master without a socket, see [`NewContainer::terminal`].
     pub fn console_socket(mut self, socket: impl Into<OwnedFd>) -> Self {
         self.options.process.console = Console::Socket(socket.into());
         self
     }
 
-    /// The caller passes what the terminal prints on to one of its own, which adds carriage returns itself
-    /// (termios(3), ONLCR).
+    /// Leaves it to the caller's own terminal to add carriage returns (termios(3), ONLCR): the caller copies the output
+    /// of the container's terminal to it.
     pub fn relay_terminal(mut self) -> Self {
         self.options.process.relayed_console = true;
         self
     }
 
-    /// A descriptor that the program gets as number `number`, 3 or above.
+    /// Passes a file descriptor to the program, as number `number`, which is 3 or above.
     pub fn pass_fd(mut self, descriptor: impl Into<OwnedFd>, number: u32) -> Self {
         self.options.process.passed.push(Passed::To(descriptor.into(), number));
         self
     }
 
-    /// The caller's own descriptors 3 to 2 + `count`, under their own numbers: for a program that has them from
-    /// its caller in the same way (sd_listen_fds(3)) and nothing else of these numbers. All have to be open.
+    /// Passes the caller's descriptors 3 to 2 + `count` under their own numbers. This is for a caller that was itself
+    /// started with them (sd_listen_fds(3)) and has opened nothing else under these numbers. All of them have to be
+    /// open.
     pub fn inherit_fds(mut self, count: u32) -> Self {
         self.options.process.inherit(count);
         self
     }
 
-    /// The program of the container, in place of what `process.args[0]` names.
+    /// The program that is executed, in place of the one that `process.args[0]` names.
     pub fn init(mut self, init: Init) -> Self {
         match init.into_program() {
             Ok(program) => self.options.init = Some(program),
@@ -152,14 +151,14 @@ impl NewContainer {
         self
     }
 
-    /// A network to connect it to, beside those of its annotations.
+    /// Adds a network to connect the container to, besides those in its annotations.
     pub fn network(mut self, network: Network) -> Self {
         self.options.networks.push(network);
         self
     }
 
-    /// The socket of a supervisor that is to hear when the container's program is ready (sd_notify(3));
-    /// see [`Container::readiness`].
+    /// The socket of a supervisor that is notified when the container's program is ready (sd_notify(3)); see
+    /// [`Container::readiness`].
     pub fn notify_socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.notify_socket = Some(path.into());
         self
@@ -177,14 +176,14 @@ impl NewContainer {
         self
     }
 
-    /// What ends the creation early, and each later verb of the container that waits.
+    /// Ends the creation early once `cancel` is cancelled, and so each later verb of the container that waits.
     pub fn cancel(mut self, cancel: Cancel) -> Self {
         self.options.limits.cancel = Some(cancel);
         self
     }
 
-    /// The time that the creation may take, and each later verb of the container that waits for something else
-    /// than its end. There is none without this: a hook without `timeout` may take as long as it likes.
+    /// Limits the time that the creation takes, and each later verb of the container that waits for anything but the
+    /// container's end. By default there is no limit: a hook without `timeout` may run for ever.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.options.limits.deadline = Some(limit);
         self
@@ -198,13 +197,13 @@ impl NewContainer {
     /// [`Container::start`].
     ///
     /// # Errors
-    /// One that names the place in `config.json`, the call and its errno; nothing is left behind.
+    /// The error names the place in `config.json`, the call and its errno. Nothing is left behind.
     pub fn create(mut self) -> Result<Container> {
         self.check()?;
         create::create(self.options)
     }
 
-    /// Creates and starts the container. One that cannot be started is deleted.
+    /// Creates and starts the container. A container that cannot be started is deleted.
     ///
     /// # Errors
     /// Those of [`NewContainer::create`] and [`Container::start`].
@@ -220,8 +219,8 @@ impl NewContainer {
         }
     }
 
-    /// Runs the container to its end and deletes it. Output and errors that were not said to go elsewhere are
-    /// returned; the input is empty then.
+    /// Runs the container to its end and deletes it. Standard output and standard error are returned unless they were
+    /// set; standard input is empty unless it was set.
     ///
     /// # Errors
     /// Those of [`NewContainer::run`] and of the deletion.
@@ -247,8 +246,8 @@ impl NewContainer {
     /// runs when this returns.
     ///
     /// # Errors
-    /// Those of [`NewContainer::create`]; CRIU's, with the first complaint of its log; and what was restored
-    /// and is not what the configuration allows. Nothing is left behind.
+    /// Those of [`NewContainer::create`]; a failure of CRIU, with the first error of its log; a restored process with
+    /// more than the configuration allows. Nothing is left behind.
     pub fn restore(mut self, checkpoint: &CheckpointOptions) -> Result<Container> {
         self.check()?;
         restore::restore(self.options, checkpoint)

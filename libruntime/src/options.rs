@@ -1,4 +1,4 @@
-//! What the caller asks for beside the configuration, for a new container and for a process that joins one.
+//! What the caller asks for besides the configuration, for a new container and for a process that joins one.
 
 use crate::console::TerminalSize;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,13 +30,13 @@ pub(crate) struct Options {
     pub limits: Limits,
 }
 
-/// What every process is started with.
+/// What a container's first process and one that joins it have in common.
 #[derive(Debug, Default)]
 pub(crate) struct ProcessOptions {
-    /// `None`: the caller has not said; its own stream then.
+    /// `None` where the caller has set nothing: the caller's own stream.
     pub stdio: [Option<Stdio>; 3],
     pub console: Console,
-    /// What the terminal prints is passed on to another one.
+    /// The caller copies the terminal's output to another terminal.
     pub relayed_console: bool,
     pub passed: Vec<Passed>,
     pub no_new_keyring: bool,
@@ -54,7 +54,7 @@ pub(crate) struct Program {
 }
 
 impl ProcessOptions {
-    /// The first size of a terminal that the caller keeps.
+    /// The initial size of the terminal, where the caller takes its master.
     pub fn terminal_size(&self) -> Option<TerminalSize> {
         match self.console {
             Console::Own(size) => Some(size),
@@ -62,7 +62,7 @@ impl ProcessOptions {
         }
     }
 
-    /// What is asked for by the caller and not by the configuration.
+    /// Puts what the caller asks for into the process of the configuration.
     pub fn apply_to(&self, process: &mut Process) {
         if let Some(size) = self.terminal_size() {
             process.set_terminal(Some(true));
@@ -73,7 +73,7 @@ impl ProcessOptions {
         }
     }
 
-    /// Adds the descriptors 3 to 2 + `count`, up to the first that is not open: that one is an error later.
+    /// Adds the descriptors 3 to 2 + `count`, up to the first that is not open, which is an error later.
     pub fn inherit(&mut self, count: u32) {
         for number in (3..).take(count as usize) {
             self.passed.push(Passed::Inherited(number));
@@ -83,7 +83,7 @@ impl ProcessOptions {
         }
     }
 
-    /// For a caller that wants the output: pipes, and no input, where it has not said anything else.
+    /// Sets the streams that the caller has not set: pipes for the output, and no input.
     pub fn capture_output(&mut self) {
         for (stream, usual) in self.stdio.iter_mut().zip([Stdio::null, Stdio::piped, Stdio::piped]) {
             stream.get_or_insert_with(usual);
@@ -100,8 +100,9 @@ impl ProcessOptions {
 /// Descriptors with their numbers in the process, sorted by these.
 ///
 /// # Errors
-/// A number is that of a standard stream, or there twice; an inherited one is not open. This is asked before anything
-/// of ours is opened: a number that is free would be given to a descriptor of ours, and handed over.
+/// A number belongs to a standard stream or is used twice, or an inherited descriptor is not open. This is checked
+/// before the library opens anything: a free number would be given to one of the library's descriptors, and the process
+/// would get that.
 pub(crate) fn passed(all: &[Passed]) -> Result<Vec<(RawFd, u32)>> {
     let refused = |message| Err(Error::new(ErrorKind::InvalidConfig, message));
     let mut numbers = Vec::with_capacity(all.len());

@@ -45,7 +45,7 @@ pub(crate) fn killed_hint(filter: Option<&Filter>) -> &'static str {
     }
 }
 
-/// What happened next.
+/// What the stage has reported.
 pub(crate) enum Event {
     Cloned,
     At(SyncPoint),
@@ -63,21 +63,21 @@ pub(crate) struct Given<'a> {
     /// The container's program, where the caller gives it.
     pub program: Option<BorrowedFd<'a>>,
     pub cgroup: Option<&'a Cgroup>,
-    /// Those that the program gets under numbers of the plan's choice.
+    /// Descriptors that the program gets under numbers that the plan chooses.
     pub placed: &'a [BorrowedFd<'a>],
 }
 
 /// How the stage is started.
 pub(crate) struct Launch<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Descriptors that the program gets under numbers of its own, above 2.
+    /// Descriptors that the program gets, with their numbers there, which are above 2.
     pub passed: &'a [(RawFd, u32)],
-    /// Where it is born in the v2 hierarchy.
+    /// The directory of the v2 cgroup that the first process is cloned into.
     pub cgroup: Option<BorrowedFd<'a>>,
     pub given: Given<'a>,
 }
 
-/// A running stage. Dropped before [`Stage::into_init`], it and what it has made so far is ended.
+/// A running stage. Dropping it before [`Stage::into_init`] kills its processes.
 pub(crate) struct Stage<'a> {
     plan: &'a Plan,
     channel: OwnedFd,
@@ -127,8 +127,8 @@ impl<'a> Stage<'a> {
         self.init.as_ref().or(self.first.as_ref())
     }
 
-    /// Waits for what the stage says next. A failure of a step is the error. There need not be a
-    /// deadline: a mount of a network's filesystem takes as long as its server does.
+    /// Waits for the stage's next report. A failed step is returned as an error. There need not be a deadline: mounting
+    /// a network filesystem takes as long as its server does.
     pub fn next(&mut self, wait: &Wait) -> Result<Event> {
         let event = self.await_event(wait)?;
         let reached = match &event {
@@ -171,8 +171,8 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Until the stage says something. A stage that somebody has stopped is given up: what a mount waits for may
-    /// come late, but nobody is known to continue a stopped process.
+    /// Waits until the stage says something. A stage that a signal has stopped is given up: what a mount waits for may
+    /// come late, but nothing is known to continue a stopped process.
     fn await_word(&self, wait: &Wait) -> Result<()> {
         const TICK: Duration = Duration::from_secs(1);
         let late = || "the container was not set up in time".to_string();
@@ -201,7 +201,7 @@ impl<'a> Stage<'a> {
         answer(self.channel.as_fd())
     }
 
-    /// The same, with the files through which it joins its cgroups, in the plan's order.
+    /// Lets the stage go on, with the files through which it joins its cgroups, in the plan's order.
     pub fn give_cgroups(&self, cgroup: &Cgroup) -> Result<()> {
         let open = |(what, _): &(Handed, _)| match what {
             Handed::CgroupTasks(tasks) => Some(cgroup.open_tasks(tasks)),
@@ -222,13 +222,13 @@ impl<'a> Stage<'a> {
         step_error(failed, from, step, call, errno)
     }
 
-    /// An error for a stage that ended without a word.
+    /// The error for a stage that has ended without a report.
     pub fn died(&mut self) -> Error {
         let reported = self.init.take();
         let is_reported = reported.is_some();
         let child = reported.or(self.first.take());
         let how = child.and_then(|child| child.wait_within(&Wait::at_any_rate(DEADLINE)).ok().flatten());
-        // It ends so when it has made its clone.
+        // The first process exits so once it has made its clone.
         if !is_reported && how == Some(sys::ExitStatus::Code(0)) {
             child::reap_unreported(&stage::names());
         }
@@ -254,12 +254,12 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// The times of the steps that are still to come.
+    /// The record of steps, for those that are still to come.
     pub fn take_steps(&mut self) -> Option<StageSteps> {
         self.steps.take()
     }
 
-    /// The process, which is the caller's from now on.
+    /// The container's process, which belongs to the caller from now on.
     pub fn into_init(mut self) -> Option<Child> {
         self.init.take()
     }
@@ -287,7 +287,7 @@ pub(crate) fn answer(channel: BorrowedFd) -> Result<()> {
 
 /// One message of the stage.
 pub(crate) struct Received {
-    /// `None` at the end of file, and beside a descriptor.
+    /// `None` at the end of file, and in a message with a descriptor.
     pub report: Option<Report>,
     pub fd: Option<OwnedFd>,
     /// The pid of its sender, where the socket asks for it.
@@ -297,7 +297,7 @@ pub(crate) struct Received {
 pub(crate) fn receive(channel: BorrowedFd) -> Result<Received> {
     let mut bytes = [0u8; REPORT_SIZE + 4];
     let sys::Received { length, fd, sender } = match sys::receive(channel, &mut bytes) {
-        // A peer that dies with unread data resets the connection: the end all the same.
+        // A peer that dies with unread data resets the connection, which is an end of file too.
         Err(Errno::ECONNRESET) => sys::Received { length: 0, fd: None, sender: None },
         other => other.map_err(|errno| Error::os("recvmsg from the stage", errno))?,
     };
@@ -312,8 +312,8 @@ pub(crate) fn receive(channel: BorrowedFd) -> Result<Received> {
     Ok(Received { report, fd, sender })
 }
 
-/// A failed step as people read it: the call and its object, the errno, the place, a hint.
-/// `from` is the host's path of what was to be mounted.
+/// The error of a failed step: the call and its object, the errno, the place, a hint. `from` is the host's path of what
+/// was to be mounted.
 pub(crate) fn step_error(
     failed: Option<(&Step<Text>, &str)>,
     from: Option<String>,
@@ -334,12 +334,12 @@ pub(crate) fn name_of(pid: i32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()
 }
 
-/// Whether the stage has executed its program by now, which it has when it is known to have closed its
-/// channel: unless it was killed. `name` is what it had before. One that has ended keeps its last name as
-/// long as it is not reaped; then nothing tells any more, and a program that ends at once is no failure.
+/// Whether a stage that has closed its channel has executed its program; otherwise it was killed. `name` is the stage's
+/// own name. A process that has ended keeps its last name until it is reaped. After that nothing tells the two apart,
+/// and it counts as executed: a program may end at once.
 pub(crate) fn has_executed(pid: i32, name: Option<&str>) -> bool {
     match std::fs::read_link(format!("/proc/{pid}/exe")) {
-        // Only a process that ends has none.
+        // Only a process that has ended has no executable.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
             name_of(pid).is_none_or(|now| name != Some(now.as_str()))
         }
@@ -347,7 +347,7 @@ pub(crate) fn has_executed(pid: i32, name: Option<&str>) -> bool {
     }
 }
 
-/// Descriptors of ours whose numbers the program is to have for others get another number before.
+/// Moves the library's own descriptors away from numbers under which the program gets other ones.
 struct Moved<'a> {
     passed: &'a [(RawFd, u32)],
     copies: Vec<OwnedFd>,
@@ -393,8 +393,8 @@ fn spawn_failed(errno: Errno) -> Error {
     }
 }
 
-/// A procfs that nothing can lie over. Where the kernel refuses one (in a user namespace with
-/// something mounted over /proc) the caller's own is used, if it is one.
+/// A procfs on which nothing can be mounted. Where the kernel refuses one (in a user namespace, if something is mounted
+/// below /proc), the caller's `/proc` is used, if it is a procfs.
 fn private_procfs() -> Result<OwnedFd> {
     if let Ok(procfs) = sys::detached_procfs() {
         return Ok(procfs);
@@ -408,11 +408,11 @@ fn private_procfs() -> Result<OwnedFd> {
     Ok(procfs.into())
 }
 
-/// Something to hand over: ours to close, or the caller's.
+/// A descriptor to hand over: one to close afterwards, or the caller's.
 enum Opened<'a> {
     Owned(OwnedFd),
     Borrowed(BorrowedFd<'a>),
-    /// Not there yet.
+    /// Sent to the stage later.
     Later,
 }
 
@@ -459,7 +459,7 @@ fn open_handed<'a>(
 }
 
 fn open_namespace(path: &Path) -> Result<OwnedFd> {
-    // A magic link of the caller's (/proc/PID/ns/net) is followed: it is the caller's word.
+    // Magic links such as /proc/PID/ns/net are followed: the path comes from the caller.
     File::open(path)
         .map(OwnedFd::from)
         .map_err(|error| Error::io(format!("open {}", path.display()), error).within("namespace path"))

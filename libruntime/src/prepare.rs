@@ -36,7 +36,7 @@ pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
     prepare_for(options, !matches!(options.process.console, Console::None))
 }
 
-/// `console`: whoever creates the container gets its terminal.
+/// `console`: the creation is given a socket for the terminal's master.
 pub(crate) fn prepare_for(options: &Options, console: bool) -> Result<Prepared> {
     crate::config::check_id(&options.id)?;
     let passed = options::passed(&options.process.passed)?;
@@ -64,13 +64,13 @@ pub(crate) fn prepare_for(options: &Options, console: bool) -> Result<Prepared> 
     Ok(prepared)
 }
 
-/// 64 bits that nobody can guess: the standard library has its hash keys from the kernel's random numbers.
+/// 64 bits that nobody can guess: the standard library takes its hash keys from getrandom(2).
 fn secret() -> String {
     use std::hash::{BuildHasher, Hasher, RandomState};
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
-/// The bundle's directory, and the configuration with what the caller asks for in it.
+/// The bundle's directory, and its configuration with the caller's options applied.
 fn read(options: &Options) -> Result<(PathBuf, Config)> {
     let canonical = |path: &Path| {
         path.canonicalize().map_err(|error| Error::io(format!("open {}", path.display()), error))
@@ -128,7 +128,7 @@ fn place_root(spec: &mut Spec, rootfs: Option<&Path>) {
     }
 }
 
-/// crun's annotation: a call in the seccomp profile that is not known is an error.
+/// crun's annotation that makes an unknown system call in the seccomp profile an error.
 fn fails_on_unknown_calls(spec: &Spec) -> bool {
     const NAME: &str = "run.oci.seccomp_fail_unknown_syscall";
     let value = spec.annotations().as_ref().and_then(|annotations| annotations.get(NAME));
@@ -159,7 +159,7 @@ fn prepare_spec(spec: Spec, mut request: Request, options: &Options) -> Result<P
         CgroupDriver::None => Cgroup::none(),
     };
     let mut host = Host::probe(&spec, layout, &cgroup)?;
-    // Those beside the ones of annotations.
+    // The caller's networks, and with the runtime's permission those of annotations.
     let networks = network::wanted(&spec, &options.networks, request.network_annotations)?;
     if !request.network_annotations {
         warnings.extend(network::ignored(&spec));

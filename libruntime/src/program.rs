@@ -1,4 +1,4 @@
-//! A program that a container gets when it is started, in place of the one it was created with.
+//! A program that a container is started with, in place of the one that it was created with.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ impl Program {
         self
     }
 
-    /// Leaves out the environment of the configuration.
+    /// Starts from an empty environment, without that of the configuration.
     pub fn env_clear(mut self) -> Self {
         self.without_env = true;
         self.env.clear();

@@ -1,5 +1,5 @@
-//! Readiness (sd_notify(3)): a container that a supervisor such as systemd waits for gets a socket
-//! of its own in `/run/notify`, and that it is ready is passed on. Other messages are not.
+//! Readiness (sd_notify(3)): where a supervisor such as systemd waits for a container, the container gets a socket of
+//! its own in `/run/notify`. Its message that it is ready is forwarded to the supervisor; other messages are not.
 //!
 //! The plan mounts the directory; see `plan::create`.
 
@@ -22,12 +22,12 @@ use std::path::{Path, PathBuf};
 pub(crate) fn make_directory(directory: &Directory) -> Result<()> {
     let path = directory.path.join(DIRECTORY);
     let made = DirBuilder::new().mode(0o755).create(&path);
-    // Whatever the caller's umask is: the container may have other users.
+    // Independent of the caller's umask, because the container may have other users.
     made.and_then(|()| fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)))
         .map_err(|error| Error::io(format!("mkdir {}", path.display()), error))
 }
 
-/// A container whose program is about to be started, and who wants to know that it is ready.
+/// A container that is about to be started, and the supervisor that wants to know when it is ready.
 #[derive(Debug)]
 pub struct Readiness {
     socket: OwnedFd,
@@ -52,16 +52,16 @@ impl Container {
 }
 
 impl Readiness {
-    /// Waits until the program says `READY=1` and tells the supervisor, with the program's pid
-    /// (`MAINPID`); a container that ends before has nothing to tell.
+    /// Waits until the program says `READY=1` and forwards that to the supervisor, with the program's pid (`MAINPID`).
+    /// Nothing is forwarded if the container ends before that.
     ///
     /// # Errors
-    /// The supervisor's socket does not take it.
+    /// The message cannot be sent to the supervisor's socket.
     pub fn pass_on(self) -> Result<()> {
         loop {
             let waited = [(self.socket.as_fd(), PollFlags::POLLIN), (self.init.as_fd(), PollFlags::POLLIN)];
-            // Without a deadline: how long a program may take is the supervisor's to say, who ends it (systemd's
-            // TimeoutStartSec). Its end ends the wait.
+            // Without a deadline: the supervisor decides how long a program may take, and kills it after that
+            // (systemd's TimeoutStartSec), which ends the wait.
             let Woken::Ready(came) = Wait::default().poll(&waited)? else { return Ok(()) };
             if came == [false, true] {
                 return Ok(());
@@ -96,7 +96,7 @@ impl Readiness {
         let message = format!("READY=1\nMAINPID={}", self.pid);
         let socket = datagram_socket().map_err(failed)?;
         let address = address.map_err(failed)?;
-        // A supervisor whose queue is full, and that takes nothing from it, is not waited for without an end.
+        // A supervisor whose queue stays full is waited for up to the deadline.
         let limit = TimeVal::seconds(DEADLINE.as_secs() as i64);
         socket::setsockopt(&socket, socket::sockopt::SendTimeout, &limit).map_err(failed)?;
         let bytes = message.as_bytes();
@@ -124,8 +124,8 @@ fn listen(directory: &Directory) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Any user of the container may say that it is ready. The name may lead elsewhere by now, since a container that can
-/// write to the directory knows it.
+/// Any user in the container may send the message. The socket is opened without following links, because a container
+/// that can write to the directory may have replaced it.
 fn open_to_all(directory: &File, name: &str) -> std::io::Result<()> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let node = File::from(openat(directory, name, flags, Mode::empty())?);

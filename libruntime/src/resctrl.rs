@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/resctrl";
 
-/// Puts `pid` into the class of service that the configuration names, making it where it is
-/// missing. Returns the directories that are ours to remove, the innermost first.
+/// Puts `pid` into the class of service that the configuration names, which is made if it does not exist. Returns the
+/// directories to be removed with the container, the innermost first.
 pub(crate) fn join(spec: &Spec, id: &str, pid: i32) -> Result<Vec<PathBuf>> {
     let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) else {
         return Ok(Vec::new());
@@ -28,8 +28,8 @@ pub(crate) fn join(spec: &Spec, id: &str, pid: i32) -> Result<Vec<PathBuf>> {
     joined.map(|()| ours)
 }
 
-/// Other schemata for the class that a container is in. The kernel takes each line or refuses it;
-/// the lines before one that it refuses are put back.
+/// Writes other schemata for the class that a container is in. The kernel accepts or refuses each line; if it refuses
+/// one, the lines before that are restored.
 pub(crate) fn update(spec: &Spec, id: &str, new: &LinuxIntelRdt) -> Result<()> {
     let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) else {
         return Err(Error::unsupported("the container has no class of cache and memory bandwidth")
@@ -44,7 +44,7 @@ fn rewrite(file: &Path, new: &LinuxIntelRdt) -> Result<()> {
     let before = fs::read_to_string(file).map_err(failed)?;
     for (schema, place) in schemata(new) {
         write(file, &format!("{schema}\n"), &place).inspect_err(|_| {
-            // The error to report is the first one.
+            // The first error is the one to report.
             let _ =
                 before.lines().map(str::trim_start).try_for_each(|line| fs::write(file, format!("{line}\n")));
         })?;
@@ -52,7 +52,7 @@ fn rewrite(file: &Path, new: &LinuxIntelRdt) -> Result<()> {
     Ok(())
 }
 
-/// Best effort: a directory that somebody else uses meanwhile stays.
+/// Best effort: a directory that is in use meanwhile stays.
 pub(crate) fn remove(directories: &[PathBuf]) {
     for directory in directories {
         let _ = fs::remove_dir(directory);
@@ -62,7 +62,7 @@ pub(crate) fn remove(directories: &[PathBuf]) {
 fn join_class(rdt: &LinuxIntelRdt, root: &Path, id: &str, pid: i32, ours: &mut Vec<PathBuf>) -> Result<()> {
     let (named, wanted) = (rdt.clos_id().as_deref(), schemata(rdt));
     let group = root.join(named.unwrap_or(id));
-    // A class that is only named must be there (config-linux.md, "IntelRdt").
+    // A class that is named without schemata must exist (config-linux.md, "IntelRdt").
     if named.is_some() && wanted.is_empty() && !group.is_dir() {
         return Err(Error::os(format!("open {}", group.display()), Errno::ENOENT)
             .at("linux.intelRdt.closID")

@@ -1,9 +1,8 @@
 //! `restore`: a container from the files of a checkpoint, through CRIU.
 //!
-//! The configuration is that of the bundle, checked as for `create`, and the processes that CRIU has made
-//! are compared with it before they run. CRIU reads the files as root and makes the mounts they name: files
-//! of a stranger are not safe to restore. `transaction.rs` has what is made besides the processes, and rolls it back
-//! when anything fails.
+//! The configuration is that of the bundle, checked as for `create`, and the processes that CRIU has made are compared
+//! with it before they run. CRIU reads the files as root and makes the mounts that they name: untrusted files are not
+//! safe to restore. What is made besides the processes is in `transaction.rs`, which rolls it back when anything fails.
 
 use crate::cgroup::Cgroup;
 use crate::checkpoint::{
@@ -60,7 +59,7 @@ struct Restoration<'a> {
 
 impl Restoration<'_> {
     fn run(&self, mut transaction: Transaction) -> Result<Container> {
-        // What is mounted is mounted in CRIU's own mount namespace.
+        // CRIU mounts in a mount namespace of its own.
         transaction.state.mounted_on_host = false;
         transaction.make_v2_cgroup()?;
         transaction.make_cgroup()?;
@@ -120,7 +119,7 @@ impl Restoration<'_> {
 }
 
 impl Restoration<'_> {
-    /// What is done at CRIU's points. `init` is kept as soon as there is one.
+    /// Does what is to be done at CRIU's notifications. `init` is set as soon as there is a process.
     fn notified(
         &self,
         notification: Notification,
@@ -150,7 +149,7 @@ impl Restoration<'_> {
         }
     }
 
-    /// Ends all that was restored where the configuration allows less.
+    /// Compares the restored processes with the configuration. Those with more than it allows are killed.
     fn admit(&self, criu: i32, transaction: &mut Transaction, init: Option<&Child>) -> Result<()> {
         let init = init.ok_or_else(|| Error::external("criu restored no process"))?;
         verify::processes(self.prepared, &transaction.state, init.pid(), criu).inspect_err(|_| {
@@ -197,7 +196,7 @@ fn give_streams(streams: &[BorrowedFd; 3], spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// The links of the saved standard descriptors: checked, since nobody vouches for the file.
+/// The links of the saved standard descriptors, checked because the file is not trusted.
 fn saved_descriptors(images: &File) -> Result<Vec<String>> {
     let failed = |error| Error::io(format!("open {DESCRIPTORS}"), error);
     let path = format!("/proc/self/fd/{}/{DESCRIPTORS}", images.as_raw_fd());
@@ -214,8 +213,8 @@ fn saved_descriptors(images: &File) -> Result<Vec<String>> {
     }
 }
 
-/// Pipes and outside files of the standard descriptors become the caller's, and namespaces given by path those of the
-/// configuration. The numbers are CRIU's own.
+/// Replaces pipes and outside files among the saved standard descriptors by the caller's, and saved namespaces that are
+/// given by path by those of the configuration. The numbers are in CRIU's own table.
 fn inherited(saved: &[String], namespaces: &[(&str, OwnedFd)]) -> Vec<criu::InheritFd> {
     let pipes =
         saved.iter().enumerate().filter(|(_, link)| link.starts_with("pipe:") || link.starts_with(OUTSIDE));

@@ -25,18 +25,19 @@ pub struct Runtime(Arc<Settings>);
 
 impl Runtime {
     /// The containers below `root`, a directory such as `/run/example` that is made (mode 0700) with the first
-    /// container. It ought to be lost with a reboot, as its containers are.
+    /// container. It belongs on a filesystem that a reboot clears, because no container outlives a reboot.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self(Arc::new(Settings::new(root.into())))
     }
 
-    /// Who makes cgroups; [`CgroupDriver::Cgroupfs`] unless said otherwise.
+    /// Chooses who creates cgroups; the default is [`CgroupDriver::Cgroupfs`].
     pub fn cgroup_driver(self, driver: CgroupDriver) -> Self {
         self.with(|settings| settings.cgroup_driver = driver)
     }
 
-    /// Annotations `org.onggi.network.*` ask for networks too. Engines copy annotations from images and pods,
-    /// whose authors could then have bridges, ports and routes of the host: by default there is only a warning.
+    /// Lets annotations `org.onggi.network.*` request networks too. Engines copy annotations from images and pods,
+    /// whose authors could then create bridges, publish ports and set routes on the host. By default, such annotations
+    /// cause a warning and nothing else.
     pub fn network_annotations(self, allowed: bool) -> Self {
         self.with(|settings| settings.network_annotations = allowed)
     }
@@ -64,27 +65,27 @@ impl Runtime {
         NewContainer::new(self.0.clone(), id.into())
     }
 
-    /// The container `id`, whoever has created it.
+    /// Loads the container `id`, whichever process has created it.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is none. What is left of one whose state
-    /// cannot be read is for [`Runtime::load_damaged`].
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is none. Where its state cannot be read,
+    /// [`Runtime::load_damaged`] loads it for deletion.
     pub fn load(&self, id: &str) -> Result<Container> {
         Container::load(&self.0, id)
     }
 
-    /// The same, for [`Container::delete_force`]: where the state cannot be read, it is what creation wrote before
-    /// it made anything, and [`Container::warnings`] say so.
+    /// Loads the container `id` for [`Container::delete_force`]. Where its state cannot be read, the first state is
+    /// used, which creation writes before it makes anything else, and [`Container::warnings`] say so.
     ///
     /// # Errors
-    /// Where the directory with this name is no container's.
+    /// The directory with this name does not belong to a container.
     pub fn load_damaged(&self, id: &str) -> Result<Container> {
         Container::load_damaged(&self.0, id)
     }
 
     /// Checks a bundle: its configuration against the specification, this kernel and this user, and the files of the
-    /// host that it names. All problems are looked for, not the first only, and each has its place in the text.
-    /// Nothing is run and nothing is changed.
+    /// host that it names. All problems are reported, not only the first, each with its place in the text. Nothing is
+    /// run or changed.
     ///
     /// # Errors
     /// There is no `config.json` that can be read, or it is larger than 16 MiB. What is wrong in it is no error, but a
@@ -114,7 +115,7 @@ impl Runtime {
         let settings = self.0.clone();
         Ok(names.into_iter().filter_map(move |id| match Container::load(&settings, &id) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
-            // Something else lies there.
+            // It is not a container's directory.
             Err(_) if !Container::has_directory(&settings, &id) => None,
             loaded => Some((id, loaded)),
         }))
@@ -124,7 +125,7 @@ impl Runtime {
     /// loaded are left out.
     ///
     /// # Errors
-    /// The pattern is none; the store cannot be read.
+    /// The pattern is not a regular expression, or the store cannot be read.
     pub fn matching(&self, pattern: &str) -> Result<Vec<Container>> {
         let wrong = |why: String| {
             Error::new(ErrorKind::InvalidConfig, format!("{pattern:?} is no regular expression: {why}"))

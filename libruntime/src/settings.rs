@@ -17,7 +17,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub fn new(store: PathBuf) -> Self {
-        // Without a working directory, a relative path cannot be used either.
+        // This fails without a working directory, where a relative path cannot be used anyway.
         let store = std::path::absolute(&store).unwrap_or(store);
         Self {
             store,

@@ -28,7 +28,7 @@ impl Signal {
     pub const CONT: Self = Self(libc::SIGCONT);
 }
 
-/// As kill(1) counts them: the C library keeps the first two of the kernel's.
+/// The first real-time signal as kill(1) counts: the C library reserves the kernel's first two.
 const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 

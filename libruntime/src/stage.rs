@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 static PROGRAM: &[u8] = include_bytes!(env!("ONGGI_STAGE"));
 
-/// A memfd that nobody can write to, however it is reached (`/proc/PID/exe` among others); one for the process.
+/// The sealed memfd of the stage, one for the whole process. Nothing can write to it, not even through `/proc/PID/exe`.
 pub fn sealed_program() -> Result<BorrowedFd<'static>> {
     static SEALED: OnceLock<OwnedFd> = OnceLock::new();
     if let Some(sealed) = SEALED.get() {

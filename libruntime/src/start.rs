@@ -1,7 +1,7 @@
-//! `start`: the program of a created container is executed, or it is known why not.
+//! `start`: has the program of a created container executed, or reports why it was not.
 //!
-//! The stage waits on a socket in the container's directory. Whoever connects first is the one who starts
-//! it; what is said then is in `parent.rs`.
+//! The stage waits on a socket in the container's directory. The first process that connects starts the container;
+//! `parent.rs` describes the messages.
 
 use crate::container::Container;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
@@ -30,15 +30,15 @@ impl Container {
         wait::limited(&self.limits, || self.start_now(None))
     }
 
-    /// Runs another program than the one that the container was created with: a container can be created ahead, and
-    /// told what to do when there is something to do.
+    /// Runs another program than the one that the container was created with: containers can be created ahead, before
+    /// it is known what they will run.
     ///
-    /// The program runs with all that confines the one of the configuration, and with its user, limits and streams.
-    /// `process` of the configuration stays as it is: [`Container::exec`] starts from that.
+    /// It is confined as the program of the configuration would be, and has the same user, limits and streams.
+    /// `process` of the configuration stays as it is, and [`Container::exec`] starts from that.
     ///
     /// # Errors
-    /// Those of [`Container::start`]. What cannot be meant is an error before anything is done. A working directory or
-    /// a program that is not there ends the container.
+    /// Those of [`Container::start`]. An invalid program is refused before anything is done. A missing working
+    /// directory or program ends the container.
     pub fn start_program(&self, program: &Program) -> Result<()> {
         wait::limited(&self.limits, || self.start_now(Some(&self.given(program)?)))
     }
@@ -103,7 +103,7 @@ impl Container {
     fn connect(&self) -> Result<OwnedFd> {
         let failed = |errno| match errno {
             Errno::ECONNREFUSED | Errno::ENOENT => self.wrong_state("start", self.status()),
-            // It does not even take those who have come before.
+            // The queue of connections is full: init accepts none.
             Errno::EAGAIN => self.not_answered(),
             errno => Error::os(format!("connect {}/start", self.directory.path.display()), errno),
         };
@@ -117,7 +117,7 @@ impl Container {
         Ok(connection)
     }
 
-    /// Until its init says that we are the one who starts it.
+    /// Waits until its init says that it is this caller's turn to start it.
     fn await_turn(&self, connection: BorrowedFd) -> Result<()> {
         let wait = Wait::at_most(DEADLINE);
         match wait.poll(&[(connection, PollFlags::POLLIN)])? {
@@ -139,7 +139,7 @@ impl Container {
         })
     }
 
-    /// Its init does not run, because somebody has stopped it.
+    /// The error where its init does not run because a signal or a tracer has stopped it.
     fn is_held(&self) -> Option<Error> {
         let init = self.state.init?;
         if self.status() == Status::Paused {
@@ -153,14 +153,14 @@ impl Container {
         Some(Error::new(ErrorKind::WrongState, what).with_hint(format!("kill -CONT {}", init.pid)))
     }
 
-    /// Until the program is executed, or was not. There is no deadline, because a seccomp agent may have to
-    /// answer first, or a file server; but a stage that is stopped is not waited for.
+    /// Waits until the program is executed or the stage reports why it was not. There is no deadline, because a seccomp
+    /// agent or a file server may have to answer first; but a stopped stage is not waited for.
     fn await_program(&self, connection: BorrowedFd, name: Option<&str>) -> Result<()> {
         loop {
             let wait = Wait::at_most(DEADLINE);
             match wait.poll(&[(connection, PollFlags::POLLIN)])? {
                 Woken::Ready(_) => {}
-                // It may run by now: then the caller has a container to end, and no failure.
+                // The program may run by now: then the start has succeeded, and the caller can end the container.
                 Woken::Ended(_) if wait::is_ready(connection) => {}
                 Woken::Ended(ended) => {
                     // It must not run after a start that has failed.
@@ -190,8 +190,7 @@ impl Container {
         }
     }
 
-    /// By what creation has written down of the plan: another one, made now, would follow from the limits
-    /// of this process.
+    /// Uses the last steps as creation has recorded them: a new plan would depend on the limits of this process.
     fn failed_after_start(&self, step: u32, call: u32, errno: i32) -> Error {
         let steps = self.directory.read_after_start().ok();
         let steps = steps.and_then(|bytes| plan::decode_after_start(&bytes)).unwrap_or_default();
@@ -210,7 +209,7 @@ impl Container {
         Err(Error::external(message).with_hint(parent::killed_hint(filter.as_ref())))
     }
 
-    /// Ends its init, and whoever else is left where init's end does not end them.
+    /// Kills its init, and the other processes where these do not end with init.
     fn end_init(&self) {
         if let Ok(pidfd) = self.running_init() {
             let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
@@ -219,14 +218,14 @@ impl Container {
     }
 }
 
-/// The header and the program, in pieces.
+/// Sends the header and then the program, in pieces.
 fn send(connection: BorrowedFd, program: &StartProgram) -> Result<()> {
     let header = program.header.encode();
     for piece in std::iter::once(&header[..]).chain(program.bytes.chunks(START_PIECE)) {
         let sent = wait::again(|| socket::send(connection.as_raw_fd(), piece, MsgFlags::MSG_NOSIGNAL));
         match sent {
             Ok(_) => {}
-            // It has been refused meanwhile: the stage's report says why.
+            // The stage has refused it meanwhile; its report says why.
             Err(Errno::EPIPE | Errno::ECONNRESET) => break,
             Err(errno) => return Err(Error::os("send the program to the stage", errno)),
         }

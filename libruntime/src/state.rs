@@ -1,10 +1,9 @@
-//! What is remembered of a container between two runs of the library: a directory of its own
-//! below the store, with `state.json`, a copy of its `config.json`, the compiled seccomp filter,
-//! and the socket that `start` connects to.
+//! What is kept of a container between two runs of the library: a directory of its own below the store, with
+//! `state.json`, a copy of its `config.json`, the compiled seccomp filter, and the socket that `start` connects to.
 //!
-//! Files appear whole (written aside and renamed). A pid counts only together with its start time.
-//! Nothing is forced to the disk: a loss of power ends every process and cgroup too, and of a directory
-//! without its contents nothing but the directory is left to delete.
+//! Files appear whole (written aside and renamed). A pid counts only together with its start time. Nothing is synced to
+//! the disk: a loss of power ends every process and cgroup too, so that only the directory is left to delete, whatever
+//! is in it.
 //!
 //! A verb works on the directory that it has opened, whatever is in its place later, and changes it only
 //! while it holds its lock.
@@ -30,7 +29,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A process that is told from a later one with the same pid.
+/// A process, by what tells it from a later one with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
     pub pid: i32,
@@ -123,7 +122,8 @@ fn fields(bytes: &[u8]) -> Option<Stat> {
     Some(Stat { state, flags, start_time: fields.nth(12)?.parse().ok()? })
 }
 
-/// What deletion needs, written before anything is made; the state until there is another one.
+/// The first state, which is written before anything else is made and has what deletion needs. It counts until
+/// `state.json` exists.
 const FIRST_STATE: &str = "first.json";
 const NEXT_FIRST_STATE: &str = ".first.json";
 const STATE: &str = "state.json";
@@ -145,28 +145,28 @@ pub(crate) struct State {
     pub created: String,
     pub owner: u32,
     pub annotations: BTreeMap<String, String>,
-    /// `None` until there is one.
+    /// `None` until init exists.
     pub init: Option<ProcessId>,
     pub cgroup: Cgroup,
     /// Resource control groups of our own, to be removed (`linux.intelRdt`).
     pub resctrl: Vec<PathBuf>,
-    /// Its mounts are the host's as well: those on `rootfs` are ours to take off.
+    /// It has no mount namespace of its own: deletion unmounts what is mounted on `rootfs`.
     pub mounted_on_host: bool,
-    /// CRIU has made its init, which runs though it never executed a program.
+    /// CRIU has made its init, which runs although it has never executed a program.
     #[serde(default)]
     pub restored: bool,
-    /// Of the name of its session keyring.
+    /// A part of the name of its session keyring.
     #[serde(default)]
     pub keyring_secret: String,
-    /// Its stage takes a program with `start`.
+    /// Its stage accepts another program from `start`.
     #[serde(default)]
     pub takes_program: bool,
-    /// Who wants to hear that its program is ready.
+    /// The supervisor's socket, which is notified when its program is ready.
     pub notify_socket: Option<PathBuf>,
 }
 
 impl State {
-    /// What hooks and seccomp agents get.
+    /// The state of the specification, for hooks and seccomp agents.
     pub fn for_hooks(&self, status: Status) -> Vec<u8> {
         let mut state = json!({
             "ociVersion": self.oci_version,
@@ -181,7 +181,7 @@ impl State {
         state.to_string().into_bytes()
     }
 
-    /// That of a container of which nothing is known but its id.
+    /// The state of a container of which only the id is known.
     pub fn unknown(id: &str) -> Self {
         Self {
             id: id.into(),
@@ -203,21 +203,21 @@ impl State {
     }
 }
 
-/// One container's directory, which is open: another one may come to have its name.
+/// A container's open directory: its path may lead to another directory later.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
     pub path: PathBuf,
     opened: Arc<OwnedFd>,
 }
 
-/// The right to change a directory, until it is dropped.
+/// The lock of a directory, held until this is dropped. Only its holder changes the directory.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _opened: OwnedFd,
 }
 
-/// Opens a directory of the caller's own: whoever else has made one chooses the hooks and the processes that are
-/// found in it, and they would be run and killed as the caller.
+/// Opens a directory that belongs to the caller. Another user's directory could name hooks to run and processes to
+/// kill, with the caller's privileges.
 fn open_directory(path: &Path) -> std::io::Result<OwnedFd> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
@@ -230,7 +230,7 @@ fn open_directory(path: &Path) -> std::io::Result<OwnedFd> {
     Ok(opened.into())
 }
 
-/// Refuses a store in which another user could exchange the directories of containers.
+/// Refuses a store in which another user could replace the directories of containers.
 fn check_store(store: &Path) -> Result<()> {
     const OTHERS_MAY_WRITE: u32 = 0o2;
     const STICKY: u32 = 0o1000;
@@ -239,7 +239,7 @@ fn check_store(store: &Path) -> Result<()> {
     let caller = nix::unistd::geteuid().as_raw();
     let problem = match (found.uid(), found.mode() & (OTHERS_MAY_WRITE | STICKY)) {
         (_, OTHERS_MAY_WRITE) => "every user may write to it".to_string(),
-        // Root owns a directory such as /tmp; in a user namespace, that has the number of nobody.
+        // Root owns directories such as /tmp; in a user namespace without a mapping for it, root is shown as nobody.
         (owner, _) if owner == 0 || owner == caller => return Ok(()),
         (NOBODY, _) if !crate::cgroup::has_host_root() => return Ok(()),
         (owner, _) => format!("it belongs to user {owner}, and the caller is user {caller}"),
@@ -260,8 +260,8 @@ impl Directory {
         }
     }
 
-    /// Makes it, and is the only one to do so. It appears with its state in it, and locked: whatever kills
-    /// us, a container that has a directory can be loaded, and so be deleted.
+    /// Creates the directory, and fails where the id exists. It appears by a rename, locked and with its first state in
+    /// it: even after a crash, a container that has a directory can be loaded, and so be deleted.
     pub fn create(store: &Path, state: &State, spec: &Spec) -> Result<(Self, Lock)> {
         let id = &state.id;
         crate::config::check_id(id)?;
@@ -294,7 +294,7 @@ impl Directory {
         made
     }
 
-    /// Removes what a process that is no more has left of its attempt to create or remove `id`.
+    /// Removes what a killed process has left of its attempt to create or remove `id`.
     pub fn sweep(store: &Path, id: &str) {
         let prefix = format!(".{id}.");
         for entry in fs::read_dir(store).into_iter().flatten().flatten() {
@@ -346,7 +346,8 @@ impl Directory {
 
     /// Writes a new state, which [`Directory::commit_state`] makes the one that is read.
     pub fn prepare_state(&self, state: &State) -> Result<()> {
-        // What has not been known before: without a cgroup, its init is found by nothing else.
+        // The first state has to name what deletion does not find otherwise: init where there is no cgroup, and resctrl
+        // groups.
         if state.cgroup.is_none() || !state.resctrl.is_empty() {
             self.write_json(NEXT_FIRST_STATE, state)?;
             self.rename(NEXT_FIRST_STATE, FIRST_STATE)?;
@@ -365,35 +366,35 @@ impl Directory {
         }
     }
 
-    /// What deletion needs where the state cannot be read.
+    /// The first state, for a deletion where `state.json` cannot be read.
     pub fn read_first_state(&self) -> Result<State> {
         self.read_json(FIRST_STATE)
     }
 
-    /// That of a container that is being created, as far as it is known.
+    /// The prepared state of a container that is being created.
     pub fn read_prepared_state(&self) -> Result<State> {
         self.read_json(NEXT_STATE)
     }
 
-    /// Whether it is one of a container, even if nothing in it can be read.
+    /// Whether this is a container's directory, even if nothing in it can be read.
     pub fn is_of_container(&self) -> bool {
         let listed = |name: &str| fstatat(&*self.opened, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok();
         let is_empty = || fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none());
         [STATE, FIRST_STATE, NEXT_STATE].iter().any(|name| listed(name)) || is_empty()
     }
 
-    /// A path of it that always leads to this directory, for calls that take nothing else. The path of a
-    /// socket has to be short (unix(7)).
+    /// A short path that always leads to this directory, for calls that accept only a path: a socket's address has 108
+    /// bytes for it (unix(7)).
     pub fn magic_path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.opened.as_raw_fd()))
     }
 
-    /// What later verbs need of the configuration; the bundle may change meanwhile.
+    /// The configuration as it was at creation, with updates; the bundle may have changed since.
     pub fn read_spec(&self) -> Result<Spec> {
         self.read_json(SPEC)
     }
 
-    /// Another one in its place, whole.
+    /// Replaces it by a rename.
     pub fn replace_spec(&self, spec: &Spec) -> Result<()> {
         self.write_json(NEXT_SPEC, spec)?;
         self.rename(NEXT_SPEC, SPEC)
@@ -407,7 +408,7 @@ impl Directory {
         self.read_json("seccomp.json")
     }
 
-    /// How its init has ended, for who loads it later.
+    /// Records the exit status of its init, for handles that are loaded later.
     pub fn write_exit(&self, exit: ExitStatus) -> Result<()> {
         self.write_json(NEXT_EXIT, &exit)?;
         self.rename(NEXT_EXIT, EXIT)
@@ -417,7 +418,7 @@ impl Directory {
         self.read_json(EXIT)
     }
 
-    /// The steps that are left when the container is started, to explain a failure of one.
+    /// Records the steps that the stage does after `start`, so that `start` can name one that fails.
     pub fn write_after_start(&self, steps: &[u8]) -> Result<()> {
         self.write(AFTER_START, steps)
     }
@@ -426,13 +427,13 @@ impl Directory {
         self.read(AFTER_START)
     }
 
-    /// One change at a time, until the result is dropped; creation and deletion hold it from beginning to
-    /// end.
+    /// Locks the directory until the result is dropped. Creation and deletion hold the lock from beginning to end.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where the container was deleted meanwhile, whatever has its name now.
+    /// [`ErrorKind::NotFound`] where the container was deleted meanwhile, even if its id is in use again.
     pub fn lock(&self) -> Result<Lock> {
-        // A description of its own: a lock is its description's, and another thread is another holder.
+        // Opened anew: flock(2) locks belong to the open file description, and each thread has to be a holder of its
+        // own.
         let opened = self.open_file(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY);
         let opened = opened.map(OwnedFd::from);
         let opened = match opened {
@@ -443,7 +444,7 @@ impl Directory {
         if self.is_in_place()? { Ok(Lock { _opened: opened }) } else { Err(self.gone()) }
     }
 
-    /// Whether its name is still its own.
+    /// Whether its path still leads to this directory.
     fn is_in_place(&self) -> Result<bool> {
         let id = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
         let failed = |errno| Error::os(format!("stat {}", self.path.display()), errno);
@@ -459,15 +460,15 @@ impl Directory {
         Error::new(ErrorKind::NotFound, format!("container does not exist: {id}"))
     }
 
-    /// Removes it with all that is in it. It disappears at once: whatever kills us, nothing is left that
-    /// can be neither loaded nor made again. Everyone who changes its name holds the lock.
+    /// Removes the directory with everything in it. It disappears by a rename: even after a crash, its id is either a
+    /// whole container's or free. The path is changed only under the lock.
     pub fn remove(&self, _lock: &Lock) -> Result<()> {
         if !self.is_in_place()? {
             return Ok(());
         }
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let aside = self.path.with_file_name(format!(".{name}.{}~", std::process::id()));
-        // Of an earlier process with our pid.
+        // Left by an earlier process with the same pid.
         let _ = fs::remove_dir_all(&aside);
         match fs::rename(&self.path, &aside).and_then(|()| fs::remove_dir_all(&aside)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -478,7 +479,7 @@ impl Directory {
     }
 }
 
-/// The directory under its first name, and the store if there is none yet.
+/// Makes the directory under its temporary name, and the store if it does not exist.
 fn make_aside(store: &Path, aside: &Path, id: &str) -> Result<()> {
     let failed = |path: &Path| {
         let call = format!("mkdir {}", path.display());
@@ -491,7 +492,7 @@ fn make_aside(store: &Path, aside: &Path, id: &str) -> Result<()> {
             DirBuilder::new().recursive(true).mode(0o700).create(store).map_err(failed(store))?;
             builder.create(aside).map_err(failed(aside))
         }
-        // Of an earlier process with our pid, or of another thread of ours with the same id.
+        // Left by an earlier process with the same pid, or in use by another thread for the same id.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(in_use(id)),
         other => other.map_err(failed(aside)),
     }

@@ -7,9 +7,9 @@ use serde::Serialize;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Status {
-    /// It is being created, or its creation was ended by force.
+    /// It is being created, or its creation was killed.
     Creating,
-    /// All is set up; its program has not been executed.
+    /// Everything is set up; its program is not executed yet.
     Created,
     /// Its program runs.
     Running,

@@ -1,5 +1,4 @@
-//! The standard streams of a process of a container, as in `std::process`: what it gets, and what the caller
-//! keeps.
+//! The standard streams of a container's process, as in `std::process`: the ends for the process, and the caller's.
 
 use crate::console::{self, Terminal, TerminalSize};
 use crate::error::{Error, Result};
@@ -12,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Where a standard stream of a process leads; the default is the caller's own stream.
+/// What a standard stream of a process is connected to; the default is the caller's own stream.
 #[derive(Debug, Default)]
 pub struct Stdio(Kind);
 
@@ -49,18 +48,18 @@ impl<T: Into<OwnedFd>> From<T> for Stdio {
     }
 }
 
-/// What a process with a terminal does with it.
+/// Who gets the master of a process's terminal.
 #[derive(Debug, Default)]
 pub(crate) enum Console {
     #[default]
     None,
     /// A connected unix stream socket that gets the terminal's master.
     Socket(OwnedFd),
-    /// The caller takes the master.
+    /// The caller, through [`Ends`].
     Own(TerminalSize),
 }
 
-/// What a process is started with.
+/// The streams that a process is started with.
 pub(crate) struct Streams {
     streams: [Option<OwnedFd>; 3],
     console: Option<OwnedFd>,
@@ -123,7 +122,7 @@ impl SharedEnds {
     }
 }
 
-/// Opens what a process gets. The second part is for [`finish`], once the process has its terminal.
+/// Opens the streams of a process. [`Waiting::finish`] returns the caller's ends, once the process has its terminal.
 pub(crate) fn open(stdio: [Stdio; 3], console: Console) -> Result<(Streams, Waiting)> {
     let mut ends = Ends::default();
     let [stdin, stdout, stderr] = stdio;
@@ -151,7 +150,8 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// The process has been set up, and with it its terminal: `given` is closed, so that its end is seen.
+    /// To be called once the process has its terminal. Closes `given`, so that the caller sees the end of file on its
+    /// ends.
     pub fn finish(self, given: Streams) -> Result<Ends> {
         drop(given);
         let Self { mut ends, socket } = self;
@@ -218,8 +218,8 @@ impl Output {
 }
 
 impl Ends {
-    /// Reads both outputs until the process behind `pidfd` has ended and what it wrote is read: a process that
-    /// it has left behind may hold the pipes for ever. Its input ends at once.
+    /// Closes the input, and reads both outputs until the process behind `pidfd` has ended and what it wrote is read.
+    /// Not until the end of file, because a process that it leaves behind may hold the pipes open for ever.
     fn read_to_end(&mut self, pidfd: BorrowedFd, what: &str) -> Result<(Vec<u8>, Vec<u8>)> {
         self.stdin = None;
         let mut out = Reading::new(self.stdout.take())?;
@@ -257,7 +257,7 @@ impl Reading {
         Ok(Self { pipe, bytes: Vec::new() })
     }
 
-    /// What is there now.
+    /// Reads what is in the pipe now.
     fn take(&mut self, what: &str) -> Result<()> {
         use std::io::ErrorKind;
         let Some(pipe) = &mut self.pipe else { return Ok(()) };
@@ -270,10 +270,10 @@ impl Reading {
     }
 }
 
-/// The number that a descriptor of the caller's gets in a process.
+/// A descriptor of the caller's and its number in the process.
 #[derive(Debug)]
 pub(crate) enum Passed {
-    /// Its own one: the caller has it from its own caller.
+    /// Under its own number: the caller was started with it.
     Inherited(u32),
     To(OwnedFd, u32),
 }

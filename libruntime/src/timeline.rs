@@ -1,5 +1,5 @@
-//! Where the time of a verb goes: the events of `trace.rs` and each step of the stage, kept in the order of their
-//! beginning, as a table, as a trace for Perfetto and Chrome, and as a picture.
+//! Where the time of a verb goes: the events of `trace.rs` and the steps of the stage, in the order in which they
+//! began, as a table, as a trace for Perfetto and Chrome, and as a picture.
 //!
 //! Only reads what was recorded. Nothing is recorded outside [`Timeline::record`].
 
@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A record of what verbs did, and when: the library's own work, hooks, and each step of the stage, which works beside
-/// the library. Clones are of the same record.
+/// A record of what verbs did, and when: the library's own work, hooks, and each step of the stage, which runs
+/// concurrently with the library. Clones share the record.
 ///
 /// ```no_run
 /// use libruntime::{Runtime, Timeline};
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, Default)]
 pub struct Timeline(Arc<Mutex<Vec<Event>>>);
 
-/// Who does what an event is about.
+/// Who has done what an event reports.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lane {
     Library,
@@ -70,12 +70,13 @@ struct Row {
 }
 
 impl Timeline {
-    /// An empty one.
+    /// An empty record.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Does `work`, and records what this thread does in it. An observer of [`crate::observe`] goes on being told.
+    /// Does `work`, and records what this thread does in it. An observer of [`crate::observe`] goes on to get its
+    /// events.
     pub fn record<T>(&self, work: impl FnOnce() -> T) -> T {
         let into = self.clone();
         let observer: Observer = Arc::new(move |event: &Event| into.lock().push(event.clone()));
@@ -223,7 +224,7 @@ fn end(rows: &[Row]) -> Duration {
     rows.iter().map(|row| row.start + row.event.took).max().unwrap_or_default()
 }
 
-/// For XML. What it forbids is not in a described row.
+/// Escaped for XML. A described row has no characters that XML forbids.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,9 +1,9 @@
-//! What is done, while it is done: typed events with their times, for an observer of the caller's.
-//! `onggi --debug` writes them to its log; whoever measures a creation step by step uses the same.
+//! Typed events with their times, for an observer of the caller's while the library works. `onggi --debug` writes them
+//! to its log, and `timeline.rs` records them.
 //!
-//! An observer belongs to the calls that one thread makes inside [`observe`], so that several
-//! containers can be made at the same time. Without one, an event costs the look at one
-//! thread-local variable: nothing is formatted, and no clock is read.
+//! An observer belongs to the calls that one thread makes inside [`observe`], so that several containers can be made at
+//! the same time. Without an observer, an event costs one look at a thread-local variable: nothing is formatted, and no
+//! clock is read.
 
 use crate::error::{Error, Result};
 use crate::sys;
@@ -31,11 +31,11 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A part of the library's own work, such as `limit the cgroup`, and what it is done to.
+    /// A part of the library's own work, such as `limit the cgroup`.
     Part {
         /// What is done.
         name: &'static str,
-        /// To what; may be empty.
+        /// What it is done to; may be empty.
         object: String,
     },
     /// A hook: its list, its number there and its program.
@@ -47,18 +47,18 @@ pub enum EventKind {
         /// Its program.
         path: String,
     },
-    /// The stage, which works beside the library, got as far as this. `took` is since its start or
+    /// The stage, which runs concurrently with the library, has reached a point. `took` is the time since its start, or
     /// since the point before.
     Stage {
-        /// As far as this.
+        /// Which point it has reached.
         reached: &'static str,
         /// Of the process that works on the plan.
         pid: i32,
     },
-    /// The stage has done a step of the plan. Only a [`crate::Timeline`] is told of steps, some time after they are
-    /// done.
+    /// The stage has done a step of the plan. Only a [`crate::Timeline`] gets these events, some time after the steps
+    /// are done.
     Step {
-        /// In the plan, from 0.
+        /// Its number in the plan, from 0.
         number: usize,
         /// Such as `MoveMount`.
         name: String,
@@ -93,14 +93,14 @@ impl std::fmt::Display for Event {
     }
 }
 
-/// Gets every event, on the thread on which it happens.
+/// A function that gets every event, on the thread on which it happens.
 pub type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// Who is told, and of what.
+/// An observer, and what it wants to get.
 #[derive(Clone)]
 struct Observed {
     observer: Observer,
-    /// Each step of the stage too.
+    /// The steps of the stage too.
     steps: bool,
 }
 
@@ -108,12 +108,12 @@ thread_local! {
     static OBSERVER: RefCell<Option<Observed>> = const { RefCell::new(None) };
 }
 
-/// Does `work`; what this thread does in it is told to `observer`.
+/// Does `work`, and has `observer` get the events of what this thread does in it.
 pub fn observe<T>(observer: Observer, work: impl FnOnce() -> T) -> T {
     observe_by(Observed { observer, steps: false }, work)
 }
 
-/// The same with each step of the stage. An observer from before is told of all but these.
+/// As [`observe`], with the steps of the stage. An observer from before goes on to get everything but these.
 pub(crate) fn observe_steps<T>(observer: Observer, work: impl FnOnce() -> T) -> T {
     let observer: Observer = match self::observer() {
         None => observer,
@@ -128,7 +128,7 @@ pub(crate) fn observe_steps<T>(observer: Observer, work: impl FnOnce() -> T) -> 
 }
 
 fn observe_by<T>(observed: Observed, work: impl FnOnce() -> T) -> T {
-    /// Puts back what was there, also when `work` panics.
+    /// Restores the observer from before, even if `work` panics.
     struct Before(Option<Observed>);
     impl Drop for Before {
         fn drop(&mut self) {
@@ -143,7 +143,7 @@ fn observer() -> Option<Observer> {
     OBSERVER.with_borrow(|observed| observed.as_ref().map(|observed| observed.observer.clone()))
 }
 
-/// Does a part of the work and tells of it.
+/// Does a part of the work, and reports it as an event.
 pub(crate) fn part<T>(
     name: &'static str,
     object: impl FnOnce() -> String,
@@ -152,7 +152,7 @@ pub(crate) fn part<T>(
     timed(|| EventKind::Part { name, object: object() }, work)
 }
 
-/// The same for a part that has no object.
+/// As [`part`], without an object.
 pub(crate) fn plain<T>(name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     part(name, String::new, work)
 }
@@ -175,7 +175,7 @@ fn timed<T>(kind: impl FnOnce() -> EventKind, work: impl FnOnce() -> Result<T>) 
     result
 }
 
-/// The clock of a stage that runs beside the library; stopped where nobody observes.
+/// The clock for the points that a stage reaches; without an observer it does not run.
 pub(crate) struct StageClock(Option<Instant>);
 
 impl StageClock {
@@ -192,19 +192,19 @@ impl StageClock {
     }
 }
 
-/// The times of a stage's steps, which it writes into a file that it shares with the library.
+/// The times of a stage's steps, which the stage writes into a file that it shares with the library.
 #[derive(Debug)]
 pub(crate) struct StageSteps {
     file: File,
     /// Of each step the name, what it works on, and the place in `config.json`.
     labels: Vec<[String; 3]>,
-    /// One moment by both clocks.
+    /// The same moment on both clocks.
     moment: (Instant, SystemTime),
     reported: usize,
 }
 
 impl StageSteps {
-    /// `None` where nobody wants to know: then nothing is made.
+    /// `None` where no observer wants steps: then there is no file.
     pub fn wanted(labels: impl FnOnce() -> Vec<[String; 3]>) -> Result<Option<Self>> {
         if !OBSERVER.with_borrow(|observed| observed.as_ref().is_some_and(|observed| observed.steps)) {
             return Ok(None);
@@ -220,7 +220,7 @@ impl StageSteps {
         &self.file
     }
 
-    /// Tells of the steps that have been done since the last time. `pid` is that of the process that works on the plan.
+    /// Reports the steps that were done since the last report. `pid` is the pid of the process that works on the plan.
     pub fn report(&mut self, pid: i32) {
         let Some(observer) = observer() else { return };
         while let Some([name, object, at]) = self.labels.get(self.reported)
@@ -233,7 +233,7 @@ impl StageSteps {
         }
     }
 
-    /// `None` where it is not reached yet, and where the clock was set meanwhile.
+    /// When step `at` began; `None` where it is not reached yet, and where the clock was set meanwhile.
     fn time(&self, at: usize) -> Option<Instant> {
         let mut bytes = [0; NUMBER as usize];
         self.file.read_exact_at(&mut bytes, at as u64 * NUMBER).ok()?;

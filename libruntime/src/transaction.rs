@@ -78,7 +78,7 @@ impl Rollback {
             let (site, limits) = (Site::Runtime { bundle }, hooks::Limits::of_poststop());
             hooks::run_each(hooks, "hooks.poststop", state, &site, limits);
         }
-        // The rest of a network is found by its record in the directory; `delete --force` tries again.
+        // The record in the directory says what is left of a network; a deletion by force tries again.
         if disconnected {
             let _ = self.directory.remove(&self.lock);
         }
@@ -182,7 +182,7 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Lets that thread go on in the network namespace of a process.
+    /// Passes the network namespace of a process to that thread.
     pub fn enter_network(&mut self, pid: i32) -> Result<()> {
         if let Some(connecting) = &mut self.connecting {
             let path = format!("/proc/{pid}/ns/net");
@@ -196,7 +196,7 @@ impl<'a> Transaction<'a> {
         self.connecting.take().map_or(Ok(()), network::Connecting::finish)
     }
 
-    /// A process is in the container's namespaces: what has to be done for it before it clones others.
+    /// To be called when a process is in the container's namespaces, before it clones others.
     pub fn entered(&mut self, pid: i32) -> Result<()> {
         if self.state.mounted_on_host {
             self.rollback.mounted = Some(self.state.rootfs.clone());
@@ -303,8 +303,8 @@ fn pids(limit: i64) -> LinuxPids {
     pids
 }
 
-/// "Cgroup ownership" of the spec: a container with its own user and cgroup namespaces, and a
-/// writable cgroup mount, gets its cgroup.
+/// config-linux.md, "Cgroup ownership semantics": a container with new user and cgroup namespaces and a writable cgroup
+/// mount owns its cgroup.
 fn delegate(spec: &Spec, cgroup: &Cgroup) -> Result<()> {
     let Some(linux) = spec.linux() else { return Ok(()) };
     let writable = spec.mounts().iter().flatten().any(|mount| {

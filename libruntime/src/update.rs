@@ -39,10 +39,11 @@ impl Container {
         })
     }
 
-    /// Changes its limits, all or none; what `resources` does not name stays. They are remembered.
+    /// Changes its limits, all or none; limits that `resources` does not name stay. The new ones are stored in its
+    /// configuration.
     ///
     /// # Errors
-    /// The kernel refuses one of them; those before it are taken back.
+    /// The kernel refuses a limit; those set before it are restored.
     pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Diagnostic>> {
         wait::limited(&self.limits, || self.update_resources(resources))
     }
@@ -52,7 +53,7 @@ impl Container {
             return Err(self.wrong_state("update", Status::Stopped));
         }
         let _turn = self.directory.lock()?;
-        // As it is now: another process may have changed it.
+        // Read again, because another process may have changed it.
         let old = self.directory.read_spec()?;
         let before = old.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let mut resources = resources.clone();
@@ -66,8 +67,8 @@ impl Container {
         })
     }
 
-    /// Other schemata for its class of cache and memory bandwidth (`linux.intelRdt`), which it must
-    /// have been created with. They are remembered.
+    /// Changes the schemata of its class of cache and memory bandwidth (`linux.intelRdt`), with which it must have been
+    /// created. The new ones are stored in its configuration.
     ///
     /// # Errors
     /// It has no class, or the kernel refuses the schemata.
@@ -94,7 +95,7 @@ impl Container {
     }
 }
 
-/// As JSON: the default of `linux` has namespaces in it that nobody asked for.
+/// Through JSON, because the default value of `linux` contains namespaces that nobody asked for.
 fn with_resources(spec: &Spec, resources: &LinuxResources) -> Result<Spec> {
     let failed = |error| Error::external(format!("cannot encode config.json: {error}"));
     let mut object = serde_json::to_value(spec).map_err(failed)?;

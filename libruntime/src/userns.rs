@@ -39,7 +39,7 @@ fn write_map(pid: i32, file: &str, map: &IdMap, place: &str) -> Result<()> {
     })
 }
 
-/// Without privileges one may map one's own id alone; newuidmap(1) maps those of /etc/subuid.
+/// Without privileges a process may map only its own id; newuidmap(1) maps those of /etc/subuid.
 fn write_or_help(pid: i32, maps: &IdMaps) -> Result<()> {
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let own = |map: &IdMap, id: u32| matches!(map[..], [[_, outside, 1]] if outside == id);

@@ -1,10 +1,10 @@
 //! Waiting: for descriptors, up to a deadline, until the caller ends it.
 //!
-//! Every wait of the library ends: by what is waited for, by a deadline of its own, or by the caller's
-//! [`Limits`]. Those belong to a verb and hold for every wait that its thread does in it, in whichever
-//! module: [`limited`] keeps them in a thread-local variable, as `trace::observe` keeps its observer.
-//! What is undone after an error is not limited by them, or a cancelled creation would leave half of it.
-//! A wait without a deadline has the reason in a comment.
+//! Every wait of the library ends: when what it waits for comes, at a deadline of its own, or by the caller's
+//! [`Limits`]. The limits belong to a verb and apply to every wait of its thread, in whichever module: [`limited`]
+//! keeps them in a thread-local variable, as `trace::observe` keeps its observer. The rollback after an error is not
+//! limited by them, or a cancelled creation would leave half of it behind. A wait without a deadline has a comment with
+//! the reason.
 
 use crate::error::{Error, ErrorKind, Result};
 use nix::errno::Errno;
@@ -15,12 +15,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// For what answers at once unless something is wrong. Engines give a call ten seconds, and the caller
-/// is to have its error before.
+/// For what answers at once unless something is wrong. Engines give a call ten seconds, and have to get the error
+/// before that.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 
-/// Ends what another thread waits for in the library: a verb that was given this fails with
-/// [`ErrorKind::Interrupted`], and undoes what it has made so far.
+/// Cancels verbs from another thread: a verb that was given this fails with [`ErrorKind::Interrupted`], and removes
+/// what it has made so far.
 ///
 /// ```
 /// let cancel = libruntime::Cancel::new()?;
@@ -33,7 +33,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 #[derive(Clone, Debug)]
 pub struct Cancel {
     descriptor: Arc<OwnedFd>,
-    /// An eventfd of ours.
+    /// The descriptor is an eventfd that [`Cancel::new`] has made.
     is_own: bool,
 }
 
@@ -51,11 +51,11 @@ impl Cancel {
         Self { descriptor: Arc::new(descriptor), is_own: false }
     }
 
-    /// Cancels all that was given this or a clone of it, now and later. Does nothing to one of
-    /// [`Cancel::when_readable`], which the caller cancels by writing to the other end.
+    /// Cancels all verbs that were given this or a clone of it, now and later. Does nothing after
+    /// [`Cancel::when_readable`], where the caller cancels by making the descriptor readable.
     pub fn cancel(&self) {
         if self.is_own {
-            // An eventfd takes eight bytes; its counter cannot be full by ones.
+            // An eventfd is written in eight bytes; its counter cannot overflow by ones.
             let _ = nix::unistd::write(&*self.descriptor, &1u64.to_ne_bytes());
         }
     }
@@ -66,16 +66,16 @@ impl Cancel {
     }
 }
 
-/// What ends the waits of a verb, beside what it waits for. The default is nothing.
+/// What ends the waits of a verb early. By default nothing does.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
-    /// For each verb from its beginning.
+    /// From the beginning of each verb.
     pub deadline: Option<Duration>,
     pub cancel: Option<Cancel>,
 }
 
 impl Limits {
-    /// For the end of a program, which runs as long as it likes.
+    /// For a wait for a program's end, which may take as long as it likes.
     pub fn without_deadline(&self) -> Self {
         Self { deadline: None, ..self.clone() }
     }
@@ -92,7 +92,7 @@ thread_local! {
     static SCOPE: RefCell<Scope> = const { RefCell::new(Scope { until: None, cancel: None }) };
 }
 
-/// Puts back what was there, also when the work panics.
+/// Restores the limits from before, even if the work panics.
 struct Before(Scope);
 
 impl Drop for Before {
@@ -101,12 +101,12 @@ impl Drop for Before {
     }
 }
 
-/// The instant after this time; `None` where the clock does not go that far: it never comes.
+/// The instant after this time; `None` where the clock does not reach that far, which means never.
 fn after(limit: Duration) -> Option<Instant> {
     Instant::now().checked_add(limit)
 }
 
-/// Does `work`; its waits end by `limits`, and by those of a verb around it.
+/// Does `work`; `limits` apply to its waits, and so do those of a verb around it.
 pub(crate) fn limited<T>(limits: &Limits, work: impl FnOnce() -> T) -> T {
     if limits.deadline.is_none() && limits.cancel.is_none() {
         return work();
@@ -122,7 +122,7 @@ pub(crate) fn limited<T>(limits: &Limits, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Does what must be done whatever the caller has cancelled: what was made is removed.
+/// Does what must be done even if the caller has cancelled: removing what was made.
 pub(crate) fn unlimited<T>(work: impl FnOnce() -> T) -> T {
     let _before = Before(SCOPE.take());
     work()
@@ -136,7 +136,7 @@ impl Inherited {
         Self(SCOPE.with_borrow(Clone::clone))
     }
 
-    /// Does `work` on another thread; its waits end by these limits.
+    /// Does `work` on another thread; these limits apply to its waits.
     pub fn within<T>(self, work: impl FnOnce() -> T) -> T {
         let _before = Before(SCOPE.replace(self.0));
         work()
@@ -149,7 +149,7 @@ pub(crate) fn is_ready(descriptor: BorrowedFd) -> bool {
     poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// For a wait that asks again and again.
+/// For a wait that polls.
 ///
 /// # Errors
 /// The caller's limits have ended the verb, in which `what` was being done.
@@ -164,11 +164,11 @@ pub(crate) fn check(what: impl FnOnce() -> String) -> Result<()> {
     Ok(())
 }
 
-/// When a wait ends although nothing has come. The default is by the caller's limits alone.
+/// When a wait ends although nothing has come. By default only the caller's limits end it.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Wait {
     pub until: Option<Instant>,
-    /// The caller's limits do not hold.
+    /// The caller's limits do not apply.
     is_unlimited: bool,
 }
 
@@ -211,12 +211,12 @@ impl Wait {
         Self { until: self.until.into_iter().chain([tick]).min(), ..self }
     }
 
-    /// Whatever the caller's limits are: for the end of what was killed.
+    /// Ignores the caller's limits: for the end of a process that was killed.
     pub fn at_any_rate(limit: Duration) -> Self {
         Self { is_unlimited: true, ..Self::at_most(limit) }
     }
 
-    /// poll(2). Deadline and cancellation come first, or a descriptor that is always ready would hide them.
+    /// poll(2). Deadline and cancellation are checked first, or a descriptor that is always ready would hide them.
     pub fn poll(&self, wanted: &[(BorrowedFd, PollFlags)]) -> Result<Woken> {
         let scope = if self.is_unlimited { Scope::default() } else { SCOPE.with_borrow(Clone::clone) };
         let until = self.until.into_iter().chain(scope.until).min();
@@ -226,7 +226,7 @@ impl Wait {
                 scope.cancel.iter().map(|cancel| PollFd::new(cancel.descriptor.as_fd(), PollFlags::POLLIN)),
             );
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            // Rounded up: a timeout of zero would be asked for again and again in the last millisecond.
+            // Rounded up: in the last millisecond a timeout of zero would become a busy loop.
             let timeout = left.map_or(PollTimeout::NONE, |left| {
                 PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
             });
@@ -251,8 +251,8 @@ impl Wait {
     }
 }
 
-/// Makes a call again that a signal has interrupted: a handler of the caller's need not have SA_RESTART, and calls
-/// on a socket with a timeout are never begun again by the kernel (signal(7)).
+/// Repeats a call that a signal has interrupted: the caller's handlers need not have SA_RESTART, and the kernel never
+/// restarts calls on a socket with a timeout (signal(7)).
 pub(crate) fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {

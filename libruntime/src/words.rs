@@ -1,6 +1,5 @@
-//! The words by which engines, scripts and people know a fault: those that runc prints for it, which
-//! Docker, Podman, containerd and many a script look for. Our own text, with the place in
-//! `config.json`, follows them.
+//! The words by which engines, scripts and people recognize a fault: those that runc prints, which Docker, Podman,
+//! containerd and many scripts look for. The library's own text, with the place in `config.json`, follows them.
 //!
 //! Pure tables. hints.rs has the words of failed steps.
 
@@ -8,8 +7,8 @@ use crate::diagnostic::Diagnostic;
 use crate::status::Status;
 use nix::errno::Errno;
 
-/// What an errno means, in the letters of Go's programs: Docker looks for "permission denied" and
-/// "no such file or directory" as they are written here.
+/// The text of an errno in lower case, as Go's programs print it: Docker looks for "permission denied" and "no such
+/// file or directory" as they are written here.
 pub(crate) fn of_errno(errno: Errno) -> String {
     match errno {
         Errno::ERANGE => "numerical result out of range".into(),
@@ -46,7 +45,7 @@ pub(crate) fn of_state(verb: &str, id: &str, found: Status) -> String {
     format!("{words}: {id}")
 }
 
-/// What a problem of the configuration is called elsewhere, where it has such a name.
+/// The words of runc for a problem of the configuration, where there are any.
 pub(crate) fn of_finding(finding: &Diagnostic) -> Option<String> {
     let Diagnostic { config_path, message, .. } = finding;
     let place = without_indices(config_path);
