@@ -1,4 +1,5 @@
-//! One container's cgroup, on cgroup v1, hybrid and v2 hosts: made, filled, limited, emptied, removed.
+//! One container's cgroup, on cgroup v1, hybrid and v2 hosts: creates it, moves processes in, limits it, kills its
+//! processes and removes it.
 //!
 //! [`Layout`] says what the host has and [`Cgroup::plan`] where the container's directories are; all
 //! other functions work from a [`Cgroup`] alone, which is stored in the container's state, so that a
@@ -40,7 +41,7 @@ pub(crate) use unit::ask as ask_systemd;
 #[cfg(fuzzing)]
 pub use dbus::fuzz as fuzz_dbus;
 
-/// What the cgroup filesystems and systemd would be told; an error says what is wrong.
+/// What would be written to the cgroup filesystems and sent to systemd; or an error with every problem.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz_resources(resources: &oci_spec::runtime::LinuxResources) {
     let told = [
@@ -80,18 +81,18 @@ const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
     hierarchies: Vec<Hierarchy>,
-    /// No path was asked for: an unprivileged caller does without what it may not use.
+    /// No path was asked for: hierarchies that an unprivileged caller may not use are left out.
     optional: bool,
-    /// With the systemd driver: the unit whose cgroup it is.
+    /// With the systemd driver: the unit that the cgroup belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unit: Option<unit::Unit>,
 }
 
 impl Cgroup {
-    /// Pure. `cgroups_path` is `linux.cgroupsPath` and means what runc makes of it: an absolute path
-    /// starts at the hierarchy's root as it is mounted; a relative one at the caller's own cgroup on
-    /// v1, and beside it on v2, where a cgroup with processes cannot have children with controllers;
-    /// an absent one is the relative path `id`. `slice:prefix:name` is a path like any other.
+    /// Pure. `cgroups_path` is `linux.cgroupsPath`, with the same meaning as in runc: an absolute path starts at the
+    /// hierarchy's root as it is mounted; a relative one at the caller's own cgroup on v1, and beside it on v2, where a
+    /// cgroup with processes cannot have children with controllers; an absent one is the relative path `id`.
+    /// `slice:prefix:name` is a path like any other.
     pub fn plan(layout: &Layout, cgroups_path: Option<&Path>, id: &str) -> Result<Self> {
         let given = cgroups_path.filter(|path| !path.as_os_str().is_empty());
         let path = given.unwrap_or(Path::new(id));
@@ -116,12 +117,12 @@ impl Cgroup {
         Ok(Self { hierarchies, optional: given.is_none(), unit: None })
     }
 
-    /// For a container that stays in the caller's.
+    /// No cgroup, for a container that stays in the caller's.
     pub fn none() -> Self {
         Self { hierarchies: Vec::new(), optional: true, unit: None }
     }
 
-    /// The caller's own, as far as it can be seen.
+    /// The caller's own cgroup, as far as it is visible.
     pub fn of_caller(layout: &Layout) -> Self {
         let hierarchy = |mount: &Mount| {
             let dir = below(mount, &mount.own).ok()?;
@@ -130,9 +131,9 @@ impl Cgroup {
         Self { hierarchies: layout.mounts.iter().filter_map(hierarchy).collect(), ..Self::none() }
     }
 
-    /// Where no path was asked for, a caller without the host's privileges does without the
-    /// hierarchies that are not his, so that nothing is planned with them.
-    pub fn without_refused(mut self) -> Self {
+    /// Leaves out the hierarchies that a caller without the host's privileges may not use, where no path was asked for:
+    /// then nothing is planned with them.
+    pub fn only_usable(mut self) -> Self {
         if self.optional && !has_host_root() {
             self.hierarchies.retain(|hierarchy| {
                 let above = hierarchy.dir.ancestors().skip(1).find(|dir| dir.exists());
@@ -146,9 +147,9 @@ impl Cgroup {
         self.hierarchies.iter().all(Hierarchy::is_v2)
     }
 
-    /// Makes the directory in the v2 hierarchy, with its controllers; what exists is taken when it is
-    /// empty, as engines reuse theirs. `made` gets what is new. With the systemd driver the first
-    /// [`Cgroup::attach`] makes it.
+    /// Makes the directory in the v2 hierarchy, with its controllers. An existing one is used if it is empty, because
+    /// engines reuse theirs. New directories are added to `made`. With the systemd driver the first [`Cgroup::attach`]
+    /// makes it.
     pub fn create_v2(&mut self, made: &mut NewDirs) -> Result<()> {
         if self.unit.is_some() {
             return self.refuse_used_unit();
@@ -156,7 +157,7 @@ impl Cgroup {
         self.create_in(Hierarchy::is_v2, made)
     }
 
-    /// The same in the v1 hierarchies, with the cpuset that processes in it need.
+    /// Makes the directories in the v1 hierarchies, with the cpuset that processes in them need.
     pub fn create_v1(&mut self, made: &mut NewDirs) -> Result<()> {
         if self.unit.is_some() {
             return Ok(());
@@ -174,13 +175,13 @@ impl Cgroup {
     }
 
     fn create_in(&mut self, wanted: impl Fn(&Hierarchy) -> bool, made: &mut NewDirs) -> Result<()> {
-        // Beside v1 the v2 hierarchy has no controllers to enable: a directory, like the others.
+        // On a hybrid host the v2 hierarchy has no controllers to enable: it gets a directory, like the others.
         let create = if self.is_v2() { v2::create } else { v1::create };
         let mut refused = Vec::new();
         for hierarchy in self.hierarchies.iter().filter(|hierarchy| wanted(hierarchy)) {
             match create(hierarchy, made) {
                 Ok(()) => {}
-                // Also root of a user namespace: rootless Podman runs us so.
+                // Also for root in a user namespace, as which rootless Podman starts the runtime.
                 Err(error) if self.optional && not_permitted(&error) && !has_host_root() => {
                     refused.push(hierarchy.clone());
                 }
@@ -188,7 +189,7 @@ impl Cgroup {
             }
         }
         let usable = |hierarchy: &Hierarchy| !refused.contains(hierarchy);
-        // Only now is the directory ours: what existed before is checked once, not per hierarchy.
+        // Only now, because only now it is known which of the directories existed before.
         let existed = |hierarchy: &Hierarchy| !made.dirs.contains(&hierarchy.dir);
         for hierarchy in self.hierarchies.iter().filter(|one| wanted(one) && usable(one) && existed(one)) {
             hierarchy::refuse_used(hierarchy)?;
@@ -200,16 +201,16 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Without its v1 hierarchies.
+    /// The same cgroup without its v1 hierarchies.
     pub fn only_v2(&self) -> Self {
         let mut cgroup = self.clone();
         cgroup.hierarchies.retain(Hierarchy::is_v2);
         cgroup
     }
 
-    /// Without the hierarchies whose `pids.max` holds here, and those alone.
+    /// Splits off the hierarchies that have a `pids.max`: returns the cgroup without them, and with them alone.
     pub fn split_at_pids(&self) -> (Self, Self) {
-        let all_at_once = self.is_attached_to() || self.is_v2();
+        let all_at_once = self.needs_attach() || self.is_v2();
         let counts = |one: &Hierarchy| all_at_once || one.controllers.iter().any(|name| name == "pids");
         let (limited, rest) = self.hierarchies.iter().cloned().partition(counts);
         (
@@ -218,12 +219,12 @@ impl Cgroup {
         )
     }
 
-    /// Puts a process in: one write for each hierarchy. With the systemd driver the first call after
-    /// planning starts the unit.
+    /// Moves a process in, by one write for each hierarchy. With the systemd driver the first call after planning
+    /// starts the unit.
     pub fn attach(&self, pid: i32) -> Result<()> {
         let started = self.start_unit(pid)?;
         let value = pid.to_string();
-        // What systemd has started a unit with is in its v2 cgroup already.
+        // The process that systemd has started a unit with is already in its v2 cgroup.
         for hierarchy in self.hierarchies.iter().filter(|hierarchy| !(started && hierarchy.is_v2())) {
             let path = hierarchy.dir.join("cgroup.procs");
             let error = match (files::write(&path, &value), &self.unit) {
@@ -239,16 +240,16 @@ impl Cgroup {
         Ok(())
     }
 
-    /// For a systemd unit that is not started or not the whole host's, [`Cgroup::attach`] is the only
-    /// way in. Otherwise a process is cloned into [`Cgroup::open_dir`] and joins [`Cgroup::tasks`].
-    pub fn is_attached_to(&self) -> bool {
+    /// Whether [`Cgroup::attach`] is the only way in: for a systemd unit that is not started, or belongs to a user's
+    /// systemd. Otherwise a process is cloned into [`Cgroup::open_dir`] and joins [`Cgroup::tasks`].
+    pub fn needs_attach(&self) -> bool {
         self.unit.as_ref().is_some_and(|unit| !unit.can_be_cloned_into())
     }
 
     /// The directory in the v2 hierarchy, if there is one, to clone a process straight into
     /// (CLONE_INTO_CGROUP).
     pub fn open_dir(&self) -> Result<Option<OwnedFd>> {
-        let v2 = self.hierarchies.iter().find(|hierarchy| hierarchy.is_v2() && !self.is_attached_to());
+        let v2 = self.hierarchies.iter().find(|hierarchy| hierarchy.is_v2() && !self.needs_attach());
         let open = |hierarchy: &Hierarchy| {
             files::open(&hierarchy.dir, OFlag::O_PATH | OFlag::O_DIRECTORY)
                 .map_err(|errno| files::failed("open", &hierarchy.dir, errno))
@@ -260,12 +261,12 @@ impl Cgroup {
     /// only itself: unlike a write to `cgroup.procs`, for which the kernel stops all forks on the
     /// host and waits for a grace period of RCU, which takes milliseconds.
     pub fn tasks(&self) -> Vec<PathBuf> {
-        let v1 = self.hierarchies.iter().filter(|hierarchy| !hierarchy.is_v2() && !self.is_attached_to());
+        let v1 = self.hierarchies.iter().filter(|hierarchy| !hierarchy.is_v2() && !self.needs_attach());
         v1.map(|hierarchy| hierarchy.dir.join(TASKS)).collect()
     }
 
-    /// Opens one of [`Cgroup::tasks`]. In place of one that turned out not to be the caller's to use
-    /// comes a file that takes the same write and does nothing.
+    /// Opens one of [`Cgroup::tasks`]. For a hierarchy that the caller may not use, it is a file that accepts the same
+    /// write and ignores it.
     pub(crate) fn open_tasks(&self, tasks: &Path) -> Result<OwnedFd> {
         let usable = self.hierarchies.iter().any(|hierarchy| tasks.parent() == Some(&hierarchy.dir));
         let path = if usable { tasks } else { Path::new("/dev/null") };
@@ -318,8 +319,8 @@ impl Cgroup {
         }
     }
 
-    /// None was wanted, or an unprivileged caller may use no hierarchy: nothing lists, freezes or kills
-    /// all of the container's processes.
+    /// Whether the container has no cgroup, because none was wanted or because an unprivileged caller may use no
+    /// hierarchy. Its processes cannot be listed, frozen or all killed then.
     pub fn is_none(&self) -> bool {
         self.hierarchies.is_empty()
     }
@@ -328,7 +329,7 @@ impl Cgroup {
         self.pids(true).is_ok_and(|pids| pids.is_empty())
     }
 
-    /// Whether the directory is there (of several hierarchies, in any).
+    /// Whether the directory exists, in any hierarchy.
     pub fn exists(&self) -> bool {
         self.hierarchies.iter().any(|hierarchy| hierarchy.dir.is_dir())
     }
@@ -347,7 +348,7 @@ impl Cgroup {
         paths
     }
 
-    /// The same as the kernel names them, from the root of each hierarchy.
+    /// The path of each controller's cgroup as the kernel names it, from the root of its hierarchy.
     pub fn kernel_paths(&self) -> BTreeMap<String, PathBuf> {
         let from_root = |hierarchy: &Hierarchy| {
             Path::new("/").join(hierarchy.dir.strip_prefix(&hierarchy.mount).unwrap_or(&hierarchy.dir))
@@ -356,9 +357,8 @@ impl Cgroup {
         self.hierarchies.iter().map(named).collect()
     }
 
-    /// Gives the directory to the container's own users, as the runtime specification's "Cgroup
-    /// ownership" asks when the container has its own user and cgroup namespaces and a writable
-    /// `/sys/fs/cgroup`. Only v2 is safe to delegate; on v1 nothing is changed.
+    /// Gives the directory to a user of the container (config-linux.md, "Cgroup ownership semantics"). Only v2 is safe
+    /// to delegate; on v1 nothing is changed.
     pub fn set_owner(&self, uid: u32, gid: Option<u32>) -> Result<()> {
         let Some(hierarchy) = self.hierarchies.iter().find(|h| h.is_v2() && self.is_v2()) else {
             return Ok(());
@@ -371,7 +371,7 @@ impl Cgroup {
             .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
         for name in listed.lines() {
             match nix::unistd::fchownat(&dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW) {
-                // The list is of all kernels' files; this cgroup need not have each of them.
+                // The list has the files of all kernels; this cgroup need not have each of them.
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(files::failed("chown", &hierarchy.dir.join(name), errno)),
             }
@@ -379,7 +379,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Ends the processes that are left, and removes it.
+    /// Kills the processes that are left, and removes it.
     pub fn kill_and_remove(&self) -> Result<()> {
         // Usually it is empty; then it can be removed at once.
         let empty = self.unit.is_none()
@@ -392,14 +392,14 @@ impl Cgroup {
         self.remove()
     }
 
-    /// Removes the directory and those below it from every hierarchy. What is gone already is fine;
-    /// processes that are still exiting are waited for, a little.
+    /// Removes the directory and those below it from every hierarchy. It is no error if they are gone; processes that
+    /// are still exiting are waited for, up to a deadline.
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + REMOVE_DEADLINE;
         let unit = self.unit.as_ref().filter(|_| self.exists());
         let unanswered = unit.and_then(|unit| unit.stop().err());
-        // When systemd cannot be asked: it notices later that the cgroup is empty and forgets the scope,
-        // but not that the cgroup is gone. So it is left what it watches.
+        // Where systemd does not answer, the directory that it watches stays: systemd later notices that the cgroup is
+        // empty and drops the scope, but it would not notice that the cgroup is gone.
         let left = unanswered.is_some() && self.is_empty();
         let mut first_error = unanswered.filter(|_| !left);
         // A hierarchy that cannot be removed must not keep the others.
@@ -456,7 +456,7 @@ fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
             Err(Errno::EBUSY) => {}
             Err(errno) => return Err(files::failed("rmdir", dir, errno)),
         }
-        // Either there are cgroups below, or processes in it.
+        // There are cgroups below it, or processes in it.
         let removed = tree::remove_below(dir);
         let removed = removed.map_err(|errno| files::failed("rmdir a cgroup below", dir, errno))?;
         is_late = Instant::now() >= deadline;

@@ -1,8 +1,8 @@
-//! `hooks`: programs that run at points of a container's life, with its state on their input.
+//! `hooks`: programs that run at points of a container's life, with its state on their standard input.
 //!
-//! All of them are started by the stage: nothing of the caller's stays open in them, their signals
-//! are reset, and those of the container's namespaces (createContainer, startContainer) join it.
-//! The program of a startContainer hook is the image's, so it runs as the container's process does.
+//! The stage starts all of them: no descriptor of the caller's stays open in them, their signals are reset, and
+//! createContainer and startContainer hooks join the container's namespaces. The program of a startContainer hook is
+//! the image's, so it is confined as the container's process is.
 //!
 //! Nothing that a hook does keeps the library waiting beyond the hook's timeout: its input and its messages go through
 //! non-blocking pipes, and a process that it leaves behind is not waited for. A hook without a timeout is waited for

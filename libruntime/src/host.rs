@@ -71,7 +71,7 @@ impl Host {
         let mut host = Self {
             uid: nix::unistd::geteuid().as_raw(),
             capabilities,
-            attach_first: cgroup.is_attached_to(),
+            attach_first: cgroup.needs_attach(),
             cgroup_tasks: cgroup.tasks(),
             ..Self::default()
         };

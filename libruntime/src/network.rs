@@ -1,10 +1,10 @@
-//! A network for a container: for each one that is asked for, a veth pair between a bridge of the
-//! host and an interface in the container, with addresses, routes, published ports and limits.
-//! Nothing is asked for by default, and then nothing is touched.
+//! The networks of a container: for each network that is requested, a veth pair between a bridge of the host and an
+//! interface in the container, with addresses, routes, published ports and limits. By default no network is requested,
+//! and nothing is touched.
 //!
-//! `wanted` decides what there is to be, without asking the kernel. `Connecting` does it, `tear_down`
-//! undoes it and needs no more than the id: names are derived from it, and `network.json` in the
-//! container's directory is written before anything is made.
+//! `wanted` reads the requests, without asking the kernel. `Connecting` sets the networks up. `tear_down` removes them,
+//! and needs only the id: names are derived from it, and `network.json` in the container's directory is written before
+//! anything is made.
 //!
 //! | file | what |
 //! |---|---|
@@ -77,8 +77,8 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Connects a container, on a thread of its own: the host's side while the container's namespaces
-/// and mounts are made, the rest as soon as there is a network namespace to connect.
+/// Connects a container, on a thread of its own: sets up the host's side while the container's namespaces and mounts
+/// are made, and the rest once the network namespace exists.
 pub(crate) struct Connecting {
     store: PathBuf,
     id: String,
@@ -87,7 +87,7 @@ pub(crate) struct Connecting {
 }
 
 impl Connecting {
-    /// The container's directory `store/id` exists.
+    /// To be called when the container's directory `store/id` exists.
     pub fn begin(store: &Path, id: &str, networks: &[Network]) -> Result<Self> {
         let (sender, netns) = mpsc::channel();
         // Now, because the stage is about to mount them.
@@ -96,7 +96,7 @@ impl Connecting {
         let mut connecting = Self { store: store.clone(), id: id.clone(), netns: Some(sender), thread: None };
         let limits = wait::Inherited::of_this_thread();
         let work = move || {
-            // They are for the caller's own threads.
+            // Signals are for the caller's own threads.
             let _ = nix::sys::signal::SigSet::all().thread_block();
             let gave_up = |_| Error::external("the container ended before it had a network");
             limits.within(|| set_up(&store, &id, &networks, || netns.recv().map_err(gave_up)))
@@ -108,13 +108,13 @@ impl Connecting {
 
     pub fn enter(&mut self, netns: OwnedFd) {
         if let Some(sender) = self.netns.take() {
-            // Nobody listens when it has failed already, which `finish` tells.
+            // The send fails where the thread has failed already; `finish` returns its error.
             let _ = sender.send(netns);
         }
     }
 
     /// # Errors
-    /// One that names the annotation; nothing is left behind.
+    /// The error names the annotation. Nothing is left behind.
     pub fn finish(mut self) -> Result<()> {
         self.end().map_err(|error| match error.errno() {
             Some(code) if code == Errno::EPERM as i32 => {
@@ -128,20 +128,20 @@ impl Connecting {
         self.netns = None;
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let done = thread.join().unwrap_or_else(|_| Err(Error::external("the network's thread panicked")));
-        // From here, because that thread may have been in the container's namespace. The failure is
-        // what the caller has to hear of; `delete --force` tries again.
+        // Done on this thread, because the other one may have entered the container's namespace. The first error is the
+        // one to report; a deletion by force tries again.
         done.inspect_err(|_| drop(wait::unlimited(|| tear_down(&self.store, &self.id, false))))
     }
 }
 
 impl Drop for Connecting {
     fn drop(&mut self) {
-        // Without a namespace it gives up, and what it has done is undone.
+        // Without a namespace the thread gives up, and what it has done is rolled back.
         let _ = self.end();
     }
 }
 
-/// Connects the network namespace that `netns` waits for; the calling thread is in it afterwards.
+/// Connects the network namespace that `netns` returns; the calling thread stays in it.
 fn set_up(
     store: &Path,
     id: &str,
@@ -154,7 +154,7 @@ fn set_up(
     rootless::connect(store, id, networks, netns()?.as_fd())
 }
 
-/// The host's side is there: bridges with their indices, addresses claimed, ports published.
+/// A host side that is set up: bridges with their indices, claimed addresses, published ports.
 struct Prepared {
     host: Netlink,
     attached: Attached,
@@ -164,7 +164,7 @@ struct Prepared {
 fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
     let first = |network: &Network| planned(store, id, network);
     let mut attached = Attached { networks: networks.iter().map(first).collect() };
-    // From here on a crash leaves a trace that `tear_down` follows.
+    // After a crash from here on, `tear_down` finds what to remove by the record.
     write_record(store, id, &attached)?;
     let mut host = Netlink::here()?;
     let claims = Claims::lock(store)?;
@@ -197,10 +197,11 @@ fn prepare(store: &Path, id: &str, networks: &[Network]) -> Result<Prepared> {
 
 fn add_rules(claims: &Claims, id: &str, one: &Attachment) -> Result<()> {
     if firewall::make(claims)? {
-        // Of containers that were connected when somebody flushed all rules.
+        // The table was missing: restores the elements of the containers that were connected when somebody flushed all
+        // rules.
         for other in others(claims, id)? {
             match firewall::add(claims, &other) {
-                // Another store has taken its port since.
+                // Another store has published its port since.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 done => done?,
             }
@@ -209,7 +210,7 @@ fn add_rules(claims: &Claims, id: &str, one: &Attachment) -> Result<()> {
     firewall::add(claims, one)
 }
 
-/// What the other containers of the store have.
+/// The networks of the other containers of the store.
 fn others(claims: &Claims, id: &str) -> Result<Vec<Attachment>> {
     let mut all = Vec::new();
     for bridge in claims.bridges()? {
@@ -222,7 +223,8 @@ fn others(claims: &Claims, id: &str) -> Result<Vec<Attachment>> {
 }
 
 impl Prepared {
-    /// Another container may be prepared meanwhile: what follows is ours alone.
+    /// Without the lock, because only this container's namespace is changed from here on: another container may be
+    /// prepared meanwhile.
     fn connect(mut self, id: &str, netns: OwnedFd) -> Result<()> {
         for (one, bridge) in self.attached.networks.iter().zip(self.bridges) {
             let done = attach::link(&mut self.host, id, one, bridge, netns.as_fd());
@@ -235,7 +237,7 @@ impl Prepared {
     }
 }
 
-/// What is known of an attachment before anything is asked.
+/// An attachment, as far as it is known before the kernel is asked.
 fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
     let key = hash(&[store.as_os_str().as_encoded_bytes(), id.as_bytes(), network.name.as_bytes()]);
     let name = |prefix: &str| format!("{prefix}{:012x}", key & 0xffff_ffff_ffff);
@@ -250,19 +252,19 @@ fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
     }
 }
 
-/// Begins with what takes longest of [`tear_down`]. A failure of it is that one's to tell.
+/// Starts the slowest part of [`tear_down`], which also reports its errors.
 pub(crate) fn begin_tear_down(store: &Path, id: &str) {
     if let Ok(Some(attached)) = read_record(store, id) {
         let _ = firewall::close(&attached);
     }
 }
 
-/// Removes what [`Connecting`] has made for a container, all or a part of it, and nothing else.
-/// `ends`: its network namespace ends with it.
+/// Removes what [`Connecting`] has made for a container, even if only a part was made. `ends`: its network namespace
+/// ends with the container.
 pub(crate) fn tear_down(store: &Path, id: &str, ends: bool) -> Result<()> {
     let Some(attached) = read_record(store, id)? else { return Ok(()) };
     let young = ends && is_young(store, id);
-    // Interfaces of the host have names; what rootless.rs makes has none.
+    // Without an interface of the host it is a rootless network.
     if attached.networks.iter().all(|one| one.host.is_empty()) {
         rootless::disconnect(&store.join(id))?;
     } else {
@@ -286,27 +288,27 @@ fn disconnect(store: &Path, id: &str, attached: &Attached, young: bool) -> Resul
         }
     }
     let claims = Claims::lock(store)?;
-    names::leave(&claims, id, attached)?;
+    names::remove_from_others(&claims, id, attached)?;
     let mut gone = Vec::new();
     for Attachment { network, .. } in &attached.networks {
         let free = claims.release(&network.bridge, id)? == 0;
         let known = gone.contains(&network.bridge.as_str());
-        if free && !known && bridge::may_go(&mut host, &claims, &network.bridge)? {
+        if free && !known && bridge::is_removable(&mut host, &claims, &network.bridge)? {
             gone.push(network.bridge.as_str());
         }
     }
     let rules = firewall::forget(attached, &gone, claims.bridges()?.is_empty())?;
-    // Else the kernel forgets them by itself, some time after the last packet.
+    // Best effort: the kernel drops conntrack entries by itself, some time after the last packet.
     let _ = flows::forget(&attached.networks);
     for name in gone {
         bridge::remove(&mut host, &claims, name)?;
     }
     drop(rules);
-    // Last: another container may have them when the firewall has forgotten them.
+    // Last, because another container may claim them once the firewall has no rules for them.
     claims.release_ports(id)
 }
 
-/// Whether a container was connected a moment ago.
+/// Whether a container was connected less than half a second ago.
 fn is_young(store: &Path, id: &str) -> bool {
     let changed = fs::metadata(record(store, id)).and_then(|record| record.modified());
     let age = changed.ok().and_then(|changed| changed.elapsed().ok());

@@ -150,7 +150,7 @@ fn prepare_spec(spec: Spec, mut request: Request, options: &Options) -> Result<P
     let layout = options.settings.layout()?;
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup = match request.cgroup_driver {
-        CgroupDriver::Cgroupfs => Cgroup::plan(layout, path, &request.id)?.without_refused(),
+        CgroupDriver::Cgroupfs => Cgroup::plan(layout, path, &request.id)?.only_usable(),
         CgroupDriver::Systemd => {
             let resources = linux.and_then(|linux| linux.resources().as_ref());
             let annotations = spec.annotations().clone().unwrap_or_default();

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 /// What a created container is to run, for [`Container::start_program`](crate::Container::start_program): arguments,
-/// environment and working directory. All else (the user, capabilities, limits, the filter) is as it was created.
+/// environment and working directory. Everything else (the user, capabilities, limits, the filter) is as the container
+/// was created with.
 ///
-/// What is not said here is that of the container's configuration.
+/// What is not set here is taken from the container's configuration.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub(crate) args: Vec<String>,

@@ -139,7 +139,7 @@ impl<'a> Transaction<'a> {
         trace::part("make the cgroup", paths, || cgroup.create_v1(dirs)).map_err(cgroup_failed)?;
         self.rollback.cgroup = Some(self.state.cgroup.clone());
         // systemd makes the cgroup only when it gets a process.
-        if self.state.cgroup.is_attached_to() { Ok(()) } else { self.limit().map_err(cgroup_failed) }
+        if self.state.cgroup.needs_attach() { Ok(()) } else { self.limit().map_err(cgroup_failed) }
     }
 
     /// Moves a process into the cgroup, which has no limits before that.

@@ -1,8 +1,8 @@
-//! Carries out what `v1.rs`, `v2.rs` and `devices.rs` have worked out: writes values in order, names
-//! the place in the configuration when one fails, and can put the old values back.
+//! Writes the values that `v1.rs`, `v2.rs` and `devices.rs` have worked out, in order; names the place in the
+//! configuration when one fails, and can restore the old values.
 //!
-//! Must not know what a value means. The device rules are installed here too, because that is not
-//! a matter of one file.
+//! Must not know what a value means. The device rules are installed here too, because they are not one value in one
+//! file.
 
 use super::devices::{Policy, V1};
 use super::files::has_host_root;
@@ -19,16 +19,16 @@ use std::path::Path;
 const AT_DEVICES: &str = "linux.resources.devices";
 
 impl Cgroup {
-    /// Sets all limits of a cgroup made by [`Cgroup::create`], and its device rules. What cannot be
-    /// set is an error; the findings say what an unprivileged caller may not enforce.
+    /// Sets all limits of a cgroup made by [`Cgroup::create`], and its device rules. A limit that cannot be set is an
+    /// error; the findings name what an unprivileged caller may not enforce.
     pub fn apply(&self, resources: &LinuxResources) -> Result<Vec<Diagnostic>> {
         self.run_all(&self.operations(resources)?, &mut None)?;
         let devices = resources.devices().as_deref().unwrap_or_default();
         self.set_devices(devices, true).map(|finding| finding.into_iter().collect())
     }
 
-    /// As [`Cgroup::apply`] for a cgroup in use with the limits `before`: only what `change` has is
-    /// changed, and when one write fails everything is as before. Device rules change only when given.
+    /// As [`Cgroup::apply`], for a cgroup in use with the limits `before`: only what `change` has is written, and if
+    /// one write fails everything is restored. Device rules are changed only where given.
     pub fn update(&self, before: &LinuxResources, change: &LinuxResources) -> Result<Vec<Diagnostic>> {
         let v2 = self.is_v2();
         let change = merge::completed(before, change, v2, self.unit.is_some())?;
@@ -36,7 +36,7 @@ impl Cgroup {
         let unit = self.unit.as_ref();
         let properties = unit.map_or(Ok(Vec::new()), |unit| unit.properties(&change, v2))?;
         let undo = properties::undo(&properties, before, v2)?;
-        // On v1 systemd empties the list of devices before it fills it again: nobody may see that.
+        // On v1 systemd empties the list of devices before it fills it again, which processes must not notice.
         let freeze = unit.is_some() && !v2 && change.devices().is_some() && !self.is_frozen()?;
         if freeze {
             self.freeze()?;
@@ -45,7 +45,7 @@ impl Cgroup {
         let mut told = false;
         let result = self.run_all(&operations, &mut journal).and_then(|()| {
             if let Some(unit) = unit {
-                // systemd writes these files too, rounded in its way: then once more as they were meant.
+                // systemd rounds the values that it writes to these files, so they are written once more.
                 unit.set(properties)?;
                 told = true;
                 self.run_all(&operations, &mut None)?;
@@ -53,8 +53,7 @@ impl Cgroup {
             change.devices().as_ref().map_or(Ok(None), |devices| self.set_devices(devices, false))
         });
         if result.is_err() {
-            // The first error is the one to report; a second cannot be helped. Files last: systemd
-            // writes them too.
+            // The first error is the one to report. Files last, because systemd writes them too.
             if change.devices().is_some() {
                 let _ = self.set_devices(before.devices().as_deref().unwrap_or_default(), false);
             }
@@ -86,13 +85,14 @@ impl Cgroup {
         for operation in operations {
             match operation {
                 Op::Set(write) => self.set(write, journal)?,
-                Op::Together(writes) => self.set_together(writes, journal)?,
+                Op::Coupled(writes) => self.set_coupled(writes, journal)?,
                 Op::AtLeastUsage { controller, file, limit, at } => {
                     self.check_usage(controller, file, *limit).map_err(|error| error.at(*at))?;
                 }
-                Op::HandDown { runtime, period } => {
+                Op::RaiseParentBudgets { runtime, period } => {
                     let cpu = self.hierarchies.iter().find(|h| h.controllers.iter().any(|c| c == "cpu"));
-                    let handed = cpu.map(|cpu| realtime::hand_down(cpu, *runtime, *period, journal));
+                    let handed =
+                        cpu.map(|cpu| realtime::raise_parent_budgets(cpu, *runtime, *period, journal));
                     let at = "linux.resources.cpu.realtimeRuntime";
                     handed.unwrap_or(Ok(())).map_err(|error| error.at(at))?;
                 }
@@ -101,7 +101,7 @@ impl Cgroup {
         Ok(())
     }
 
-    fn set_together(&self, writes: &[Write], journal: &mut Journal) -> Result<()> {
+    fn set_coupled(&self, writes: &[Write], journal: &mut Journal) -> Result<()> {
         let mut left: Vec<&Write> = writes.iter().collect();
         while !left.is_empty() {
             let before = left.len();
@@ -236,11 +236,11 @@ fn write_value(
             format!("{} {rest}", text.split_whitespace().next().unwrap_or("max"))
         }
     };
-    // Before the write: of several lines the first may be in force when a later one fails.
+    // Before the write: when a later line fails, earlier lines may be in effect.
     if let (Some(journal), Some(old)) = (journal, old) {
         journal.push((path.to_owned(), old_value(&write.undo, &old)));
     }
-    // A file takes one line for each write(2).
+    // The file accepts one line in each write(2).
     value.lines().try_for_each(|line| files::write(path, line).map_err(|errno| (line.to_owned(), errno)))
 }
 
@@ -255,7 +255,7 @@ fn old_value(undo: &Undo, old: &str) -> String {
     }
 }
 
-/// What is known about a refused value, by file and error.
+/// A hint for a refused value, by file and error.
 fn hint(file: &str, errno: Errno) -> Option<&'static str> {
     Some(match (file, errno) {
         ("cpuset.cpus" | "cpuset.mems", Errno::EINVAL | Errno::EACCES | Errno::ERANGE | Errno::ENODEV) => {
@@ -287,15 +287,15 @@ fn hint(file: &str, errno: Errno) -> Option<&'static str> {
     })
 }
 
-/// Whether a refusal is due to running without the privileges of the whole host, where a caller
-/// who has them should hear of it.
+/// Whether a refusal is only due to the caller's lack of privileges over the whole host; for a caller who has them it
+/// is an error.
 fn cannot_be_privileged(error: &Error) -> bool {
     let refused = [Errno::EPERM, Errno::EACCES].iter().any(|&errno| error.errno() == Some(errno as i32));
     let missing = error.errno().is_none() && error.kind() == crate::error::ErrorKind::Unsupported;
     (refused || missing) && !has_host_root()
 }
 
-/// v2: an eBPF program on the directory. In use, the new one takes the old one's place at once.
+/// v2: attaches an eBPF program to the directory. On a cgroup in use it replaces the old one atomically.
 fn set_program(dir: &Path, policy: &Policy, fresh: bool) -> Result<()> {
     if fresh && policy.allows_everything() {
         return Ok(());
@@ -310,7 +310,7 @@ fn set_program(dir: &Path, policy: &Policy, fresh: bool) -> Result<()> {
         true => Vec::new(),
         false => bpf::attached_device_programs(&cgroup).map_err(call("BPF_PROG_QUERY"))?,
     };
-    // Others are systemd's or an administrator's; each of them is asked.
+    // Other programs belong to systemd or an administrator; the kernel asks each of them.
     let old: Vec<_> = old.into_iter().filter(|program| bpf::is_ours(program.as_fd())).collect();
     let program = bpf::load_device_program(&policy.program()).map_err(call("BPF_PROG_LOAD"))?;
     let replaced = old.first().map(AsFd::as_fd);
@@ -321,8 +321,8 @@ fn set_program(dir: &Path, policy: &Policy, fresh: bool) -> Result<()> {
     Ok(())
 }
 
-/// v1: the default and its exceptions. In use, what is new is allowed before what is gone is denied,
-/// and the default is touched only when it differs, so that running processes see no gap.
+/// v1: writes the default and its exceptions. On a cgroup in use, new rules are allowed before old ones are denied, and
+/// the default is written only if it differs, so that running processes see no gap.
 fn set_lists(dir: &Path, wanted: &V1, fresh: bool) -> Result<()> {
     let (same, other) = match wanted.allow {
         true => ("devices.allow", "devices.deny"),

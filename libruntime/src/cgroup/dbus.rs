@@ -1,10 +1,10 @@
-//! The little of D-Bus that starting and stopping a systemd unit takes: one connection, method calls
-//! that wait for their answer, one signal. All waits together are bounded by one deadline.
+//! The part of D-Bus that starting and stopping a systemd unit needs: one connection, method calls that wait for their
+//! answer, one signal. One deadline bounds all waits together.
 //!
-//! Must not know systemd; see `systemd.rs`. Format and handshake: the D-Bus specification, "Message
-//! Protocol" and "Authentication Protocol". No client crate is used, for two reasons: ours must give
-//! no user id in the handshake (in a user namespace we do not know the one that the bus sees; the
-//! bus then takes it from the socket), and must not wait longer than its deadline anywhere.
+//! Must not know systemd; see `systemd.rs`. Format and handshake: the D-Bus specification, "Message Protocol" and
+//! "Authentication Protocol". No client crate is used, for two reasons: the handshake must not name a user id (in a
+//! user namespace the caller does not know the id that the bus sees; the bus then takes it from the socket), and no
+//! wait may be longer than the deadline.
 
 use crate::error::{Error, Result};
 use crate::wait::{Wait, Woken, again};
@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// Larger than any answer we ask for.
+/// Larger than any answer to the calls that are made.
 const MAX_MESSAGE: usize = 1 << 20;
 const CALL: u8 = 1;
 const ANSWER: u8 = 2;
@@ -92,7 +92,7 @@ impl Writer {
         self.0.push(0);
     }
 
-    /// An array's length is that of its content, without the padding before the first element.
+    /// An array's length counts its content, without the padding before the first element.
     fn array(&mut self, alignment: usize, content: impl FnOnce(&mut Self)) {
         self.u32(0);
         let length_at = self.0.len() - 4;
@@ -140,7 +140,7 @@ impl Writer {
     }
 }
 
-/// Reads a message's values; `None` at the first thing that is not as announced.
+/// Reads a message's values; `None` at the first one that does not have the announced form.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What we look at of a received message.
+/// What is read of a received message.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Message {
     kind: u8,
@@ -258,7 +258,7 @@ fn decode(bytes: &[u8]) -> Option<Message> {
 }
 
 impl Message {
-    /// The strings (and object paths) of the body, when it has only such and numbers of 32 bits.
+    /// The strings (and object paths) of the body, if it consists of these and of numbers of 32 bits.
     fn strings(&self) -> Option<Vec<String>> {
         let mut reader = Reader { bytes: &self.body, at: 0 };
         let mut strings = Vec::new();
@@ -266,7 +266,7 @@ impl Message {
             match kind {
                 's' | 'o' => strings.push(reader.string()?),
                 'u' | 'i' | 'b' => drop(reader.u32()?),
-                // A variant here is a property's value; one that is a string.
+                // A variant here is a property's value, and has to be a string.
                 'v' if reader.signature()? == "s" => strings.push(reader.string()?),
                 _ => return None,
             }
@@ -285,7 +285,7 @@ pub(super) struct Bus {
     signals: Vec<Message>,
 }
 
-/// An answer that says no: its D-Bus name, to tell harmless ones from others.
+/// An answer with an error, by its D-Bus name, which tells harmless errors from others.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub name: String,
@@ -326,7 +326,7 @@ impl Bus {
     fn authenticate(&mut self) -> Result<()> {
         self.send(b"\0AUTH EXTERNAL\r\nDATA\r\n")?;
         let mut text = Vec::new();
-        // "DATA" asks for the identity that we leave to the socket, "OK GUID" accepts it.
+        // "DATA" asks for the identity, which the bus takes from the socket; "OK GUID" accepts it.
         while text.iter().filter(|&&byte| byte == b'\n').count() < 2 && !text.starts_with(b"REJECTED") {
             let mut byte = [0u8; 1];
             self.receive(&mut byte)?;
@@ -380,7 +380,7 @@ impl Bus {
         decode(&bytes).ok_or_else(broken)
     }
 
-    /// Calls a method (destination, path, interface, member) and gives the strings of its answer.
+    /// Calls a method (destination, path, interface, member) and returns the strings of its answer.
     pub fn call(
         &mut self,
         to: [&str; 4],
@@ -404,7 +404,7 @@ impl Bus {
         }
     }
 
-    /// Waits for the signal `member` whose strings satisfy `wanted`, and gives them.
+    /// Waits for a signal `member` whose strings satisfy `wanted`, and returns these.
     pub fn signal(&mut self, member: &str, wanted: impl Fn(&[String]) -> bool) -> Result<Vec<String>> {
         loop {
             let message = match self.signals.is_empty() {

@@ -1,8 +1,8 @@
 //! `linux.resources.devices`: which devices the container's processes may open and make.
 //!
-//! Pure: rules in the specification's order become either the lines for v1's `devices.allow` and
-//! `devices.deny`, or an eBPF program for v2. `apply.rs` installs them. A device that no rule
-//! speaks of is denied, as runc does it: engines rely on that when they list what they allow.
+//! Pure: rules in the specification's order become either the lines for v1's `devices.allow` and `devices.deny`, or an
+//! eBPF program for v2. `apply.rs` installs them. A device that no rule matches is denied, as in runc: engines rely on
+//! that when they list what they allow.
 
 use crate::error::{Diagnostic, Error, Result};
 use crate::sys::bpf::Insn;
@@ -40,7 +40,7 @@ pub enum Kind {
     Char = 2,
 }
 
-/// One rule. `None` is any.
+/// One rule. `None` matches any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     allow: bool,
@@ -55,12 +55,12 @@ impl Rule {
         Self { allow: true, kind, major, minor, access }
     }
 
-    /// A rule about every access to every device: what stands before it is void.
+    /// Whether it matches every access to every device, so that the rules before it have no effect.
     fn is_everything(&self) -> bool {
         self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == ALL
     }
 
-    /// Every device of `other` is one of this rule's.
+    /// Whether this rule matches every device that `other` matches.
     fn covers(&self, other: &Self) -> bool {
         fn wider<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
             a.is_none() || a == b
@@ -68,7 +68,7 @@ impl Rule {
         wider(self.kind, other.kind) && wider(self.major, other.major) && wider(self.minor, other.minor)
     }
 
-    /// Some device is of both rules.
+    /// Whether some device matches both rules.
     fn meets(&self, other: &Self) -> bool {
         fn common<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
             a.is_none() || b.is_none() || a == b
@@ -76,7 +76,7 @@ impl Rule {
         common(self.kind, other.kind) && common(self.major, other.major) && common(self.minor, other.minor)
     }
 
-    /// As systemd.resource-control(5) has it: a node by its number, all of a major number, or all.
+    /// In the form of systemd.resource-control(5): a node by its numbers, all nodes of a major number, or all nodes.
     fn device_allow(&self) -> Option<(String, String)> {
         let kind = match self.kind? {
             Kind::Block => "block",
@@ -99,7 +99,7 @@ impl Rule {
             .collect()
     }
 
-    /// As devices.allow and devices.deny want it.
+    /// In the form of devices.allow and devices.deny.
     fn line(&self) -> String {
         let kind = match self.kind {
             Some(Kind::Block) => "b",
@@ -111,7 +111,7 @@ impl Rule {
     }
 }
 
-/// The rules from the last one about everything on: that one as the default, then the others in order.
+/// The rules from the last one that matches everything: that one as the default, then the others in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Policy {
     pub allow: bool,
@@ -138,7 +138,7 @@ impl Policy {
         let base = rules.iter().rposition(Rule::is_everything);
         let allow = base.is_some_and(|index| rules[index].allow);
         let mut rules = rules.split_off(base.map_or(0, |index| index + 1));
-        // A rule that only repeats the default does nothing while all before it do the same.
+        // Rules at the beginning that only repeat the default have no effect.
         let first = rules.iter().position(|rule| rule.allow != allow).unwrap_or(rules.len());
         rules.drain(..first);
         Ok(Self { allow, rules })
@@ -149,8 +149,8 @@ impl Policy {
         self.allow && self.rules.is_empty()
     }
 
-    /// The exceptions from the default, for v1. Its lists know only what is added and, spelled in the
-    /// same way, taken away again; rules that mean something else cannot be said there.
+    /// The exceptions from the default, for v1. Its lists only add an entry, and remove it when it is spelled in the
+    /// same way; other combinations of rules cannot be expressed there.
     fn exceptions(&self) -> Result<Vec<Rule>> {
         let mut exceptions: Vec<Rule> = Vec::new();
         for rule in self.rules.iter().flat_map(|rule| split_kinds(*rule)) {
@@ -179,14 +179,13 @@ impl Policy {
         Ok(exceptions)
     }
 
-    /// The state that a v1 `devices` cgroup must come to.
+    /// The state that a v1 `devices` cgroup has to reach.
     pub fn v1(&self) -> Result<V1> {
         Ok(V1 { allow: self.allow, exceptions: self.exceptions()?.iter().map(Rule::line).collect() })
     }
 
-    /// For systemd on v1, which writes its own lists at each reload: `DeviceAllow` beside the policy
-    /// `strict`. What it cannot say is not allowed there. `None`: everything is allowed, and systemd
-    /// has nothing to write.
+    /// `DeviceAllow` for systemd on v1, which writes its own lists at each reload, with the policy `strict`. Rules that
+    /// systemd cannot express are not allowed there. `None` where everything is allowed.
     pub fn device_allow(&self) -> Result<Option<Vec<(String, String)>>> {
         if self.allows_everything() {
             return Ok(None);
@@ -197,8 +196,8 @@ impl Policy {
 
     /// The eBPF program that decides as these rules do.
     ///
-    /// An access may ask for several things at once (open for reading and writing). Going backwards,
-    /// the first rule that speaks of a thing decides it: r3 holds what is still undecided.
+    /// An access may have several bits at once (opening for reading and writing). Going backwards, the first rule that
+    /// matches a bit decides it: r3 holds the undecided bits.
     pub fn program(&self) -> Vec<Insn> {
         let mut program = vec![
             insn(LOAD_WORD, 2, 1, 0, 0),    // r2 = context.access_type
@@ -263,7 +262,7 @@ const fn insn(code: u8, to: u8, from: u8, off: i16, imm: i32) -> Insn {
     Insn { code, regs: from << 4 | to, off, imm }
 }
 
-/// v1 has no "any kind with this number": that is one rule for each kind.
+/// v1 has no rule for any kind with this number: it gets one rule for each kind.
 fn split_kinds(rule: Rule) -> Vec<Rule> {
     match rule.kind {
         Some(_) => vec![rule],
@@ -298,7 +297,7 @@ fn rule(device: &LinuxDeviceCgroup) -> std::result::Result<Rule, (&'static str, 
     if bits == 0 && device.allow() {
         return Err(("access", "is missing: say what is allowed, of r, w and m".into()));
     }
-    // To deny without saying what is to deny everything, the safe reading.
+    // A denial without accesses denies all of them, which is the safe reading.
     let access = if bits == 0 { ALL } else { bits };
     let (major, minor) = (number(device.major(), "major")?, number(device.minor(), "minor")?);
     Ok(Rule { allow: device.allow(), kind, major, minor, access })

@@ -1,8 +1,7 @@
 //! Opening, reading and writing single files of the cgroup filesystem.
 //!
-//! Every path given here is absolute and was put together from a mount point of the kernel's own
-//! list and checked names; a symbolic link anywhere in it is refused. Must not know any controller.
-//! See `apply.rs` for the order of writes.
+//! Every path here is absolute, made from a mount point in the kernel's list and checked names; a symbolic link
+//! anywhere in it is refused. Must not know any controller. See `apply.rs` for the order of writes.
 
 use crate::error::Error;
 use nix::errno::Errno;
@@ -29,13 +28,13 @@ pub(super) fn open_proc(path: &Path) -> Result<OwnedFd, Errno> {
     nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
 }
 
-/// The whole text of a file; the small ones that this module reads need one read(2).
+/// The whole text of a file; most files here need one read(2).
 pub(super) fn read(path: &Path) -> Result<String, Errno> {
     read_fd(&open(path, OFlag::O_RDONLY)?)
 }
 
-/// A read(2) that gives less than this is the last: the kernel fills the buffer up unless what would
-/// come next, at most one line of a list, does not fit any more.
+/// A read(2) that returns less than this is the last: the kernel fills the buffer unless the next piece, at most one
+/// line of a list, does not fit.
 const FULL: usize = 3072;
 
 /// The whole text from the start, for a file that stays open.

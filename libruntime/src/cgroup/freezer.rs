@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How long freezing may take before it is an error.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// The directory by which one is frozen.
+/// The directory that freezes a cgroup.
 pub(super) enum Freezer<'a> {
     V1(&'a Path),
     V2(&'a Path),
@@ -52,8 +52,8 @@ fn write(path: &Path, value: &str) -> Result<()> {
         .map_err(|errno| Error::os(format!("write {value} to {}", path.display()), errno))
 }
 
-/// A v1 freezer may stay in FREEZING while processes fork or sit in the kernel; asking again makes
-/// it try again, and a thaw in between lets what blocks it move on.
+/// A v1 freezer may stay in FREEZING while processes fork or sleep in the kernel. Writing the state again makes it
+/// retry, and a thaw in between lets the processes that block it go on.
 fn freeze_v1(dir: &Path) -> Result<()> {
     let path = dir.join("freezer.state");
     let deadline = Instant::now() + DEADLINE;

@@ -1,4 +1,5 @@
-//! The directory of a cgroup in one hierarchy: where it is, who is in it, and the directories that a creation makes.
+//! The directory of a cgroup in one hierarchy: where it is, which processes are in it, and the directories that a
+//! creation makes.
 
 use super::freezer::Freezer;
 use super::layout::Mount;
@@ -16,7 +17,7 @@ pub(super) const AT_PATH: &str = "linux.cgroupsPath";
 pub(super) struct Hierarchy {
     pub mount: PathBuf,
     pub dir: PathBuf,
-    /// v1: what is mounted together here. Empty: the v2 hierarchy.
+    /// v1: the controllers of the hierarchy. Empty: the v2 hierarchy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controllers: Vec<String>,
 }
@@ -26,20 +27,20 @@ impl Hierarchy {
         self.controllers.is_empty()
     }
 
-    /// By systemd, for the processes of its units.
+    /// Whether systemd watches it for the processes of its units.
     pub fn is_watched(&self) -> bool {
         self.is_v2() || self.controllers.iter().any(|name| name == "name=systemd")
     }
 }
 
-/// The directories that a creation has made so far; dropped, it removes them again.
+/// The directories that a creation has made so far. Dropping this removes them.
 #[derive(Default)]
 pub struct NewDirs {
     pub(super) dirs: Vec<PathBuf>,
 }
 
 impl NewDirs {
-    /// The creation is complete.
+    /// Keeps the directories, because the creation is complete.
     pub fn keep(&mut self) {
         self.dirs.clear();
     }
@@ -60,7 +61,7 @@ impl NewDirs {
 impl Drop for NewDirs {
     fn drop(&mut self) {
         for dir in self.dirs.iter().rev() {
-            // Best effort: an ancestor may have got another container's child meanwhile.
+            // Best effort: an ancestor may have another container's cgroup in it meanwhile.
             let _ = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, dir, UnlinkatFlags::RemoveDir);
         }
     }
@@ -71,7 +72,7 @@ pub(super) fn below(mount: &Mount, cgroup: &Path) -> Result<PathBuf> {
     let outside = cgroup.components().any(|part| part == Component::ParentDir);
     match cgroup.strip_prefix(&mount.root) {
         Ok(relative) if !outside => Ok(mount.point.join(relative)),
-        // The parent of a mount's own root: a container's view, where that root is all there is.
+        // The parent of a mount's own root: in a container's view there is nothing above that root.
         _ if mount.root.starts_with(cgroup) && !outside => Ok(mount.point.clone()),
         _ => Err(Error::unsupported(format!(
             "the cgroup {} is not visible below {}",
@@ -83,7 +84,7 @@ pub(super) fn below(mount: &Mount, cgroup: &Path) -> Result<PathBuf> {
     }
 }
 
-/// An existing directory may become a container's only when nobody uses it.
+/// An existing directory may become a container's only if no process is in it.
 pub(super) fn refuse_used(hierarchy: &Hierarchy) -> Result<()> {
     let pids = read_all_pids(&hierarchy.dir)?;
     let dir = hierarchy.dir.display();
@@ -117,7 +118,7 @@ pub(super) fn refuse_below_frozen(hierarchy: &Hierarchy) -> Result<()> {
         v1 if v1.controllers.iter().any(|name| name == "freezer") => ("freezer.state", "FR"),
         _ => return Ok(()),
     };
-    // That of its own says whether one above is; the root of all cannot be.
+    // A cgroup's own file also says whether one above it is frozen; the root cannot be frozen.
     if hierarchy.dir.parent() == Some(&hierarchy.mount) {
         return Ok(());
     }
@@ -131,18 +132,18 @@ pub(super) fn refuse_below_frozen(hierarchy: &Hierarchy) -> Result<()> {
                     "thaw it first: write 0 to its cgroup.freeze (v2), or THAWED to its freezer.state",
                 ))
         }
-        // A kernel without the file does not freeze.
+        // A kernel without the file cannot freeze.
         _ => Ok(()),
     }
 }
 
-/// The pids of one directory. A cgroup that is gone has none.
+/// The pids in one cgroup. A cgroup that is gone has none.
 pub(super) fn read_pids(dir: &Path) -> Result<Vec<i32>> {
     let path = dir.join("cgroup.procs");
     pids_in(files::read(&path)).map_err(|errno| files::failed("read", &path, errno))
 }
 
-/// Those of a directory and of all below it.
+/// The pids in a cgroup and in all below it.
 pub(super) fn read_all_pids(dir: &Path) -> Result<Vec<i32>> {
     let mut pids = Vec::new();
     let read = tree::each(dir, |dir| {

@@ -1,4 +1,4 @@
-//! Where this host has its cgroup hierarchies and where in them the caller is.
+//! Where this host has its cgroup hierarchies, and where the caller is in them.
 //!
 //! Reads `/proc/self/mountinfo` and `/proc/self/cgroup` once, changes nothing. [`super::Cgroup::plan`]
 //! turns a layout and `linux.cgroupsPath` into the directories of one container.
@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// Where cgroups are on every host; only on a v1 host may there be others.
+/// Where every host mounts cgroups; only a v1 host may have other places as well.
 const USUAL: &str = "/sys/fs/cgroup";
 /// The root directory of a whole kernfs hierarchy has this inode number.
 const ROOT_INODE: u64 = 1;
@@ -36,8 +36,8 @@ pub(super) struct Mount {
 }
 
 impl Layout {
-    /// Asks the kernel. On a v2 host that is two files' worth of system calls, whatever the number
-    /// of mounts; on a v1 host the list of mounts is read up to the last cgroup hierarchy.
+    /// Asks the kernel. On a v2 host that takes the system calls for two files, whatever the number of mounts; on a v1
+    /// host the list of mounts is read up to the last cgroup hierarchy.
     pub fn probe() -> Result<Self> {
         let path = Path::new("/proc/self/cgroup");
         let own = files::open_proc(path)
@@ -122,8 +122,7 @@ fn choose(mounts: Vec<Mount>) -> Vec<Mount> {
             Some(_) => {}
         }
     }
-    // A v2 mount beside v1 hierarchies is hybrid; the v2 one goes last, where it is only looked at
-    // for what no v1 hierarchy has.
+    // On a hybrid host the v2 hierarchy comes last: it is only used for what no v1 hierarchy has.
     chosen.sort_by_key(|mount| mount.controllers.is_empty());
     chosen
 }
@@ -149,8 +148,8 @@ fn parse_mount(line: &[u8], own: &str) -> Option<Mount> {
         return None;
     }
     let options: Vec<&str> = std::str::from_utf8(options).ok()?.split(',').collect();
-    // The superblock's options also hold other words (xattr, release_agent=…), and the order of the
-    // controllers differs; the line of /proc/self/cgroup is what names the hierarchy.
+    // The superblock's options also have other words (xattr, release_agent=…), and other orders of the controllers; so
+    // the line of /proc/self/cgroup names the hierarchy.
     let (controllers, own) = hierarchies(own).into_iter().find(|(names, _)| {
         if kind == b"cgroup2" {
             return names.is_empty();

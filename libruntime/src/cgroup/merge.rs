@@ -1,15 +1,15 @@
-//! What an update means next to the limits that a container has already.
+//! What an update means for a container that already has limits.
 //!
-//! Pure. Some properties are halves of one setting: `memory.swap` counts memory too, and a CPU quota
-//! is a part of a period. `apply.rs` writes what [`completed`] says, the container remembers what
-//! [`merged`] says. Must not bring a limit back that the update does not speak of: others may have
-//! changed it meanwhile (`systemctl set-property`, an engine that writes to the cgroup itself).
+//! Pure. Some properties are halves of one setting: `memory.swap` counts memory too, and a CPU quota is a part of a
+//! period. `apply.rs` writes the result of [`completed`], and the container's configuration gets that of [`merged`].
+//! Must not restore a limit that the update does not name: others may have changed it meanwhile (`systemctl
+//! set-property`, an engine that writes to the cgroup itself).
 
 use crate::error::{Error, Result};
 use oci_spec::runtime::{LinuxMemory, LinuxResources};
 use serde_json::{Map, Value};
 
-/// Properties whose 0 is how Go's programs say that nothing was set.
+/// Properties for which Go's programs write 0 when nothing was set.
 const ZERO_IS_ABSENT: &[(&str, &[&str])] = &[
     ("memory", &["limit", "swap", "reservation", "kernel", "kernelTCP"]),
     ("cpu", &["shares", "quota", "period", "realtimeRuntime", "realtimePeriod"]),
@@ -19,7 +19,7 @@ const ZERO_IS_ABSENT: &[(&str, &[&str])] = &[
 /// The limits after the update.
 pub(crate) fn merged(before: &LinuxResources, change: &LinuxResources) -> Result<LinuxResources> {
     let mut change = clean(change)?;
-    // An unlimited memory under an old limit of memory and swap would be no such thing.
+    // Memory without a limit, under an old limit of memory and swap, would still be limited.
     if let Some(Value::Object(memory)) = change.get_mut("memory")
         && memory.get("limit") == Some(&(-1).into())
         && !memory.contains_key("swap")
@@ -31,8 +31,8 @@ pub(crate) fn merged(before: &LinuxResources, change: &LinuxResources) -> Result
     serde_json::from_value(merged.into()).map_err(failed)
 }
 
-/// The update with the other halves of the settings that it has one half of. `with_bandwidth` is
-/// for systemd, which keeps a CPU quota as a part of a second.
+/// The update, completed by the other half of each setting that it has one half of. `with_bandwidth` is for systemd,
+/// which keeps a CPU quota as a part of a second.
 pub(super) fn completed(
     before: &LinuxResources,
     change: &LinuxResources,
@@ -41,7 +41,7 @@ pub(super) fn completed(
 ) -> Result<LinuxResources> {
     let after = merged(before, change)?;
     let mut completed = change.clone();
-    // On v1 memory and swap are a file of their own, in the configuration's meaning.
+    // On v1 memory and swap together have a file of their own, with the same meaning as in the configuration.
     if let (true, Some(memory), Some(whole)) = (v2, change.memory(), after.memory())
         && (is_set(memory.limit()) || is_set(memory.swap()))
     {
@@ -49,7 +49,7 @@ pub(super) fn completed(
         memory.set_limit(whole.limit()).set_swap(whole.swap());
         completed.set_memory(Some(memory));
     }
-    // An idle cgroup has no weight, and has lost the one that it had before.
+    // An idle cgroup has no weight; making it idle has lost the old one.
     if let (Some(cpu), Some(whole)) = (change.cpu(), after.cpu())
         && cpu.idle() == Some(0)
     {
@@ -75,7 +75,7 @@ fn failed(error: serde_json::Error) -> Error {
     Error::external(format!("cannot encode the limits: {error}"))
 }
 
-/// As JSON, without what says nothing.
+/// As JSON, without properties that set nothing.
 fn clean(resources: &LinuxResources) -> Result<Map<String, Value>> {
     let Value::Object(mut object) = serde_json::to_value(resources).map_err(failed)? else {
         return Ok(Map::new());
@@ -92,14 +92,14 @@ fn add(old: &mut Map<String, Value>, new: Map<String, Value>) {
     for (name, value) in new {
         match (old.get_mut(&name), value) {
             (Some(Value::Object(old)), Value::Object(new)) => add(old, new),
-            // Device rules are a whole: each stands on those before it.
+            // Device rules are replaced as a whole, because each depends on those before it.
             (Some(Value::Array(old)), Value::Array(new)) if name != "devices" => add_entries(old, new),
             (_, value) => drop(old.insert(name, value)),
         }
     }
 }
 
-/// An entry takes the place of one about the same device, page size or interface.
+/// Adds entries; each replaces one for the same device, page size or interface.
 fn add_entries(old: &mut Vec<Value>, new: Vec<Value>) {
     let key = |entry: &Value| ["major", "minor", "pageSize", "name"].map(|name| entry.get(name).cloned());
     for entry in new {

@@ -1,4 +1,4 @@
-//! Being told when the kernel runs out of memory in a container's cgroup.
+//! Notifications that a container's cgroup runs out of memory.
 //!
 //! v1 has an eventfd for it, v2 a file whose changes can be polled. Must not kill or change anything.
 
@@ -14,24 +14,24 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What a wait ended with.
+/// The result of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Oom {
-    /// Memory ran out. `killed` processes have been killed for it so far; v1 tells of the event
-    /// before the kernel has chosen one.
+    /// The cgroup ran out of memory. `killed` processes have been killed for it so far; on v1 the event comes before
+    /// the kernel has chosen a process.
     Happened {
         /// Since the cgroup was made.
         killed: u64,
     },
     /// The cgroup is gone, or (v2) no process is left in it: no event will come.
     Gone,
-    /// Nothing has happened in the given time.
+    /// No event has come in the given time.
     TimedOut,
 }
 
-/// Tells of each time that a container runs out of memory, from [`crate::Container::oom_events`] on. Its descriptor
-/// ([`AsFd`]) is readable when [`OomEvents::try_next`] is worth a call.
+/// An event for each time that a container runs out of memory, from [`crate::Container::oom_events`] on. Its descriptor
+/// ([`AsFd`]) is readable when there may be an event for [`OomEvents::try_next`].
 #[derive(Debug)]
 pub struct OomEvents {
     source: Source,
@@ -44,7 +44,7 @@ pub struct OomEvents {
 #[derive(Debug)]
 enum Source {
     V1(EventFd),
-    /// `cgroup.events`, and what watches it beside the counts.
+    /// `cgroup.events`, and the epoll that watches it and `memory.events`.
     V2(OwnedFd, Epoll),
 }
 
@@ -110,7 +110,7 @@ impl OomEvents {
         match &self.source {
             Source::V2(..) => self.changed_v2(),
             Source::V1(event) => match event.read() {
-                // Also written to when the cgroup is removed.
+                // The kernel also signals the eventfd when the cgroup is removed.
                 Ok(_) => Ok(Some(self.killed()?.map_or(Oom::Gone, |killed| Oom::Happened { killed }))),
                 Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
                 Err(errno) => Err(Error::os("read an eventfd", errno)),

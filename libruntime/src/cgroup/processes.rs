@@ -1,7 +1,7 @@
-//! The processes of a cgroup: listing, signalling until none is left, freezing.
+//! The processes of a cgroup: lists them, signals them until none is left, freezes them.
 //!
-//! Must not use a pid after it could have been reused: signals go through pidfds that are checked
-//! against a second reading of the list.
+//! Must not use a pid that may have been reused: signals go through pidfds that are checked against a second reading of
+//! the list.
 
 use super::freezer::Freezer;
 use super::hierarchy::{Hierarchy, read_all_pids, read_pids};
@@ -26,15 +26,15 @@ impl Cgroup {
         Ok(pids)
     }
 
-    /// Sends a signal to every process in the cgroup and below. SIGKILL is sent until none is left
-    /// but those that the kernel is still ending, other signals once to each process.
+    /// Sends a signal to every process in the cgroup and below. SIGKILL is sent until only processes are left that the
+    /// kernel is still ending; other signals are sent once to each process.
     pub fn kill_all(&self, signal: i32) -> Result<()> {
         self.signal_all(signal)?;
         if signal == libc::SIGKILL { self.let_killed_end() } else { Ok(()) }
     }
 
-    /// A v1 freezer keeps even killed processes from ending; they do nothing else once thawed. The container can have
-    /// frozen cgroups of its own below.
+    /// Thaws what is frozen, because a v1 freezer keeps even killed processes from ending; thawed, they do nothing
+    /// else. The container may have frozen cgroups of its own below.
     pub fn let_killed_end(&self) -> Result<()> {
         let Ok(Freezer::V1(dir)) = self.freezer() else { return Ok(()) };
         let thaw = |dir: &OwnedFd| match tree::write(dir, "freezer.state", "THAWED") {
@@ -49,8 +49,8 @@ impl Cgroup {
         if signal == libc::SIGKILL && hierarchy.is_v2() {
             match files::write(&hierarchy.dir.join("cgroup.kill"), "1") {
                 Ok(()) => {
-                    // The kernel sends it to leaders alone: where one has ended before its threads they
-                    // live on. Those of other users were only the kernel's to end.
+                    // `cgroup.kill` signals thread group leaders alone: where a leader has ended before its threads,
+                    // these live on. Best effort, because the caller may not signal processes of other users.
                     let _ = self.signal(&self.pids(true)?, signal);
                     return Ok(());
                 }
@@ -78,14 +78,14 @@ impl Cgroup {
         }
     }
 
-    /// To each of them; the error is the first.
+    /// Sends a signal to each process; returns the first error.
     fn signal(&self, pids: &[i32], signal: i32) -> Result<()> {
         if pids.is_empty() {
             return Ok(());
         }
         let mut result = Ok(());
         let open: Vec<_> = pids.iter().filter_map(|&pid| Some((pid, pidfd_open(pid).ok()?))).collect();
-        // A pid that ended and was given to a process outside before pidfd_open is not listed now.
+        // A pid that was reused outside the cgroup before pidfd_open is not in this list.
         let still: HashSet<i32> = self.pids(true)?.into_iter().collect();
         for (pid, fd) in open.iter().filter(|(pid, _)| still.contains(pid)) {
             match pidfd_send_signal(fd.as_fd(), signal) {
@@ -108,7 +108,7 @@ impl Cgroup {
         self.freezer()?.thaw()
     }
 
-    /// Whether it is frozen, or was asked to be; a cgroup that is gone is not.
+    /// Whether it is frozen or freezing; a cgroup that is gone is not.
     pub fn is_frozen(&self) -> Result<bool> {
         match self.freezer() {
             Ok(freezer) => freezer.is_frozen(),
@@ -118,7 +118,7 @@ impl Cgroup {
         }
     }
 
-    /// The hierarchy to ask for processes: v2 where there is one, for `cgroup.kill`.
+    /// The hierarchy that lists the processes: v2 where there is one, because of `cgroup.kill`.
     pub(super) fn listing(&self) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|h| h.is_v2()).or_else(|| self.hierarchies.first())
     }

@@ -13,10 +13,10 @@ use std::collections::HashMap;
 const INFINITY: u64 = u64::MAX;
 const ANNOTATION: &str = "org.systemd.property.";
 
-/// The properties that an annotation may set: whoever may annotate a container (the author of an image or a
-/// pod) is not the host's administrator. None of them runs, starts or stops anything else (CVE-2024-3154), opens
-/// a file, takes memory or time from others (`MemoryMin`, `CPUWeight`) or keeps a process from being ended
-/// (`KillMode`, `SendSIGKILL`). The container's resources are in `linux.resources`.
+/// The properties that an annotation may set. The author of annotations (of an image or a pod) is not the host's
+/// administrator, so none of the properties runs, starts or stops anything else (CVE-2024-3154), opens a file, takes
+/// memory or CPU time from others (`MemoryMin`, `CPUWeight`) or keeps a process from being killed (`KillMode`,
+/// `SendSIGKILL`). The container's limits are in `linux.resources`.
 const ANNOTATED: [&str; 14] = [
     "After",
     "Before",
@@ -34,7 +34,7 @@ const ANNOTATED: [&str; 14] = [
     "TimeoutStopUSec",
 ];
 
-/// So that the controllers are there and `systemctl status` has figures.
+/// Accounting, which makes systemd enable the controllers, and gives figures to `systemctl status`.
 pub(super) fn accounting(v2: bool) -> &'static [&'static str] {
     match v2 {
         true => &["MemoryAccounting", "IOAccounting", "TasksAccounting"],
@@ -42,20 +42,19 @@ pub(super) fn accounting(v2: bool) -> &'static [&'static str] {
     }
 }
 
-/// On v1 systemd has a list of devices of its own, and would open all of them at its next reload.
-/// On v2 its program and ours are both asked, so that it needs to know nothing.
+/// On v1 systemd writes a list of devices of its own, and without these properties would allow all devices at its next
+/// reload. On v2 nothing is needed, because an access has to pass both its program and the library's.
 pub(super) fn devices(rules: &[LinuxDeviceCgroup]) -> Result<Vec<(String, Value)>> {
     let (policy, list) = match Policy::new(rules)?.device_allow()? {
         Some(list) => ("strict", list),
         None => ("auto", Vec::new()),
     };
-    // An empty list first takes away what was there before.
+    // An empty list first removes the entries from before.
     let lists = [Vec::new(), list].map(|list| ("DeviceAllow".to_owned(), Value::Pairs(list)));
     Ok(std::iter::once(("DevicePolicy".to_owned(), policy.into())).chain(lists).collect())
 }
 
-/// What takes the properties of an update back: those of the limits before it, and for what was not
-/// limited systemd's own value for that.
+/// The properties that undo an update: those of the limits before it, and systemd's default where there was no limit.
 pub(super) fn undo(
     changed: &[(String, Value)],
     before: &LinuxResources,
@@ -71,7 +70,7 @@ pub(super) fn undo(
     Ok(changed.iter().map(|(name, _)| (name.clone(), value(name))).collect())
 }
 
-/// `linux.resources`, as far as systemd knows of it.
+/// `linux.resources`, as far as systemd has properties for it.
 pub(super) fn limits(resources: &LinuxResources, v2: bool) -> Result<Vec<(String, Value)>> {
     let mut list = Vec::new();
     if let Some(memory) = resources.memory() {
@@ -83,7 +82,7 @@ pub(super) fn limits(resources: &LinuxResources, v2: bool) -> Result<Vec<(String
     if let Some(pids) = resources.pids() {
         let limit = match pids.limit() {
             ..0 => INFINITY,
-            // No tasks at all cannot be said.
+            // systemd cannot express a limit of no tasks.
             limit => limit.max(1) as u64,
         };
         list.push(("TasksMax", Value::U64(limit)));
@@ -116,7 +115,7 @@ fn memory(memory: &LinuxMemory, v2: bool, list: &mut List) -> Result<()> {
 fn cpu(cpu: &LinuxCpu, v2: bool, list: &mut List) -> Result<()> {
     let shares = cpu.shares().filter(|&shares| shares != 0);
     list.extend(match (v2, cpu.idle(), shares) {
-        // 0 is systemd's word for an idle cgroup.
+        // 0 makes a cgroup idle in systemd.
         (true, Some(1), _) => Some(("CPUWeight", Value::U64(0))),
         (true, Some(_), None) => Some(("CPUWeight", Value::U64(INFINITY))),
         (true, _, Some(shares)) => Some(("CPUWeight", Value::U64(weight_of_shares(shares)))),
@@ -143,7 +142,7 @@ fn cpu(cpu: &LinuxCpu, v2: bool, list: &mut List) -> Result<()> {
     Ok(())
 }
 
-/// systemd keeps hundredths of a CPU; up, so that a small quota does not become none.
+/// systemd keeps hundredths of a CPU. Rounded up, so that a small quota does not become none.
 fn quota_per_second(quota: i64, period: u64) -> u64 {
     match u64::try_from(quota) {
         Ok(quota) => (u128::from(quota) * 1_000_000 / u128::from(period)).next_multiple_of(10_000) as u64,
@@ -151,8 +150,8 @@ fn quota_per_second(quota: i64, period: u64) -> u64 {
     }
 }
 
-/// The files of `linux.resources.unified` that are properties here. What is none of a file's values is
-/// left to the kernel to refuse.
+/// The properties for a file of `linux.resources.unified`. Values that the file does not accept are left to the kernel
+/// to refuse.
 fn unified(key: &str, value: &str) -> List {
     let value = value.trim();
     let name = match key {
@@ -198,7 +197,7 @@ fn bit_set(text: &str) -> Option<Vec<u8>> {
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        // The kernel has at most 8192 CPUs; this bounds what a hostile list makes us allocate.
+        // The kernel has at most 8192 CPUs; this bounds what a hostile list makes the library allocate.
         if first > last || last > 0xffff {
             return None;
         }
@@ -212,7 +211,7 @@ fn bit_set(text: &str) -> Option<Vec<u8>> {
     Some(bits)
 }
 
-/// `org.systemd.property.NAME` annotations. One that is not on the list is an error: it was meant.
+/// `org.systemd.property.NAME` annotations. A property that is not on the list is an error.
 pub(super) fn annotated(annotations: &HashMap<String, String>) -> Result<Vec<(String, Value)>> {
     let mut entries: Vec<_> =
         annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION)?, value))).collect();
@@ -279,7 +278,7 @@ fn strings(text: &str) -> Option<Value> {
     parts.map(quoted).collect::<Option<_>>().map(Value::Strs)
 }
 
-/// A text in quotes. Of what a backslash can say, only the two quotes and the backslash itself are wanted here.
+/// A text in quotes. A backslash may escape only the two quotes and itself here.
 fn quoted(text: &str) -> Option<String> {
     let mark = text.chars().next().filter(|mark| "'\"".contains(*mark))?;
     let (mut found, mut rest) = (String::new(), text[1..].chars());

@@ -1,10 +1,9 @@
-//! v1 with CONFIG_RT_GROUP_SCHED: every cgroup on the way down needs the realtime budget that one
-//! below it is to have, and a new one has none.
+//! v1 with CONFIG_RT_GROUP_SCHED: a cgroup needs a realtime budget at least as large as that of each cgroup below it,
+//! and a new cgroup has none.
 //!
-//! Raises the cgroups above a container's by what is missing, from the top down, and never the root
-//! of the hierarchy, which is the host's own. Must not lower anything: what a container gives back
-//! stays with the cgroup above it for the next one. See the kernel's
-//! `Documentation/scheduler/sched-rt-group.rst`.
+//! Raises the budgets of the cgroups above a container's, from the top down, but never that of the root of the
+//! hierarchy, which is the host's own. Must not lower anything: a budget stays with the cgroups above for the next
+//! container. See the kernel's `Documentation/scheduler/sched-rt-group.rst`.
 
 use super::files;
 use super::hierarchy::Hierarchy;
@@ -15,12 +14,12 @@ use std::path::{Path, PathBuf};
 
 const RUNTIME: &str = "cpu.rt_runtime_us";
 const PERIOD: &str = "cpu.rt_period_us";
-/// Finer than the kernel, which compares parts of 2^20, rounded down: what is enough here is there.
+/// Finer than the kernel, which compares fractions of 2^20, rounded down: a budget that is enough here is enough there.
 const WHOLE: u128 = 1 << 40;
 const HINT: &str = "sysctl kernel.sched_rt_runtime_us is the budget of the whole host";
 
-/// Before the container's own files are written. `period` is what they will have, if they change.
-pub(super) fn hand_down(
+/// To be called before the container's own files are written. `period` is the container's new period, if that changes.
+pub(super) fn raise_parent_budgets(
     hierarchy: &Hierarchy,
     runtime: i64,
     period: Option<u64>,
@@ -28,7 +27,7 @@ pub(super) fn hand_down(
 ) -> Result<()> {
     let Ok(runtime) = u64::try_from(runtime) else { return Ok(()) };
     let own = read(&hierarchy.dir, PERIOD)?;
-    // Without the option there are no files; writing the container's own says so.
+    // Without the kernel option there are no files; writing the container's own gives the error.
     let Some(own) = own.and_then(|own| u64::try_from(own).ok()) else { return Ok(()) };
     let mut needed = share(runtime, period.unwrap_or(own));
     let mut raises: Vec<(PathBuf, i64, u64)> = Vec::new();
@@ -63,7 +62,7 @@ fn share(runtime: u64, period: u64) -> u128 {
     u128::from(runtime) * WHOLE / u128::from(period.max(1))
 }
 
-/// What a cgroup has; one that is gone has nothing.
+/// The budget of a cgroup; one that is gone has none.
 fn of(dir: &Path) -> u128 {
     let number = |name| read(dir, name).ok().flatten().and_then(|value| u64::try_from(value).ok());
     match (number(RUNTIME), number(PERIOD)) {
@@ -105,14 +104,14 @@ mod tests {
         }
         let cpu = Hierarchy { mount, dir: dirs[2].clone(), controllers: vec!["cpu".into()] };
         let mut journal = Some(Vec::new());
-        hand_down(&cpu, 10_000, None, &mut journal).unwrap();
+        raise_parent_budgets(&cpu, 10_000, None, &mut journal).unwrap();
         let runtime = |at: usize| read(&dirs[at], RUNTIME).unwrap().unwrap();
         let budgets = [0, 1, 2, 3, 4].map(runtime);
         assert_eq!(budgets, [60_000, 30_000, 0, 20_000, 30_000], "its own is written by the caller");
         let undo: Vec<_> = journal.unwrap().into_iter().map(|(_, old)| old).collect();
         assert_eq!(undo, ["50000", "0"]);
         let before = budgets;
-        hand_down(&cpu, 10_000, None, &mut None).unwrap();
+        raise_parent_budgets(&cpu, 10_000, None, &mut None).unwrap();
         assert_eq!([0, 1, 2, 3, 4].map(runtime), before, "there is enough now");
     }
 
@@ -120,7 +119,7 @@ mod tests {
     fn without_the_files_nothing_is_done() {
         let scratch = Scratch::new("no-realtime");
         let cpu = Hierarchy { mount: scratch.0.clone(), dir: scratch.0.join("a/b"), controllers: vec![] };
-        hand_down(&cpu, 10_000, None, &mut None).unwrap();
-        hand_down(&cpu, -1, None, &mut None).unwrap();
+        raise_parent_budgets(&cpu, 10_000, None, &mut None).unwrap();
+        raise_parent_budgets(&cpu, -1, None, &mut None).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! [`Stats`] as the `data` of one line of `runc events --stats`, which containerd and others read.
 //!
-//! Pure; the shape is what runc 1.1 (v1) and 1.3 (v2) were seen to print: zero values left out but
-//! for `limit` and `failcnt`, no limit as the largest number the kernel uses for it.
+//! Pure; the form is what runc 1.1 (v1) and 1.3 (v2) were seen to print: zero values are left out but for `limit` and
+//! `failcnt`, and no limit is the largest number that the kernel uses for it.
 
 use super::stats::{Counter, Cpu, Interface, IoEntry, Memory, Pressure, Stats};
 use serde_json::{Map, Value, json};
@@ -62,7 +62,7 @@ impl Stats {
 
     fn runc_counter(&self, counter: &Counter) -> Value {
         let unlimited = match (self.version, counter.current) {
-            // Something that this version has not at all.
+            // This version of cgroup does not have it.
             (_, None) => 0,
             (2, Some(_)) => u64::MAX,
             _ => (i64::MAX as u64) & !0xfff,
@@ -110,7 +110,7 @@ impl Stats {
         Value::Object(pages.collect())
     }
 
-    /// runc speaks of pressure on v2 only.
+    /// runc prints pressure on v2 only.
     fn shown_pressure(&self, pressure: &Option<Pressure>) -> Option<Value> {
         pressure.as_ref().filter(|_| self.version == 2).map(|pressure| json!(pressure))
     }
@@ -133,14 +133,14 @@ fn cpu(cpu: &Cpu) -> Value {
     add(&mut throttling, "throttledPeriods", Some(cpu.throttled_periods));
     add(&mut throttling, "throttledTime", Some(cpu.throttled_time));
     let mut object = json!({ "usage": usage, "throttling": throttling });
-    // Only v2 has it here: on v1 there is a list for each CPU.
+    // Only on v2: on v1 runc prints lists by CPU instead.
     if let (Some(pressure), true) = (&cpu.pressure, cpu.per_cpu.is_empty()) {
         object["psi"] = json!(pressure);
     }
     object
 }
 
-/// runc has no names of its own for these in JSON, so that they are Go's.
+/// runc gives these no JSON names, so they have those of the Go fields.
 fn network(interfaces: &[Interface]) -> Value {
     if interfaces.is_empty() {
         return Value::Null;
@@ -161,7 +161,7 @@ fn network(interfaces: &[Interface]) -> Value {
     interfaces.iter().map(row).collect()
 }
 
-/// v1 counts memory and swap together, and so does this JSON on v2.
+/// v1 counts memory and swap together, and so does runc's JSON on v2.
 fn with_memory(memory: &Memory) -> Counter {
     let sum = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
     Counter {
@@ -183,7 +183,7 @@ fn entry(entry: &IoEntry) -> Value {
     object.into()
 }
 
-/// Leaves out nothing-values, as Go's `omitempty` does.
+/// Adds a member, unless its value is empty, as Go's `omitempty` does.
 fn add(object: &mut Map<String, Value>, key: &str, value: Option<u64>) {
     if let Some(value) = value.filter(|&value| value != 0) {
         object.insert(key.into(), value.into());

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What the cgroup and the interfaces of a container have counted.
+/// The statistics of a container's cgroup and network interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Of the hierarchies: 1 (also hybrid) or 2.
+    /// The version of the hierarchies: 1 (also hybrid) or 2.
     pub version: u8,
     /// Time of processors.
     pub cpu: Cpu,
@@ -34,11 +34,11 @@ pub struct Stats {
     pub rdma: BTreeMap<String, BTreeMap<String, u64>>,
     /// By resource (`sev`): in use now.
     pub misc: BTreeMap<String, u64>,
-    /// Of the container's network namespace; none where that is the caller's own.
+    /// The interfaces of the container's network namespace; none where that is the caller's own.
     pub network: Vec<Interface>,
 }
 
-/// What an interface has counted, but for the loopback's.
+/// The counters of an interface; the loopback interface is left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
@@ -85,9 +85,9 @@ pub struct Cpu {
     pub per_cpu_kernel: Vec<u64>,
     /// Periods of the quota that have passed.
     pub periods: u64,
-    /// Those in which the quota was used up.
+    /// The periods in which the quota was used up.
     pub throttled_periods: u64,
-    /// How long processes have waited for it.
+    /// How long processes have waited for a new quota.
     pub throttled_time: u64,
     /// Periods in which a burst was used.
     pub bursts: u64,
@@ -102,7 +102,7 @@ pub struct Cpu {
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Memory {
-    /// Of memory.
+    /// Memory.
     pub usage: Counter,
     /// v1: memory and swap together. v2: swap alone.
     pub swap: Counter,
@@ -146,7 +146,7 @@ pub struct Pids {
     pub limit: Option<u64>,
 }
 
-/// v2 has the first two.
+/// v2 has the first two members only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
@@ -175,9 +175,9 @@ pub struct Io {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct IoEntry {
-    /// Of the device.
+    /// The device's major number.
     pub major: u64,
-    /// Of the device.
+    /// Its minor number.
     pub minor: u64,
     /// `Read`, `Write`, `Sync`, `Async`, `Discard`, `Total`, or nothing.
     pub op: String,
@@ -508,7 +508,7 @@ fn blkio(text: &str) -> Vec<IoEntry> {
         .collect()
 }
 
-/// The interfaces in the network namespace of a process; none where it is ours.
+/// The interfaces in the network namespace of a process; none where that is the caller's.
 pub(crate) fn network_of(pid: i32) -> Vec<Interface> {
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
     if namespace("self") == namespace(&pid.to_string()) {

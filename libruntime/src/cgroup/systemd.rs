@@ -1,5 +1,5 @@
-//! The systemd driver: the container's cgroup is that of a transient scope which systemd makes, so
-//! that the two never fight over it. Everything inside it is done as without systemd.
+//! The systemd driver: the container's cgroup belongs to a transient scope that systemd makes, so that the library and
+//! systemd never work against each other. Everything inside the cgroup is done as without systemd.
 //!
 //! Starts and stops the unit and tells systemd the limits, so that a reload keeps them; `apply.rs`
 //! then writes the exact values. Must not wait without bound. The wire is `dbus.rs`; properties are
@@ -57,7 +57,7 @@ impl Cgroup {
             ("Slice".to_owned(), Value::Str(names.slice)),
             ("Delegate".to_owned(), Value::Bool(true)),
             ("DefaultDependencies".to_owned(), Value::Bool(false)),
-            // Nobody has to call reset-failed for a container that was killed.
+            // So that a container that was killed needs no `systemctl reset-failed`.
             ("CollectMode".to_owned(), "inactive-or-failed".into()),
         ];
         for name in properties::accounting(layout.is_v2()) {
@@ -86,7 +86,7 @@ impl Cgroup {
         self.unit.as_ref().map(|unit| unit.name.as_str())
     }
 
-    /// Starts the unit with its first process, unless it runs or was started by someone before.
+    /// Starts the unit with its first process, unless it runs already.
     pub(super) fn start_unit(&self, pid: i32) -> Result<bool> {
         let Some((unit, start)) = self.unit.as_ref().and_then(|unit| Some((unit, unit.start.as_ref()?)))
         else {
@@ -103,8 +103,8 @@ impl Cgroup {
                 let dir = hierarchy.dir.display();
                 return Err(Error::external(format!("systemd has started {}, but not in {dir}", unit.name)));
             }
-            // systemd makes the hierarchies that it has a use for, and enables the controllers that it
-            // has one for, which leaves out hugetlb, rdma and misc.
+            // systemd makes cgroups only in the hierarchies that it uses, and enables only the controllers that it
+            // uses, which leaves out hugetlb, rdma and misc.
             let mut made = NewDirs::default();
             let create = if self.is_v2() { v2::create } else { v1::create };
             create(hierarchy, &mut made)?;
@@ -113,7 +113,7 @@ impl Cgroup {
         Ok(true)
     }
 
-    /// A scope's cgroup is made by systemd; here is only checked that nobody is in it.
+    /// systemd makes a scope's cgroup; this only checks that no process is in it.
     pub(super) fn refuse_used_unit(&self) -> Result<()> {
         let mut existing = self.hierarchies.iter().filter(|hierarchy| hierarchy.dir.is_dir());
         existing.try_for_each(refuse_used)
@@ -124,7 +124,7 @@ fn dir(mount: &Mount, inner: &Path) -> Result<PathBuf> {
     below(mount, inner)
 }
 
-/// The stage and its clone are two; a limit of one process comes when there is one.
+/// A limit of one process is set later: until the stage has ended, it and its clone are two processes.
 fn of_two((name, value): (String, Value)) -> (String, Value) {
     let is_one = name == "TasksMax" && value == Value::U64(1);
     (name, if is_one { Value::U64(2) } else { value })
@@ -163,7 +163,7 @@ impl Names {
         if name.ends_with(".slice") {
             return Err(format!("{text:?} names a slice; a container's unit is a scope"));
         }
-        // The dash is there also beside an empty prefix or name: the peers find each other's units so.
+        // The dash stays even beside an empty prefix or name, as in the names that the peers use.
         let unit = format!("{}.scope", escape(&format!("{prefix}-{name}")));
         if unit.len() > 255 {
             return Err(format!("the unit name {unit:?} is longer than 255 characters"));
@@ -194,7 +194,8 @@ fn expand_slice(slice: &str) -> PathBuf {
     ends.map(|end| format!("{}.slice", &stem[..end])).collect()
 }
 
-/// What a unit's name may not have (ids may: `+`), as systemd-escape(1) writes it. What is escaped already stays.
+/// Escapes characters that a unit's name may not have (an id may have `+`), as systemd-escape(1) does. What is already
+/// escaped stays.
 fn escape(name: &str) -> String {
     name.bytes().fold(String::new(), |mut text, byte| {
         match byte.is_ascii_alphanumeric() || b":-_.@\\".contains(&byte) {

@@ -157,7 +157,7 @@ fn live(name: &str, resources: &str) -> Option<Live> {
     let mut cgroup =
         Cgroup::plan_systemd(&layout, Some(Path::new(&path)), "id", Some(&resources), &none).unwrap();
     cgroup.create_all().unwrap();
-    assert!(cgroup.is_attached_to() && cgroup.open_dir().unwrap().is_none());
+    assert!(cgroup.needs_attach() && cgroup.open_dir().unwrap().is_none());
     let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
     let pid = child.id() as i32;
     let live = Live(cgroup, vec![child]);

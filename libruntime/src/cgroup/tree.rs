@@ -1,6 +1,6 @@
-//! Walks over a cgroup and all below it. Processes of a container make cgroups where its hierarchies are writable, as
-//! many and as deep as they like. So no walk recurses, and none puts paths together: the kernel takes none from 4096
-//! bytes on (path_resolution(7)), and a container could not be killed or deleted then.
+//! Walks over a cgroup and all below it. Where its hierarchies are writable, a container can make cgroups, as many and
+//! as deep as it likes. So no walk recurses, and none builds paths: the kernel refuses paths of 4096 bytes or more
+//! (path_resolution(7)), and then such a container could be neither killed nor deleted.
 
 use super::files;
 use nix::dir::{Dir, Type};
@@ -19,7 +19,7 @@ pub(super) fn each(dir: &Path, f: impl FnMut(&OwnedFd) -> Result<(), Errno>) -> 
     walk(dir, f, |_, _| Ok(()))
 }
 
-/// Removes the directories below `dir` that have no processes. How many those were.
+/// Removes the directories below `dir` that have no processes. Returns how many these were.
 pub(super) fn remove_below(dir: &Path) -> Result<usize, Errno> {
     let mut count = 0;
     let remove = |parent: &OwnedFd, name: &CStr| match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
@@ -47,9 +47,9 @@ fn open<P: ?Sized + nix::NixPath>(dir: &OwnedFd, name: &P, flags: OFlag) -> Resu
     openat(dir, name, flags | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Calls `enter` with each directory, and when all below it is done `leave` with the one above it and its name. Only
-/// one directory is open at a time: the way back up is `..`, which stays right because no cgroup is ever moved to
-/// another parent.
+/// Calls `enter` with each directory, and once all below it is done, `leave` with its parent and its name. Only one
+/// directory is open at a time: the way back up is `..`, which stays right because a cgroup never moves to another
+/// parent.
 fn walk(
     dir: &Path,
     mut enter: impl FnMut(&OwnedFd) -> Result<(), Errno>,

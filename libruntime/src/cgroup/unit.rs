@@ -1,4 +1,4 @@
-//! A systemd unit: started, told its limits, stopped, over D-Bus (org.freedesktop.systemd1(5)).
+//! A systemd unit: starts it, sets its limits and stops it, over D-Bus (org.freedesktop.systemd1(5)).
 
 use super::dbus::{Bus, Refusal, Value};
 use super::files::has_host_root;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// For everything that one operation asks of systemd.
 pub(super) const WAIT: Duration = Duration::from_secs(8);
-/// How long an old unit of the same name may take to go.
+/// How long an old unit of the same name may take to disappear.
 const OLD_UNIT: Duration = Duration::from_secs(2);
 
 const DESTINATION: &str = "org.freedesktop.systemd1";
@@ -22,21 +22,21 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Unit {
     pub name: String,
-    /// Of the calling user's own systemd instance.
+    /// Whether it belongs to the calling user's own systemd instance.
     pub user: bool,
-    /// What to start it with; only in a cgroup that was planned, not in one that was stored.
+    /// The properties to start it with; only in a planned cgroup, not in a stored one.
     #[serde(skip)]
     pub start: Option<Vec<(String, Value)>>,
 }
 
 impl Unit {
-    /// Whether it is still to be started.
+    /// Whether it is not started yet.
     pub fn is_planned(&self) -> bool {
         self.start.is_some()
     }
 
-    /// Whether a process can be cloned into its cgroup: a user may move processes only within what
-    /// is his, and his shell is usually elsewhere.
+    /// Whether a process can be cloned into its cgroup. Users may move processes only within cgroups of their own, and
+    /// their shell is usually outside of these.
     pub fn can_be_cloned_into(&self) -> bool {
         !self.user && !self.is_planned()
     }
@@ -54,8 +54,7 @@ impl Unit {
         let job = loop {
             match manager(&mut bus, "StartTransientUnit", &arguments)? {
                 Ok(answer) => break answer,
-                // One that has failed stays until it is told off; one that has just lost its last
-                // process goes by itself.
+                // A failed unit stays until it is reset; one that has just lost its last process disappears by itself.
                 Err(refusal) if refusal.name.ends_with(".UnitExists") && Instant::now() < until => {
                     let _ = manager(&mut bus, "ResetFailedUnit", &[self.name.as_str().into()])?;
                     std::thread::sleep(Duration::from_millis(10));
@@ -77,7 +76,7 @@ impl Unit {
         }
     }
 
-    /// Stops the unit; one that is not there is stopped.
+    /// Stops the unit; it is no error if it does not exist.
     pub fn stop(&self) -> Result<()> {
         let mut bus = self.bus()?;
         watch_jobs(&mut bus)?;
@@ -91,7 +90,7 @@ impl Unit {
         Ok(())
     }
 
-    /// What systemd is to be told of changed limits.
+    /// The properties for changed limits.
     pub fn properties(&self, resources: &LinuxResources, v2: bool) -> Result<Vec<(String, Value)>> {
         let mut list = properties::limits(resources, v2)?;
         if let Some(rules) = resources.devices().as_deref().filter(|_| !v2 && !self.user) {
@@ -111,7 +110,7 @@ impl Unit {
             .map_err(|refusal| self.refused("SetUnitProperties", refusal))
     }
 
-    /// Has systemd move a process in that the caller may not move himself.
+    /// Has systemd move a process in, where the caller may not move it.
     pub fn attach(&self, pid: i32) -> Result<()> {
         let arguments = [self.name.as_str().into(), "".into(), Value::U32s(vec![pid as u32])];
         manager(&mut self.bus()?, "AttachProcessesToUnit", &arguments)?
@@ -132,7 +131,7 @@ fn manager(
     bus.call([DESTINATION, OBJECT, MANAGER, method], arguments)
 }
 
-/// Must be before the job, or its end may be missed.
+/// To be called before the job is started, or its end may be missed.
 fn watch_jobs(bus: &mut Bus) -> Result<()> {
     let rule = format!("type='signal',sender='{DESTINATION}',interface='{MANAGER}',member='JobRemoved'");
     let to = ["org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "AddMatch"];
@@ -170,15 +169,15 @@ pub(super) fn user_root() -> Result<PathBuf> {
     path.filter(|path| path.starts_with('/')).map(PathBuf::from).ok_or_else(|| failed("is not a path"))
 }
 
-/// What the systemd says of itself that a container of the caller's would use.
+/// What the systemd instance for the caller's containers says of itself.
 pub(crate) struct Answer {
     pub version: String,
     pub instance: &'static str,
-    /// v2: the controllers that it has to give.
+    /// v2: the controllers that it can delegate.
     pub controllers: Vec<String>,
 }
 
-/// Asks it, not for long.
+/// Asks systemd, with a short deadline.
 pub(crate) fn ask() -> Result<Answer> {
     let user = !has_host_root();
     let mut bus = Bus::connect(&address(user), Duration::from_secs(3))?;

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};
 use std::path::Path;
 
-/// How often a creation starts again when an ancestor vanishes meanwhile.
+/// How often a creation starts again when an ancestor is removed meanwhile.
 pub(super) const RACES: u32 = 10;
 
 /// Makes the directory, with its ancestors where they are missing.
@@ -20,7 +20,7 @@ pub(super) fn create(hierarchy: &Hierarchy, made: &mut NewDirs) -> Result<()> {
     let mut tries = 0;
     let new = loop {
         match made.mkdir(dir) {
-            // Another creation that failed may take an ancestor away again under our hands.
+            // A failing creation of another container may have removed an ancestor.
             Err(Errno::ENOENT) if tries < RACES => tries += 1,
             result => break result.map_err(|errno| mkdir_error(dir, errno))?,
         }
@@ -58,7 +58,7 @@ pub(super) fn mkdir_error(dir: &Path, errno: Errno) -> Error {
     }
 }
 
-/// A new cpuset is empty and takes no process: it gets what its parent has.
+/// A new cpuset is empty and accepts no process: it gets its parent's values.
 fn inherit(dir: &Path, mount: &Path, file: &str, new: bool) -> Result<String> {
     let path = dir.join(file);
     let own = match new {
@@ -121,7 +121,7 @@ fn memory(memory: &LinuxMemory, list: &mut Vec<Op>) {
     let at = |field: &str| format!("linux.resources.memory.{field}");
     let set = |file, value: i64, field| Write::new("memory", file, value, at(field));
     let limit = memory.limit().filter(|&value| value != 0);
-    // An unlimited memory under an old memory+swap limit would be no such thing.
+    // Memory without a limit, under an old limit of memory and swap, would still be limited.
     let implied = limit.filter(|&value| value == -1);
     let swap = memory.swap().filter(|&value| value != 0).or(implied);
     if let (Some(limit), Some(true)) = (limit, memory.check_before_update()) {
@@ -138,7 +138,7 @@ fn memory(memory: &LinuxMemory, list: &mut Vec<Op>) {
         set("memory.memsw.limit_in_bytes", value, "swap").missing(missing)
     }));
     if !both.is_empty() {
-        list.push(Op::Together(both));
+        list.push(Op::Coupled(both));
     }
     let others = [
         (memory.reservation(), "memory.soft_limit_in_bytes", "reservation"),
@@ -156,7 +156,7 @@ fn memory(memory: &LinuxMemory, list: &mut Vec<Op>) {
     }
     if let Some(value) = memory.disable_oom_killer() {
         let write = Write::new("memory", "memory.oom_control", u8::from(value), at("disableOOMKiller"));
-        // `false` is what a new cgroup has; only an update can mean it, and there it is written.
+        // A new cgroup has `false` already. It matters only in an update, where it is written.
         list.push(Op::Set(write.undo(Undo::SecondWord).missing(if value {
             Missing::Fail(None)
         } else {
@@ -171,7 +171,7 @@ fn cpu(cpu: &LinuxCpu, list: &mut Vec<Op>) {
     let shares = cpu.shares().filter(|&value| value != 0);
     let shares = shares.map(|value| Op::Set(set("cpu.shares", value.to_string(), "shares")));
     let idle = cpu.idle().map(|value| Op::Set(set("cpu.idle", value.to_string(), "idle")));
-    // An idle cgroup refuses a weight, so that stands on the side where the cgroup is not idle.
+    // An idle cgroup refuses a weight, so the weight is written while the cgroup is not idle.
     match cpu.idle() {
         Some(1) => list.extend(shares.into_iter().chain(idle)),
         _ => list.extend(idle.into_iter().chain(shares)),
@@ -198,11 +198,11 @@ fn cpu(cpu: &LinuxCpu, list: &mut Vec<Op>) {
     );
     if let Some(runtime) = cpu.realtime_runtime().filter(|&value| value > 0) {
         let period = cpu.realtime_period().filter(|&value| value != 0);
-        list.push(Op::HandDown { runtime, period });
+        list.push(Op::RaiseParentBudgets { runtime, period });
     }
     for group in [bandwidth, realtime] {
         if !group.is_empty() {
-            list.push(Op::Together(group));
+            list.push(Op::Coupled(group));
         }
     }
     list.extend(cpuset(cpu));
@@ -219,8 +219,8 @@ pub(super) fn cpuset(cpu: &LinuxCpu) -> Vec<Op> {
         .collect()
 }
 
-/// -1 is no limit. 0 is none allowed; systemd cannot say 0, and 1 does the same (the container's
-/// own first process), so both drivers say 1, as runc does.
+/// -1 is no limit. 0 allows no process; systemd cannot express 0, and 1 has the same effect (it is the container's
+/// first process), so both drivers set 1, as runc does.
 pub(super) fn pids_max(limit: i64) -> Op {
     let value = match limit {
         ..0 => "max".into(),
@@ -291,7 +291,7 @@ pub(super) fn huge_pages(
         let problem = format!("{size:?} is not of the form 64KB, 2MB, 1GB");
         return Err(Error::invalid(vec![Diagnostic::new(format!("{at}.pageSize"), problem)]));
     }
-    // The type is signed, the property is not: what is above the signed maximum is no limit at all.
+    // The type is signed and the property is not: a value above the signed maximum means no limit.
     let value = if limit.limit() < 0 { i64::MAX } else { limit.limit() };
     let hint = Missing::Fail(Some("the host has no huge pages of this size, or not this controller"));
     Ok(vec![

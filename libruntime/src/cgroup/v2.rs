@@ -14,8 +14,8 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Makes the directory, enabling every controller that the mount's root has in each cgroup on the
-/// way down to it. One that cannot be enabled is missed only when a limit needs it.
+/// Makes the directory, and enables in each cgroup on the way down to it every controller that the mount's root has. A
+/// controller that cannot be enabled matters only when a limit needs it.
 pub(super) fn create(hierarchy: &Hierarchy, made: &mut NewDirs) -> Result<()> {
     let path = hierarchy.mount.join("cgroup.controllers");
     let controllers = files::read(&path).map_err(|errno| {
@@ -26,8 +26,8 @@ pub(super) fn create(hierarchy: &Hierarchy, made: &mut NewDirs) -> Result<()> {
     dirs.push(&hierarchy.mount);
     let mut refused = false;
     let mut tries = 0;
-    // Pairs of a cgroup and its child, from the root down; again from there when another creation
-    // that failed takes an ancestor away under our hands.
+    // Pairs of a cgroup and its child, from the root down. Starts again when a failing creation of another container
+    // has removed an ancestor.
     let mut pairs = dirs.windows(2).rev();
     while let Some(pair) = pairs.next() {
         let (child, parent) = (pair[0], pair[1]);
@@ -42,23 +42,23 @@ pub(super) fn create(hierarchy: &Hierarchy, made: &mut NewDirs) -> Result<()> {
             Err(errno) => return Err(mkdir_error(child, errno)),
         }
     }
-    // Only then can the kind of the cgroup be other than "domain".
+    // Only then can the type of the cgroup be other than "domain".
     if refused { check_type(&hierarchy.dir) } else { Ok(()) }
 }
 
 /// The controllers that threads of one process can be divided among.
 const THREADED: [&str; 4] = ["+cpu", "+cpuset", "+perf_event", "+pids"];
 
-/// Whether all were enabled; those that can be are. A cgroup with processes of its own refuses most
-/// controllers, but takes these four and then turns its children into threaded ones, where no
-/// container can be: so there none is enabled.
+/// Enables as many controllers as possible, and returns whether all are enabled. A cgroup with processes of its own
+/// refuses most controllers, but accepts the four threaded ones and then turns its children into threaded cgroups, in
+/// which no container can be. So none is enabled there.
 fn enable(dir: &Path, all: &str) -> bool {
     let path = dir.join("cgroup.subtree_control");
     let harmless = all.split(' ').any(|one| !THREADED.contains(&one));
     if harmless || !has_own_processes(dir) {
         match files::write(&path, all) {
             Ok(()) => return true,
-            // Not ours: whoever owns it has enabled what he wants us to have.
+            // The cgroup belongs to somebody else, who has enabled what is delegated.
             Err(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EBUSY) => return false,
             Err(_) => {}
         }
@@ -66,7 +66,7 @@ fn enable(dir: &Path, all: &str) -> bool {
     !has_own_processes(dir) && all.split(' ').filter(|one| files::write(&path, one).is_err()).count() == 0
 }
 
-/// The root of all may have processes and controllers; it is the one without a type.
+/// The root cgroup may have both processes and controllers; it is the one without the file `cgroup.type`.
 fn has_own_processes(dir: &Path) -> bool {
     dir.join("cgroup.type").exists() && !read_pids(dir).unwrap_or_default().is_empty()
 }
@@ -165,7 +165,7 @@ fn memory(memory: &LinuxMemory, list: &mut Vec<Op>) -> Result<()> {
     // Swap first: lowering memory pushes pages out to what swap there may be.
     if let Some(value) = swap_max(memory)? {
         let write = set("memory.swap.max", value, "swap");
-        // A kernel without swap has no file, and neither no limit nor no swap is missed there.
+        // A kernel without swap has no such file; there, a limit of zero and no limit need no write.
         list.push(Op::Set(match value {
             ..=0 => write.missing(Missing::Skip),
             _ => write.missing(Missing::Fail(Some("the kernel has no swap accounting (swapaccount=1)"))),
@@ -192,9 +192,9 @@ pub(super) fn swap_max(memory: &LinuxMemory) -> Result<Option<i64>> {
     }
 }
 
-/// `cpu.shares` (2 to 262144, 1024 being usual) as `cpu.weight` (1 to 10000, 100): the smooth curve
-/// through those three points that crun since 1.23 and runc since 1.3.2 use. It replaced a straight
-/// line on which the usual 1024 became 39, so that a container lost against its neighbours.
+/// `cpu.shares` (2 to 262144, 1024 being usual) as `cpu.weight` (1 to 10000, 100): the smooth curve through those three
+/// points that crun since 1.23 and runc since 1.3.2 use. It replaced a straight line on which the usual 1024 became 39,
+/// so that a container got less CPU time than processes with the default weight.
 pub(super) fn weight_of_shares(shares: u64) -> u64 {
     match shares {
         ..=2 => 1,
@@ -233,7 +233,7 @@ fn cpu(cpu: &LinuxCpu, list: &mut Vec<Op>) -> Result<()> {
     let period = cpu.period().filter(|&value| value != 0);
     let mut bandwidth = Vec::new();
     match (quota, period) {
-        // Without a period the kernel keeps the one it has.
+        // Without a period the kernel keeps the present one.
         (Some(quota), None) => bandwidth.push(set("cpu.max", quota, "quota")),
         (Some(quota), Some(period)) => bandwidth.push(set("cpu.max", format!("{quota} {period}"), "quota")),
         (None, Some(period)) => {
@@ -248,7 +248,7 @@ fn cpu(cpu: &LinuxCpu, list: &mut Vec<Op>) -> Result<()> {
         set("cpu.max.burst", value.to_string(), "burst").missing(missing)
     }));
     if !bandwidth.is_empty() {
-        list.push(Op::Together(bandwidth));
+        list.push(Op::Coupled(bandwidth));
     }
     list.extend(cpuset(cpu));
     Ok(())
@@ -294,7 +294,7 @@ fn block_io(block: &LinuxBlockIo, list: &mut Vec<Op>) -> Result<()> {
     for (devices, word, field) in throttles {
         for (index, device) in devices.iter().flatten().enumerate() {
             let key = format!("{}:{}", device.major(), device.minor());
-            // v1 takes 0 for no limit, v2 refuses it.
+            // In v1 0 means no limit; v2 refuses it.
             let rate = if device.rate() == 0 { "max".into() } else { device.rate().to_string() };
             let value = format!("{key} {word}={rate}");
             let undo = Undo::Keyed(key, "rbps=max wbps=max riops=max wiops=max");

@@ -14,9 +14,9 @@ fn lines(json: &str) -> Result<Vec<String>> {
         .iter()
         .map(|op| match op {
             Op::Set(write) => line(write),
-            Op::Together(writes) => format!("[{}]", writes.iter().map(line).collect::<Vec<_>>().join(" ")),
+            Op::Coupled(writes) => format!("[{}]", writes.iter().map(line).collect::<Vec<_>>().join(" ")),
             Op::AtLeastUsage { file, limit, .. } => format!("{file}<={limit}"),
-            Op::HandDown { runtime, period } => format!("down {runtime}/{period:?}"),
+            Op::RaiseParentBudgets { runtime, period } => format!("down {runtime}/{period:?}"),
         })
         .collect())
 }

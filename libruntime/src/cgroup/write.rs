@@ -1,17 +1,17 @@
-//! The words that `v1.rs` and `v2.rs` speak in and `apply.rs` carries out: which file gets which value, and what puts
-//! the old one back. Pure data.
+//! The operations that `v1.rs` and `v2.rs` return and `apply.rs` carries out: which file gets which value, and how the
+//! old value is restored. Pure data.
 
 use std::path::PathBuf;
 
-/// One piece of work, in the order of the list that it is in.
+/// One operation; a list of them is carried out in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Op {
     Set(Write),
     /// Values that bound each other (memory and memory+swap; quota, period and burst): which must be
     /// written first depends on the old ones. A write that the kernel finds invalid is tried again
     /// after the others.
-    Together(Vec<Write>),
-    /// Refuse a limit below what is in use now (`checkBeforeUpdate`).
+    Coupled(Vec<Write>),
+    /// Refuses a limit below the present usage (`checkBeforeUpdate`).
     AtLeastUsage {
         controller: &'static str,
         file: &'static str,
@@ -19,7 +19,7 @@ pub(super) enum Op {
         at: &'static str,
     },
     /// v1: the realtime budget of the cgroups above comes first.
-    HandDown {
+    RaiseParentBudgets {
         runtime: i64,
         period: Option<u64>,
     },
@@ -39,7 +39,7 @@ pub(super) struct Write {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Is(String),
-    /// The first word of the file's present text stays, this follows (`cpu.max` without a quota).
+    /// The first word of the file's present text stays, and this follows it (`cpu.max` without a quota).
     AfterFirstWord(String),
 }
 
@@ -55,7 +55,7 @@ pub(super) enum Missing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Undo {
     Whole,
-    /// The line of this key; where there was none, this value takes the entry away.
+    /// The line of this key; where there was none, this value removes the entry.
     Keyed(String, &'static str),
     /// The second word of the first line (`oom_kill_disable 0`).
     SecondWord,
@@ -89,5 +89,5 @@ impl Write {
     }
 }
 
-/// The writes that put everything back, newest last; `None` when nobody will want that.
+/// The writes that restore everything, the newest last; `None` where nothing will be restored.
 pub(super) type Journal = Option<Vec<(PathBuf, String)>>;

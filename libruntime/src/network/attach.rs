@@ -1,5 +1,5 @@
-//! The veth pair of one container and network, and what is inside of the container: addresses,
-//! routes, loopback. The pair is made in one request, with both ends where they belong.
+//! The veth pair of one container and network, and its end inside the container: addresses, routes, loopback. One
+//! request makes the pair, with each end in its namespace.
 
 use super::attachment::{Attached, Attachment};
 use super::mac::mac_bytes;
@@ -17,7 +17,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// Makes the pair: one end is a port of the bridge, the other is in the container.
+/// Makes the pair: one end becomes a port of the bridge, the other is in the container.
 pub(super) fn link(
     host: &mut Netlink,
     id: &str,
@@ -28,43 +28,45 @@ pub(super) fn link(
     let failed =
         |errno| Error::os(format!("create the veth pair {} and {}", one.host, one.network.name), errno);
     match host.new_link(pair(one, bridge, netns)) {
-        // The name is derived from our id alone: it is that of somebody before us.
+        // The name is derived from the id alone, so the interface belongs to an earlier container with this id.
         Err(Errno::EEXIST) => {
-            give_way(host, &one.host).map_err(failed)?;
+            free_name(host, &one.host).map_err(failed)?;
             host.new_link(pair(one, bridge, netns)).map_err(failed)?;
         }
         other => other.map_err(failed)?,
     }
     let mut message = link_message(0);
     message.attributes.push(LinkAttribute::IfName(one.host.clone()));
-    // For people who look at the host; an id may be longer than an alias can be.
+    // For administrators. An id may be longer than an alias.
     let alias: String = format!("onggi container {id}").chars().take(250).collect();
     message.attributes.push(LinkAttribute::IfAlias(alias));
     if !one.network.publish.is_empty() {
-        // Where bridges filter by IP rules (br_netfilter), a container that asks its own published
-        // port is answered within the bridge, through the port that it asked by.
+        // Where bridged packets pass IP rules (br_netfilter), a container that connects to its own published port is
+        // reached back through the same bridge port (hairpin mode).
         let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
         let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(hairpin)];
         message.attributes.push(LinkAttribute::LinkInfo(info));
     }
     host.change_link(message).map_err(failed)?;
     for address in &one.addresses {
-        // It may have been another's a moment ago, and a neighbour is not asked anew for half a minute.
+        // Another container may have had the address a moment ago, and the host keeps a neighbour entry for half a
+        // minute.
         host.change_neighbour(bridge, address.ip(), mac_bytes(&one.mac)).map_err(failed)?;
     }
     Ok(())
 }
 
-/// Frees the name of a pair. One that goes by itself takes several RCU grace periods for it; it gets
-/// another name. One that does not is left from somebody who was killed.
-fn give_way(host: &mut Netlink, name: &str) -> Outcome<()> {
+/// Frees the name of a pair that still exists. A pair that the kernel is already removing takes several RCU grace
+/// periods to disappear, so it is renamed. Any other pair is stale (the process that was to remove it was killed), and
+/// is deleted.
+fn free_name(host: &mut Netlink, name: &str) -> Outcome<()> {
     match host.link(name)? {
-        Some(link) if link.is_dying() || link.is_let_go() => {
+        Some(link) if link.is_dying() || link.is_left_to_kernel() => {
             let mut message = link_message(link.index);
             message.attributes.push(LinkAttribute::IfName(format!("ogx{}", link.index)));
             match host.set_link(message) {
                 Err(Errno::ENODEV) => Ok(()),
-                // One that is up has its name for ever before Linux 6.2.
+                // Before Linux 6.2 an interface that is up cannot be renamed.
                 Err(Errno::EBUSY) => host.remove_link(name),
                 other => other,
             }
@@ -75,10 +77,10 @@ fn give_way(host: &mut Netlink, name: &str) -> Outcome<()> {
 
 /// Removes a pair, whose container has ended.
 ///
-/// To remove it here takes several RCU grace periods, 10 to 30 ms. The kernel does it by itself when
-/// the container's namespace goes: one that is going already is left to it. So is a `young` one,
-/// whose end the kernel puts off for such a period after it was made; what is left for that long is
-/// down, no port of a bridge, and has no address.
+/// Deleting it here would wait for several RCU grace periods, 10 to 30 ms. The kernel deletes it anyway when it tears
+/// the container's namespace down, so a pair whose namespace is being torn down is left to the kernel. So is the pair
+/// of a `young` container, whose teardown the kernel defers by such a period. Until then the pair is down, not a port
+/// of a bridge, and without addresses.
 pub(super) fn unlink(host: &mut Netlink, name: &str, young: bool) -> Outcome<()> {
     match host.link(name)? {
         None => Ok(()),
@@ -119,8 +121,8 @@ fn pair(one: &Attachment, bridge: u32, netns: BorrowedFd) -> LinkMessage {
 
 /// Everything inside of the container, where the calling thread is.
 ///
-/// Not by netlink: the kernel frees a closed socket of that kind an RCU grace period later, which
-/// would keep the namespace of a container that ends at once, and us from seeing that it dies.
+/// Not by netlink: the kernel frees a closed netlink socket only after an RCU grace period. Until then it would keep
+/// the namespace of a container that ends at once, so that the deletion could not see it being torn down.
 pub(super) fn configure(attached: &Attached) -> Result<()> {
     let inside = Inside { v4: datagrams(AddressFamily::Inet)?, v6: datagrams(AddressFamily::Inet6).ok() };
     interfaces::bring_interface_up(inside.v4.as_fd(), "lo")
@@ -140,7 +142,7 @@ fn datagrams(family: AddressFamily) -> Result<OwnedFd> {
 /// Sockets of the container's namespace.
 struct Inside {
     v4: OwnedFd,
-    /// Not on kernels without IPv6.
+    /// `None` on kernels without IPv6.
     v6: Option<OwnedFd>,
 }
 
@@ -155,11 +157,12 @@ impl Inside {
         let failed = |what: String| move |errno| Error::os(what, errno);
         let index = interfaces::interface_index(self.v4.as_fd(), name)
             .map_err(failed(format!("look in the container for {name}")))?;
-        // Another container on the bridge must not become its router by saying so.
+        // Another container on the bridge must not become its router by router advertisements.
         sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
         if one.addresses.iter().any(|address| address.ip().is_ipv6()) {
             sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
-            // It would be unusable for a second while it is looked for; we hand addresses out.
+            // Duplicate address detection would make the address unusable for a second, and is not needed: addresses
+            // are claimed.
             sysctl::set(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
         }
         for address in &one.addresses {

@@ -1,4 +1,4 @@
-//! What a container has of its networks, and the record of that in its directory.
+//! The attachments of a container to its networks, and their record in its directory.
 
 use super::ports::{self, PortMapping};
 use super::request::Network;
@@ -12,25 +12,25 @@ use std::path::{Path, PathBuf};
 /// What the names of the host's ends begin with.
 pub(super) const HOST_END: &str = "ogv";
 
-/// What a container has of one network.
+/// The attachment of a container to one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     pub network: Network,
     /// The host's end of the veth pair.
     pub host: String,
-    /// Where traffic of the container waits, if that is limited.
+    /// The ifb interface in which the container's outgoing traffic waits, if that is limited.
     pub queue: Option<String>,
-    /// Follows from an address, one that was asked for if there is one, unless itself was asked for.
+    /// The requested MAC address, or else one derived from an IP address: from a requested one if there is one.
     pub mac: String,
-    /// The container's, with the prefix of their subnets.
+    /// The container's addresses, with the prefix lengths of their subnets.
     pub addresses: Vec<Subnet>,
     pub gateways: Vec<IpAddr>,
-    /// The bridge is somebody else's, and so is what may go into it.
+    /// The bridge is not one of onggi's, and the rules for its traffic are left to its owner.
     #[serde(default)]
     pub foreign: bool,
 }
 
-/// What a container has of all its networks, in their order.
+/// The attachments of a container to all its networks, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     pub networks: Vec<Attachment>,
@@ -56,19 +56,19 @@ impl Attached {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct InterfaceStatus {
-    /// In the container, such as `eth0`.
+    /// Its name in the container, such as `eth0`.
     pub name: String,
-    /// Of the host.
+    /// The bridge of the host.
     pub bridge: String,
     /// The host's end of the veth pair (veth(4)).
     pub host_interface: String,
     /// Six hexadecimal bytes with colons between them.
     pub mac: String,
-    /// With the lengths of their subnets' prefixes.
+    /// Its addresses, with the prefix lengths of their subnets.
     pub addresses: Vec<Subnet>,
     /// One for each family.
     pub gateways: Vec<IpAddr>,
-    /// Ports of the host that lead to it.
+    /// The port mappings that lead to it.
     #[serde(serialize_with = "ports::as_texts")]
     pub publish: Vec<PortMapping>,
 }
@@ -86,7 +86,7 @@ pub(super) fn write_record(store: &Path, id: &str, attached: &Attached) -> Resul
     fs::rename(&aside, &path).map_err(failed)
 }
 
-/// What is recorded of a container's network; `None` when it has none of ours.
+/// The record of a container's attachments; `None` where the library has connected it to no network.
 pub(crate) fn read_record(store: &Path, id: &str) -> Result<Option<Attached>> {
     let path = record(store, id);
     let bytes = match fs::read(&path) {

@@ -1,8 +1,8 @@
-//! Limits of a container's bandwidth. What goes to it waits in a token bucket at the host's end of
-//! its veth pair. What comes from it is turned at that end into an interface of its own (ifb) and
-//! waits there: policing would drop instead, and TCP would stay far below the limit.
+//! Limits of a container's bandwidth. Traffic to the container waits in a token bucket at the host's end of its veth
+//! pair. Traffic from it is redirected at that end to an ifb interface and waits there: policing would drop packets
+//! instead, and TCP would stay far below the limit.
 //!
-//! Both are on the host's side, where a container with CAP_NET_ADMIN cannot take them away.
+//! Both are on the host's side, where a container with CAP_NET_ADMIN cannot remove them.
 
 use super::attachment::Attachment;
 use super::netlink::{Netlink, link_message};
@@ -12,7 +12,7 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo};
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use nix::errno::Errno;
 
-/// Sets the limits of one network; those that are not asked for cost nothing.
+/// Sets the limits of one network; without limits nothing is set up.
 pub(super) fn limit(host: &mut Netlink, one: &Attachment) -> Result<()> {
     let network = &one.network;
     let index = |host: &mut Netlink, name: &str| {
@@ -93,12 +93,12 @@ fn token_bucket(index: u32, rate: u64, mtu: Option<u32>) -> TcMessage {
     message
 }
 
-/// The place where filters see what an interface receives.
+/// The ingress qdisc, whose filters see what an interface receives.
 fn ingress(index: u32) -> TcMessage {
     message(index, TcHandle { major: 0xffff, minor: 0 }, TcHandle::INGRESS, "ingress")
 }
 
-/// Everything that `from` receives goes out at `to`, which gives it back when it is its turn.
+/// Redirects everything that `from` receives through the queue of `to`.
 fn turn(from: u32, to: u32) -> TcMessage {
     const SELECTOR: u16 = 5;
     const ACTIONS: u16 = 7;

@@ -1,6 +1,6 @@
-//! Bridges: made when missing, removed when the last claim on them is gone and they are ours.
-//! A bridge says whose it is in its alias, and what its subnets are in its addresses, so the
-//! kernel's own state is the only one and cannot go out of step.
+//! Bridges: created when missing, and removed when the last claim on them is gone if onggi has created them. A bridge's
+//! alias says which store owns it, and its addresses give its subnets: the kernel's state is the only one, and cannot
+//! become inconsistent with another.
 
 use super::attachment::Attachment;
 use super::claims::Claims;
@@ -18,7 +18,8 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-/// IPv4 subnets are taken from here in this order, 4,096 addresses each: so many from the first one on.
+/// The pools for automatic IPv4 subnets of 4,096 addresses each, in this order: the first subnet, and how many there
+/// are.
 const POOLS: [(Ipv4Addr, u32); 3] = [
     (Ipv4Addr::new(10, 208, 0, 0), 256),
     (Ipv4Addr::new(172, 24, 0, 0), 128),
@@ -26,30 +27,30 @@ const POOLS: [(Ipv4Addr, u32); 3] = [
 ];
 const POOL_PREFIX: u8 = 20;
 
-/// What the alias of a bridge begins with that some store's containers have made.
+/// The beginning of the alias of a bridge that was made for the containers of a store.
 const ALIAS: &str = "onggi bridge of ";
-/// The same of one that stays when nobody is on it.
+/// The beginning of the alias of such a bridge that stays when no container is connected to it.
 const KEPT: &str = "onggi bridge kept by ";
 
-/// A bridge as it is to be.
+/// A bridge as it is requested.
 pub(super) struct Bridge {
     name: String,
     /// Its own addresses, which are the containers' gateways.
     pub subnets: [Option<Subnet>; 2],
-    /// Those of them that it has not yet.
+    /// The subnets that it does not have yet.
     missing: Vec<Subnet>,
-    /// Of its own and of the containers' interfaces.
+    /// The MTU of its own and the containers' interfaces.
     pub mtu: Option<u32>,
-    /// Somebody else has made it: it is brought up, and nothing else about it is changed.
+    /// onggi has not made it: it is brought up, and nothing else about it is changed.
     pub foreign: bool,
 }
 
-/// The hardware address of bridges that containers of this store have made. It tells whose they
-/// are, and whether they are internal, because unlike an alias it is there from the first moment.
+/// The hardware address of bridges that were made for containers of this store. It identifies the store, and whether
+/// the bridge is internal, because unlike an alias it is set from the moment the bridge exists.
 fn own_mac(claims: &Claims, name: &str, internal: bool) -> Vec<u8> {
     let key = hash(&[claims.store().as_os_str().as_encoded_bytes(), name.as_bytes()]);
     let mut bytes = mac_bytes(&mac(key));
-    // Another bit of those that are for local use.
+    // Another bit of the part for local use.
     bytes[0] |= u8::from(internal) << 2;
     bytes
 }
@@ -59,8 +60,8 @@ fn is_ours(link: &Link, claims: &Claims) -> bool {
         && [false, true].iter().any(|internal| link.mac == own_mac(claims, &link.name, *internal))
 }
 
-/// Decides how the bridge of a network is to be, and claims it under the name `port`. `before` are
-/// those of the container's other networks, which may not be there yet.
+/// Plans the bridge of a network, and claims it under the name `port`. `before` are the bridges of the container's
+/// other networks, which may not exist yet.
 pub(super) fn plan(
     host: &mut Netlink,
     claims: &Claims,
@@ -80,7 +81,7 @@ pub(super) fn plan(
     let routes = host.routes().map_err(|errno| Error::os("list routes", errno))?;
     let mut used: Vec<_> =
         routes.iter().filter(|route| !route.by_gateway).filter_map(|route| route.to).collect();
-    // VPNs route both halves of everything instead of a default.
+    // VPNs often route the two halves of the address space instead of setting a default route.
     let far = routes.iter().filter(|route| route.by_gateway).filter_map(|route| route.to);
     let behind: Vec<_> = far.filter(|subnet| subnet.length() >= 8).collect();
     used.extend(addresses.iter().map(|address| address.subnet));
@@ -97,7 +98,7 @@ pub(super) fn plan(
     let mtu = match &found {
         Some(link) => Some(link.mtu),
         None if network.internal => None,
-        None => way_out(host, &routes)?,
+        None => default_mtu(host, &routes)?,
     };
     let mut bridge =
         Bridge { name: name.clone(), subnets: [None; 2], missing: Vec::new(), mtu, foreign: !ours };
@@ -120,21 +121,21 @@ pub(super) fn plan(
     Ok(bridge)
 }
 
-/// How long a packet to the outside may be: nobody tells a container when its packets are too long
-/// for the host's own network, and its answers do not arrive.
-fn way_out(host: &mut Netlink, routes: &[Route]) -> Result<Option<u32>> {
+/// The MTU of the host's default-route interface. A bridge with a larger one would lose packets, where path MTU
+/// discovery does not work.
+fn default_mtu(host: &mut Netlink, routes: &[Route]) -> Result<Option<u32>> {
     let mut least = None;
     for index in routes.iter().filter(|route| route.to.is_none()).filter_map(|route| route.through) {
         let link = host.link_at(index).map_err(|errno| Error::os("look for the way out", errno))?;
-        // IPv6 takes no less.
+        // The minimum of IPv6.
         let mtu = link.map(|link| link.mtu).filter(|mtu| *mtu >= 1280);
         least = least.into_iter().chain(mtu).min();
     }
     Ok(least)
 }
 
-/// Makes it so, and returns its index. The firewall knows it already, so whenever we are killed, nobody
-/// is on a bridge without rules.
+/// Creates or completes the bridge, and returns its index. The firewall's rules for it are in place already: even after
+/// a crash, no container is connected to a bridge without rules.
 pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridge: &Bridge) -> Result<u32> {
     let name = &bridge.name;
     let link = host.link(name).map_err(|errno| Error::os(format!("look for bridge {name}"), errno))?;
@@ -160,13 +161,13 @@ pub(super) fn make(host: &mut Netlink, claims: &Claims, network: &Network, bridg
         }
     }
     if !network.publish.is_empty() && network.address != AddressAssignment::None && !bridge.foreign {
-        // From 127.0.0.1 to a container; firewall.rs keeps the other direction shut.
+        // Allows connections from 127.0.0.1 to a container; firewall.rs drops the other direction.
         sysctl::set(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     }
     Ok(index)
 }
 
-/// What a bridge of ours is besides its addresses: `is` its index and its alias.
+/// Sets what one of onggi's bridges has besides its addresses: `is` is its index and its alias.
 fn settle(host: &mut Netlink, claims: &Claims, network: &Network, is: (u32, &str)) -> Result<()> {
     let (name, (index, alias)) = (&network.bridge, is);
     let kept = (!alias.is_empty()).then(|| alias.starts_with(KEPT));
@@ -175,18 +176,18 @@ fn settle(host: &mut Netlink, claims: &Claims, network: &Network, is: (u32, &str
         mark(host, claims, index, keep)
             .map_err(|errno| Error::os(format!("give bridge {name} an alias"), errno))?;
     }
-    // IPv6 may be off for whatever comes new.
+    // IPv6 may be disabled for new interfaces.
     if network.address6 != AddressAssignment::None {
         sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
     }
-    // A container must not become the host's router by saying so.
+    // A container must not become the host's router by router advertisements.
     sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
-    // Until it is sure that nobody else has its link-local address, it asks for no neighbour.
+    // During duplicate address detection of its link-local address, it resolves no neighbours.
     sysctl::set(&format!("ipv6/conf/{name}/accept_dad"), "0")
 }
 
-/// A host that forwards does not listen to its own router's announcements any more, and loses its
-/// default route; unless each interface is told to go on (accept_ra in ip-sysctl.rst).
+/// A host that forwards ignores its own router's advertisements and loses its default route, unless each interface is
+/// set to accept them all the same (accept_ra in ip-sysctl.rst).
 fn forward_ipv6() -> Result<()> {
     let conf = Path::new("/proc/sys/net/ipv6/conf");
     let is =
@@ -194,7 +195,7 @@ fn forward_ipv6() -> Result<()> {
     if is("all/forwarding", "0") {
         for entry in fs::read_dir(conf).into_iter().flatten().flatten() {
             let accept_ra = format!("{}/accept_ra", entry.file_name().display());
-            // `default` is for interfaces to come, which may be anybody's.
+            // `default` is for new interfaces, which may belong to anything.
             let there = entry.file_name() != "all" && entry.file_name() != "default";
             if there && is(&accept_ra, "1") {
                 sysctl::set(&format!("ipv6/conf/{accept_ra}"), "2")?;
@@ -232,7 +233,7 @@ fn check_foreign(link: &Link, network: &Network) -> Result<()> {
     }
     let loopback = |publish: &PortMapping| publish.address.is_some_and(|ip| ip.is_loopback());
     if network.publish.iter().any(loopback) {
-        // It would open the host's loopback to whoever else is on the bridge.
+        // It would open the host's loopback addresses to everything else on the bridge.
         return Err(invalid(format!(
             "publish: bridge {name} was made by somebody else, and 127.0.0.1 is not led there"
         ))
@@ -245,7 +246,7 @@ fn check_foreign(link: &Link, network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// Whether what is asked for is what a bridge has.
+/// Checks that a requested subnet is the one that the bridge has.
 fn check_subnet(name: &str, has: Subnet, asked: Option<Subnet>, gateway: Option<IpAddr>) -> Result<Subnet> {
     let network = |subnet: Subnet| (subnet.network(), subnet.length());
     if asked.is_some_and(|asked| network(asked) != network(has)) {
@@ -273,8 +274,9 @@ fn foreign(name: &str, v4: bool, asked: Option<Subnet>, gateway: Option<IpAddr>)
     }
 }
 
-/// The address of a new bridge, in a subnet that the host has no other use for. `used` are its own and
-/// those behind a gateway, of which a part may be asked for: an office routes 10.0.0.0/8 as a whole.
+/// The address of a new bridge, in a subnet that the host does not use otherwise. `used` are the host's own subnets and
+/// those behind a gateway. A requested subnet may overlap a route through a gateway, because offices route 10.0.0.0/8
+/// as a whole.
 fn choose(
     used: [&[Subnet]; 2],
     claims: &Claims,
@@ -315,7 +317,7 @@ fn candidate(claims: &Claims, name: &str, v4: bool, number: u32) -> Option<Subne
         let at = first + (number << (32 - POOL_PREFIX));
         return Subnet::new(Ipv4Addr::from_bits(at).into(), POOL_PREFIX);
     }
-    // Unique local addresses: 40 bits that nobody else has (RFC 4193).
+    // A unique local address: its 40 bits are most probably nobody else's (RFC 4193).
     let store = claims.store().as_os_str().as_encoded_bytes();
     let key = u128::from(hash(&[store, name.as_bytes(), &number.to_be_bytes()]) & 0xff_ffff_ffff);
     Subnet::new(Ipv6Addr::from_bits(0xfd << 120 | key << 80).into(), 64)
@@ -325,7 +327,7 @@ fn create(host: &mut Netlink, claims: &Claims, bridge: &Bridge, internal: bool) 
     let name = &bridge.name;
     let failed = |errno| Error::os(format!("create bridge {name}"), errno);
     let mut message = link_message(0);
-    // Of itself a bridge takes its address from its ports, so it would change under everybody.
+    // By default a bridge takes its MAC address from its ports, and would change it while it is in use.
     message.attributes = vec![
         LinkAttribute::IfName(name.to_string()),
         LinkAttribute::Address(own_mac(claims, name, internal)),
@@ -337,7 +339,7 @@ fn create(host: &mut Netlink, claims: &Claims, bridge: &Bridge, internal: bool) 
     link.map(|link| link.index).ok_or_else(|| failed(nix::errno::Errno::ENODEV))
 }
 
-/// For people and other stores. The kernel does not take an alias with a new link.
+/// Sets the alias, for administrators and other stores. The kernel does not accept an alias for a new link.
 fn mark(host: &mut Netlink, claims: &Claims, index: u32, keep: bool) -> Outcome<()> {
     let alias = if keep { KEPT } else { ALIAS };
     let alias: String = format!("{alias}{}", claims.store().display()).chars().take(250).collect();
@@ -383,8 +385,8 @@ fn fixed(claims: &Claims, id: &str, bridge: &str, subnet: Subnet, gateway: IpAdd
     })
 }
 
-/// The first that is free behind a place which depends on the container: a container that comes
-/// again gets its address again, and one that has just become free is not the next one's.
+/// The first free address after one that depends on the container: a container that is created again gets the same
+/// address, and the next container does not get an address that was just released.
 fn allocate(
     claims: &Claims,
     id: &str,
@@ -397,7 +399,8 @@ fn allocate(
     let begin = u128::from(hash(&[id.as_bytes(), host.as_bytes()])) % last.max(1);
     for again in [false, true] {
         let taken: HashSet<String> = claims.names(bridge)?.into_iter().collect();
-        // One more than are taken, the bridge's own, the gateway's and both ends: one is free.
+        // One more than the claimed addresses, the bridge's own, the gateway's and both ends of the subnet: one of
+        // these is free.
         let enough = (taken.len() as u128 + 5).min(last + 1);
         for number in 0..enough {
             let ip = subnet.at((begin + number) % last.saturating_add(1).max(1));
@@ -415,9 +418,9 @@ fn allocate(
         .with_hint("delete containers, or use a bridge with a larger subnet"))
 }
 
-/// Whether nothing is left on a bridge that no container claims, and nobody wants it kept. One of somebody
-/// else we leave.
-pub(super) fn may_go(host: &mut Netlink, claims: &Claims, name: &str) -> Result<bool> {
+/// Whether a bridge that no container claims can be removed: it is onggi's, nothing is connected to it, and it is not
+/// to be kept.
+pub(super) fn is_removable(host: &mut Netlink, claims: &Claims, name: &str) -> Result<bool> {
     let failed = |errno| Error::os(format!("look for bridge {name}"), errno);
     match host.link(name).map_err(failed)? {
         // Something else may have been connected to it by hand.
@@ -427,7 +430,7 @@ pub(super) fn may_go(host: &mut Netlink, claims: &Claims, name: &str) -> Result<
     }
 }
 
-/// Removes it, if it is ours.
+/// Removes it, if onggi has made it for this store.
 pub(super) fn remove(host: &mut Netlink, claims: &Claims, name: &str) -> Result<()> {
     let failed = |errno| Error::os(format!("remove bridge {name}"), errno);
     match host.link(name).map_err(failed)? {

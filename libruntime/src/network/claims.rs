@@ -1,6 +1,6 @@
-//! Who has which address, port and bridge: symbolic links in a directory of the store, made and
-//! read under one lock. Each points to the directory of the container it is for; when that is
-//! gone, however it went, the claim is nobody's. So a kill -9 leaks nothing.
+//! Leases of addresses, ports and bridges: symbolic links in a directory of the store, made and read under one lock.
+//! Each points to the directory of its container; a claim whose directory is gone is free again, so a crash leaks
+//! nothing.
 //!
 //! `STORE/.network/bridges/BRIDGE/ADDRESS -> ../../../ID`, `STORE/.network/ports/tcp-ADDRESS-PORT`.
 
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 const PORTS: &str = "ports";
 
-/// The claims of one store, while nobody else changes them.
+/// The claims of one store, under its lock.
 pub(super) struct Claims {
     store: PathBuf,
     root: PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct Claims {
 
 impl Claims {
     pub fn lock(store: &Path) -> Result<Self> {
-        // However it is written, it is one store, and bridges are known by its name.
+        // Canonical, because bridges are identified by the store's path.
         let store =
             store.canonicalize().map_err(|error| Error::io(format!("open {}", store.display()), error))?;
         let root = store.join(".network");
@@ -38,8 +38,8 @@ impl Claims {
         Ok(Self { store, root, lock: lock.into() })
     }
 
-    /// Another hold of the lock, for a process that must not outlive it: should we be killed, those
-    /// who clean up wait until that has ended too.
+    /// Duplicates the descriptor of the lock for a helper process, so that the lock is held until the helper ends, even
+    /// if this process is killed.
     pub fn hold(&self) -> Result<File> {
         self.lock.try_clone().map_err(|error| Error::io("duplicate the lock of the network", error))
     }
@@ -52,7 +52,7 @@ impl Claims {
         self.root.join("bridges").join(bridge)
     }
 
-    /// Claims `name` on a bridge; the error is the id of who has it.
+    /// Claims `name` on a bridge. Returns the id of another container that has it.
     pub fn take(&self, bridge: &str, name: &str, id: &str) -> Result<std::result::Result<(), String>> {
         self.take_in(&self.bridge(bridge), name, id)
     }
@@ -75,12 +75,12 @@ impl Claims {
         self.store.join(id).symlink_metadata().is_ok()
     }
 
-    /// Everything that is claimed on a bridge, by the dead too.
+    /// Everything that is claimed on a bridge, by deleted containers too.
     pub fn names(&self, bridge: &str) -> Result<Vec<String>> {
         list(&self.bridge(bridge))
     }
 
-    /// The living who claim what begins with `prefix` on a bridge, each once.
+    /// The existing containers with claims on a bridge that begin with `prefix`, each once.
     pub fn owners(&self, bridge: &str, prefix: &str) -> Result<Vec<String>> {
         let directory = self.bridge(bridge);
         let names = list(&directory)?.into_iter().filter(|name| name.starts_with(prefix));
@@ -91,7 +91,7 @@ impl Claims {
         Ok(owners)
     }
 
-    /// Drops the claims of a container, and of those that are gone; says how many are left.
+    /// Drops the claims of a container and of deleted ones. Returns how many claims are left.
     pub fn release(&self, bridge: &str, id: &str) -> Result<usize> {
         let directory = self.bridge(bridge);
         let left = self.release_in(&directory, id)?;
@@ -106,7 +106,7 @@ impl Claims {
         Ok(left)
     }
 
-    /// Drops the claims of containers that are gone.
+    /// Drops the claims of deleted containers.
     pub fn release_dead(&self, bridge: &str) -> Result<usize> {
         // No container has this id.
         self.release(bridge, "")
@@ -129,12 +129,12 @@ impl Claims {
         Ok(left)
     }
 
-    /// The bridges that are used, by the dead too.
+    /// The bridges with claims, by deleted containers too.
     pub fn bridges(&self) -> Result<Vec<String>> {
         list(&self.root.join("bridges"))
     }
 
-    /// Claims every published port that neither another container nor a process of the host has.
+    /// Claims every published port. It is an error if another container or a process of the host has one.
     pub fn take_ports(&self, id: &str, network: &Network) -> Result<()> {
         if network.publish.is_empty() {
             return Ok(());
@@ -185,7 +185,7 @@ fn port_name(protocol: Protocol, address: IpAddr, port: u16) -> String {
     format!("{protocol}-{address}-{port}")
 }
 
-/// An unspecified address takes the port on all of its family.
+/// An unspecified address has the port on all addresses of its family.
 fn ports_collide(other: &str, protocol: Protocol, address: IpAddr, port: u16) -> bool {
     let mut parts = other.split('-');
     let (Some(kind), Some(ip), Some(number)) = (parts.next(), parts.next(), parts.next()) else {
@@ -204,12 +204,12 @@ fn taken_port(protocol: Protocol, address: IpAddr, port: u16, who: &str) -> Erro
         .with_hint("publish another port, or on another address")
 }
 
-/// Whether a process of the host could have it; it would be cut off without a word.
+/// Whether a process of the host has the port, which would no longer get its packets.
 fn probe(protocol: Protocol, address: SocketAddr) -> std::io::Result<()> {
     match protocol {
         Protocol::Tcp => TcpListener::bind(address).map(drop),
         Protocol::Udp => UdpSocket::bind(address).map(drop),
-        // Hardly a kernel has it built in, and loading a module to ask is too much.
+        // Most kernels have SCTP as a module, which is not to be loaded for this check.
         Protocol::Sctp => Ok(()),
     }
 }

@@ -1,6 +1,5 @@
-//! Elements of the firewall's sets and maps, told to the kernel itself: to execute `nft` for one takes
-//! as long as all the rest of a network. Knows messages (linux/netfilter/nf_tables.h), not what the sets
-//! mean; that is in firewall.rs.
+//! Adds and removes elements of the firewall's sets and maps by netlink: running `nft` would cost as much as the rest
+//! of the network setup. Knows messages (linux/netfilter/nf_tables.h), not what the sets mean; that is in firewall.rs.
 
 use super::netlink::{Netlink, attribute, attributes, nested, netfilter, value_of, whole};
 use crate::error::{Error, Result};
@@ -23,13 +22,14 @@ const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_GEN_ID: u16 = 1;
 
-/// Many ticks.
+/// How long an element may take to expire: many ticks.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// As many as surely fit into what a socket sends at once.
+/// As many elements as certainly fit into one message of the socket.
 const BATCH: usize = 256;
 
-/// One of a set, whose value is empty, or of a map. Their parts begin at multiples of four bytes.
+/// An element of a map, or of a set, where its value is empty. The parts of keys and values begin at multiples of four
+/// bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Element {
     pub set: &'static str,
@@ -37,24 +37,24 @@ pub(super) struct Element {
     pub value: Vec<u8>,
 }
 
-/// Adds them for good. One that is there already is fine, but with another value it is EEXIST or EBUSY.
+/// Adds elements without a timeout. It is no error if one exists, but EEXIST or EBUSY if it has another value.
 pub(super) fn add(elements: &[Element]) -> Result<()> {
     let new = |some: &[Element]| some.iter().map(|one| one.body(&[])).collect::<Vec<_>>();
     elements.chunks(BATCH).try_for_each(|some| transaction(libc::NFT_MSG_NEWSETELEM, &new(some)))
 }
 
-/// Whether the table is there. To find it missing by adding to it is to wait for an RCU grace period.
+/// Whether the table exists. Finding out by a failing addition would wait for an RCU grace period.
 pub(super) fn has_table() -> Result<bool> {
     let name = attribute(NFTA_TABLE_NAME, TABLE);
     let found = look(&mut Netlink::netfilter()?, libc::NFT_MSG_GETTABLE, NLM_F_ACK, &name)?;
     Ok(found.is_some())
 }
 
-/// Removes them. One that is not there is fine, and one with another value is not ours.
+/// Removes elements. A missing one is no error, and one with another value is left.
 ///
-/// To close a socket after an element was deleted is to wait for an RCU grace period, as long as a run. For one
-/// that expires it is not, so they expire now, and what we wait for is the kernel's next tick. Before
-/// Linux 6.12 one that is there does not, nor in a table of an older onggi; it is deleted.
+/// An explicit deletion makes close(2) of the socket wait for an RCU grace period, which takes as long as a whole run.
+/// An expiring element does not, so the elements are set to expire now, and only the kernel's next tick is waited for.
+/// Before Linux 6.12, and in a table of an older onggi, existing elements cannot be made to expire, and are deleted.
 pub(super) fn remove(elements: &[Element]) -> Result<()> {
     expire(elements)?;
     let mut attempts = 0..3;
@@ -62,14 +62,14 @@ pub(super) fn remove(elements: &[Element]) -> Result<()> {
         let staying = staying(elements)?;
         let mut batches = staying.chunks(BATCH);
         match batches.try_for_each(|some| transaction(libc::NFT_MSG_DELSETELEM, some)) {
-            // One has just expired, or the table was removed.
+            // An element has just expired, or the table was removed.
             Err(error) if error.errno() == Some(libc::ENOENT) && attempts.next().is_some() => {}
             done => return done,
         }
     }
 }
 
-/// What names those of them that do not expire.
+/// The keys of those elements that do not expire.
 fn staying(elements: &[Element]) -> Result<Vec<Vec<u8>>> {
     let end = Instant::now() + PATIENCE;
     let mut socket = Netlink::netfilter()?;
@@ -89,7 +89,7 @@ fn staying(elements: &[Element]) -> Result<Vec<Vec<u8>>> {
     Ok(staying)
 }
 
-/// Begins to remove them.
+/// Sets elements to expire.
 pub(super) fn expire(elements: &[Element]) -> Result<()> {
     let mut socket = Netlink::netfilter()?;
     let mut ours = Vec::new();
@@ -98,27 +98,27 @@ pub(super) fn expire(elements: &[Element]) -> Result<()> {
             ours.push(element.expiring());
         }
     }
-    // Where the table knows no end of an element it stays, which is found.
+    // Where the table has no timeouts the element stays, which the check finds.
     ours.chunks(BATCH).for_each(|some| drop(transaction(libc::NFT_MSG_NEWSETELEM, some)));
     Ok(())
 }
 
-/// What there is with the key of an element.
+/// What the kernel has under the key of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     Nothing,
     Ours,
     Ending,
-    /// Another value.
+    /// The key with another value.
     Others,
 }
 
-/// Removes the whole table if these sets of it have nothing but `ours`; `None` if it is left. Other stores
-/// share the table but not our lock: what they add meanwhile changes the generation of all rules.
-/// To close the socket that is returned is to wait, as for an element.
+/// Removes the whole table if these sets of it contain nothing but `ours`; `None` if the table stays. Other stores
+/// share the table but not the lock: an addition of theirs changes the ruleset's generation, which makes the removal
+/// fail. Closing the returned socket waits for a grace period, as after a deletion.
 pub(super) fn remove_table(sets: &[&str], ours: &[Element]) -> Result<Option<Netlink>> {
     loop {
-        // Only one: whichever is closed first after the table was removed waits.
+        // Only one socket: the first that is closed after the table was removed waits.
         let mut socket = Netlink::netfilter()?;
         let Some(answers) = look(&mut socket, libc::NFT_MSG_GETGEN, NLM_F_ACK, &[])? else { return Ok(None) };
         let generation = answers.first().and_then(|body| value_of(body, 4, NFTA_GEN_ID));
@@ -133,7 +133,7 @@ pub(super) fn remove_table(sets: &[&str], ours: &[Element]) -> Result<Option<Net
         let name = attribute(NFTA_TABLE_NAME, TABLE);
         match socket.exchange(&batch(generation, libc::NFT_MSG_DELTABLE, &[name])) {
             Ok(_) => return Ok(Some(socket)),
-            // The rules are not of this generation any more.
+            // The generation of the rules has changed.
             Err(Errno::ERESTART) => {}
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(changing(errno)),
@@ -177,7 +177,7 @@ impl Element {
     }
 }
 
-/// What names some elements of a set.
+/// The keys of some elements of a set.
 fn list(set: &str, elements: &[u8]) -> Vec<u8> {
     let mut all = attribute(NFTA_SET_ELEM_LIST_TABLE, TABLE);
     all.extend(attribute(NFTA_SET_ELEM_LIST_SET, &[set.as_bytes(), b"\0"].concat()));
@@ -197,7 +197,7 @@ fn keys(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     each(body).filter_map(|element| value_of(value_of(element, 0, NFTA_SET_ELEM_KEY)?, 0, NFTA_DATA_VALUE))
 }
 
-/// What the kernel answers; `None` where there is no such thing, or no nftables at all.
+/// The kernel's answer; `None` where the object does not exist, or nftables is not available.
 fn look(socket: &mut Netlink, kind: i32, flags: u16, body: &[u8]) -> Result<Option<Vec<Vec<u8>>>> {
     match socket.exchange(&message(kind, flags, body)) {
         Ok(answers) => Ok(Some(answers)),
@@ -206,8 +206,8 @@ fn look(socket: &mut Netlink, kind: i32, flags: u16, body: &[u8]) -> Result<Opti
     }
 }
 
-/// Has the kernel do all or nothing of one kind. What is refused is told before what is acknowledged,
-/// the last one.
+/// One transaction of requests of one kind: the kernel carries out all or nothing. Errors come before the
+/// acknowledgement, which is for the last request.
 fn transaction(kind: i32, bodies: &[Vec<u8>]) -> Result<()> {
     Netlink::netfilter()?.exchange(&batch(None, kind, bodies)).map(drop).map_err(changing)
 }
@@ -233,7 +233,7 @@ fn batch(generation: Option<&[u8]>, kind: i32, bodies: &[Vec<u8>]) -> Vec<u8> {
     all
 }
 
-/// Of the family inet.
+/// A request for the family inet.
 fn message(kind: i32, flags: u16, attributes: &[u8]) -> Vec<u8> {
     netfilter((libc::NFNL_SUBSYS_NFTABLES, kind), libc::NFPROTO_INET, flags, attributes)
 }

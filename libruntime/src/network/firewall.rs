@@ -1,9 +1,9 @@
-//! Isolation between bridges, masquerading and published ports: one table of our own, `inet onggi`,
-//! whose rules never change. They look into sets and maps, and bridges and containers are elements
-//! of those, so a packet's cost does not grow with the number of containers.
+//! Isolation between bridges, masquerading and published ports: one table, `inet onggi`, whose rules never change. The
+//! rules look into sets and maps, of which bridges and containers are elements, so the cost of a packet does not grow
+//! with the number of containers.
 //!
-//! The table is made by `nft` and its own language: its JSON is left out of some builds, and version
-//! 1.0.6 cannot read in JSON a map to an address and a port. The elements are elements.rs's.
+//! `nft` makes the table, from its own language: some builds lack JSON, and version 1.0.6 cannot read a map to an
+//! address and a port in JSON. elements.rs changes the elements.
 
 use super::attachment::{Attached, Attachment};
 use super::claims::Claims;
@@ -18,13 +18,13 @@ use std::io::{Read, Seek, Write};
 use std::net::IpAddr;
 use std::process::Command;
 
-/// Where it may be for those whose PATH is short.
+/// Where `nft` may be, also outside of a short PATH.
 const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
 const TAKES: &str = "it takes CAP_NET_ADMIN and a kernel with nftables and its nat, fib and ct expressions";
 
-/// The table, as it is while there is a bridge. The order of rules matters. An element has no timeout
-/// but when it is removed.
+/// The table, which exists while there is a bridge. The order of rules matters. Elements have no timeout until they are
+/// removed.
 pub(super) const TABLE: &str = "
 add table inet onggi
 add set inet onggi bridges { type ifname; flags timeout; }
@@ -74,10 +74,10 @@ add rule inet onggi postrouting oifname @bridges ip saddr 127.0.0.0/8 masquerade
 add rule inet onggi postrouting iifname @outward oifname != @bridges masquerade
 ";
 
-/// The sets that tell whether anybody has a use for the table.
+/// The sets that are all empty when the table is not in use.
 const IN_USE: [&str; 5] = ["pairs", "any4", "any6", "bound4", "bound6"];
 
-/// Makes the table if there is none, and says whether it has.
+/// Makes the table if it does not exist. Returns whether it was made.
 pub(super) fn make(claims: &Claims) -> Result<bool> {
     let missing = !elements::has_table()?;
     if missing {
@@ -86,10 +86,10 @@ pub(super) fn make(claims: &Claims) -> Result<bool> {
     Ok(missing)
 }
 
-/// Takes the bridge of a container's network under the rules, and leads its published ports there.
+/// Adds the bridge of a container's network to the rules, and the container's published ports.
 pub(super) fn add(claims: &Claims, one: &Attachment) -> Result<()> {
     let sets: &[&str] = match one {
-        // Within it, too, a published port takes both ways through the host.
+        // So that on its own bridge, too, connections to a published port pass through the host in both directions.
         Attachment { foreign: true, .. } => &["pairs"],
         one if one.network.internal => &["bridges", "pairs", "internal"],
         _ => &["bridges", "pairs", "outward"],
@@ -100,9 +100,9 @@ pub(super) fn add(claims: &Claims, one: &Attachment) -> Result<()> {
     loop {
         let done = elements::add(&all);
         match done.as_ref().map_err(|error| error.errno()) {
-            // Another store has just removed it.
+            // Another store has just removed the table.
             Err(Some(libc::ENOENT)) => run(claims, TABLE)?,
-            // Ports are claimed in one store; the table is everybody's. Older kernels say EBUSY.
+            // Claims of ports are within one store, and the table is common to all. Older kernels return EBUSY.
             Err(Some(libc::EEXIST | libc::EBUSY)) => {
                 let text = "a published port is taken in the nftables table inet onggi";
                 let hint = "by a container of another store: see `nft list table inet onggi`";
@@ -113,7 +113,7 @@ pub(super) fn add(claims: &Claims, one: &Attachment) -> Result<()> {
     }
 }
 
-/// Begins to close the container's published ports; the kernel takes until its next tick.
+/// Starts to close the container's published ports, which the kernel completes at its next tick.
 pub(super) fn close(attached: &Attached) -> Result<()> {
     match &attached.networks.iter().flat_map(of_container).collect::<Vec<_>>()[..] {
         [] => Ok(()),
@@ -121,9 +121,8 @@ pub(super) fn close(attached: &Attached) -> Result<()> {
     }
 }
 
-/// Undoes [`add`], wholly or in part done, for a container and for bridges that nobody is on any more;
-/// `last`: no other is known here. What is returned is to be dropped, which takes its time, but as well
-/// beside something else that does.
+/// Undoes [`add`], even if only a part was done, for a container and for bridges without containers. `last`: this store
+/// has no other bridge. Dropping the returned socket takes some time, which can overlap with other slow work.
 pub(super) fn forget(attached: &Attached, bridges: &[&str], last: bool) -> Result<Option<Netlink>> {
     let mut all: Vec<_> = attached.networks.iter().flat_map(of_container).collect();
     all.extend(bridges.iter().flat_map(|bridge| of_bridge(bridge)));
@@ -148,7 +147,7 @@ fn interface(name: &str) -> Vec<u8> {
     key
 }
 
-/// Everything that the table knows of a container in a network.
+/// All elements of the table for a container in a network.
 fn of_container(one: &Attachment) -> Vec<Element> {
     let Attachment { network, addresses, .. } = one;
     let ports = network.publish.iter().flat_map(|publish| {
@@ -178,7 +177,7 @@ fn port(one: &Attachment, publish: PortMapping, (ip, port): (IpAddr, u16)) -> Op
         (false, true) => ("bound4", bytes(ip)),
         (false, false) => ("bound6", bytes(ip)),
     };
-    // One byte and two, each filled up to four.
+    // One byte and two bytes, each padded to four.
     let padded = |port: u16| [port.to_be_bytes(), [0; 2]].concat();
     key.extend([protocol as u8, 0, 0, 0]);
     key.extend(padded(port));
@@ -193,7 +192,7 @@ fn bytes(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// A file without a name: a pipe would keep us waiting for whoever does not read or write it.
+/// An unnamed file: a pipe could block on a program that does not read or write it.
 fn file_of(text: &str) -> Result<File> {
     let failed = |error| Error::io("make a file for nft", error);
     let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
@@ -203,7 +202,7 @@ fn file_of(text: &str) -> Result<File> {
     Ok(file)
 }
 
-/// Runs one transaction. It keeps the lock, as its standard output, where nothing is written.
+/// Runs one transaction of `nft`. It holds the lock as its standard output, to which it writes nothing.
 fn run(claims: &Claims, text: &str) -> Result<()> {
     let failed = |error| Error::io("make a file for nft", error);
     let mut said = file_of("")?;

@@ -1,6 +1,5 @@
-//! Flows of UDP that the kernel remembers (conntrack). Rules that translate addresses look at the
-//! first packet of a flow only: who goes on sending to a port from before it was published, or after
-//! its container has gone, would not reach the next one for as long as they send.
+//! Conntrack entries of UDP. NAT rules see only the first packet of a flow: an entry from before a port was published,
+//! or of a container that is deleted, would keep its old destination for as long as its sender goes on sending.
 //!
 //! Messages: linux/netfilter/nfnetlink_conntrack.h.
 
@@ -24,10 +23,10 @@ const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
-/// Of the flags, the one that compares the protocol.
+/// The flag that compares the protocol.
 const FILTER_PROTO_NUM: u32 = 1 << 3;
 
-/// Forgets the flows to a container's published ports of UDP.
+/// Deletes the conntrack entries for a container's published UDP ports.
 pub(super) fn forget(attached: &[Attachment]) -> Result<()> {
     let published = |one: &Attachment| -> Vec<_> {
         let udp = one.network.publish.iter().filter(|publish| publish.protocol == Protocol::Udp);
@@ -38,7 +37,7 @@ pub(super) fn forget(attached: &[Attachment]) -> Result<()> {
         return Ok(());
     }
     let addresses = Netlink::here()?.addresses().map_err(|errno| Error::os("list addresses", errno))?;
-    // What goes through the host to somebody else is not led by our rules.
+    // Flows through the host to other destinations do not match the library's rules.
     let is_own = |ip: IpAddr| ip.is_loopback() || addresses.iter().any(|own| own.subnet.ip() == ip);
     let is_published = |(to, port): (IpAddr, u16)| {
         ports.iter().any(|(ip, published)| {
@@ -61,7 +60,7 @@ pub(super) fn forget(attached: &[Attachment]) -> Result<()> {
     Ok(())
 }
 
-/// What names each flow; none on a kernel that does not tell.
+/// The keys of the entries; none on a kernel without conntrack.
 fn of_udp(socket: &mut Netlink, family: i32) -> Result<Vec<Vec<u8>>> {
     let protocol = attribute(CTA_PROTO_NUM, &[libc::IPPROTO_UDP as u8]);
     let mut filter = nested(CTA_TUPLE_ORIG, &nested(CTA_TUPLE_PROTO, &protocol));
@@ -77,7 +76,7 @@ fn of_udp(socket: &mut Netlink, family: i32) -> Result<Vec<Vec<u8>>> {
     }
 }
 
-/// Where the first packet of a flow went.
+/// The destination of a flow's first packet.
 fn destination(flow: &[u8]) -> Option<(IpAddr, u16)> {
     let addresses = value_of(flow, 0, CTA_TUPLE_IP)?;
     let to = value_of(addresses, 0, CTA_IP_V4_DST).or_else(|| value_of(addresses, 0, CTA_IP_V6_DST))?;

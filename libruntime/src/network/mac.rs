@@ -1,10 +1,11 @@
-//! MAC addresses, and the hash that they and the names of interfaces follow from.
+//! MAC addresses, and the hash from which they and the names of interfaces are derived.
 
 use super::attachment::Attachment;
 use super::subnet::Subnet;
 use super::values::AddressAssignment;
 
-/// FNV-1a and a final mix: the same on every machine and in every release, which names rely on.
+/// FNV-1a with a final mix. It has to stay the same on every machine and in every release, because names are derived
+/// from it.
 pub(super) fn hash(parts: &[&[u8]]) -> u64 {
     let mut value = 0xcbf2_9ce4_8422_2325u64;
     for part in parts {
@@ -17,7 +18,7 @@ pub(super) fn hash(parts: &[&[u8]]) -> u64 {
     value ^ value >> 32
 }
 
-/// Follows from an address, not from the id: neighbours remember for half a minute who had that.
+/// Derived from an IP address and not from the id: neighbours keep the MAC address of an IP address for half a minute.
 pub(super) fn mac_of(one: &Attachment) -> String {
     let wishes = [one.network.address, one.network.address6];
     let asked = |address: &&Subnet| wishes.contains(&AddressAssignment::Static(address.ip()));

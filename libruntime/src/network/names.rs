@@ -1,9 +1,8 @@
-//! Names: `/etc/hosts` and `/etc/resolv.conf` of containers that ask for them. Both are files in the
-//! container's directory, which the plan mounts read-only; so a container that others join later
-//! sees their names appear.
+//! `/etc/hosts` and `/etc/resolv.conf` of containers that request them. Both are files in the container's directory,
+//! which the plan mounts read-only; so names of containers that are connected later appear in them.
 //!
-//! A line of `hosts` says in a comment whose it is, and goes when that one is deleted. All is done
-//! in place, under the lock of `claims.rs`: a file that is mounted cannot be replaced.
+//! A comment in each line of `hosts` names its container, with which the line is removed. Files are changed in place,
+//! under the lock of `claims.rs`, because a mounted file cannot be replaced.
 
 use super::attachment::{Attached, Attachment, HOST_END, read_record};
 use super::claims::Claims;
@@ -22,13 +21,13 @@ use std::path::Path;
 const HOSTS: &str = "hosts";
 const RESOLV: &str = "resolv.conf";
 
-/// What a container that wants names claims on a bridge begins with.
+/// The beginning of the claim on a bridge of a container that wants names.
 const CLAIM: &str = "hosts-";
 
-/// What there is to be mounted; `directory` is the container's.
+/// The files to be mounted; `directory` is the container's.
 ///
 /// # Errors
-/// The configuration mounts such a file itself.
+/// The configuration mounts such a file as well.
 pub(crate) fn files(spec: &Spec, networks: &[Network], directory: &Path) -> Result<Vec<NetworkFile>> {
     let resolv = |network: &&Network| !network.dns.is_empty() || !network.search.is_empty();
     let wanted = [
@@ -50,7 +49,7 @@ pub(crate) fn files(spec: &Spec, networks: &[Network], directory: &Path) -> Resu
     Ok(files)
 }
 
-/// Makes the files, so that they can be mounted. What is known of names by then is in them.
+/// Makes the files, so that they can be mounted, with what is known at this time.
 pub(super) fn create(directory: &Path, networks: &[Network]) -> Result<()> {
     if networks.iter().any(|network| network.hosts) {
         let text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
@@ -74,7 +73,7 @@ pub(super) fn create(directory: &Path, networks: &[Network]) -> Result<()> {
 
 /// The lines of the host's resolv.conf, without servers that only the host can reach.
 fn of_host() -> Result<String> {
-    // systemd-resolved listens on the host's loopback; here it names whom it asks.
+    // systemd-resolved listens on the host's loopback address; the second file has the servers that it asks.
     const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
     let server = |line: &str| line.trim().strip_prefix("nameserver").map(|ip| ip.trim().parse::<IpAddr>());
     let reachable = |line: &&str| server(line).is_none_or(|ip| ip.is_ok_and(|ip| !ip.is_loopback()));
@@ -92,12 +91,12 @@ fn of_host() -> Result<String> {
 fn write(path: &Path, text: &str) -> Result<()> {
     let failed = |error| Error::io(format!("write {}", path.display()), error);
     let mut file = File::create(path).map_err(failed)?;
-    // Everybody in the container may read it, whatever the caller's umask is.
+    // Every user in the container may read it, independent of the caller's umask.
     file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)
 }
 
-/// Writes the container's own names and those of the others into its file, and its own into theirs.
+/// Writes the container's own names and those of the other containers into its file, and its own names into theirs.
 pub(super) fn join(claims: &Claims, id: &str, attached: &Attached) -> Result<()> {
     let mut text = String::new();
     for one in &attached.networks {
@@ -110,7 +109,7 @@ pub(super) fn join(claims: &Claims, id: &str, attached: &Attached) -> Result<()>
             continue;
         }
         let claim = format!("{CLAIM}{}", one.host);
-        // Nobody else has our interface's name.
+        // No other container can have this claim: it contains the name of this container's interface.
         let _ = claims.take(bridge, &claim, id)?;
         text.push_str(&own);
         if let Some(gateway) = one.gateways.first().filter(|_| !one.network.internal)
@@ -119,7 +118,7 @@ pub(super) fn join(claims: &Claims, id: &str, attached: &Attached) -> Result<()>
             let _ = writeln!(text, "{gateway}\t{HOST}");
         }
         for other in claims.owners(bridge, HOST_END)?.iter().filter(|other| *other != id) {
-            // One that has no record yet, or no more, is about to write to us itself.
+            // A container without a record is being created or deleted, and updates this file itself.
             if let Ok(Some(record)) = read_record(claims.store(), other) {
                 text.push_str(&lines(other, &record, bridge));
             }
@@ -128,8 +127,8 @@ pub(super) fn join(claims: &Claims, id: &str, attached: &Attached) -> Result<()>
     if text.is_empty() { Ok(()) } else { append(&claims.store().join(id).join(HOSTS), &text) }
 }
 
-/// Without bridges: only its own names.
-pub(super) fn alone(directory: &Path, id: &str, attached: &Attached) -> Result<()> {
+/// For a container without bridges: only its own names.
+pub(super) fn write_own(directory: &Path, id: &str, attached: &Attached) -> Result<()> {
     let text: String = attached.networks.iter().map(|one| lines(id, attached, &one.network.bridge)).collect();
     if attached.networks.iter().any(|one| one.network.hosts) {
         append(&directory.join(HOSTS), &text)
@@ -138,8 +137,8 @@ pub(super) fn alone(directory: &Path, id: &str, attached: &Attached) -> Result<(
     }
 }
 
-/// Takes its names out of the files of the others.
-pub(super) fn leave(claims: &Claims, id: &str, attached: &Attached) -> Result<()> {
+/// Removes its names from the files of the other containers.
+pub(super) fn remove_from_others(claims: &Claims, id: &str, attached: &Attached) -> Result<()> {
     for bridge in attached.networks.iter().map(|one| &one.network.bridge) {
         for other in claims.owners(bridge, CLAIM)?.iter().filter(|other| *other != id) {
             forget(&claims.store().join(other).join(HOSTS), id)?;
@@ -148,12 +147,12 @@ pub(super) fn leave(claims: &Claims, id: &str, attached: &Attached) -> Result<()
     Ok(())
 }
 
-/// What a line of a container ends with. A line of `hosts` may have a comment (hosts(5)).
-fn mark(id: &str) -> String {
+/// The comment that ends a container's lines; `hosts` allows comments (hosts(5)).
+fn comment_of(id: &str) -> String {
     format!("\t# {id}\n")
 }
 
-/// A container's addresses on a bridge.
+/// The lines with a container's addresses on a bridge.
 fn lines(id: &str, attached: &Attached, bridge: &str) -> String {
     let on = |one: &&Attachment| one.network.bridge == bridge;
     let mut text = String::new();
@@ -165,7 +164,7 @@ fn lines(id: &str, attached: &Attached, bridge: &str) -> String {
             }
         }
         for address in &one.addresses {
-            let _ = write!(text, "{}\t{}{}", address.ip(), names.join(" "), mark(id));
+            let _ = write!(text, "{}\t{}{}", address.ip(), names.join(" "), comment_of(id));
         }
     }
     text
@@ -186,8 +185,8 @@ fn forget(path: &Path, id: &str) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         other => other.map_err(failed)?,
     };
-    let mark = mark(id);
-    let left: String = text.split_inclusive('\n').filter(|line| !line.ends_with(&mark)).collect();
+    let comment = comment_of(id);
+    let left: String = text.split_inclusive('\n').filter(|line| !line.ends_with(&comment)).collect();
     let mut file = File::options().write(true).open(path).map_err(failed)?;
     file.write_all(left.as_bytes()).map_err(failed)?;
     file.set_len(left.len() as u64).map_err(failed)

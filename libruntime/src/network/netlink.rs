@@ -1,9 +1,8 @@
-//! Synchronous netlink: one request, its answers, its errno. A socket belongs for ever to the
-//! network namespace that it was opened in, so both sides of a veth pair are worked on from one
-//! thread that never changes its own namespace.
+//! Synchronous netlink: one request, its answers, its errno. A socket stays in the network namespace that it was opened
+//! in, so one thread works on both ends of a veth pair without changing its own namespace.
 //!
-//! Knows messages, not containers; which interfaces there are to be is decided next door.
-//! Answers are read attribute by attribute: one that a newer kernel adds must not be an error.
+//! Knows messages, not containers; the other modules decide which interfaces are made. Answers are read attribute by
+//! attribute: one that a newer kernel adds must not be an error.
 
 use crate::error::{Error, Result};
 use crate::wait::again;
@@ -27,7 +26,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::subnet::Subnet;
 
-/// What a failed request says; the caller knows what it was about.
+/// The errno of a failed request; the caller adds what was requested.
 pub(crate) type Outcome<T> = std::result::Result<T, Errno>;
 
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
@@ -41,7 +40,7 @@ pub(crate) struct Netlink {
     answer: Vec<u8>,
 }
 
-/// An interface, as far as anybody here asks.
+/// An interface, with the attributes that are needed here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Link {
     pub index: u32,
@@ -54,20 +53,20 @@ pub(crate) struct Link {
     pub mtu: u32,
     /// The bridge that it is a port of.
     pub controller: Option<u32>,
-    /// The number that our namespace has for that of the other end of a veth pair.
+    /// For a veth pair: the id that the caller's namespace has for the namespace of the other end.
     pub other_end: Option<i32>,
 }
 
 impl Link {
-    /// Its other end is in a namespace that has ended: the kernel removes both, in its own time.
-    /// To remove it ourselves would be to wait for that, and for several RCU grace periods.
+    /// Whether its other end is in a namespace that is being torn down: the kernel removes both ends later. Deleting it
+    /// here would wait for that, and for several RCU grace periods.
     pub fn is_dying(&self) -> bool {
-        // NETNSA_NSID_NOT_ASSIGNED (linux/net_namespace.h): one that is alive is given a number.
+        // NETNSA_NSID_NOT_ASSIGNED (linux/net_namespace.h): a namespace that is in use gets an id.
         self.kind == "veth" && self.other_end == Some(-1)
     }
 
-    /// Whether it is as `attach::unlink` leaves one that goes in a moment.
-    pub fn is_let_go(&self) -> bool {
+    /// Whether `attach::unlink` has left it to the kernel.
+    pub fn is_left_to_kernel(&self) -> bool {
         self.kind == "veth" && !self.up && self.controller.is_none()
     }
 }
@@ -85,15 +84,15 @@ pub(crate) struct Address {
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
-    /// Everything else, if there is none.
+    /// The destination; `None` for a default route.
     pub to: Option<Subnet>,
     /// The index of an interface.
     pub through: Option<u32>,
-    /// By somebody else, not to neighbours.
+    /// Through a gateway, not to neighbours.
     pub by_gateway: bool,
 }
 
-/// Runs `work` on a thread of its own that is in the namespace; the caller's thread stays out.
+/// Runs `work` on a new thread in the namespace; the caller's thread does not enter it.
 pub(crate) fn inside<T: Send>(netns: BorrowedFd, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let enter = || {
         setns(netns, CloneFlags::CLONE_NEWNET)
@@ -116,7 +115,7 @@ impl Netlink {
         Self::open(SockProtocol::NetlinkRoute)
     }
 
-    /// In the caller's namespace, to its packet filter.
+    /// A socket for the packet filter of the caller's namespace.
     pub fn netfilter() -> Result<Self> {
         Self::open(SockProtocol::NetlinkNetFilter)
     }
@@ -193,7 +192,7 @@ impl Netlink {
     /// Every interface that is a port of the bridge.
     pub fn ports(&mut self, bridge: u32) -> Outcome<Vec<Link>> {
         let mut message = LinkMessage::default();
-        // The kernel leaves out what is no port of it; older ones may not.
+        // The kernel filters by this attribute; old kernels may not.
         message.attributes.push(LinkAttribute::Controller(bridge));
         let bodies = self.call(Message::GetLink(message), NLM_F_REQUEST | NLM_F_DUMP)?;
         Ok(bodies.iter().map(|body| link_of(body)).filter(|link| link.controller == Some(bridge)).collect())
@@ -203,12 +202,12 @@ impl Netlink {
         self.request(Message::NewLink(message), NEW)
     }
 
-    /// Changes what the message names.
+    /// Changes the attributes that the message has.
     pub fn set_link(&mut self, message: LinkMessage) -> Outcome<()> {
         self.request(Message::SetLink(message), 0)
     }
 
-    /// The same for what only its kind understands.
+    /// The same for attributes of its kind.
     pub fn change_link(&mut self, message: LinkMessage) -> Outcome<()> {
         self.request(Message::NewLink(message), 0)
     }
@@ -220,7 +219,7 @@ impl Netlink {
         self.set_link(message)
     }
 
-    /// Removes it by name; one that is gone is fine.
+    /// Removes it by name; it is no error if it is gone.
     pub fn remove_link(&mut self, name: &str) -> Outcome<()> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
@@ -237,7 +236,7 @@ impl Netlink {
         Ok(bodies.iter().filter_map(|body| address_of(body)).collect())
     }
 
-    /// Gives an interface an address with its prefix. Nobody is asked whether it is in use.
+    /// Adds an address with its prefix to an interface, without duplicate address detection.
     pub fn add_address(&mut self, index: u32, address: Subnet) -> Outcome<()> {
         let mut message = AddressMessage::default();
         message.header.family = family(address.ip());
@@ -250,13 +249,14 @@ impl Netlink {
             message.attributes.push(AddressAttribute::Broadcast(broadcast));
         }
         if address.ip().is_ipv6() {
-            // Duplicate address detection would keep it unusable for a second; we hand them out.
+            // Duplicate address detection would make it unusable for a second, and is not needed: addresses are
+            // claimed.
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         self.request(Message::NewAddress(message), NEW)
     }
 
-    /// Gives an interface an address exactly as another one, or itself elsewhere, had it.
+    /// Adds an address to an interface, with all attributes that it had before.
     pub fn restore_address(&mut self, index: u32, address: &Address) -> Outcome<()> {
         let mut body = address.raw.clone();
         body[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -266,7 +266,7 @@ impl Netlink {
         }
     }
 
-    /// Changes what is remembered of a neighbour; one that is not remembered is fine.
+    /// Changes the entry of a neighbour; it is no error if there is none.
     pub fn change_neighbour(&mut self, index: u32, ip: IpAddr, mac: Vec<u8>) -> Outcome<()> {
         let mut message = NeighbourMessage::default();
         message.header.family = family(ip);
@@ -360,7 +360,7 @@ pub(crate) fn attributes(body: &[u8], header: usize) -> impl Iterator<Item = (u1
         let length = usize::from(u16::from_ne_bytes([a, b]));
         let value = rest.get(4..length)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        // The two highest bits say how the value is written.
+        // The two highest bits are flags.
         Some((u16::from_ne_bytes([c, d]) & 0x3fff, value))
     })
 }
@@ -444,7 +444,7 @@ fn route_of(body: &[u8]) -> Option<Route> {
     })
 }
 
-/// Answers of the kernel, one after the other, each read as everything that answers are read as.
+/// Answers of the kernel, each read in all forms that answers have.
 #[cfg(fuzzing)]
 pub fn fuzz(bytes: &[u8]) {
     let mut rest = bytes;

@@ -1,7 +1,7 @@
 //! A network without root by pasta(1), which carries connections between sockets and the interface.
 //!
-//! It is found again by the pid that it writes into the container's directory; that a process with
-//! this pid is it shows in its command line, which names the file.
+//! It writes its pid into a file in the container's directory. Its command line names that file, which shows that a
+//! process with this pid is still the same pasta.
 
 use super::attachment::Attachment;
 use super::ports::{PortMapping, Protocol};
@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 const PID: &str = "pasta.pid";
 const LOG: &str = "pasta.log";
 
-/// Runs it; it goes to the background when the interface is there. Whether it is installed.
+/// Runs it; it goes to the background once the interface exists. Returns whether it is installed.
 pub(super) fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) -> Result<bool> {
     let owner = sys::owner_of_namespace(netns)
         .map_err(|errno| Error::os("look for the owner of the network namespace", errno))?;
@@ -51,11 +51,11 @@ pub(super) fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: B
             command.args([flag, &port(publish)]);
         }
     }
-    // As its own standard descriptors: once it is in the user namespace it may not look at ours.
+    // Passed as its standard descriptors: once it is in the user namespace it may not open the caller's descriptors.
     command.args(["--netns", "/proc/self/fd/0", "--userns", "/proc/self/fd/1"]);
     let copy = |fd: BorrowedFd| fd.try_clone_to_owned().map_err(|error| Error::io("dup for pasta", error));
     command.stdin(copy(netns)?).stdout(owner).stderr(Stdio::null());
-    // A terminal's interrupt is for the container.
+    // So that a terminal's interrupt does not reach it.
     command.process_group(0);
     let mut child = match unblocked(|| command.spawn()) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -83,7 +83,7 @@ fn failed(directory: &Path) -> Error {
     error.with_hint(format!("a port may be taken or below 1024; {LIMITS}"))
 }
 
-/// Ends it, if it was started; what is gone is fine.
+/// Kills it, if it was started; it is no error if it is gone.
 pub(super) fn end(directory: &Path) -> Result<()> {
     let path = directory.join(PID);
     let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
@@ -93,7 +93,7 @@ pub(super) fn end(directory: &Path) -> Result<()> {
         Err(Errno::ESRCH) => return Ok(()),
         other => other.map_err(failed)?,
     };
-    // Read while we hold it, so the pid is not somebody else's.
+    // Read while the pidfd is open, so the pid cannot have been reused.
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     if words.split(|byte| *byte == 0).any(|word| word == path.as_os_str().as_encoded_bytes()) {
         sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL).map_err(failed)?;

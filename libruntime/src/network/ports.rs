@@ -18,23 +18,23 @@ pub enum Protocol {
     Sctp,
 }
 
-/// Ports of the host that lead to as many of the container.
+/// A port mapping: a range of ports of the host that leads to a range of the same size in the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PortMapping {
-    /// Every address of the host if not named.
+    /// The address of the host; `None` for every address.
     pub address: Option<IpAddr>,
-    /// The first one of the host.
+    /// The first port of the host.
     pub first: u16,
-    /// The last one of the host.
+    /// The last port of the host.
     pub last: u16,
-    /// The first one in the container.
+    /// The first port in the container.
     pub container: u16,
-    /// Of all of them.
+    /// The protocol of all of them.
     pub protocol: Protocol,
 }
 
-/// Published ports as the command line has them.
+/// Port mappings in the form of the command line.
 pub(super) fn as_texts<S: serde::Serializer>(
     ports: &[PortMapping],
     to: S,
@@ -43,22 +43,22 @@ pub(super) fn as_texts<S: serde::Serializer>(
 }
 
 impl PortMapping {
-    /// A port of the host that leads to one of the container, by tcp and on every address of the host.
+    /// Maps one TCP port of the host, on every address, to a port of the container.
     pub fn new(host: u16, container: u16) -> Self {
         Self { address: None, first: host, last: host, container, protocol: Protocol::Tcp }
     }
 
-    /// Whether one of its ports is one of the other's, on the same address.
+    /// Whether the two share a port on the same address.
     pub(super) fn is_like(&self, other: &PortMapping) -> bool {
         let apart = self.last < other.first || other.last < self.first;
         let any = |one: &Self| one.address.is_none_or(|ip| ip.is_unspecified());
-        // Without an address it is on both families' unspecified one.
+        // Without an address it is on the unspecified address of both families.
         let both = self.address.is_none() || other.address.is_none();
         let same = self.address == other.address || both && any(self) && any(other);
         self.protocol == other.protocol && same && !apart
     }
 
-    /// What the text form does not allow, and fields do.
+    /// Checks what the text form rules out, and fields do not.
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         let more = self.last.checked_sub(self.first);
         let end = more.and_then(|more| self.container.checked_add(more));

@@ -1,5 +1,5 @@
-//! Programs that networks run. Each is waited for with a deadline: one that is stuck would keep `create` waiting, and
-//! the lock of the networks with it.
+//! Helper programs of networks. Each is waited for with a deadline: one that is stuck would block `create` and hold the
+//! lock of the networks.
 
 use crate::error::{Error, Result};
 use crate::sys;
@@ -11,15 +11,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
-/// What there is without root.
+/// The hint where a network without root cannot meet a request.
 pub(super) const LIMITS: &str =
     "without root pasta or slirp4netns translates: subnet, mtu, mac, names and publish (IPv4, tcp and udp)";
 
-/// Starts a process that stays, with no signal blocked in it as they are in this thread.
+/// Starts a process without the blocked signals of this thread, because the process stays.
 pub(super) fn unblocked<T>(start: impl FnOnce() -> T) -> T {
     let before = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
     let done = start();
-    // What has just been read can be written.
+    // The mask that was just read can be set.
     let _ = before.and_then(|before| before.thread_set_mask());
     done
 }
@@ -27,7 +27,7 @@ pub(super) fn unblocked<T>(start: impl FnOnce() -> T) -> T {
 /// Waits for the program's end. One that takes too long is killed, with the process group that it leads, if it does.
 pub(super) fn await_end(child: &mut Child, name: &str, limit: Duration) -> Result<ExitStatus> {
     match sys::pidfd_open(child.id() as i32) {
-        // Ended, and reaped by a host that ignores SIGCHLD.
+        // It has ended, and the host ignores SIGCHLD, so it is reaped already.
         Err(Errno::ESRCH) => {}
         Err(errno) => {
             end(child);
@@ -61,7 +61,8 @@ pub(super) fn await_word(child: &mut Child, name: &str, word: BorrowedFd, limit:
 fn end(child: &mut Child) {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
-    // It is not reaped yet, so the number is its own; a group of that number is there only where it leads one.
+    // It is not reaped yet, so the pid cannot have been reused; a process group with this number exists only if it
+    // leads one.
     let _ = kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGKILL);
     let _ = child.kill();
     let _ = child.wait();

@@ -1,7 +1,8 @@
-//! What is asked for: `key=value` pairs, in annotations and on the command line alike.
+//! Requests for networks: `key=value` pairs, in annotations and on the command line alike.
 //!
-//! The annotation `org.onggi.network.NAME` asks for an interface NAME in the container:
-//! `bridge=web,address=auto,publish=8080:80`. Keys, of which `route`, `publish`, `alias`, `dns` and `search` may be repeated:
+//! The annotation `org.onggi.network.NAME` requests an interface NAME in the container:
+//! `bridge=web,address=auto,publish=8080:80`. Keys, of which `route`, `publish`, `alias`, `dns` and `search` may be
+//! repeated:
 //!
 //! | key | value |
 //! |---|---|
@@ -21,7 +22,7 @@
 //! | `dns`, `search` | lines of /etc/resolv.conf; `dns=host` is what the host asks |
 //! | `ingress`, `egress` | limit to and from the container: `100mbit`, `1gbit` |
 //!
-//! Pure: whether it can be had is found when it is done.
+//! Pure: whether a request can be met is only known when the network is set up.
 
 use super::ports::PortMapping;
 use super::subnet::Subnet;
@@ -36,63 +37,63 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What annotations that ask for a network begin with.
+/// The prefix of annotations that request a network.
 pub const ANNOTATION: &str = "org.onggi.network.";
 
 const DEFAULT_BRIDGE: &str = "onggi0";
 
-/// Who answers questions for names.
+/// A DNS server of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Dns {
-    /// Whoever the host asks.
+    /// The servers that the host asks.
     Host,
     /// This server.
     Server(IpAddr),
 }
 
-/// One network that a container is to be in.
+/// A request to connect a container to one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Network {
-    /// Where it was asked for, for errors.
+    /// Where it was requested, for errors.
     pub at: String,
-    /// Of the interface in the container; empty: the next of eth0, eth1, ….
+    /// The name of the interface in the container; empty: the next of eth0, eth1, ….
     pub name: String,
-    /// Of the host; made when missing.
+    /// The bridge of the host, which is created if it does not exist.
     pub bridge: String,
     /// IPv4.
     pub address: AddressAssignment,
     /// IPv6.
     pub address6: AddressAssignment,
-    /// Of the bridge; a free one if there is none.
+    /// The IPv4 subnet of the bridge; by default a free one.
     pub subnet: Option<Subnet>,
     /// The same for IPv6.
     pub subnet6: Option<Subnet>,
-    /// The bridge's own address; the subnet's first if there is none.
+    /// The bridge's own IPv4 address; by default the first of the subnet.
     pub gateway: Option<IpAddr>,
     /// The same for IPv6.
     pub gateway6: Option<IpAddr>,
-    /// Beside the default route.
+    /// Routes besides the default route.
     pub routes: Vec<Route>,
-    /// The first network that may has the default route of each family.
+    /// Whether it may have the default route. The first network that may gets it, for each family.
     pub default_route: bool,
     /// Nothing but the bridge's own network can be reached.
     pub internal: bool,
     /// The bridge stays when the last container has left it.
     pub keep: Option<bool>,
-    /// In bytes; the bridge's if there is none.
+    /// The MTU in bytes; by default the bridge's.
     pub mtu: Option<u32>,
-    /// Six hexadecimal bytes; follows from the address if there is none.
+    /// The MAC address, six hexadecimal bytes; by default derived from the IP address.
     pub mac: Option<String>,
     /// Ports of the host that lead to it.
     pub publish: Vec<PortMapping>,
-    /// `/etc/hosts` of the container is ours, with the names of the bridge's containers.
+    /// Whether `/etc/hosts` of the container is replaced by one with the names of the bridge's containers.
     pub hosts: bool,
-    /// Names of the container beside its id; its hostname comes first.
+    /// Names of the container besides its id; its hostname comes first.
     pub aliases: Vec<String>,
-    /// The servers of `/etc/resolv.conf`, which is ours if there are any.
+    /// The servers for `/etc/resolv.conf`, which is replaced if there are any.
     pub dns: Vec<Dns>,
     /// Its search domains.
     pub search: Vec<String>,
@@ -132,20 +133,20 @@ impl Default for Network {
 }
 
 impl Network {
-    /// An interface on this bridge, with a free IPv4 address. All else is in fields; [`Network::parse`] has the text
-    /// form of each.
+    /// An interface on this bridge, with a free IPv4 address. The fields have all other settings; [`Network::parse`]
+    /// reads the text form of each.
     pub fn bridge(name: impl Into<String>) -> Self {
         Self { bridge: name.into(), ..Self::default() }
     }
 
-    /// A port of the host that leads to one of the container (tcp).
+    /// Publishes a TCP port of the container on a port of the host.
     #[must_use]
     pub fn publish(mut self, host: u16, container: u16) -> Self {
         self.publish.push(PortMapping::new(host, container));
         self
     }
 
-    /// From `key=value` pairs with commas between them; `at` is where they come from.
+    /// Parses `key=value` pairs with commas between them; `at` names their origin in errors.
     ///
     /// # Errors
     /// One with every problem.
@@ -167,14 +168,15 @@ impl Network {
         if findings.is_empty() { Ok(network) } else { Err(Error::invalid(findings)) }
     }
 
-    /// Adds a published port, as the value of `publish` has it.
+    /// Publishes ports, in the form of the value of `publish`.
     pub fn add_publish(&mut self, text: &str) -> Result<()> {
         let refused = |message| Error::invalid(vec![Diagnostic::new(&self.at, message)]);
         self.publish.push(text.parse().map_err(refused)?);
         Ok(())
     }
 
-    /// Limits both directions (`100mbit`), or those that are named (`ingress=1gbit,egress=100mbit`).
+    /// Limits the bandwidth in both directions (`100mbit`), or in those that are named
+    /// (`ingress=1gbit,egress=100mbit`).
     pub fn set_bandwidth(&mut self, text: &str) -> Result<()> {
         let refused = |message| Error::invalid(vec![Diagnostic::new(&self.at, message)]);
         for part in text.split(',') {
@@ -219,7 +221,7 @@ impl Network {
         Ok(())
     }
 
-    /// What the text form of a value does not allow, where the value was not made from text.
+    /// Checks what the text form of values rules out, for values that were not made from text.
     fn values(&self) -> impl Iterator<Item = std::result::Result<(), String>> {
         let said = |key: &'static str| move |message: String| format!("{key}: {message}");
         let aliases = self.aliases.iter().map(move |name| host_name(name).map(drop).map_err(said("alias")));
@@ -234,12 +236,12 @@ impl Network {
         aliases.chain(search).chain(mac).chain(mtu).chain(limits).chain(ports)
     }
 
-    /// What does not depend on other networks.
+    /// Checks what does not depend on other networks.
     fn check(&self, findings: &mut Vec<Diagnostic>) {
         let mut refuse = |message: String| findings.push(Diagnostic::new(&self.at, message));
         let wrong: Vec<_> = self.values().filter_map(std::result::Result::err).collect();
         if !wrong.is_empty() {
-            // The others rely on these.
+            // The other checks rely on these.
             return wrong.into_iter().for_each(refuse);
         }
         for name in [&self.name, &self.bridge] {
@@ -308,7 +310,7 @@ impl Network {
         addresses.into_iter().flat_map(move |ip| (first..=last).map(move |port| (ip, port)))
     }
 
-    /// How the address is had, the subnet and the gateway, of IPv4 or of IPv6.
+    /// The address assignment, the subnet and the gateway, of IPv4 or of IPv6.
     pub(super) fn of_family(&self, v4: bool) -> (&AddressAssignment, Option<Subnet>, Option<IpAddr>) {
         if v4 {
             (&self.address, self.subnet, self.gateway)
@@ -318,7 +320,7 @@ impl Network {
     }
 }
 
-/// Warnings about the annotations that ask for a network where the operator has not allowed that.
+/// Warnings about the annotations that request a network where the operator has not allowed that.
 pub(crate) fn ignored(spec: &Spec) -> Vec<Diagnostic> {
     let annotations = spec.annotations().iter().flatten().map(|(key, _)| key);
     let mut keys: Vec<_> = annotations.filter(|key| key.starts_with(ANNOTATION)).collect();
@@ -327,10 +329,10 @@ pub(crate) fn ignored(spec: &Spec) -> Vec<Diagnostic> {
     keys.into_iter().map(|key| Diagnostic::warning(format!("annotations[{key}]"), message)).collect()
 }
 
-/// The networks that the caller and, with `by_annotation`, annotations ask for, each with the name of its interface.
+/// The networks that the caller and, with `by_annotation`, annotations request, each with the name of its interface.
 ///
 /// # Errors
-/// One with every problem of them all.
+/// The error has every problem of all of them.
 pub(crate) fn wanted(spec: &Spec, typed: &[Network], by_annotation: bool) -> Result<Vec<Network>> {
     let mut findings = Vec::new();
     let mut networks = Vec::new();
@@ -397,11 +399,11 @@ fn check_together(networks: &[Network], findings: &mut Vec<Diagnostic>) {
             }
         }
     }
-    // A network that was parsed has been checked before.
+    // A parsed network was checked before.
     findings.dedup();
 }
 
-/// What there is to be, for `explain`.
+/// The request as text, for `explain`.
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{} by bridge {}", self.name, self.bridge)?;

@@ -1,9 +1,8 @@
-//! A network without root: pasta (pasta.rs), or where that is not installed slirp4netns, translates
-//! for one interface of a namespace that the caller's own user namespace owns. It is a process; it
-//! ends with `delete`.
+//! A network without root: pasta (pasta.rs), or slirp4netns where that is not installed, translates for one interface
+//! in a namespace that belongs to the caller's own user namespace. It is a process, which `delete` kills.
 //!
-//! slirp4netns is found again by its socket in the container's directory, whose other end the kernel names,
-//! so there is no pid to be written down, and none to be lost by a kill -9.
+//! slirp4netns is found by its socket in the container's directory: the kernel names the peer's pid. So no pid has to
+//! be recorded, and none can be lost in a crash.
 
 use super::attachment::{Attached, Attachment, write_record};
 use super::mac::{hash, mac};
@@ -53,7 +52,7 @@ pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: Borro
         }],
     };
     write_record(store, id, &attached)?;
-    names::alone(&store.join(id), id, &attached)?;
+    names::write_own(&store.join(id), id, &attached)?;
     let one = &attached.networks[0];
     let by_pasta = pasta::start(&store.join(id), one, subnet, netns);
     if by_pasta.map_err(|error| error.at(&network.at))? {
@@ -66,7 +65,7 @@ pub(super) fn connect(store: &Path, id: &str, networks: &[Network], netns: Borro
     Ok(())
 }
 
-/// What slirp4netns cannot do is an error, not left out.
+/// A request that slirp4netns cannot meet is an error.
 fn check(network: &Network) -> Result<()> {
     let default = Network::default();
     let not = [
@@ -93,7 +92,7 @@ fn cannot_publish(publish: &PortMapping) -> bool {
     publish.protocol == Protocol::Sctp || publish.address.is_some_and(|ip| ip.is_ipv6())
 }
 
-/// Runs it, and waits until the interface is there.
+/// Runs it, and waits until the interface exists.
 fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) -> Result<()> {
     let failed = |what: &str| {
         let call = format!("{what} for slirp4netns");
@@ -104,7 +103,7 @@ fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) 
     let opened = File::open(directory).map_err(failed("open the container's directory"))?;
     let log = File::create(directory.join(LOG)).map_err(failed("create a log"))?;
     let (mut ready, theirs) = std::io::pipe().map_err(failed("make a pipe"))?;
-    // Paths through our descriptors: sockets' paths are short, and namespaces may have none.
+    // Paths through this process's descriptors: paths of sockets have to be short, and namespaces may have none.
     let ours = |fd: i32| format!("/proc/{}/fd/{fd}", std::process::id());
     let mut command = Command::new("slirp4netns");
     command
@@ -128,7 +127,7 @@ fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) 
         }
         _ => Error::io("execute slirp4netns", error),
     })?;
-    // Our copy of the writing end, so that its death is an end of file.
+    // This closes the copy of the writing end, so that the death of slirp4netns is seen as an end of file.
     drop(command);
     let mut said = [0];
     programs::await_word(&mut child, "slirp4netns", ready.as_fd(), DEADLINE)?;
@@ -150,7 +149,7 @@ fn died(directory: &Path, child: &mut Child) -> Error {
     }
 }
 
-/// Its socket takes one request for each connection.
+/// Its socket accepts one request in each connection.
 fn dial(directory: &Path) -> std::io::Result<UnixStream> {
     let opened = File::open(directory)?;
     let path = format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd());
@@ -182,7 +181,7 @@ fn forward(directory: &Path, one: &Attachment, publish: PortMapping) -> Result<(
     Ok(())
 }
 
-/// Ends what serves a container; what is gone is fine.
+/// Kills the process that serves a container; it is no error if it is gone.
 pub(super) fn disconnect(directory: &Path) -> Result<()> {
     pasta::end(directory)?;
     let Ok(stream) = dial(directory) else { return Ok(()) };
@@ -192,10 +191,10 @@ pub(super) fn disconnect(directory: &Path) -> Result<()> {
         Err(Errno::ESRCH) => return Ok(()),
         other => other.map_err(failed)?,
     };
-    // It still listens, so the pid was not somebody else's when we took hold of it.
+    // It still listens, so the pid had not been reused when the pidfd was opened.
     if dial(directory).is_ok() {
         sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL).map_err(failed)?;
-        // Where it is our own child, it must not stay a zombie.
+        // Where it is a child of this process, it must not stay a zombie.
         let _ = sys::wait_pidfd(process.as_fd(), true);
     }
     Ok(())

@@ -23,7 +23,7 @@ impl Subnet {
         Self { ip, length: bits(ip) }
     }
 
-    /// An address of it: of an interface, the interface's own.
+    /// The address in it: the interface's own, where it belongs to an interface.
     pub fn ip(self) -> IpAddr {
         self.ip
     }
@@ -58,19 +58,19 @@ impl Subnet {
         if self.length < other.length { self.contains(other.ip) } else { other.contains(self.ip) }
     }
 
-    /// How many addresses there are, as the greatest number of one.
+    /// The number of the last address.
     pub fn last(self) -> u128 {
         self.mask()
     }
 
-    /// Whether a host can have it: neither the network's own nor its broadcast address.
+    /// Whether a host can have this address: it is neither the network's own nor its broadcast address.
     pub fn is_usable(self, ip: IpAddr) -> bool {
         let number = number_of(ip) & self.mask();
         let alone = self.mask() <= 1;
         self.contains(ip) && (alone || number != 0 && (ip.is_ipv6() || number != self.mask()))
     }
 
-    /// For IPv4 networks that have one.
+    /// The broadcast address, of IPv4 networks that have one.
     pub fn broadcast(self) -> Option<Ipv4Addr> {
         match self.at(u128::MAX) {
             IpAddr::V4(ip) if self.mask() > 1 => Some(ip),
@@ -98,7 +98,7 @@ fn number_of(ip: IpAddr) -> u128 {
     }
 }
 
-/// Of the same family as `like`.
+/// The address with this number, in the family of `like`.
 fn from_number(like: IpAddr, number: u128) -> IpAddr {
     match like {
         IpAddr::V4(_) => Ipv4Addr::from_bits(number as u32).into(),

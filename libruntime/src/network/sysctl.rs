@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use nix::errno::Errno;
 use std::fs;
 
-/// Writes a setting of the network namespace that the calling thread is in. Kernels without IPv6
-/// lack some of them, and then nothing needs them.
+/// Writes a setting of the network namespace that the calling thread is in. Kernels without IPv6 lack some settings,
+/// which are not needed then.
 pub(super) fn set(name: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/net/{name}");
     match fs::read_to_string(&path) {

@@ -4,7 +4,7 @@ use super::subnet::Subnet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// The name that Podman's containers have for the host, too.
+/// The name of the host in containers, the same as Podman's.
 pub(super) const HOST: &str = "host.containers.internal";
 
 /// How an interface gets its address.
@@ -27,7 +27,7 @@ pub enum AddressAssignment {
 pub struct Route {
     /// The destination.
     pub to: Subnet,
-    /// The network's gateway if not named.
+    /// The next hop; by default the network's gateway.
     pub via: Option<IpAddr>,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn flag(text: &str) -> std::result::Result<bool, String> {
     }
 }
 
-/// Whether an address can be that of an interface.
+/// Whether an interface can have this address.
 pub(super) fn is_hosts(ip: IpAddr) -> bool {
     !(ip.is_multicast() || ip.is_loopback() || ip.is_unspecified())
 }
@@ -99,11 +99,11 @@ pub(super) fn rate(text: &str) -> std::result::Result<u64, String> {
         _ => return Err(bad()),
     };
     let rate = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(bad)?;
-    // The kernel counts bytes; below this a packet would wait for seconds.
+    // Below 8 kbit/s a packet would wait for seconds.
     if rate < 8000 { Err(format!("{text:?} is less than 8kbit")) } else { Ok(rate) }
 }
 
-/// One that `names.rs` gives to nobody else.
+/// An alias, which must not be a name that `names.rs` uses itself.
 pub(super) fn alias(text: &str) -> std::result::Result<String, String> {
     if ["localhost", HOST].contains(&text) {
         return Err(format!("{text:?} is the name of somebody else"));
@@ -111,7 +111,7 @@ pub(super) fn alias(text: &str) -> std::result::Result<String, String> {
     host_name(text)
 }
 
-/// What can stand in hosts and resolv.conf.
+/// A name that may stand in hosts and resolv.conf.
 pub(super) fn host_name(text: &str) -> std::result::Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if text.is_empty() || text.len() > 253 || !text.chars().all(good) {
@@ -120,7 +120,7 @@ pub(super) fn host_name(text: &str) -> std::result::Result<String, String> {
     Ok(text.to_string())
 }
 
-/// The kernel's dev_valid_name(), without what has a meaning to those who read names.
+/// The kernel's dev_valid_name(), without characters that have a meaning for programs that read names.
 pub(super) fn interface_name(name: &str) -> std::result::Result<(), String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.is_empty()
