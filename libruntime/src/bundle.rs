@@ -1,6 +1,6 @@
-//! The check of a bundle: everything that can be said about it before a container is created from it. The
-//! configuration is held against the specification (`config/examine.rs`), then against this kernel and this user by
-//! planning it, and the files of the host that it names are looked for.
+//! The check of a bundle: everything that can be said about it before a container is created from it. The configuration
+//! is checked against the specification (`config/examine.rs`), then against this kernel and this user by planning it,
+//! and the files of the host that it names are looked for.
 //!
 //! Runs nothing and changes nothing. The configuration may be hostile: `config.json` has to be a regular file of at most
 //! 16 MiB, and of the other files only the attributes are read (stat(2)).
@@ -65,7 +65,7 @@ pub(crate) fn check(settings: &Arc<Settings>, bundle: &Path) -> Result<BundleRep
         let error = Error::os(format!("check {}", config.display()), Errno::EFBIG);
         return Err(error.with_hint(format!("at most {} MiB are checked", MAX_SIZE >> 20)));
     }
-    // What is not UTF-8 is no JSON either: it is found where it is.
+    // A text that is not UTF-8 is not JSON either; the diagnostic has the place.
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
@@ -76,7 +76,7 @@ pub(crate) fn check(settings: &Arc<Settings>, bundle: &Path) -> Result<BundleRep
     let mut of_host = Vec::new();
     if let Some(spec) = spec {
         of_host = files(&bundle, &spec);
-        // Without the right namespaces nearly everything is wrong.
+        // With wrong namespaces nearly everything else is a problem too.
         let is_about_namespaces = |one: &Diagnostic| one.config_path.starts_with("linux.namespaces");
         if !diagnostics.iter().any(is_about_namespaces) {
             plan(settings, &bundle, spec, &mut of_host);
@@ -92,8 +92,8 @@ pub(crate) fn check(settings: &Arc<Settings>, bundle: &Path) -> Result<BundleRep
     Ok(BundleReport { config, diagnostics, text })
 }
 
-/// What this kernel, this host and this user refuse. Planning ends at the first such thing, so that the rest is
-/// planned again without it. What the specification forbids is taken out before: it has been found.
+/// Finds what this kernel, this host and this user refuse. Planning ends at the first such property, so the
+/// configuration is planned again without it. What the specification forbids is already found, and is taken out first.
 fn plan(settings: &Arc<Settings>, bundle: &Path, spec: Spec, found: &mut Vec<Diagnostic>) {
     let (mut spec, mut removed) = (spec, Removed::default());
     for _ in 0..MAX_ROUNDS {
@@ -148,7 +148,7 @@ fn without(spec: &Spec, problems: &[Diagnostic], removed: &mut Removed) -> Optio
     let mut value = serde_json::to_value(spec).ok()?;
     let mut places: Vec<&str> = problems.iter().map(|one| one.config_path.as_str()).collect();
     places.dedup();
-    // From the end of a list on, so that indices stay what they are.
+    // From the end of a list, so that the indices of the other elements stay the same.
     for place in places.into_iter().rev() {
         take_out(&mut value, place, removed)?;
     }
@@ -174,7 +174,7 @@ fn take_out(value: &mut Value, place: &str, removed: &mut Removed) -> Option<()>
                 (here, rest) = (list.get_mut(index)?, after);
             }
             Value::Object(object) => {
-                // The names of sysctls have dots in them: the longest one that fits is the one.
+                // Names of sysctls contain dots: the longest name that matches is taken.
                 let from = rest.strip_prefix('.').unwrap_or(rest);
                 let fits = |name: &&String| {
                     from.strip_prefix(name.as_str())
@@ -196,7 +196,7 @@ fn take_out(value: &mut Value, place: &str, removed: &mut Removed) -> Option<()>
     }
 }
 
-/// The files of the host that have to be there.
+/// Checks the files of the host that have to exist.
 fn files(bundle: &Path, spec: &Spec) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     if let Some(root) = spec.root().as_ref().filter(|root| !root.path().as_os_str().is_empty()) {
@@ -227,7 +227,7 @@ fn files(bundle: &Path, spec: &Spec) -> Vec<Diagnostic> {
             ("poststart", hooks.poststart()),
             ("poststop", hooks.poststop()),
         ];
-        // Those of startContainer are programs of the container.
+        // startContainer hooks are programs of the container.
         for (list, hooks) in lists {
             each_hook(list, hooks.iter().flatten(), &mut found);
         }
@@ -248,7 +248,7 @@ enum Kind {
     Program,
 }
 
-/// Only attributes are asked for: to open a file can have effects.
+/// Only reads attributes, because opening a file can have side effects.
 fn look_for(at: &str, path: &Path, kind: Kind, found: &mut Vec<Diagnostic>) {
     let fits = |meta: &Metadata| match kind {
         Kind::Any => Ok(()),

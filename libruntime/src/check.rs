@@ -1,9 +1,9 @@
-//! Whether containers can run on this host, as this user, and what they would have to do without.
+//! Whether containers can run on this host, as this user, and which features they would lack.
 //!
-//! Asks by trying wherever that leaves nothing behind: a container is made and deleted, a user
-//! namespace mapped, the message bus called. `trial.rs` makes the container, `cgroups.rs` looks at
-//! what it got, `ids.rs` at user namespaces and their maps, `tools.rs` at the rest of the host.
-//! Must not change the host, nor say that something is there because a file with its name is.
+//! Tries things out wherever that leaves nothing behind: creates and deletes a container, maps a user namespace, calls
+//! the message bus. `trial.rs` makes the container, `cgroups.rs` examines its cgroup, `ids.rs` user namespaces and
+//! their maps, `tools.rs` the rest of the host. Must not change the host, nor report that a feature works because a
+//! file with its name exists.
 
 mod cgroups;
 mod ids;
@@ -16,7 +16,7 @@ use crate::plan::request::CgroupDriver;
 use crate::runtime::Runtime;
 pub use report::{Check, Level, Report};
 
-/// Looks at everything that a container of the calling user with its state in `store` may need.
+/// Checks everything that a container of the calling user may need.
 pub fn check(runtime: &Runtime) -> Report {
     let systemd_cgroup = runtime.driver() == CgroupDriver::Systemd;
     let root = nix::unistd::geteuid().is_root();

@@ -1,12 +1,11 @@
-//! `config.json`, read strictly: what was written, checked, with the place of every problem.
+//! `config.json`, read strictly and checked, with the place of every problem.
 //!
-//! Pure: apart from [`Config::load`], which reads one file, nothing here asks the kernel anything, so a
-//! finding never depends on the host. What the host cannot do is found when planning.
-//! The good path is one pass of serde_json (through `config/strict.rs`) and one walk over the typed values.
-//! Only when serde refuses, `config/repair.rs` parses again to find the place, all the other places, and what
-//! the spec allows although oci-spec's types do not. `config/written.rs` tells "absent" from "0" where those
-//! types cannot.
-//! The checks are next door, one file for each part of the configuration.
+//! Pure: apart from [`Config::load`], which reads one file, nothing here asks the kernel anything, so a finding never
+//! depends on the host. What the host cannot do is found when planning. The good path is one pass of serde_json
+//! (through `config/strict.rs`) and one walk over the typed values. Only when serde refuses, `config/repair.rs` parses
+//! again to find the place, all the other places, and what the spec allows although oci-spec's types do not.
+//! `config/written.rs` tells "absent" from "0" where those types cannot. The checks of values are in `config/`, one
+//! file for each part of the configuration.
 
 mod devices;
 pub(crate) mod examine;
@@ -44,12 +43,12 @@ use std::path::Path;
 /// The largest `config.json` that is read, in bytes. Engines write some tens of kilobytes.
 pub const MAX_CONFIG_SIZE: u64 = 64 << 20;
 
-/// A configuration without problems, and what the spec wants to be warned about.
+/// A configuration without problems, and the warnings that the specification asks for.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// As it is applied.
     pub spec: Spec,
-    /// What can be applied and is not what was meant.
+    /// Properties that can be applied, but not as they are written.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -59,7 +58,7 @@ impl Config {
         Self::parse(&read(bundle)?)
     }
 
-    /// Every problem is in the error's findings, not the first only.
+    /// The error has all problems as diagnostics, not only the first one.
     pub fn parse(bytes: &[u8]) -> Result<Config> {
         let (mut spec, mut found) = repair::parse::<Spec>(bytes, repair::Root::Config)?;
         written::check_spec(bytes, &mut spec, &mut found);
@@ -97,8 +96,8 @@ pub(crate) fn check_process(process: &Process) -> Result<()> {
     found.into_warnings().map(drop)
 }
 
-/// A `linux.resources` object, as `update --resources` gets it. It changes only what it names, so rules
-/// about properties that belong together are left to the cgroup, which knows the other values.
+/// A `linux.resources` object, as `update --resources` gets it. It changes only what it names, so rules about related
+/// properties are left to the cgroup, which has the other values.
 pub fn parse_resources(bytes: &[u8]) -> Result<(LinuxResources, Vec<Diagnostic>)> {
     let (mut resources, mut found) = repair::parse::<LinuxResources>(bytes, repair::Root::Resources)?;
     written::check_resources(bytes, &mut resources, &mut found);

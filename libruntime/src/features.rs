@@ -1,8 +1,8 @@
 //! What this build knows, as the spec's features structure (features.md, features-linux.md).
 //!
-//! It is about the build, not about the host, with one exception of the spec's own: the seccomp flags
-//! that this kernel takes, for which it is asked. What else the host lacks is `check.rs`'s to say.
-//! The lists come from the modules that act on them, so that they cannot claim more than is done.
+//! It describes the build and not the host, with one exception that the specification makes: the seccomp flags that
+//! this kernel supports. `check.rs` says what else the host lacks. The lists come from the modules that act on them, so
+//! that they cannot claim more than is done.
 
 use crate::error::{Error, Result};
 use crate::{plan, seccomp, sys};
@@ -26,7 +26,7 @@ fn known() -> Value {
         "mountOptions": plan::known_mount_options(),
         "linux": linux(),
         "annotations": { "io.onggi.version": env!("CARGO_PKG_VERSION") },
-        // A trailing dot stands for all that begin so (features.md).
+        // A trailing dot stands for all annotations with this prefix (features.md).
         "potentiallyUnsafeConfigAnnotations":
             ["org.onggi.network.", "org.systemd.property.", "run.oci.keep_original_groups"],
     })

@@ -42,7 +42,7 @@ pub type Origin = Cow<'static, str>;
 pub struct Text(Vec<u8>);
 
 impl Text {
-    /// A path or name. What comes from a configuration was checked to hold no NUL.
+    /// A path or name. Texts of a configuration are checked to contain no NUL.
     pub fn of(text: impl AsRef<[u8]>) -> Self {
         let mut bytes = text.as_ref().to_vec();
         bytes.push(0);
@@ -115,14 +115,14 @@ impl Serialize for Text {
     }
 }
 
-/// As a plan is encoded, not as it is shown.
+/// Reads the encoded form, not the one that is shown.
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         <&[u8]>::deserialize(deserializer).map(Self::data)
     }
 }
 
-/// What [`Plan::encode_after_start`] has encoded.
+/// Decodes what [`Plan::encode_after_start`] has encoded.
 pub fn decode_after_start(bytes: &[u8]) -> Option<Vec<(u32, Step<Text>, Origin)>> {
     postcard::from_bytes(bytes).ok()
 }
@@ -134,7 +134,7 @@ pub enum Handed {
     Channel,
     /// The private procfs.
     Procfs,
-    /// The socket on which `start` is heard.
+    /// The socket to which `start` connects.
     Listener,
     /// The socket that gets the master side of the container's terminal.
     ConsoleSocket,
@@ -150,9 +150,9 @@ pub enum Handed {
     Program,
     /// The directory that a hook starts in.
     Directory,
-    /// The caller's descriptor of this index, which keeps no meaning for the library.
+    /// The descriptor with this index among those that the caller gives, which means nothing to the library.
     Placed(u16),
-    /// The file `tasks` of a cgroup, open for writing. When the cgroup is only made, it is sent later.
+    /// The file `tasks` of a cgroup, open for writing. If the cgroup does not exist yet, it is sent later.
     CgroupTasks(PathBuf),
 }
 
@@ -184,7 +184,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan hands over the channel and the procfs first; the stage counts on that.
+    /// An empty plan, which hands over the channel and the procfs first: the stage relies on that.
     fn new() -> Self {
         let handed = vec![(Handed::Channel, "".into()), (Handed::Procfs, "".into())];
         Self { handed, ..Self::default() }
@@ -240,8 +240,8 @@ impl Plan {
         self.steps.iter().find_map(opens)
     }
 
-    /// The steps that `start` sets off, for a later process to explain a failure with: their numbers,
-    /// origins and objects, but no environment and no filter.
+    /// The steps after `start`, with which a later process explains a failure: their numbers, origins and objects,
+    /// without environment and filter.
     pub fn encode_after_start(&self) -> Vec<u8> {
         let begin = self.steps.iter().position(|(step, _)| matches!(step, Step::AwaitStart { .. }));
         let shown = |(at, (step, origin)): (usize, &(Step<Text>, Origin))| {
@@ -274,7 +274,7 @@ impl Plan {
         Ok(bytes)
     }
 
-    /// The limits of the stage, and the rules of order, each with its reason. Every planner ends with this.
+    /// Checks the limits of the stage, and the rules of order, each with its reason. Every planner ends with this.
     fn check(&self) -> Result<()> {
         self.check_limits()?;
         let position =
@@ -329,7 +329,7 @@ impl Plan {
         Ok(())
     }
 
-    /// What a configuration can exceed: the stage has tables of fixed sizes.
+    /// Checks the limits that a configuration can exceed: the stage has tables of fixed sizes.
     fn check_limits(&self) -> Result<()> {
         let opens = |step: &Step<Text>| {
             use Step::{OpenDevice, OpenIdmapped, OpenSource};
@@ -355,7 +355,7 @@ impl Plan {
         Ok(())
     }
 
-    /// A process of the container that sees the stage could open through what the stage has open.
+    /// Checks that descriptors are closed in time: a process of the container that sees the stage could use them.
     fn check_descriptors(&self, clone: usize, ids: usize) -> Result<()> {
         let position =
             |wanted: &dyn Fn(&Step<Text>) -> bool| self.steps.iter().position(|(step, _)| wanted(step));
@@ -394,7 +394,7 @@ fn rule(holds: bool, reason: &str) -> Result<()> {
     }
 }
 
-/// Whether the stage needs the root, the procfs or another descriptor for it; the reports and the listener stay.
+/// Whether the step needs the root, the procfs or another descriptor; the channel and the listener stay open.
 fn uses_descriptors(step: &Step<Text>) -> bool {
     use Step::*;
     !matches!(

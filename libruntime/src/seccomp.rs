@@ -47,30 +47,32 @@ pub struct Filter {
     pub program: Vec<u8>,
     /// `SECCOMP_FILTER_FLAG_*`, with NEW_LISTENER when an action notifies.
     pub flags: u32,
-    /// Who gets the listener, when an action notifies.
+    /// The agent that gets the listener, if an action notifies.
     pub notify: Option<Notify>,
-    /// It lets a process make the calls of `WAITING`.
+    /// Whether it lets a process make the calls of `WAITING`.
     #[serde(default)]
     pub lets_wait: bool,
-    /// Those of `CLONING`, too.
+    /// Whether it lets a process make those of `CLONING`, too.
     #[serde(default)]
     pub lets_clone: bool,
-    /// It lets a process execute a program and end, whatever the arguments are.
+    /// Whether it lets a process execute a program and exit, with any arguments.
     #[serde(default)]
     pub lets_execute: bool,
 }
 
-/// What the stage calls from the filter to the program, if `start` is waited for in between.
+/// The system calls of the stage between loading the filter and executing the program, with the wait for `start` in
+/// between.
 const WAITING: [&str; 9] =
     ["sendmsg", "capset", "prctl", "sendto", "read", "accept4", "close", "prlimit64", "nanosleep"];
 
-/// As the stage has them (`step::CLONE_FLAGS`); a test of plans compares the two.
+/// The same as the stage's `step::CLONE_FLAGS`; a test of plans compares the two.
 const CLONE_FLAGS: u64 = libc::CLONE_PARENT as u64;
 
-/// The others that it makes where its process is cloned after the filter is loaded; and clone(2), without namespaces.
+/// The calls that it makes besides where its process is cloned after the filter is loaded, together with clone(2)
+/// without namespaces.
 const CLONING: [&str; 5] = ["setsid", "ioctl", "rt_sigaction", "sched_setattr", "exit_group"];
 
-/// Where the listener of a notifying filter goes, and what is told with it.
+/// The agent that gets the listener of a notifying filter, and the metadata for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notify {
     pub listener_path: PathBuf,
@@ -85,7 +87,7 @@ pub fn compile(seccomp: &LinuxSeccomp, warnings: &mut Vec<Diagnostic>) -> Result
     compile_for(Machine::NATIVE, seccomp, warnings)
 }
 
-/// Compiles for a machine that is perhaps not this one.
+/// Compiles for any machine.
 pub fn compile_for(
     machine: Machine,
     seccomp: &LinuxSeccomp,
@@ -124,7 +126,7 @@ pub fn compile_for(
     Ok(Filter { program, flags, notify, lets_wait, lets_clone, lets_execute })
 }
 
-/// The names that no machine knows, as errors: an annotation of crun's asks for that.
+/// The names that no machine knows, as errors, which an annotation of crun's asks for.
 pub fn unknown_calls(seccomp: &LinuxSeccomp) -> Vec<Diagnostic> {
     let rules = seccomp.syscalls().as_deref().unwrap_or_default().iter().enumerate();
     let names = rules.flat_map(|(entry, rule)| {
@@ -139,7 +141,7 @@ pub fn unknown_calls(seccomp: &LinuxSeccomp) -> Vec<Diagnostic> {
         .collect()
 }
 
-/// Where notifications go; a profile without a notifying rule has no listener.
+/// The agent for notifications; a profile without a notifying rule has no listener.
 fn listener(
     seccomp: &LinuxSeccomp,
     warnings: &mut Vec<Diagnostic>,

@@ -1,5 +1,5 @@
-//! The library's only unsafe code: system calls that the `nix` crate lacks. Each function is one
-//! call (or one inseparable group of calls) with safe arguments; nothing is decided here.
+//! The library's unsafe code, together with `sys/`: system calls that the `nix` crate lacks. Each function is one call
+//! (or one inseparable group of calls) with safe arguments; nothing is decided here.
 #![allow(unsafe_code)]
 
 pub mod bpf;
@@ -67,7 +67,7 @@ pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<Own
     Ok(memfd)
 }
 
-/// A file in memory that has this size, and keeps it.
+/// A memfd of this size, sealed against a change of its size.
 pub fn memfd_of_size(name: &CStr, size: u64) -> Result<std::fs::File> {
     // SAFETY: `name` is a C string, and the result a new descriptor.
     let create = |flags| unsafe { owned(libc::memfd_create(name.as_ptr(), flags).into()) };
@@ -121,8 +121,7 @@ pub fn wait_pidfd(pidfd: BorrowedFd, block: bool) -> Result<Option<ExitStatus>> 
     }
 }
 
-/// How a process that somebody else has reaped ended: PIDFD_GET_INFO (ioctl of a pidfd), which has it
-/// since Linux 6.15.
+/// The exit status of a process that something else has reaped: PIDFD_GET_INFO (an ioctl of pidfds), since Linux 6.15.
 pub fn exit_of_reaped(pidfd: BorrowedFd) -> Result<ExitStatus> {
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
     // _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info) of 64 bytes.
@@ -175,7 +174,7 @@ impl std::fmt::Display for ExitStatus {
     }
 }
 
-/// A procfs of the caller's pid namespace that is mounted nowhere: nothing can lie over its files.
+/// A procfs of the caller's pid namespace that is mounted nowhere, so that nothing can be mounted over its files.
 pub fn detached_procfs() -> Result<OwnedFd> {
     let fs = fsopen(c"proc")?;
     // SAFETY: the command takes no further arguments.

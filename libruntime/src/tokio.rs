@@ -1,5 +1,6 @@
-//! The verbs for tokio: what can block runs on its threads for that, and ends are waited for by descriptor. Nothing
-//! here starts a runtime; all of it is the blocking interface and [`AsFd`](std::os::fd::AsFd).
+//! The verbs for tokio: what can block runs on tokio's blocking threads, and the ends of processes are awaited by
+//! descriptor. Nothing here starts a runtime; everything is built on the blocking interface and
+//! [`AsFd`](std::os::fd::AsFd).
 
 use crate::cgroup::{Oom, OomEvents};
 use crate::container::Container;
@@ -12,13 +13,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::spawn_blocking;
 
-/// A verb on a thread that may block. It goes on when its future is dropped; a [`Cancel`](crate::Cancel) ends it.
+/// Runs a verb on a blocking thread. It goes on when the future is dropped; a [`Cancel`](crate::Cancel) ends it.
 async fn blocking<T: Send + 'static>(verb: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let failed = |error| Error::internal(format!("a thread of tokio ended: {error}"));
     spawn_blocking(verb).await.map_err(failed)?
 }
 
-/// Until a descriptor is readable.
+/// Waits until a descriptor is readable.
 async fn readable(descriptor: impl AsFd) -> Result<()> {
     let failed = |error| Error::io("epoll_ctl a descriptor of tokio's", error);
     let copy: OwnedFd = descriptor.as_fd().try_clone_to_owned().map_err(failed)?;
@@ -29,20 +30,20 @@ async fn readable(descriptor: impl AsFd) -> Result<()> {
 }
 
 impl NewContainer {
-    /// [`NewContainer::create`] on a thread of tokio's for what blocks.
+    /// [`NewContainer::create`] on a blocking thread of tokio's.
     pub async fn create_async(self) -> Result<Container> {
         blocking(move || self.create()).await
     }
 }
 
 impl NewProcess {
-    /// [`NewProcess::spawn`] on a thread of tokio's for what blocks. A task reaps the process when it has ended, because
-    /// the container cannot end before (pid_namespaces(7)).
+    /// [`NewProcess::spawn`] on a blocking thread of tokio's. A task reaps the process when it has ended, because the
+    /// container cannot end before that (pid_namespaces(7)).
     pub async fn spawn_async(self) -> Result<ExecProcess> {
         let process = blocking(move || self.spawn()).await?;
         let ended = process.clone();
         tokio::spawn(async move {
-            // Whoever waits for it has the error.
+            // The error is for those who wait for it.
             let _ = readable(&ended).await.and_then(|()| ended.try_wait());
         });
         Ok(process)
@@ -50,26 +51,26 @@ impl NewProcess {
 }
 
 impl Container {
-    /// [`Container::start`] on a thread of tokio's for what blocks.
+    /// [`Container::start`] on a blocking thread of tokio's.
     pub async fn start_async(&self) -> Result<()> {
         let container = self.clone();
         blocking(move || container.start()).await
     }
 
-    /// [`Container::wait`], which needs no thread.
+    /// [`Container::wait`], which blocks no thread.
     pub async fn wait_async(&self) -> Result<ExitStatus> {
         readable(self).await?;
         let container = self.clone();
         blocking(move || container.wait()).await
     }
 
-    /// [`Container::delete`] on a thread of tokio's for what blocks.
+    /// [`Container::delete`] on a blocking thread of tokio's.
     pub async fn delete_async(&self) -> Result<Vec<Diagnostic>> {
         let container = self.clone();
         blocking(move || container.delete()).await
     }
 
-    /// [`Container::delete_force`] on a thread of tokio's for what blocks.
+    /// [`Container::delete_force`] on a blocking thread of tokio's.
     pub async fn delete_force_async(&self) -> Result<Vec<Diagnostic>> {
         let container = self.clone();
         blocking(move || container.delete_force()).await
@@ -77,7 +78,7 @@ impl Container {
 }
 
 impl ExecProcess {
-    /// [`ExecProcess::wait`], which needs no thread.
+    /// [`ExecProcess::wait`], which blocks no thread.
     pub async fn wait_async(&self) -> Result<ExitStatus> {
         readable(self).await?;
         let process = self.clone();

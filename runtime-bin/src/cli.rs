@@ -1,8 +1,7 @@
-//! The command line, read by a table: `-flag`, `--flag`, `--flag=value` and `--flag value` are all
-//! the same, as in Go's programs, whose callers use each of these forms.
+//! Parses the command line by a table: `-flag`, `--flag`, `--flag=value` and `--flag value` are all the same, as in
+//! Go's programs, whose callers use each of these forms.
 //!
-//! Says what was written, not what it means: that is global.rs and the verbs. The verbs' tables
-//! are in commands/.
+//! Says what is written, not what it means: that is for global.rs and the verbs. The verbs' tables are in commands/.
 
 use crate::commands::VERBS;
 use crate::failure::Failure;
@@ -13,7 +12,7 @@ use std::ffi::OsString;
 pub struct Flag {
     pub name: &'static str,
     pub short: Option<&'static str>,
-    /// What stands for its value in the help; `None` for a switch.
+    /// The word for its value in the help; `None` for a switch.
     pub value: Option<&'static str>,
     pub help: &'static str,
 }
@@ -103,7 +102,7 @@ impl Parsed {
         self.flags.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The flags with these names, as they follow each other.
+    /// The flags with these names, in their order on the command line.
     pub fn in_order(&self, names: &[&str]) -> impl Iterator<Item = (&'static str, &str)> {
         let wanted = self.flags.iter().filter(move |(known, _)| names.contains(known));
         wanted.map(|(name, value)| (*name, value.as_str()))
@@ -120,7 +119,7 @@ impl Parsed {
         self.get(name).map(parse).transpose()
     }
 
-    /// An argument; one that need not be there may be empty.
+    /// An argument, or an empty text where there is none.
     pub fn positional(&self, at: usize) -> &str {
         self.rest.get(at).map_or("", String::as_str)
     }
@@ -144,7 +143,7 @@ pub const NO_VERB: Verb = Verb {
     run: |_, _| output::print(&overview()),
 };
 
-/// Reads the command line. An error comes with the global flags so far: it belongs into their log.
+/// Reads the command line. An error comes with the global flags that were read before it, because they name the log.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Line, Box<(Parsed, Failure)>> {
     let mut words = Vec::new();
     for word in args {
@@ -201,13 +200,13 @@ fn check_count(verb: &Verb, args: &Parsed) -> Result<(), Failure> {
     Err(Failure::usage(format!("{:?} requires {number} argument(s): {}", verb.name, usage.trim_end())))
 }
 
-/// The code tells an engine that looks for a command from one that failed.
+/// The exit code tells an unknown command from one that failed, for engines that probe for commands.
 fn no_such_command(name: &str) -> Failure {
     let message = format!("No help topic for '{name}': there is no such command; see onggi --help");
     Failure { usage: true, ..Failure::new(message).with_code(3) }
 }
 
-/// Reads flags; with `trailing` up to the first argument, else also between and behind arguments.
+/// Reads flags; with `trailing` up to the first argument, else also between and after arguments.
 fn read(
     words: &mut dyn Iterator<Item = String>,
     known: &[Flag],

@@ -1,4 +1,4 @@
-//! Why the command ends early: a line of text, an exit code, and for programs the library's fields.
+//! The failure of a command: a line of text, an exit code, and the fields of the library's error for programs.
 
 use nix::errno::Errno;
 use serde_json::Value;
@@ -10,7 +10,7 @@ pub struct Failure {
     pub message: String,
     /// The library's error as an object.
     pub detail: Option<Value>,
-    /// The command line is wrong, so that nothing was tried.
+    /// The command line is wrong, and nothing was tried.
     pub usage: bool,
 }
 
@@ -19,23 +19,23 @@ impl Failure {
         Self { code: 1, message: message.into(), detail: None, usage: false }
     }
 
-    /// The command line cannot be meant.
+    /// A failure because of a wrong command line.
     pub fn usage(message: impl Into<String>) -> Self {
         let message = message.into();
         Self { usage: true, ..Self::new(format!("Incorrect Usage: {message}; see onggi --help")) }
     }
 
-    /// A flag's value is no value of its kind.
+    /// A failure because of a wrong value of a flag.
     pub fn flag(name: &str, value: &str, kind: &str) -> Self {
         Self::usage(format!("invalid value {value:?} for flag -{name}: {kind}"))
     }
 
-    /// What failed, before why.
+    /// Puts words in front of the message.
     pub fn within(self, words: &str) -> Self {
         if self.usage { self } else { Self { message: format!("{words}: {}", self.message), ..self } }
     }
 
-    /// What the operating system answered to a call of our own.
+    /// A failure of a call that the command itself has made.
     pub fn os(call: impl Display, error: impl Into<std::io::Error>) -> Self {
         let error = error.into();
         let errno = error.raw_os_error().map(Errno::from_raw);
@@ -45,7 +45,7 @@ impl Failure {
         })
     }
 
-    /// Ends with another code than 1; a wrong command line keeps its own.
+    /// Sets the exit code, unless the command line is wrong, which has a code of its own.
     pub fn with_code(self, code: u8) -> Self {
         if self.usage { self } else { Self { code, ..self } }
     }

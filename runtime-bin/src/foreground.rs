@@ -1,4 +1,4 @@
-//! Waiting for a process in the foreground: its signals, its terminal, its orphans, its end.
+//! Waits for a process in the foreground: its signals, its terminal, its orphans, its end.
 
 use crate::failure::Failure;
 use crate::signals::{Signals, reap_others};
@@ -37,8 +37,8 @@ pub fn attend(
             }
             relay.pass_input();
             let open = relay.pass_output();
-            // Closed, and yet it runs: it has let go of its terminal. Or ours is gone, and its own is hung up
-            // by the end of the master: its session gets SIGHUP.
+            // The process has closed its terminal and still runs; or the caller's terminal is gone, and closing the
+            // master hangs up the process's own: its session gets SIGHUP.
             if !ready.ended && (!open && ready.hung_up || relay.is_hung_up()) {
                 terminal = None;
             }
@@ -49,7 +49,7 @@ pub fn attend(
     }
 }
 
-/// Writes the rest of what was printed, as slowly as our output takes it, until a signal comes.
+/// Writes the rest of the output, as slowly as standard output accepts it, until a signal comes.
 fn drain(mut relay: Terminal, signals: &Signals) -> Result<(), Failure> {
     let output = stdout();
     while relay.pass_output() && relay.has_printed() && signals.next().is_none_or(|signal| signal == SIGCHLD)
@@ -77,11 +77,12 @@ fn wait(pidfd: BorrowedFd, signals: &Signals, terminal: Option<&Terminal>) -> Re
     if let Some(terminal) = terminal {
         let (master, typed, printed) = terminal.interest();
         fds.push(PollFd::new(terminal.master(), master));
-        // Without interest, only a terminal's end is news: a pipe would report its own again and again.
+        // Where there is nothing to write, only a terminal is polled for its end: a closed pipe would be reported again
+        // and again.
         if terminal.output_is_terminal() || !printed.is_empty() {
             fds.push(PollFd::new(output.as_fd(), printed));
         }
-        // A terminal without interest would still report its end, again and again.
+        // A terminal whose input is not wanted would still report its end, again and again.
         if !typed.is_empty() {
             fds.push(PollFd::new(input.as_fd(), typed));
         }

@@ -1,4 +1,4 @@
-//! The fuzz target `line`: what the command line says, up to the requests that the verbs make of it. It is no part
+//! The fuzz target `line`: what the command line says, up to the requests that the verbs make of it. It is not a part
 //! of the command: `../../fuzz` compiles it as a program of its own, because these modules are not public.
 //!
 //! A command line must not panic, and nothing may touch the system before it is understood.

@@ -1,4 +1,4 @@
-//! What the flags before the verb mean here.
+//! The meaning of the flags before the verb.
 
 use crate::cli::Parsed;
 use crate::failure::Failure;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 pub struct Global<'a> {
     pub runtime: Runtime,
-    /// The store was named, so it ought to exist.
+    /// The store was given explicitly, so it should exist.
     pub root_is_given: bool,
     inherited: Result<Inherited, Failure>,
     log: &'a Log,
@@ -35,7 +35,7 @@ impl<'a> Global<'a> {
         Ok(Self { runtime, root_is_given: given.is_some(), inherited, log })
     }
 
-    /// An error only for the verbs that hand descriptors over.
+    /// The error matters only for the verbs that pass descriptors on.
     pub fn inherited(&self) -> Result<Inherited, Failure> {
         self.inherited.clone()
     }
@@ -48,7 +48,7 @@ impl<'a> Global<'a> {
         self.log.warning(message);
     }
 
-    /// An error that does not end the command.
+    /// Logs an error that does not end the command.
     pub fn tell(&self, failure: &Failure) {
         self.log.error(failure);
     }
@@ -70,11 +70,11 @@ fn cgroup_driver(flags: &Parsed) -> Result<CgroupDriver, Failure> {
     }
 }
 
-/// A directory that goes away with the next boot, or with the user's session.
+/// A directory that is removed at the next boot, or at the end of the user's session.
 fn default_root() -> PathBuf {
     let session = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match session {
-        // Also as root of a user namespace, as rootless Podman starts us.
+        // Also for root in a user namespace, as which rootless Podman starts onggi.
         Some(dir) if !libruntime::has_host_root() => PathBuf::from(dir).join("onggi"),
         _ => PathBuf::from("/run/onggi"),
     }

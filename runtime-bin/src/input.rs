@@ -1,5 +1,5 @@
-//! Files that the command line names and that are read whole: configurations, process objects, limits.
-//! A path that cannot be meant, such as a device without end, is an error in bounded time and memory.
+//! Files that the command line names and that are read whole: configurations, process objects, limits. A wrong path,
+//! such as an endless device, is an error in bounded time and memory.
 
 use crate::failure::Failure;
 use libruntime::MAX_CONFIG_SIZE;
@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
-/// A regular file, or a pipe as `/dev/stdin` and a shell's `<(...)` are.
+/// Reads a regular file, or a pipe such as `/dev/stdin` or a shell's `<(...)`.
 pub fn read(path: &str) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::os(format_args!("open {path}"), error);
     // Opening a fifo without O_NONBLOCK would wait for a writer for ever.
@@ -20,7 +20,7 @@ pub fn read(path: &str) -> Result<Vec<u8>, Failure> {
         return Err(Failure::os(format_args!("read {path}"), Errno::EISDIR));
     }
     if found.file_type().is_fifo() {
-        // Its writer may take its time.
+        // Reads of a pipe wait for its writer.
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|errno| Failure::os("fcntl", errno))?;
     } else if !found.is_file() {
         return Err(Failure::new(format!("{path} is neither a regular file nor a pipe")));

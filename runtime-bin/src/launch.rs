@@ -1,5 +1,4 @@
-//! What the verbs that start something share: descriptors that are handed on, console sockets,
-//! pid files.
+//! What the verbs that start a process share: inherited descriptors, console sockets, pid files.
 
 use crate::cli::{Flag, Line, Parsed};
 use crate::failure::Failure;
@@ -21,17 +20,17 @@ pub const PRESERVE_FDS: Flag =
     Flag::value("preserve-fds", "N", "keep N more descriptors open: 3 to N+2, behind those of $LISTEN_FDS");
 pub const DETACH: Flag = Flag::switch("detach", "do not wait for the process").short("d");
 
-/// The caller's descriptors above standard error that the process is to have, from 3 on.
+/// The caller's descriptors from 3 on that the process gets.
 #[derive(Clone, Copy)]
 pub struct Inherited {
-    /// Those of socket activation (sd_listen_fds(3)), which come first.
+    /// Descriptors of socket activation (sd_listen_fds(3)), which come first.
     pub listen_fds: u32,
     pub preserve_fds: u32,
 }
 
 impl Inherited {
-    /// Every one of them has to be open now, before anything of ours is: the number of one that is not would be
-    /// given to a descriptor of ours, and the process would get that.
+    /// Checks that each of them is open, before this process opens anything: otherwise a descriptor of this process
+    /// could get the number, and be passed on.
     pub fn of(line: &Line) -> Result<Self, Failure> {
         // A process that joins a container is not activated, as with runc.
         let listen_fds = if line.verb.name == "exec" { 0 } else { listen_fds()? };
@@ -47,7 +46,7 @@ impl Inherited {
     }
 }
 
-/// Activation is meant for us only if it names our pid.
+/// Activation is only for a process whose pid it names.
 fn listen_fds() -> Result<u32, Failure> {
     let pid = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse::<u32>().ok());
     let Ok(count) = std::env::var("LISTEN_FDS") else { return Ok(0) };
@@ -59,7 +58,7 @@ fn listen_fds() -> Result<u32, Failure> {
     }
 }
 
-/// `all` are those from 3 on, `count` those of them that `name` asks for, which begin at `first`.
+/// `all` is the number of descriptors from 3 on; `name` asks for `count` of them, from `first` on.
 fn check_open(name: &str, first: u64, count: u32, all: u32) -> Result<(), Failure> {
     match libruntime::first_closed_descriptor(all) {
         Some(fd) => {
@@ -71,7 +70,7 @@ fn check_open(name: &str, first: u64, count: u32, all: u32) -> Result<(), Failur
     }
 }
 
-/// Connects to where the terminal goes, if there is such a place, and checks that it fits.
+/// Connects to the console socket, if one is given, and checks that it fits the other options.
 pub fn console_socket(args: &Parsed, terminal: bool, detach: bool) -> Result<Option<UnixStream>, Failure> {
     let path = args.get(CONSOLE_SOCKET.name).filter(|path| !path.is_empty());
     match path {
@@ -91,7 +90,7 @@ fn connect(path: &str) -> Result<UnixStream, Failure> {
     libruntime::connect_socket(Path::new(path)).map_err(|error| Failure::from(error).within(&words))
 }
 
-/// A connection for the pidfd, made before there is a process to undo.
+/// Connects to the pidfd socket, before there is a process that would have to be killed.
 pub fn pidfd_socket(args: &Parsed) -> Result<Option<UnixStream>, Failure> {
     args.get(PIDFD_SOCKET.name).filter(|path| !path.is_empty()).map(connect).transpose()
 }
@@ -105,8 +104,8 @@ pub fn send_pidfd(socket: Option<&UnixStream>, pidfd: BorrowedFd) -> Result<(), 
         .map_err(|errno| Failure::os("sendmsg to the pidfd socket", errno))
 }
 
-/// Writes the pid file, if one is wanted. It appears whole: engines wait for it and read it at once.
-/// A link is replaced, as runc does, unless it leads to something that is no regular file.
+/// Writes the pid file, if one is wanted. It appears by a rename, because engines wait for it and read it at once. A
+/// symbolic link is replaced, as in runc, unless it leads to something else than a regular file.
 pub fn write_pid_file(args: &Parsed, pid: i32) -> Result<(), Failure> {
     let Some(path) = args.get(PID_FILE.name).filter(|path| !path.is_empty()) else { return Ok(()) };
     let failed = |error| Failure::os(format_args!("write {path}"), error);
@@ -117,7 +116,7 @@ pub fn write_pid_file(args: &Parsed, pid: i32) -> Result<(), Failure> {
         return write_into(path_of, pid).map_err(failed);
     }
     let aside = path_of.with_file_name(format!(".{}", name.to_string_lossy()));
-    // One that is there is left from a crash, or a trap: O_EXCL follows no link.
+    // An existing file is left from a crash, or planted; O_EXCL follows no link.
     let _ = fs::remove_file(&aside);
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o644).open(&aside).map_err(failed)?;
@@ -128,7 +127,7 @@ pub fn write_pid_file(args: &Parsed, pid: i32) -> Result<(), Failure> {
     })
 }
 
-/// Into a device or a fifo: a rename would take its place. Does not wait for a reader.
+/// Writes into a device or a fifo, which a rename would replace. Does not wait for a reader.
 fn write_into(path: &Path, pid: i32) -> std::io::Result<()> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let mut file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;

@@ -1,5 +1,5 @@
-//! `--log`: the last error, and warnings, as lines that engines read (their form is runc's); and
-//! what people see on standard error.
+//! `--log`: the last error, and warnings, as lines for engines, in runc's form; and messages for people on standard
+//! error.
 //!
 //! A person gets `onggi: message`. A program that asked for JSON without naming a file gets one
 //! JSON object on standard error, with the fields of the library's error.
@@ -44,7 +44,7 @@ impl Log {
         }
     }
 
-    /// Always in the log; on standard error only for those who ask for more.
+    /// Always written to the log; to standard error only with `--debug`.
     pub fn warning(&self, message: &str) {
         self.record("warning", message, None);
         if self.debug && !(self.json && self.file.is_none()) {
@@ -54,8 +54,8 @@ impl Log {
         }
     }
 
-    /// Does `work`; with `--debug` each thing that the library does is a record, as it is done: in the
-    /// log, or without one on standard error.
+    /// Does `work`; with `--debug` each event of the library is a record, in the log, or without a log on standard
+    /// error.
     pub fn debugging<T>(&'static self, work: impl FnOnce() -> T) -> T {
         if !self.debug {
             return work();
@@ -75,7 +75,7 @@ impl Log {
     fn record(&self, level: &str, message: &str, detail: Option<&Value>) {
         let Some(mut file) = self.file.as_ref() else { return };
         let line = if self.json { json_line(level, message, detail) } else { text_line(level, message) };
-        // One write, so that lines of several writers stay whole. There is nobody to tell of a failure.
+        // One write, so that lines of several writers stay whole. A failure cannot be reported anywhere.
         let _ = file.write_all((line + "\n").as_bytes());
     }
 
@@ -97,13 +97,14 @@ fn text_line(level: &str, message: &str) -> String {
     format!("time=\"{}\" level={level} msg={message:?}", libruntime::now())
 }
 
-/// One that is a fifo without a reader is not waited for.
+/// Does not wait for the reader of a fifo.
 fn open_file(path: &str) -> std::io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(flags).open(path)
 }
 
-/// What a message quotes of a hook or a path can be the image's, and a terminal obeys control characters.
+/// Without control characters, which a terminal would obey: a message may quote text of the image, such as a path or
+/// the output of a hook.
 fn printable(message: &str) -> String {
     let is_shown = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
     let shown = |c: char| if is_shown(c) { c.to_string() } else { c.escape_default().to_string() };

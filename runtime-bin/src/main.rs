@@ -1,7 +1,7 @@
 //! `onggi`, the command: reads the command line, does one verb, prints what went wrong.
 //!
-//! Must not do anything that a library user could want: that is libruntime's. The command line's
-//! form is in cli.rs, each verb in commands/.
+//! Must not do anything that a user of the library could need: that belongs into libruntime. The command line's form is
+//! in cli.rs, each verb in commands/.
 
 #![deny(unsafe_code)]
 
@@ -28,12 +28,12 @@ use global::Global;
 use log::Log;
 use std::process::ExitCode;
 
-/// A process that lives for milliseconds wants memory in few calls; musl's allocator makes a hundred.
+/// A process that lives for milliseconds should get its memory in few calls; musl's allocator makes a hundred.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
-    // Inherited from a caller that ignores it, it would take the exit codes of our children away.
+    // An inherited SIG_IGN of SIGCHLD would discard the exit codes of children.
     libruntime::reset_sigchld();
     let line = match cli::parse(std::env::args_os().skip(1)) {
         Ok(line) => line,
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             return end(&Log::open(&flags).unwrap_or_default(), Err(failure));
         }
     };
-    // Asked before any descriptor of ours can take a number.
+    // Checked before this process opens any descriptor, which could get one of these numbers.
     let inherited = launch::Inherited::of(&line);
     let log: &'static Log = match Log::open(&line.global) {
         // It is needed until the process ends.

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
 
-/// Prints `text` as it is; the exit code of a command that has done nothing else.
+/// Prints `text` as it is. Returns the exit code of a command that does nothing else.
 pub fn print(text: &str) -> Result<u8, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -28,7 +28,7 @@ pub fn to_json(value: &impl Serialize, indent: &str) -> Result<String, Failure> 
     String::from_utf8(bytes).map_err(|error| Failure::new(format!("encode JSON: {error}")))
 }
 
-/// Columns at least 12 wide with 3 spaces between, the way of the field's `list`.
+/// Columns of at least 12 characters with 3 spaces between, as in the `list` of other runtimes.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |at: usize| rows.iter().map(|row| row[at].chars().count() + 3).max().unwrap_or(0).max(12);

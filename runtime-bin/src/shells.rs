@@ -1,6 +1,6 @@
 //! Completions for shells, from the table of commands: `onggi completion bash|zsh|fish`.
 //!
-//! Must not know a command or a flag by name; what the table has is all there is.
+//! Must not know a command or a flag by name: everything comes from the table.
 
 use crate::cli::{Flag, GLOBAL, HELP, NO_VERB, Verb};
 use crate::commands::VERBS;
@@ -19,7 +19,7 @@ fn takes_container(verb: &Verb) -> bool {
     verb.arguments.starts_with("<container-id>") && !verb.makes_container()
 }
 
-/// What a flag's value is, by the word that stands for it in the help.
+/// Whether a flag's value is a path, by the word that stands for the value in the help.
 fn is_path(flag: &Flag) -> bool {
     flag.value.is_some_and(|value| ["DIR", "FILE", "SOCKET", "PATH"].iter().any(|word| value.contains(word)))
 }
@@ -82,7 +82,7 @@ pub fn bash() -> String {
     )
 }
 
-/// A text between single quotes of a shell, and inside a specification of zsh's `_arguments`.
+/// Escapes a text for single quotes of a shell, inside a specification of zsh's `_arguments`.
 fn for_zsh(text: &str) -> String {
     let mut quoted = String::new();
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! Signals while something runs in the foreground: they are for it, so they are passed on.
+//! Signals while a process runs in the foreground, to which they are passed on.
 //!
 //! They are blocked and read from a descriptor, so that one loop can wait for everything and no
 //! handler runs at a bad moment.
@@ -11,7 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Those of our own mistakes stay as they are.
+/// Signals of faults of the command itself (SIGSEGV and others) are not blocked.
 const OURS: &[Signal] = &[
     Signal::SIGABRT,
     Signal::SIGBUS,
@@ -27,7 +27,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on; the process that is started meanwhile gets them when it runs.
+    /// Blocks them from now on. A process that is started meanwhile gets them once it runs.
     pub fn block() -> Result<Self, Failure> {
         let mut set = SigSet::all();
         OURS.iter().for_each(|signal| set.remove(*signal));
@@ -41,19 +41,18 @@ impl Signals {
         self.fd.as_fd()
     }
 
-    /// The next one that has come, by its number.
+    /// The number of the next signal that has come.
     pub fn next(&self) -> Option<i32> {
         self.fd.read_signal().ok().flatten().map(|info| info.ssi_signo as i32)
     }
 }
 
-/// Those that ask us to end. They are blocked, and end our waits in the library instead, so that what
-/// has been done so far is undone.
+/// The signals that ask the command to end. They are blocked, and cancel the library's waits instead, so that a verb
+/// rolls back what it has done.
 pub struct Interrupt;
 
 impl Interrupt {
-    /// From now on, until [`Interrupt::release`] or the end: one that comes later must not keep an error
-    /// from being told.
+    /// Blocks them until [`Interrupt::release`] or the end: a second signal must not keep an error from being printed.
     pub fn block() -> Result<Cancel, Failure> {
         let set = Self::signals();
         set.thread_block().map_err(|errno| Failure::os("sigprocmask", errno))?;
@@ -61,19 +60,19 @@ impl Interrupt {
         Ok(Cancel::when_readable(fd.map_err(|errno| Failure::os("signalfd", errno))?.into()))
     }
 
-    /// Lets them end us again, before a wait that is not the library's.
+    /// Unblocks them, before a wait that is not the library's.
     pub fn release() -> Result<(), Failure> {
         Self::signals().thread_unblock().map_err(|errno| Failure::os("sigprocmask", errno))
     }
 
     fn signals() -> SigSet {
         let asking = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
-        // A blocked signal would come although the caller wants it ignored, as nohup(1) does.
+        // A signal that the caller ignores, as nohup(1) does, stays ignored: blocked, it would be read.
         asking.into_iter().filter(|signal| !libruntime::is_ignored(*signal as i32)).collect()
     }
 }
 
-/// Reaps what has become our child (prctl(2), PR_SET_CHILD_SUBREAPER), but not `main`.
+/// Reaps adopted children (prctl(2), PR_SET_CHILD_SUBREAPER), but not `main`.
 pub fn reap_others(main: i32) {
     let any = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     loop {

@@ -1,5 +1,5 @@
-//! A terminal in the foreground: what is typed at ours goes to the container's, what that prints
-//! comes back, and the sizes stay the same. Ours passes every key on meanwhile (raw mode).
+//! A terminal in the foreground: copies input of the caller's terminal to the container's, output back, and the size.
+//! Meanwhile the caller's terminal is in raw mode.
 
 use crate::failure::Failure;
 use libruntime::TerminalSize;
@@ -11,13 +11,13 @@ use nix::unistd::{read, write};
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// The end of what is typed, on a terminal in its usual mode (termios(3), VEOF).
+/// The end of input on a terminal in canonical mode (termios(3), VEOF).
 const END_OF_INPUT: u8 = 4;
 
 const UNKNOWN: TerminalSize = TerminalSize { rows: 0, columns: 0 };
 
-/// The size of our terminal, for the container's from its start: a program asks for it once. Without one of our
-/// own it is unknown (zero).
+/// The size of the caller's terminal, which the container's has from its start, because a program may ask only once.
+/// Zero where the caller has no terminal.
 pub fn own_size() -> TerminalSize {
     own().unwrap_or(UNKNOWN)
 }
@@ -34,20 +34,20 @@ fn own() -> Option<TerminalSize> {
 
 pub struct Terminal {
     master: libruntime::Terminal,
-    /// Typed, but not yet taken.
+    /// Input that is not written yet.
     pending: Vec<u8>,
-    /// Printed, but not yet taken.
+    /// Output that is not written yet.
     printed: Vec<u8>,
     input_open: bool,
-    /// Ours is gone (tty_ioctl(4), a hang-up), or was closed by its other side.
+    /// The caller's terminal was hung up (tty_ioctl(4)), or its other side was closed.
     hung_up: bool,
-    /// Asked in time: a terminal that is gone is none any more.
+    /// Found out at the beginning, because isatty(3) fails for a terminal that was hung up.
     output_is_terminal: bool,
     saved: Option<Termios>,
 }
 
 impl Terminal {
-    /// Takes over our terminal, if we have one.
+    /// Takes over the caller's terminal, if there is one.
     pub fn attach(master: libruntime::Terminal) -> Result<Self, Failure> {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| Failure::os("fcntl", errno))?;
         let terminal = Self {
@@ -63,10 +63,10 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Gives the container's terminal the size of ours.
+    /// Gives the container's terminal the size of the caller's.
     pub fn resize(&self) {
         if let Some(size) = own() {
-            // The container has perhaps ended just now.
+            // Best effort: the container may have ended.
             let _ = self.master.resize(size);
         }
     }
@@ -75,8 +75,8 @@ impl Terminal {
         self.master.as_fd()
     }
 
-    /// What to wait for: on the master, on our input and on our output. Without interest, an output is
-    /// still looked at for a hang-up.
+    /// The events to wait for: on the master, on standard input and on standard output. Without events, an output is
+    /// still polled for a hang-up.
     pub fn interest(&self) -> (PollFlags, PollFlags, PollFlags) {
         let wanted = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
         (
@@ -87,13 +87,13 @@ impl Terminal {
         )
     }
 
-    /// Whether our terminal is gone, so that the container's is to be hung up as well.
+    /// Whether the caller's terminal is gone, so that the container's has to be hung up as well.
     pub fn is_hung_up(&self) -> bool {
         self.hung_up
     }
 
-    /// poll(2) has seen a hang-up of our output: of a terminal it is the end, while a pipe whose reader has
-    /// gone must not stop the container.
+    /// To be called when poll(2) has reported a hang-up of standard output. That is the end of a terminal, while a pipe
+    /// without a reader must not stop the container.
     pub fn output_hung_up(&mut self) {
         self.hung_up |= self.output_is_terminal;
     }
@@ -102,12 +102,12 @@ impl Terminal {
         self.output_is_terminal
     }
 
-    /// Whether our output has not yet taken all that was printed.
+    /// Whether output is left that is not written yet.
     pub fn has_printed(&self) -> bool {
         !self.printed.is_empty()
     }
 
-    /// Takes what was typed; the master may not take it all at once.
+    /// Reads input and writes it to the master, which may not accept all at once.
     pub fn take_input(&mut self) {
         let mut bytes = [0; 4096];
         match read(stdin(), &mut bytes) {
@@ -129,13 +129,13 @@ impl Terminal {
                 Ok(length) => drop(self.pending.drain(..length)),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
-                // Nobody reads any more.
+                // The terminal has no reader any more.
                 Err(_) => self.pending.clear(),
             }
         }
     }
 
-    /// Passes on what has been printed, as far as our output takes it; false when nothing more can come.
+    /// Copies output, as far as standard output accepts it. Returns false when there will be no more.
     pub fn pass_output(&mut self) -> bool {
         let mut bytes = [0; 4096];
         loop {
@@ -148,13 +148,13 @@ impl Terminal {
                 Ok(length) => self.printed.extend(&bytes[..length]),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return true,
-                // EIO: nobody has the terminal open.
+                // EIO: no process has the terminal open.
                 Err(_) => return false,
             }
         }
     }
 
-    /// A reader of ours that has gone away must not stop the container, but a terminal's end does.
+    /// A reader of standard output that is gone must not stop the container, but a terminal's end does.
     fn write_printed(&mut self) {
         while !self.printed.is_empty() {
             match write(stdout(), &self.printed) {
@@ -182,7 +182,7 @@ fn raw() -> Result<Termios, Failure> {
     let saved = tcgetattr(stdin()).map_err(|errno| Failure::os("tcgetattr", errno))?;
     let mut mode = saved.clone();
     cfmakeraw(&mut mode);
-    // The container's terminal leaves the ends of lines to ours.
+    // The container's terminal leaves carriage returns to the caller's.
     mode.output_flags = saved.output_flags | OutputFlags::OPOST;
     tcsetattr(stdin(), SetArg::TCSADRAIN, &mode).map_err(|errno| Failure::os("tcsetattr", errno))?;
     Ok(saved)

@@ -20,8 +20,8 @@ enum Form {
     Svg,
 }
 
-/// Does `work`; with `--trace` what it does is recorded, and written when it has ended. The file is made before: what
-/// cannot be written is known before anything is done.
+/// Does `work`; with `--trace` what it does is recorded, and written at its end. The file is created first, so that a
+/// file that cannot be written is an error before anything is done.
 pub fn traced<T>(
     global: &Global,
     args: &Parsed,
@@ -44,7 +44,7 @@ pub fn traced<T>(
         Form::Svg => timeline.to_svg(),
     };
     if let Err(error) = file.write_all(text.as_bytes()) {
-        // What was done is done.
+        // Only a warning, because the verb has done its work.
         global.warn(&failed(error).message);
     }
     result

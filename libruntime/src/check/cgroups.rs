@@ -1,4 +1,4 @@
-//! What the trial container's cgroup can limit, and whether systemd would make one.
+//! What the cgroup of the trial container can limit, and whether systemd would make one.
 
 use super::report::{Check, told};
 use super::tools::{read_word, user_name};
@@ -7,7 +7,7 @@ use crate::cgroup::{self, Layout};
 use std::fs;
 use std::path::Path;
 
-/// Controllers and what a container without them does without.
+/// Controllers, and what a container lacks without them.
 const V2: &[(&str, &str)] = &[
     ("cpu", "linux.resources.cpu: shares, quota and burst (--cpus, --cpu-shares)"),
     ("cpuset", "linux.resources.cpu.cpus and mems (--cpuset-cpus)"),
@@ -41,7 +41,7 @@ pub(super) fn check(group: Option<Group>, root: bool, systemd_cgroup: bool) -> V
             let usable = group.as_ref().filter(|group| !group.cgroup.is_none());
             checks.extend(match (layout.is_v2(), usable) {
                 (true, Some(group)) => Some(controllers_v2(&group.controllers, root)),
-                // What it would have with --systemd-cgroup.
+                // The controllers that it would have with --systemd-cgroup.
                 (true, None) => systemd.as_ref().ok().map(|answer| controllers_v2(&answer.controllers, root)),
                 (false, Some(_)) => Some(controllers_v1(&layout)),
                 (false, None) => None,
@@ -106,7 +106,7 @@ fn controllers_v2(have: &[String], root: bool) -> Check {
             .to_owned(),
         true => kernel_fix(names),
     };
-    // systemd delegates no huge pages.
+    // systemd does not delegate the controller hugetlb.
     let wanted = &V2[..if root { V2.len() } else { V2.len() - 1 }];
     controllers(wanted, |name| have.iter().any(|other| other == name), fix)
 }
@@ -137,7 +137,7 @@ fn controllers(
     )
 }
 
-/// By what /proc/cgroups says of the first one.
+/// The fix depends on what /proc/cgroups says about the first one.
 fn kernel_fix(names: &[&str]) -> String {
     let name = names.first().copied().unwrap_or_default();
     let known = if name == "io" { "blkio" } else { name };
@@ -156,7 +156,7 @@ fn kernel_fix(names: &[&str]) -> String {
     }
 }
 
-/// Single settings that kernels are built or booted without.
+/// Single limits that depend on how the kernel was built or booted.
 fn settings(group: &Group, v2: bool) -> Vec<Check> {
     let has = |names: &[&str]| group.files.iter().any(|file| names.contains(&file.as_str()));
     let memory: &[&str] = &["memory.max", "memory.limit_in_bytes"];

@@ -1,4 +1,4 @@
-//! User namespaces and their id maps: made for a moment, as `create` makes them.
+//! User namespaces and their id maps: makes them for a moment, as `create` does.
 
 use super::report::{Check, told};
 use super::tools::{find_program, read_word, user_name};
@@ -41,7 +41,7 @@ fn user_namespaces(root: bool, runs: bool, own: &IdMaps) -> Check {
     const NAME: &str = "user namespaces";
     let restricted = read_word("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1";
     match userns::make(own) {
-        // Ubuntu's way: there is a namespace, but no privileges in it.
+        // As on Ubuntu: the namespace can be made, but gives no privileges.
         Ok(_) if !root && !runs && restricted => Check::missing(
             NAME,
             "AppArmor leaves a process no privileges in its own user namespace",
@@ -130,7 +130,7 @@ fn judge(
     Some(Check::limited("id maps", found, COSTS, fix))
 }
 
-/// Has the programs map the ranges, as `create` does.
+/// Has newuidmap(1) and newgidmap(1) map the ranges, as `create` does.
 fn mapped(mut maps: IdMaps, uids: [u32; 2], gids: [u32; 2]) -> Check {
     maps.uids.push([1, uids[0], uids[1]]);
     maps.gids.push([1, gids[0], gids[1]]);
@@ -143,7 +143,7 @@ fn mapped(mut maps: IdMaps, uids: [u32; 2], gids: [u32; 2]) -> Check {
     }
 }
 
-/// Behind everybody's ranges.
+/// The first id after all ranges.
 fn first_free(text: &str) -> u32 {
     let ends = text.lines().filter_map(|line| {
         let mut numbers = line.split(':').skip(1).map(|field| field.trim().parse::<u32>().ok());

@@ -1,4 +1,4 @@
-//! What was looked at, and how it is printed.
+//! The checks of a host, and how they are printed.
 
 use crate::error::Error;
 use serde::Serialize;
@@ -17,20 +17,20 @@ pub enum Level {
     Missing,
 }
 
-/// One thing that was looked at.
+/// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Check {
-    /// What was looked at.
+    /// What was checked.
     pub name: &'static str,
     /// How bad it is.
     pub level: Level,
-    /// What there is.
+    /// What was found.
     pub found: String,
-    /// What the user has to do without.
+    /// What containers lack because of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub costs: Option<String>,
-    /// The command or the file that gives it.
+    /// A command or a file that provides it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
@@ -56,7 +56,7 @@ impl Check {
     }
 }
 
-/// An error without its hint, which is told as the fix.
+/// An error without its hint, which is shown as the fix.
 pub(super) fn told(error: &Error) -> String {
     let text = error.to_string();
     text.split("; hint: ").next().unwrap_or_default().to_owned()
@@ -73,7 +73,7 @@ pub struct Report {
     pub kernel: String,
     /// Of the calling user.
     pub uid: u32,
-    /// All that was looked at.
+    /// All checks.
     pub checks: Vec<Check>,
 }
 

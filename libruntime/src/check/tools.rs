@@ -1,4 +1,4 @@
-//! The rest of the host: kernel, privileges, programs that are called, filesystems.
+//! Checks of the rest of the host: kernel, privileges, programs that are called, filesystems.
 
 use super::report::{Check, Level, told};
 use crate::{host, sys};
@@ -65,7 +65,7 @@ fn privileges() -> Check {
     check
 }
 
-/// The stage runs from such memory.
+/// The stage runs from a memfd.
 fn executable_memory() -> Check {
     match crate::stage::sealed_program() {
         Ok(_) => Check::ok("executable memfd", "one was made and sealed"),
@@ -94,7 +94,7 @@ fn seccomp() -> Check {
     }
 }
 
-/// Having neither is a choice of the distribution's.
+/// Having neither is the distribution's choice.
 fn security_modules() -> Check {
     let listed = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     let apparmor = read_word("/sys/module/apparmor/parameters/enabled") == "Y";
@@ -108,7 +108,7 @@ fn security_modules() -> Check {
     Check::ok("security module", if listed.is_empty() { found.into() } else { format!("{found} ({listed})") })
 }
 
-/// onggi mounts none, but engines make roots with it.
+/// onggi does not mount overlays, but engines make root filesystems with them.
 fn overlay() -> Check {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if known.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
@@ -166,13 +166,13 @@ fn network(root: bool) -> Check {
     }
 }
 
-/// Whether somebody else's rules drop what goes through the host. iptables of old is not seen.
+/// Whether other rules drop forwarded packets. Rules of legacy iptables are not seen.
 fn forwarding_is_shut() -> bool {
     let chain = said("nft", &["list", "chain", "ip", "filter", "FORWARD"]);
     chain.is_ok_and(|chain| chain.contains("policy drop"))
 }
 
-/// The first line that a program says, or why it says none.
+/// The first line of a program's output, or why there is none.
 fn answers(name: &str, arguments: &[&str]) -> Result<String, String> {
     said(name, arguments).map(|text| text.lines().next().unwrap_or_default().to_owned())
 }
@@ -216,7 +216,7 @@ fn linger() -> Check {
     }
 }
 
-/// A program of PATH, or of the directories for the administrator's programs.
+/// Finds a program in PATH, or in the directories for the administrator's programs.
 pub(super) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].map(PathBuf::from);
@@ -226,7 +226,7 @@ pub(super) fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(usual).map(|dir| dir.join(name)).find(executable)
 }
 
-/// The text of a small file; nothing where there is none.
+/// The text of a small file; empty where there is no file.
 pub(super) fn read_word(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }

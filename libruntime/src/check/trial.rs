@@ -1,6 +1,6 @@
-//! A container for a moment: made with an empty root and no program, looked at, deleted.
+//! A container for a moment: creates it with an empty root and no program, examines and deletes it.
 //!
-//! It goes through all of `create`, so what this says is what a user would see.
+//! It goes through all of `create`, so its errors are those that a user would get.
 
 use super::report::{Check, told};
 use crate::cgroup::Cgroup;
@@ -17,7 +17,7 @@ use std::time::Instant;
 pub(super) struct Trial {
     pub store: Check,
     pub container: Check,
-    /// What there was to know of its cgroup, while there was one.
+    /// Its cgroup, as it was while the container existed.
     pub cgroup: Option<Group>,
 }
 
@@ -31,17 +31,17 @@ pub(super) struct Group {
     pub warnings: Vec<String>,
 }
 
-/// The directories made for it; dropped, they are removed.
+/// The directories that were made for it; dropping this removes them.
 struct Scratch {
     bundle: PathBuf,
-    /// There was no store before.
+    /// The store, if it did not exist before.
     store: Option<PathBuf>,
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.bundle);
-        // Stays when somebody else has begun to use it.
+        // It stays where it is in use meanwhile.
         let _ = self.store.as_ref().map(fs::remove_dir);
     }
 }
@@ -79,7 +79,7 @@ pub(super) fn run(runtime: &Runtime) -> Trial {
     }
 }
 
-/// Beside the hint that is in the error's text already.
+/// The fix, besides the hint that the error's text has already.
 fn fix(error: &Error) -> String {
     error.hint().map_or("see what else is missing".into(), str::to_owned)
 }
@@ -96,7 +96,7 @@ fn scratch(store: &Path) -> Result<Scratch> {
     let bundle = store.join(format!(".check.{}", std::process::id()));
     let scratch = Scratch { bundle: bundle.clone(), store: is_new.then(|| store.to_owned()) };
     match private.recursive(false).create(&bundle) {
-        // Of an earlier process with our pid.
+        // Left by an earlier process with the same pid.
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(&bundle)(error)),
         _ => {}
     }

@@ -1,8 +1,8 @@
 //! Everything that can be said about the text of a configuration, for `check_bundle`: all problems and warnings with
 //! their places in the text, including those behind the first one that serde refuses.
 //!
-//! The checks are those of [`Config::parse`](super::Config::parse). Beside them it looks for what a runtime has to
-//! pass over: properties that nobody knows, and names that are given twice.
+//! The checks are those of [`Config::parse`](super::Config::parse). Besides, it looks for what a runtime has to accept:
+//! unknown properties, and names that are given twice.
 
 use super::found::Found;
 use super::places::{self, Part};
@@ -16,11 +16,11 @@ use oci_spec::runtime::Spec;
 /// More warnings of one kind than this are not listed.
 const MAX_LISTED: usize = 100;
 
-/// What there is to say about a text.
+/// The result of examining a text.
 pub(crate) struct Examined {
-    /// The configuration without what cannot be read of it; `None` where that is too much.
+    /// The configuration without the parts that cannot be read; `None` where these are too many.
     pub spec: Option<Spec>,
-    /// What was taken out of its lists.
+    /// The elements that were taken out of its lists.
     pub removed: Removed,
     /// In the order of the text.
     pub diagnostics: Vec<Diagnostic>,
@@ -61,14 +61,14 @@ pub(crate) fn examine(text: &str) -> Examined {
     Examined { spec, removed, diagnostics }
 }
 
-/// Without line and column, which are said in another way.
+/// Without line and column, which the diagnostic's span has.
 fn syntax_of(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     format!("not JSON: {text}")
 }
 
-/// Those of the typed values.
+/// The checks of the typed values.
 fn checks(text: &[u8], spec: &mut Spec) -> Vec<Diagnostic> {
     let mut found = Found::default();
     written::check_spec(text, spec, &mut found);
@@ -83,8 +83,8 @@ fn checks(text: &[u8], spec: &mut Spec) -> Vec<Diagnostic> {
     all
 }
 
-/// Whether something is only found because what was wrong has been taken out: it, what is in it or around it, or a
-/// namespace.
+/// Whether a finding only follows from an earlier problem that was taken out: it is about the same property, one in it
+/// or around it, or about a namespace.
 fn follows_from(later: &Diagnostic, earlier: &[Diagnostic]) -> bool {
     let is_in = |inner: &str, outer: &str| {
         inner.strip_prefix(outer).is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'.' | b'[', ..]))
@@ -111,7 +111,7 @@ fn unknown_properties(text: &[u8]) -> Vec<Diagnostic> {
             unknown.push(Diagnostic::warning(place, message).with_code(Code::UnknownProperty));
         }
     };
-    // It has been read before.
+    // The same text was read before, so it cannot fail.
     let _: Result<Spec, _> = serde_ignored::deserialize(Strict(&mut reader), note);
     unknown
 }
@@ -131,7 +131,7 @@ fn place_of(path: &serde_ignored::Path) -> String {
     }
 }
 
-/// Looks up where each of them is.
+/// Looks up the span of each diagnostic.
 pub(crate) fn place(text: &str, diagnostics: &mut [Diagnostic]) {
     for one in diagnostics.iter_mut().filter(|one| one.span.is_none()) {
         let part = match one.code {
@@ -142,8 +142,8 @@ pub(crate) fn place(text: &str, diagnostics: &mut [Diagnostic]) {
     }
 }
 
-/// The objects that have names of the user's: the last one of two counts. Of two properties with one name in another
-/// object none does.
+/// The objects whose names are the user's: of two with one name the last one counts. In other objects two properties
+/// with one name are an error.
 const MAPS: &[&str] = &[
     "annotations",
     "linux.netDevices",
@@ -153,7 +153,7 @@ const MAPS: &[&str] = &[
     "linux.timeOffsets",
 ];
 
-/// The reading has found one of them at the most, and without its place.
+/// serde finds at most one of them, and without its place.
 fn add_duplicates(text: &str, diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.retain(|one| one.code != Code::DuplicateProperty);
     let is_unknown: Vec<String> = diagnostics

@@ -1,5 +1,4 @@
-//! Collects what the checks find. Places are formatted only when there is something to say, so the good
-//! path allocates nothing. It decides nothing; the checks do.
+//! Collects what the checks find. Places are formatted only for a finding, so a valid configuration allocates nothing.
 
 use crate::error::{Diagnostic, DiagnosticCode, Error, Result};
 use std::collections::HashMap;
@@ -47,7 +46,7 @@ impl Found {
         }
     }
 
-    /// What to do about a value that the types refuse: the allowed ones.
+    /// The hint for a value that the types refuse: the allowed values.
     pub fn hint(&mut self, at: impl Display, allowed: impl Display) {
         if self.hints.len() < MAX_LISTED {
             self.hints.push((at.to_string(), allowed.to_string()));
@@ -108,7 +107,7 @@ impl Found {
         let error = Error::invalid(self.problems);
         let mut hint = String::new();
         for (at, allowed) in &self.hints {
-            // Many values of one kind are usually wrong in the same way.
+            // Kept short: often many values of one kind are wrong in the same way.
             if hint.len() < 1000 {
                 let separator = if hint.is_empty() { "" } else { "; " };
                 hint.push_str(&format!("{separator}{at}: {allowed}"));

@@ -9,8 +9,8 @@ use std::fmt::Display;
 /// The kernel's UID_GID_MAP_MAX_EXTENTS.
 const MAX_ROWS: usize = 340;
 
-/// Mappings and a path together are legal: engines repeat the mappings of the namespace that is joined.
-/// Whether they are the same can only be seen there.
+/// Mappings and a path together are legal: engines repeat the mappings of the namespace that is joined. Whether these
+/// are the same can only be seen in that namespace.
 pub(crate) fn check(spec: &Spec, found: &mut Found) {
     let Some(linux) = spec.linux() else { return };
     let namespaces = each(linux.namespaces());

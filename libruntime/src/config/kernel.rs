@@ -41,7 +41,7 @@ pub(crate) fn check(linux: &Linux, found: &mut Found) {
     }
     let flags = linux.personality().as_ref().map_or(&[][..], |personality| each(personality.flags()));
     for (i, flag) in flags.iter().enumerate() {
-        // The spec names no flag yet, and wants an error for those that are not supported.
+        // The specification names no flag yet, and asks for an error for unsupported ones.
         found
             .problem(format_args!("linux.personality.flags[{i}]"), format_args!("{flag:?} is not supported"));
     }

@@ -29,7 +29,7 @@ pub(crate) fn check(spec: &Spec, found: &mut Found) {
     }
 }
 
-/// A path of no bytes is none: Go's encoder writes one where a namespace has no path.
+/// Removes empty paths, which Go's encoder writes for a namespace without a path.
 pub(crate) fn without_empty_paths(spec: &mut Spec) {
     let linux = spec.linux_mut().as_mut();
     for namespace in linux.and_then(|linux| linux.namespaces_mut().as_mut()).into_iter().flatten() {
@@ -143,7 +143,7 @@ fn network_devices(linux: &Linux, namespaces: &[LinuxNamespace], found: &mut Fou
     }
 }
 
-/// The kernel's dev_valid_name(), and no '%': it would be taken for a pattern to number.
+/// The kernel's dev_valid_name(), without '%', which would be taken as a pattern for a number.
 fn interface_name(name: &str) -> Result<(), String> {
     let bad =
         |c: char| matches!(c, '/' | ':' | '%' | '\0') || c.is_whitespace() || c == '\x0b' || c == '\u{a0}';

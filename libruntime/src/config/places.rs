@@ -7,14 +7,14 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// What of a property a person is to look at.
+/// Which part of a property is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Name,
     Value,
 }
 
-/// Where a property is, or if it is not there the last one on the way to it that is.
+/// The range of a property, or if it does not exist, of the last existing one on the way to it.
 pub(crate) fn find(text: &str, config_path: &str, part: Part) -> Span {
     let mut here = Text::new(text.as_bytes());
     let mut name: Option<Range<usize>> = None;
@@ -26,7 +26,7 @@ pub(crate) fn find(text: &str, config_path: &str, part: Part) -> Span {
     let value = range_of(text, here.own());
     let shown = match name {
         Some(name) if part == Part::Name || !rest.is_empty() => name,
-        // Of what has several lines the name is enough.
+        // For a value of several lines, only the name.
         Some(name) if text[value.clone()].contains('\n') => name,
         None if !rest.is_empty() || text[value.clone()].contains('\n') => value.start..value.start + 1,
         _ => value,
@@ -68,14 +68,14 @@ fn unescaped(name: &[u8]) -> Cow<'_, str> {
     serde_json::from_str(&format!("\"{text}\"")).map_or(text, Cow::Owned)
 }
 
-/// The names that an object has twice: their places in the configuration, and where the second one is.
+/// Names that an object has twice: their places in the configuration, and the ranges of the second ones.
 pub(crate) fn duplicates(text: &str, most: usize) -> Vec<(String, Span)> {
     let mut found = Vec::new();
     collect_duplicates(text, Text::new(text.as_bytes()), "", most, &mut found);
     found
 }
 
-/// What a configuration has a use for is not as deep as this; what is unknown may be.
+/// No known property is nested as deeply as this; unknown ones may be.
 const DEEPEST: usize = 32;
 
 fn collect_duplicates(text: &str, here: Text, place: &str, most: usize, found: &mut Vec<(String, Span)>) {
@@ -93,7 +93,7 @@ fn collect_duplicates(text: &str, here: Text, place: &str, most: usize, found: &
         collect_duplicates(text, value, &place, most, found);
     }
     for (index, item) in here.items().enumerate() {
-        // Nothing is in a number or a string.
+        // Numbers and strings have no properties.
         if item.is_container() {
             collect_duplicates(text, item, &format!("{place}[{index}]"), most, found);
         }

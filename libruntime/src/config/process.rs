@@ -5,10 +5,10 @@ use super::found::{Found, each};
 use super::scheduling;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, User};
 
-/// execve takes at most 3/4 of 8 MiB for arguments and environment, pointers included.
+/// execve(2) accepts at most 3/4 of 8 MiB for arguments and environment, pointers included.
 const MAX_ARGS_AND_ENV: usize = 6 << 20;
 
-/// setresuid and setgroups take this id for "unchanged"; nobody can be it.
+/// setresuid(2) and setgroups(2) read this id as "unchanged", so no user can have it.
 pub(crate) const NO_ID: u32 = u32::MAX;
 
 pub(crate) fn check(process: &Process, found: &mut Found) {
@@ -129,7 +129,7 @@ fn capabilities(capabilities: &LinuxCapabilities, found: &mut Found) {
     }
 }
 
-/// The spec has the size ignored where there is no terminal, and engines do send it there.
+/// The size is ignored without a terminal (config.md, "process"); engines send it all the same.
 fn console(process: &Process, found: &mut Found) {
     let Some(size) = process.console_size().filter(|_| process.terminal() == Some(true)) else { return };
     for (value, name) in [(size.height(), "height"), (size.width(), "width")] {

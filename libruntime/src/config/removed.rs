@@ -1,5 +1,5 @@
-//! Which elements of lists were taken out of a configuration, so that the rest can be looked at: the places of what
-//! is found then are named as in the text.
+//! Which elements of lists were taken out of a configuration, so that the rest can be checked. Places of later findings
+//! are translated to the indices of the text.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ impl Removed {
         removed.iter().fold(index, |i, gone| if *gone <= i { i + 1 } else { i })
     }
 
-    /// A place with the indices of the text in place of those of the rest.
+    /// A place with the indices of the text.
     pub fn original(&self, place: &str) -> String {
         let mut original = String::new();
         let mut rest = place;

@@ -1,8 +1,8 @@
-//! From bytes to types. When serde refuses, this parses once more, slowly: to name the place of the
-//! problem and of all others like it, and to let pass what the spec allows and oci-spec's types do not.
+//! From bytes to types. When serde refuses a text, this parses it once more, slowly: to name the place of this problem
+//! and of all others like it, and to accept what the specification allows and oci-spec's types do not.
 //!
-//! It must not invent meaning: what it takes out is either reported as a problem, and then there is no
-//! result, or is something the spec wants ignored. The checks of values are next door.
+//! It must not invent meaning: what it takes out is either reported as a problem, and then there is no result, or has
+//! to be ignored by the specification. The checks of values are in the other files.
 
 use super::found::Found;
 use super::removed::Removed;
@@ -43,10 +43,10 @@ impl Root {
 /// More wrong places than this are not looked for.
 const MAX_ROUNDS: usize = 100;
 
-/// Every round reads the whole text; this bounds the bytes that all of them read.
+/// Every round reads the whole text; this bounds the bytes that all rounds read.
 const MAX_REREAD: usize = 64 << 20;
 
-/// What could be made of a text.
+/// The result of repairing a text.
 pub(crate) struct Repaired<T> {
     /// `None` where too much is wrong.
     pub typed: Option<T>,
@@ -87,11 +87,11 @@ fn unreadable(root: Root, error: &serde_json::Error) -> Error {
 }
 
 fn repair<T: DeserializeOwned>(bytes: &[u8], root: Root, first: &serde_json::Error) -> Result<Repaired<T>> {
-    // A Value nests less deeply than text that is only skipped, and then this fails.
+    // A `Value` may be nested less deeply than text that is only skipped: then this fails.
     let mut value: Value = serde_json::from_slice(bytes).map_err(|_| unreadable(root, first))?;
     let mut state =
         State { root, found: Found::default(), reported: Vec::new(), removed: Removed::default() };
-    // A Value holds one of two properties with one name, so that duplicates show in the text only.
+    // A `Value` has only one of two properties with one name, so duplicates are found in the text alone.
     let text = first.to_string();
     if let Some(name) = quoted_after(&text, "duplicate field ") {
         let position = text.rsplit_once(" at ").map_or("", |(_, position)| position);
@@ -158,7 +158,7 @@ impl State {
         self.take_out(value, &steps, &at)
     }
 
-    /// Sections that are ignored need not make sense. True if one was removed.
+    /// Removes a section that is ignored, and so need not be valid. Returns whether one was removed.
     fn foreign(&mut self, value: &mut Value, steps: &[Step]) -> bool {
         let (Root::Config, Some(Step::Key(top))) = (self.root, steps.first()) else { return false };
         if !["solaris", "windows", "vm", "zos", "uidMappings", "gidMappings"].contains(&top.as_str()) {
@@ -168,7 +168,7 @@ impl State {
         value.as_object_mut().is_some_and(|object| object.remove(top).is_some())
     }
 
-    /// What the spec allows, and the types do not. True if something was changed.
+    /// Changes what the specification allows and the types do not. Returns whether something was changed.
     fn allowed(&mut self, value: &mut Value, steps: &[Step], at: &str) -> bool {
         if at.starts_with("process.capabilities.") {
             return steps.split_last().is_some_and(|(_, list)| self.unknown_capabilities(value, list, at));
@@ -208,7 +208,7 @@ impl State {
     /// "Any value which cannot be mapped to a relevant kernel interface … MUST be logged as a warning".
     /// Since 1.1 the spec has them left out with a warning; before, they are errors.
     fn unknown_capabilities(&mut self, value: &mut Value, list: &[Step], at: &str) -> bool {
-        // A process alone declares no version.
+        // A process object has no version.
         let version = value.get("ociVersion").and_then(Value::as_str).unwrap_or("1.1");
         if is_before(version, 1) {
             return false;

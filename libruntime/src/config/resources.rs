@@ -1,5 +1,5 @@
-//! Checks of `linux.resources`: what no kernel takes. What this host's cgroup version lacks is found by
-//! `cgroup.rs`. Values that engines send for "not set" (0, and -1 as an unsigned number) are accepted.
+//! Checks of `linux.resources`: what no kernel accepts. What this host's cgroup version lacks is found by `cgroup.rs`.
+//! Values that engines send for "not set" (0, and -1 as an unsigned number) are accepted.
 
 use super::devices::{MAX_MAJOR, MAX_MINOR};
 use super::found::{Found, each, sorted};
@@ -52,7 +52,7 @@ pub(crate) fn check_together(resources: &LinuxResources, found: &mut Found) {
             format_args!("{AT}.memory.swap"),
             "needs a memory limit; it is the sum of memory and swap",
         ),
-        // Without a limit of memory it is one of swap alone, as with the peers.
+        // Without a memory limit it limits swap alone, as with the peers.
         swap if swap > 0 && swap < limit => {
             let text = format_args!(
                 "{swap} is less than the memory limit, {limit}; it is the sum of memory and swap"
@@ -118,7 +118,7 @@ fn cpu(cpu: &LinuxCpu, found: &mut Found) {
     if let Some(idle) = cpu.idle().filter(|idle| !(0..=1).contains(idle)) {
         found.problem(at("idle"), format_args!("{idle} is neither 0 nor 1"));
     }
-    // The kernel moves other values into its range; Kubernetes sends larger ones on big machines.
+    // The kernel clamps other values; Kubernetes sends larger ones on big machines.
     if let Some(shares) = cpu.shares().filter(|shares| *shares == 1 || *shares > 262_144) {
         found.warning(
             at("shares"),

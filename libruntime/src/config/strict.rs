@@ -1,8 +1,8 @@
-//! A serde deserialiser that takes objects only from objects, and enumerations only from strings.
+//! A serde deserialiser that reads structs only from objects, and enumerations only from strings.
 //!
-//! Derived code also takes a list for an object, its elements in the order of the type's fields, so that
-//! `"linux": []` would be a container without a single namespace. This wraps any deserialiser, changes
-//! nothing else, and costs nothing at run time: it is all inlined forwarding.
+//! Derived code also accepts a list for a struct, with its elements in the order of the fields: `"linux": []` would be
+//! a container without namespaces. This wraps any deserialiser, changes nothing else, and costs nothing at run time: it
+//! is all inlined forwarding.
 
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor,

@@ -1,5 +1,5 @@
-//! A cursor over the bytes of a text that is known to be JSON: it allocates nothing, and stops at the property that
-//! it looks for. Of a text that is no JSON it makes something, without a panic. It must not decide what a value means.
+//! A cursor over the bytes of a text that is known to be JSON: it allocates nothing, and stops at the property that it
+//! looks for. For a text that is not JSON it returns some part of it, without a panic.
 
 /// The text from the start of a value on; empty if there is no value.
 #[derive(Clone, Copy)]
@@ -97,7 +97,7 @@ impl<'t> Text<'t> {
             match c {
                 b'"' => at = self.string_end(at),
                 b'{' | b'[' => depth += 1,
-                // Belongs to what is around: a number or a word has ended before it.
+                // The end of the object or list around: a number or a word ends before it.
                 b'}' | b']' | b',' if depth == 0 => break,
                 b'}' | b']' => depth -= 1,
                 _ => {}

@@ -49,7 +49,7 @@ pub(crate) fn check_resources(bytes: &[u8], resources: &mut LinuxResources, foun
 
 fn process(text: Text, process: &Process, found: &mut Found) {
     let at = "process";
-    // A user, and each of its ids, is root where it is absent, as with the peers.
+    // An absent user or id is root, as with the peers.
     let rlimits = each(process.rlimits());
     if rlimits.iter().any(|rlimit| rlimit.soft() == 0) {
         for (i, (rlimit, text)) in rlimits.iter().zip(text.get("rlimits").items()).enumerate() {
@@ -98,10 +98,10 @@ fn linux(text: Text, linux: &mut Linux, found: &mut Found) {
     }
 }
 
-/// `allow` of a device rule is not asked for: its default denies.
+/// `allow` of a device rule is not checked, because its default denies.
 fn resources<'t>(text: impl Fn() -> Text<'t>, resources: &mut LinuxResources, found: &mut Found) {
     let at = "linux.resources";
-    // Without a limit the object asks for nothing; 0 would be a limit.
+    // Without a limit the object has no effect; the default, 0, would be a limit.
     if resources.pids().is_some_and(|pids| pids.limit() == 0) && text().get("pids").get("limit").is_absent() {
         resources.set_pids(None);
     }

@@ -1,11 +1,11 @@
-//! The plans that change the mounts of a container that runs.
+//! The plans that change the mounts of a running container.
 //!
-//! The stage enters the container's mount namespace, and those of the network and of IPC, whose filesystems may be
-//! mounted; not its user namespace, because only there could a source of the host be cloned before. It executes
-//! nothing, and ends after the last [`SyncPoint::Ready`].
+//! The stage enters the container's mount namespace, and its network and IPC namespaces, whose filesystems may be
+//! mounted. It does not enter the user namespace, because sources of the host can only be cloned outside of it. It
+//! executes nothing, and ends after the last [`SyncPoint::Ready`].
 //!
-//! Whatever runs in the container can change its directories meanwhile, so no target is reached through a
-//! symbolic link: it would lead a mount over `/proc`, and take one off that masks something.
+//! The container's processes can change its directories meanwhile, so no target is reached through a symbolic link: a
+//! link could lead to a mount over `/proc`, or to the removal of a mount that masks something.
 
 use super::mounts::Mounts;
 use super::{Handed, Plan, Text, mounts};
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn add(added: &[Mount], spec: &Spec, host: &Host, bundle: &Path, pid: i32) -> Result<Plan> {
     let mut plan = begin();
     let steps = Mounts::added(&mut plan, added, spec, host, bundle, pid)?;
-    // A mount can be cloned in its own namespace only.
+    // A mount can only be cloned in its own namespace.
     let (clones, steps): (Vec<_>, Vec<_>) =
         steps.into_iter().partition(|(_, step)| matches!(step, Step::CloneSource { .. }));
     clones.into_iter().for_each(|(origin, step)| plan.push(origin, step));
@@ -38,7 +38,7 @@ pub(crate) fn add(added: &[Mount], spec: &Spec, host: &Host, bundle: &Path, pid:
     end(plan)
 }
 
-/// Takes off what is mounted last at each of `destinations`.
+/// Unmounts the topmost mount at each of `destinations`.
 pub(crate) fn remove(destinations: &[PathBuf]) -> Result<Plan> {
     let mut plan = begin();
     enter(&mut plan);

@@ -91,7 +91,7 @@ pub(super) fn sets(
         let message = format!("left out, this host cannot grant them: {}", shown(all & !available));
         plan.warn("process.capabilities", message);
     }
-    // What contradicts itself was warned about when the configuration was checked.
+    // Contradictions were warned about when the configuration was checked.
     let permitted = permitted & available;
     let inheritable = inheritable & available;
     let raisable = permitted & inheritable;

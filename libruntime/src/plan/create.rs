@@ -27,10 +27,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     // --- stage1: in the caller's namespaces ---------------------------------------------------
     plan.push("", Step::ResetSignals);
     if host.attach_first {
-        // systemd makes the cgroup when it gets the process, and all below needs it.
+        // systemd makes the cgroup when it gets the process, and everything below needs the cgroup.
         plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
     }
-    // Inside a user namespace this file can no longer be opened for writing.
+    // Before the user namespace is entered, because in it this file cannot be opened for writing.
     process::oom_score(&mut plan, process);
     process::raise_rlimits(&mut plan, process, host);
     if host.rootless() {
@@ -48,7 +48,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
             Step::SetPropagation { propagation: PropagationFlags(propagation.namespace) },
         );
     }
-    // Sources are paths of the caller, so they are opened in its mounts, before any of ours.
+    // Sources are paths of the caller, so they are opened in its mounts, before any mount is made.
     let before_sources = plan.steps().len();
     let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces)?;
     process::raise_open_files(&mut plan, before_sources, process, host);
@@ -66,14 +66,14 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     time_offsets(&mut plan, &linux, &namespaces);
     // The mount namespace is made again where it must belong to the user namespace.
     let mount_again = if needs_scratch { Ns::Mount as u64 } else { 0 };
-    // The root directory of mqueue is that user's who makes the namespace.
+    // The root directory of mqueue belongs to the user who makes the IPC namespace.
     let as_root = if namespaces.user.is_some() { namespaces.cloned() & Ns::Ipc as u64 } else { 0 };
     let cloned = namespaces.cloned() & !as_root | mount_again;
-    // After the last write into our own directory of procfs as root of a user namespace: the files of a process
+    // After the last write into the stage's own directory of procfs as root of a user namespace: the files of a process
     // that is not dumpable belong to the root of the namespace that it was executed in.
     process::not_dumpable(&mut plan, host);
-    // In a pid namespace that others live in they would see a process that sets up, with all that it has open
-    // and may do: there it is cloned when only its start is left to be waited for.
+    // In a pid namespace with other processes, these would see the stage with all its descriptors and privileges. So
+    // there the process is cloned only when nothing but the start is left to wait for.
     let late = namespaces.joined_pid.is_some();
     if late {
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(cloned) });
@@ -110,13 +110,13 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     process::join_cgroups(&mut plan, host, true);
     process::reset_affinity(&mut plan);
     if namespaces.is_new(Ns::Cgroup) {
-        // It begins where the process is now.
+        // The namespace's root is the cgroup that the process is in now.
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Cgroup as u64) });
     }
     mounts.attach(&mut plan, &linux);
     nodes::make(&mut plan, &linux, &mounts);
     if let (Some(fd), Some((at, _))) = (namespaces.joined_pid, namespaces.position(Ns::Pid)) {
-        // It is the one of children: not before the mounts, for which there may be some outside.
+        // It is set for children only, and after the mounts, for which children outside may be needed.
         plan.push(place(at), Step::Setns { fd, namespaces: NamespaceFlags(Ns::Pid as u64) });
     }
     process::lower_open_files(&mut plan, process, host);
@@ -163,7 +163,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         cloned_late: late,
     };
     process::warn_of_groups(&mut plan, spec, host);
-    // Before the container can be seen to exist: `exec` brings processes that see this one.
+    // Before the container can be seen to exist: processes of `exec` see this one.
     let listener = plan.hand("", Handed::Listener);
     let passed = process::ranges(&request.passed);
     let close = Step::CloseFds { passed, keep: listener, program: work.program.unwrap_or(CHANNEL) };
@@ -179,7 +179,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         in_own_session(&mut plan, console);
         process::scheduler_of_clone(&mut plan, process, &work, filter);
     }
-    // Before others are told that it is created, and may send one.
+    // Before the container is reported as created: from then on, others may send it signals.
     plan.push("", Step::EndOnSignals);
     process::load_filter_before_start(&mut plan, process, &work, &mut filter);
     plan.push("", Step::Sync { point: SyncPoint::Ready });
@@ -230,11 +230,11 @@ fn join(plan: &mut Plan, namespaces: &Namespaces, wanted: impl Fn(&LinuxNamespac
 
 /// `linux.rootfsPropagation`, taken apart.
 struct Propagation {
-    /// Of all mounts of the new mount namespace: what the host's later mounts do in there.
+    /// For all mounts of the new mount namespace: whether later mounts of the host appear in it.
     namespace: u64,
-    /// Of the root while the container is set up: never one that shows its mounts to the host.
+    /// For the root during set-up: never a propagation that shows the container's mounts to the host.
     setup: u64,
-    /// Of the root in the end; zero where it has it already.
+    /// For the root in the end; zero where it is set already.
     root: u64,
     shared: bool,
 }
@@ -243,11 +243,11 @@ fn root_propagation(linux: &Linux) -> Propagation {
     let asked = linux.rootfs_propagation().as_deref().unwrap_or_default();
     let (shared, slave, private) = (libc::MS_SHARED, libc::MS_SLAVE, libc::MS_PRIVATE);
     let (all, asked) = asked.strip_prefix('r').map_or((false, asked), |asked| (true, asked));
-    // What is asked of the root alone leaves a mount its own option, which may be rslave.
+    // A propagation for the root alone leaves each mount its own option, which may be rslave.
     let namespace = if all { private } else { slave };
     match asked {
         "shared" => {
-            // With an `r` all that is mounted below the root is shared, too, as with runc and crun.
+            // With an `r`, all mounts below the root are shared too, as with runc and crun.
             let root = if all { shared | libc::MS_REC } else { shared };
             Propagation { namespace: shared, setup: private, root, shared: true }
         }
@@ -277,7 +277,7 @@ fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {
     if !namespaces.is_new(Ns::Time) {
         return;
     }
-    // The offsets can be written until a process is in the namespace: it is for our child.
+    // The offsets can be written until a process is in the namespace, so it is made for the child.
     plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Time as u64) });
     let offsets = linux.time_offsets().iter().flatten();
     let mut lines: Vec<_> = offsets
@@ -292,7 +292,7 @@ fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {
     }
 }
 
-/// Root of the user namespace, without the caller's groups unless they stay.
+/// Becomes root of the user namespace, without the caller's groups unless they are kept.
 fn become_root(plan: &mut Plan, linux: &Linux, groups_stay: bool) {
     if !groups_stay {
         plan.push("linux.uidMappings", Step::SetGroups { groups: Text::data([]) });
@@ -300,8 +300,8 @@ fn become_root(plan: &mut Plan, linux: &Linux, groups_stay: bool) {
     plan.push("linux.uidMappings", first_ids(linux));
 }
 
-/// Root, or where the maps have none their first id: a user may have no other than its own. Capabilities
-/// come with the namespace, not with the id.
+/// The id of root, or the first of the maps where these have no root: a user may be able to map only its own id.
+/// Capabilities come with the namespace, not with the id.
 pub(super) fn first_ids(linux: &Linux) -> Step<Text> {
     let first = |maps: &Option<Vec<LinuxIdMapping>>| {
         let mut ids = maps.iter().flatten().map(LinuxIdMapping::container_id);
@@ -323,7 +323,7 @@ fn needs_library_before_pivot(spec: &Spec, host: &Host) -> bool {
 }
 
 fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Host) -> Result<()> {
-    // Other namespaces by path are a pod's, which its containers share.
+    // Other namespaces given by path belong to a pod, whose containers share them.
     let may_change = |kind: Ns, place: &str| match host.joined_of_host.contains(&kind) {
         true => Err(Error::invalid(vec![Diagnostic::new(
             place,
@@ -331,7 +331,7 @@ fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Hos
         )])),
         false => Ok(()),
     };
-    // Engines write an empty name where they mean none.
+    // Engines write an empty name for none.
     if let Some(name) = spec.hostname().as_ref().filter(|name| !name.is_empty()) {
         may_change(Ns::Uts, "hostname")?;
         plan.push("hostname", Step::SetHostname { name: Text::data(name.as_bytes()) });

@@ -78,8 +78,8 @@ fn execute(plan: &mut Plan, program: &Program) -> Result<()> {
     plan.check()
 }
 
-/// CRIU mounts only on what exists. A mount below another filesystem of the container finds its
-/// place there, restored with that filesystem's content.
+/// CRIU mounts only on what exists, so missing mount points are made. One below another filesystem of the container is
+/// restored with that filesystem's content.
 fn mount_points(plan: &mut Plan, spec: &Spec) {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let covered = |path: &Path| {

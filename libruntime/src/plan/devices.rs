@@ -1,4 +1,4 @@
-//! Which device nodes there are to be: those that every container has, and those of the configuration.
+//! The device nodes of a container: those that every container has, and those of the configuration.
 
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 use std::path::PathBuf;
@@ -54,7 +54,7 @@ fn configured((at, device): (usize, &LinuxDevice)) -> Device {
     };
     Device {
         origin: format!("linux.devices[{at}]"),
-        // Without a slash at the end, which names a directory to the kernel.
+        // Without a slash at the end, which to the kernel means a directory.
         path: device.path().components().collect(),
         mode: kind | device.file_mode().unwrap_or(0o666) & 0o7777,
         major: device.major() as u32,

@@ -9,9 +9,9 @@ use crate::seccomp::Filter;
 use crate::step::{CHANNEL, NamespaceFlags, Secret, Step, SyncPoint};
 use oci_spec::runtime::{Hook, LinuxNamespaceType as Ns, Process, Spec};
 
-/// The plan that runs `process` in the container of `spec`, which runs as the process behind
-/// [`Handed::Pidfd`]. What can be done outside its pid namespace is done there: its members see the process from
-/// the clone on, and one with CAP_SYS_PTRACE can take its descriptors (pidfd_getfd(2)) and its capabilities.
+/// The plan that runs `process` in the container of `spec`, which runs as the process behind [`Handed::Pidfd`]. What
+/// can be done outside its pid namespace is done there: from the clone on, its members see the process, and one with
+/// CAP_SYS_PTRACE can get its descriptors (pidfd_getfd(2)) and capabilities.
 pub fn exec(
     spec: &Spec,
     process: &Process,
@@ -35,8 +35,8 @@ pub fn exec(
     if streams_outside {
         process::own_streams(&mut plan, process, linux.uid_mappings().as_deref());
     }
-    // As in creation: after the last write into its own directory of procfs that only an owner may make, and before
-    // it has an id of the container.
+    // As in creation: after the last write into its own directory of procfs that only the owner may make, and before it
+    // has an id of the container.
     process::not_dumpable(&mut plan, host);
     let fd = plan.hand("", Handed::Pidfd);
     plan.push("linux.namespaces", Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
@@ -66,7 +66,7 @@ pub fn exec(
     Ok(plan)
 }
 
-/// What is left for the process in the pid namespace.
+/// The steps that are left for the process in the pid namespace.
 fn inside(
     plan: &mut Plan,
     process: &Process,
@@ -125,9 +125,9 @@ pub(crate) fn hook(hook: &Hook, place: &str, in_directory: bool) -> Result<Plan>
     run_hook(plan, hook, place)
 }
 
-/// The plan that runs a hook in the namespaces of a container whose root is not entered yet. Its path is still
-/// that of the runtime; its working directory is the root, as with runc, and nothing of the host. `pid` is the
-/// stage's, which is not itself in those namespaces that its child will be in.
+/// The plan that runs a hook in the namespaces of a container whose root is not entered yet. Its program's path is one
+/// of the runtime's mounts; its working directory is the container's root, as with runc. `pid` is the stage's pid. The
+/// stage itself may be outside of namespaces that its child will be in.
 pub(crate) fn hook_at_root(hook: &Hook, place: &str, spec: &Spec, pid: i32) -> Result<Plan> {
     let mut plan = Plan::new();
     let linux = spec.linux().clone().unwrap_or_default();
@@ -161,9 +161,9 @@ fn run_hook(mut plan: Plan, hook: &Hook, place: &str) -> Result<Plan> {
     let nothing = Step::CloseFds { passed: Text::default(), keep: CHANNEL, program: CHANNEL };
     plan.push(place.to_string(), nothing);
     plan.push(place.to_string(), Step::Clone { namespaces: NamespaceFlags(0) });
-    // A session of its own, so that all it starts can be ended with it.
+    // A session of its own, so that everything it starts can be killed with it.
     plan.push(place.to_string(), Step::SetSid);
-    // It stays until the library has its pidfd: where SIGCHLD is ignored, nothing is left of one that has ended.
+    // It waits until the library has its pidfd: where SIGCHLD is ignored, nothing is left of a process that has ended.
     plan.push(place.to_string(), Step::Sync { point: SyncPoint::Ready });
     let (mut args, mut env) = (Text::default(), Text::default());
     arguments(hook).iter().for_each(|arg| args.push(arg));
@@ -180,8 +180,8 @@ fn arguments(hook: &Hook) -> Vec<String> {
     }
 }
 
-/// The plan that runs a hook whose program is the container's, so that it may do what `process` may do. Without an
-/// environment of its own it has that of the process, as with runc and crun.
+/// The plan that runs a hook whose program is the container's, with the confinement of `process`. Without an
+/// environment of its own it gets that of the process, as with runc and crun.
 pub(crate) fn hook_as_process(
     hook: &Hook,
     place: &str,

@@ -1,4 +1,4 @@
-//! A plan for people and for programs: what will be done, in order, and why.
+//! A plan as text and as JSON: what will be done, in order, and why.
 
 use super::{Origin, Plan, Text};
 use crate::step::Step;

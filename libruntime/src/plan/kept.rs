@@ -1,6 +1,6 @@
-//! Which mounts the stage keeps hold of, for what is done later to paths in them. A root can be shared with a
-//! container that runs, and such a one can rename a mount point: `/proc` is another directory then, and the new
-//! procfs, under its other name, would stay without masks.
+//! Which mounts the stage keeps open, for what is done later to paths in them. The root can be shared with a running
+//! container, which could rename a mount point: then `/proc` would be another directory, and the new procfs, under its
+//! new name, would stay without masks.
 
 use super::{Plan, Text};
 use crate::step::{Kept, Place, ROOT, Step};
@@ -19,12 +19,12 @@ struct Attached {
     target: PathBuf,
     /// Whether the stage has a descriptor of it.
     opened: bool,
-    /// Once it is kept.
+    /// Its number, once it is kept.
     kept: Option<Kept>,
 }
 
 impl KeptMounts {
-    /// Pushes the steps that attach mounts, and keeps those in which `paths` lie.
+    /// Pushes the steps that attach mounts, and keeps the mounts that contain `paths`.
     pub fn attach(&mut self, plan: &mut Plan, steps: Vec<(String, Step<Text>)>, paths: &[&Path]) {
         self.attached = steps.iter().filter_map(|(_, step)| Attached::by(step)).collect();
         for (at, mount) in self.attached.iter().enumerate() {
@@ -59,7 +59,7 @@ impl KeptMounts {
         }
     }
 
-    /// Where a path is when all is attached.
+    /// The place of a path once everything is attached.
     pub fn place(&self, path: &Path) -> Place<Text> {
         self.place_in(self.attached.len(), path)
     }
@@ -68,7 +68,8 @@ impl KeptMounts {
         self.holder_of(self.attached.len(), path)
     }
 
-    /// The last of the first `count` mounts in which the path lies. A path with `..` is the kernel's to resolve.
+    /// The last of the first `count` mounts that contains the path. None for a path with `..`, which the kernel
+    /// resolves.
     fn holder_of(&self, count: usize, path: &Path) -> Option<usize> {
         let is_plain = !path.components().any(|part| part == Component::ParentDir);
         let last_at = |above: &Path| {
@@ -100,7 +101,7 @@ impl Attached {
     fn by(step: &Step<Text>) -> Option<Self> {
         let (target, opened) = match step {
             Step::Mount { target, .. } | Step::MountProcfs { target, .. } => (target, true),
-            // Of a link nothing is mounted.
+            // A copied link is no mount.
             Step::MoveMount { target, copy_link, .. } => (target, !copy_link),
             Step::MountByText { target, .. } => (target, false),
             _ => return None,

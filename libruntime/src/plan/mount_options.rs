@@ -1,4 +1,4 @@
-//! The options of a mount, as the spec and mount(8) name them. The last of two that contradict wins.
+//! The options of a mount, as the specification and mount(8) name them. Of two contradicting options the last one wins.
 
 use crate::step::Attrs;
 
@@ -12,8 +12,8 @@ const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
 const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
 const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
 
-/// Options that set or clear a mount's attribute: name, set, clear. With `r` before it, the
-/// attribute is that of all mounts below, too.
+/// Options that set or clear a mount's attribute: name, set, clear. With an `r` in front, the attribute applies to all
+/// mounts below, too.
 const ATTRIBUTES: &[(&str, u64, u64)] = &[
     ("ro", RDONLY, 0),
     ("rw", 0, RDONLY),
@@ -46,20 +46,21 @@ const PROPAGATION: &[(&str, u64)] = &[
     ("runbindable", libc::MS_UNBINDABLE | libc::MS_REC),
 ];
 
-/// Options of a new filesystem that the kernel takes by these names (fsconfig(2)).
+/// Options of a new filesystem that the kernel accepts by these names (fsconfig(2)).
 const SUPERBLOCK: &[&str] = &["sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"];
 
-/// Options that change nothing on Linux 5.14 and newer: defaults, messages of the kernel's log,
-/// and the version counter that filesystems now keep by themselves.
+/// Options without an effect on Linux 5.14 and newer: defaults, messages of the kernel's log, and the version counter
+/// that filesystems now keep by themselves.
 const NOTHING: &[&str] =
     &["defaults", "silent", "loud", "iversion", "noiversion", "nofail", "user", "auto", "noauto", "_netdev"];
 
-/// Flags of a superblock are no error beside a bind mount, which has the superblock of its source.
+/// Whether it is a flag of a superblock. With a bind mount, which has the superblock of its source, such a flag is no
+/// error.
 pub fn is_superblock_flag(option: &str) -> bool {
     SUPERBLOCK.contains(&option)
 }
 
-/// What a mount's options say.
+/// The options of a mount, parsed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Options {
     pub attrs: Attrs,
@@ -75,12 +76,12 @@ pub struct Options {
     pub data: Vec<(String, String)>,
 }
 
-/// What becomes of symbolic links.
+/// How symbolic links are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Links {
     pub source_nofollow: bool,
     pub destination_nofollow: bool,
-    /// A source that is one is made again.
+    /// A source that is a symbolic link is copied.
     pub copy: bool,
 }
 
@@ -121,8 +122,8 @@ pub fn parse(options: &[String]) -> Options {
     found
 }
 
-/// One text may hold several options, as for mount(8). A comma after a backslash or between quotes is a part of
-/// a value: overlay escapes those of paths, SELinux quotes those of labels.
+/// One text may contain several options, as for mount(8). A comma after a backslash or between quotes is a part of a
+/// value: overlay escapes commas in paths, SELinux quotes commas in labels.
 fn separate(text: &str) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c| {

@@ -17,22 +17,22 @@ pub(super) struct Mounts {
     /// Steps that attach them, in the order of the configuration.
     attach: Vec<(String, Step<Text>)>,
     opened: Vec<(String, Source)>,
-    /// Those of them that no mount of the configuration attaches: devices.
+    /// Opened sources that no mount of the configuration attaches: device nodes.
     devices_opened: Vec<(String, Source)>,
-    /// They go below a scratch directory, and are cloned again from there.
+    /// Whether sources are parked below a scratch directory, and cloned again from there.
     scratch: bool,
     /// The host's null device, which masks files.
     pub null: Option<Source>,
-    /// Device nodes that are the host's, because a user namespace may not make them.
+    /// Device nodes that are cloned from the host, because a user namespace may not make them.
     devices: BTreeMap<PathBuf, Source>,
-    /// `/dev` is a directory of the host: nothing is made in there.
+    /// `/dev` is a directory of the host, in which nothing is made.
     pub host_dev: bool,
     kept: KeptMounts,
-    /// Filesystems that become read-only when everything in them is made.
+    /// Filesystems that become read-only once everything in them is made.
     readonly: Vec<(String, PathBuf)>,
 }
 
-/// What every mount is planned with.
+/// What all mounts are planned with.
 struct Site<'a> {
     plan: &'a mut Plan,
     host: &'a Host,
@@ -41,18 +41,18 @@ struct Site<'a> {
     /// The pid namespace that is joined.
     pid: Option<Fd>,
     new_cgroup_namespace: bool,
-    /// The user namespace has the network namespace, whose interfaces sysfs shows.
+    /// The user namespace owns the network namespace, whose interfaces sysfs shows.
     owns_network: bool,
     /// `linux.mountLabel`.
     label: Option<&'a str>,
 }
 
-/// Attaches a source that is no link at a place that may be one.
+/// Attaches a source that is no symbolic link; symbolic links in `target` are followed.
 pub(super) fn move_mount(source: Source, target: Text) -> Step<Text> {
     Step::MoveMount { source, target, strict: false, nofollow: false, copy_link: false }
 }
 
-/// Something of the container's directory. Read-only, because that is on a filesystem of the host.
+/// A read-only bind mount of a file in the container's directory, which is on a filesystem of the host.
 fn own_file(source: &Path, destination: &str) -> Mount {
     let mut mount = Mount::default();
     let options = ["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_string);
@@ -102,7 +102,7 @@ impl Mounts {
         Ok(mounts)
     }
 
-    /// Those that are mounted in a container that runs, as `pid`: all steps behind the opening of sources.
+    /// The mounts that are added to a running container with the init `pid`: all steps after the opening of sources.
     pub fn added(
         plan: &mut Plan,
         added: &[Mount],
@@ -191,15 +191,16 @@ impl Mounts {
         self.attach_source(origin, source, target, lifted, links);
     }
 
-    /// What is done to a source outside the user namespace, and inside: it may not lift the host's restrictions.
+    /// Splits attributes into those that are set outside the user namespace and inside: inside, the host's restrictions
+    /// cannot be lifted.
     fn split(&self, attrs: Attrs) -> (Attrs, Attrs) {
         if !self.scratch {
             return (attrs, Attrs::default());
         }
-        // Outside they are changed with what is set, as times of access can only be replaced.
+        // Outside, because access times can only be changed together with what is set.
         let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
         let (clear, rec_clear) = (attrs.clear & !times, attrs.rec_clear & !times);
-        // A mount namespace of a new user namespace has no peers outside, and none that is unbindable can be cloned.
+        // A mount namespace of a new user namespace has no peers outside; and an unbindable mount cannot be cloned.
         let (outside, propagation) = match attrs.propagation & (libc::MS_SHARED | libc::MS_UNBINDABLE) {
             0 => (attrs.propagation, 0),
             libc::MS_SHARED => (attrs.propagation, attrs.propagation),
@@ -210,7 +211,7 @@ impl Mounts {
         (outside, Attrs { clear, rec_clear, propagation, ..Attrs::default() })
     }
 
-    /// `lifted` are the restrictions of the source that are to go: inside, where the kernel may refuse it.
+    /// `lifted` are the restrictions of the source that are to be lifted inside, where the kernel may refuse that.
     fn attach_source(&mut self, origin: &str, source: Source, target: Text, lifted: Attrs, links: Links) {
         if self.scratch {
             self.opened.push((origin.into(), source));
@@ -221,7 +222,7 @@ impl Mounts {
         self.attach.push((origin.into(), step));
     }
 
-    /// The filesystem that was planned last is read-only once all is made that goes into it.
+    /// Postpones making the last planned filesystem read-only until everything in it is made.
     fn put_off_readonly(&mut self, first: usize) {
         const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
         for (origin, step) in &mut self.attach[first..] {
@@ -240,7 +241,7 @@ impl Mounts {
         }
     }
 
-    /// After devices and the console, which may lie in there.
+    /// To be called after devices and the console, which may be in these filesystems.
     pub fn make_readonly(&self, plan: &mut Plan) {
         for (origin, target) in &self.readonly {
             let attrs = Attrs { set: libc::MOUNT_ATTR_RDONLY, ..Attrs::default() };
@@ -263,7 +264,8 @@ impl Mounts {
         } else if is_bind {
             self.plan_bind(site, origin, mount, &options)?;
         } else if fstype == "sysfs" && site.user.is_some() && !site.owns_network {
-            // The kernel makes none there: the host's is shown, and the peers do so, too. All of it is as asked.
+            // The kernel refuses a new one there, so the host's is bound, as with the peers, with all attributes that
+            // are asked for.
             let Attrs { set, clear, rec_set, rec_clear, propagation } = private_unless_asked(options.attrs);
             let (rec_set, rec_clear) = (rec_set | set, rec_clear | clear);
             let attrs = Attrs { rec_set, rec_clear, propagation, ..Attrs::default() };
@@ -271,7 +273,7 @@ impl Mounts {
         } else if fstype == "cgroup" || fstype == "cgroup2" {
             self.plan_cgroup(site, origin, mount, &options);
         } else {
-            // A link here would put the container's own view of the kernel where an image wants it.
+            // Through a symbolic link, an image could choose where the container's procfs and sysfs are.
             let strict = matches!(fstype, "proc" | "sysfs");
             let (mut flags, mut attrs) = new_mount_attributes(&options.attrs);
             if options.copy_up {
@@ -288,7 +290,7 @@ impl Mounts {
                 let options = filesystem_options(mount, &options, None);
                 Step::MountProcfs { pid_namespace, options, target, flags, attrs }
             } else if is_long {
-                // It is private; mount(2) gives nothing to change that by.
+                // The mount is private, and mount(2) returns no descriptor by which that could be changed.
                 if attrs.propagation & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0 {
                     let what = format!("shared or unbindable with an option of over {LONGEST_VALUE} bytes");
                     return Err(Error::unsupported(what).at(format!("{origin}.options")));
@@ -410,7 +412,7 @@ impl Mounts {
                 options.push(key);
                 options.push(value);
             }
-            // The kernel knows which there are; in a cgroup namespace most change nothing.
+            // The kernel decides which options exist; in a cgroup namespace most have no effect.
             for text in data.iter().flat_map(|(key, value)| [key, value]) {
                 options.push(text);
             }
@@ -438,7 +440,7 @@ impl Mounts {
         }
     }
 
-    /// Attaches all, and keeps those in which something is masked or made read-only later.
+    /// Attaches all mounts, and keeps those in which something is masked or made read-only later.
     pub fn attach(&mut self, plan: &mut Plan, linux: &Linux) {
         let named = |paths: &'_ Option<Vec<String>>| paths.clone().unwrap_or_default();
         let hidden = [named(linux.masked_paths()), named(linux.readonly_paths())].concat();
@@ -458,7 +460,7 @@ impl Mounts {
     }
 }
 
-/// The label of new filesystems. A host without SELinux has no labels that could be wrong.
+/// The label of new filesystems, unless the host has no SELinux.
 fn mount_label<'a>(plan: &mut Plan, spec: &'a Spec, host: &Host) -> Option<&'a str> {
     let label = spec.linux().as_ref()?.mount_label().as_deref().filter(|label| !label.is_empty())?;
     if host.lsms.contains(&Lsm::SELinux) {
@@ -468,7 +470,7 @@ fn mount_label<'a>(plan: &mut Plan, spec: &'a Spec, host: &Host) -> Option<&'a s
     None
 }
 
-/// The place of a path that is not yet known to lie in a mount.
+/// The place of a path below the root, where no kept mount contains it.
 pub(super) fn at_root(path: Text) -> Place<Text> {
     Place { mount: ROOT, skip: 0, path }
 }
@@ -478,7 +480,7 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
     Path::new("/").join(path)
 }
 
-/// A bind mount shares nothing with the host unless it was asked to.
+/// A bind mount is private unless another propagation is asked for.
 fn private_unless_asked(mut attrs: Attrs) -> Attrs {
     if attrs.propagation == 0 {
         attrs.propagation = libc::MS_PRIVATE | libc::MS_REC;
@@ -494,21 +496,21 @@ const RESTRICTIONS: u64 = libc::MOUNT_ATTR_RDONLY
     | libc::MOUNT_ATTR_NOSYMFOLLOW;
 const ATIMES: u64 = libc::MOUNT_ATTR__ATIME;
 
-/// A bind mount keeps the attributes of its source where it names none to set. One that does has those alone, as
-/// with the peers, whose mount(2) sets all or none (MS_REMOUNT); times of access are a group of their own there.
+/// A bind mount without attributes to set keeps those of its source. One with attributes has these alone, as with the
+/// peers, whose mount(2) sets all or none (MS_REMOUNT); access times are a group of their own there.
 fn nothing_kept(mut attrs: Attrs) -> Attrs {
     let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
     if attrs.set & (RESTRICTIONS | times) != 0 {
         attrs.clear |= RESTRICTIONS & !attrs.set;
     }
     if attrs.set & times != 0 {
-        // Of this one, the kernel wants all bits cleared that are not set.
+        // For access times, the kernel wants all bits cleared that are not set.
         attrs.clear |= ATIMES | libc::MOUNT_ATTR_NODIRATIME & !attrs.set;
     }
     attrs
 }
 
-/// Whether something is made later below the place where mount `at` is, which nothing covers meanwhile.
+/// Whether something is made later below mount `at`, with no other mount over that place.
 fn is_filled_later(spec: &Spec, at: usize) -> bool {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let Some((this, later)) = mounts.get(at..).and_then(<[Mount]>::split_first) else { return false };
@@ -523,12 +525,12 @@ fn is_filled_later(spec: &Spec, at: usize) -> bool {
     fills && !later.iter().any(|other| place.starts_with(other))
 }
 
-/// A new mount is one alone, private, and has what fsmount(2) gives it.
+/// The attributes of a new mount. It has no mounts below, is private, and has what fsmount(2) sets.
 fn new_mount_attributes(attrs: &Attrs) -> (MountFlags, Attrs) {
     (MountFlags(attrs.set | attrs.rec_set), Attrs { propagation: attrs.propagation, ..Attrs::default() })
 }
 
-/// fsconfig(2) takes no longer value, in bytes. The layers of an overlay can be longer.
+/// The longest value that fsconfig(2) accepts, in bytes. The layers of an overlay can be longer.
 const LONGEST_VALUE: usize = 255;
 
 fn source(mount: &Mount) -> PathBuf {
@@ -551,7 +553,7 @@ fn filesystem_options(mount: &Mount, options: &Options, label: Option<&str>) -> 
     data
 }
 
-/// The same for mount(2), where a label is quoted for its commas.
+/// The options as one text for mount(2), where a label is quoted because of its commas.
 fn options_as_text(options: &Options, label: Option<&str>) -> Text {
     let option = |(key, value): &(String, String)| match value.as_str() {
         "" => key.clone(),
@@ -561,7 +563,7 @@ fn options_as_text(options: &Options, label: Option<&str>) -> Text {
     Text::of(options.data.iter().map(option).chain(label).collect::<Vec<_>>().join(","))
 }
 
-/// The user namespace whose maps a mount gets: one of its own, or the container's.
+/// The user namespace that gives a mount its id maps: one of its own, or the container's.
 fn idmap(site: &mut Site, origin: &str, mount: &Mount, options: &Options) -> Result<Option<Fd>> {
     let rows = |maps: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| -> super::IdMap {
         maps.iter().flatten().map(|row| [row.container_id(), row.host_id(), row.size()]).collect()

@@ -13,7 +13,7 @@ const LINKS: &[(&str, &str)] = &[
     ("/proc/self/fd/1", "/dev/stdout"),
     ("/proc/self/fd/2", "/dev/stderr"),
     ("pts/ptmx", "/dev/ptmx"),
-    // Not in the specification: runc and crun make it. What it leads to is masked.
+    // Not in the specification; runc and crun make it. Its target is masked.
     ("/proc/kcore", "/dev/core"),
 ];
 

@@ -1,4 +1,4 @@
-//! `process`: limits, identity and the program, for a container's init and for `exec` alike.
+//! `process`: limits, identity and program, for a container's init and for processes of `exec`.
 
 use super::request::Request;
 use super::{Handed, Plan, Text, capabilities};
@@ -12,26 +12,26 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Spec};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// Where a process will run.
+/// What the steps of a process depend on.
 pub(super) struct Work<'a> {
     pub env: Vec<String>,
     pub host: &'a Host,
     pub in_user_namespace: bool,
     pub keeps_groups: bool,
-    /// The container's own process, or one of `exec`.
+    /// Whether it is the container's own process, and not one of `exec`.
     pub is_init: bool,
-    /// Given by descriptor.
+    /// The program, where it is given by descriptor.
     pub program: Option<Fd>,
-    /// The process has its identity when it is cloned.
+    /// Whether the process has its identity before it is cloned.
     pub cloned_late: bool,
 }
 
-/// crun's annotation, which Podman sets for `--group-add keep-groups`: files that the caller may
-/// use by one of its groups stay usable, also where that group cannot be mapped.
+/// crun's annotation, which Podman sets for `--group-add keep-groups`: the process keeps the caller's groups, and so
+/// access to files by a group that cannot be mapped.
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
-/// The host's root does not keep its groups: an image can carry the annotation, and a user of the container would
-/// have the group root beside files of the host. A user's own groups are few, and Podman has no other way to ask.
+/// Not for the host's root: an image can have the annotation, and a user of the container would be in the host's group
+/// root. Other callers have few groups, and Podman has no other way to ask for this.
 pub(super) fn keeps_groups(spec: &Spec, host: &Host) -> bool {
     asks_for_groups(spec) && (host.rootless() || host.in_user_namespace)
 }
@@ -47,10 +47,10 @@ pub(super) fn warn_of_groups(plan: &mut Plan, spec: &Spec, host: &Host) {
     }
 }
 
-/// The path that a process without one is looked up in (as execvp(3) and the peers do).
+/// The PATH where the environment has none (as with execvp(3) and the peers).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// As many as any kernel is built for (`CONFIG_NR_CPUS`).
+/// The most processors that a kernel is built for (`CONFIG_NR_CPUS`).
 const MOST_PROCESSORS: usize = 8192;
 
 pub(super) fn oom_score(plan: &mut Plan, process: &Process) {
@@ -60,16 +60,17 @@ pub(super) fn oom_score(plan: &mut Plan, process: &Process) {
     }
 }
 
-/// Without CAP_SYS_PTRACE the caller could not use a process that is not dumpable either: hooks and `exec` join
-/// its namespaces. Then the container has none of that capability over the stage, and gets what it has itself.
+/// Makes the stage not dumpable, unless the caller lacks CAP_SYS_PTRACE: then hooks and `exec` could not join the
+/// namespaces of such a process either. In that case the container's processes do not have the capability over the
+/// stage either.
 pub(super) fn not_dumpable(plan: &mut Plan, host: &Host) {
     if !host.rootless() && host.capabilities & capabilities::SYS_PTRACE != 0 {
         plan.push("", Step::NotDumpable);
     }
 }
 
-/// The v1 cgroups. In v2's the process is born. A new container's are made while its process starts,
-/// and come `later`.
+/// Joins the v1 cgroups; the process is cloned into that of v2. The files of a new container are sent `later`, because
+/// its cgroups are made while its process starts.
 pub(super) fn join_cgroups(plan: &mut Plan, host: &Host, later: bool) {
     let place = "linux.cgroupsPath";
     let mut files = Vec::new();
@@ -84,15 +85,15 @@ pub(super) fn join_cgroups(plan: &mut Plan, host: &Host, later: bool) {
     }
 }
 
-/// The processors that the caller was bound to are not those of the container: the kernel cuts this mask down to
-/// the cpuset, which is joined by now. runc from 1.5 and crun from 1.28 do the same.
+/// Undoes the caller's own CPU affinity: the kernel reduces this mask to the cpuset, which is joined by now. runc from
+/// 1.5 and crun from 1.28 do the same.
 pub(super) fn reset_affinity(plan: &mut Plan) {
     const ALL: [u8; MOST_PROCESSORS / 8] = [0xff; MOST_PROCESSORS / 8];
     plan.push("linux.resources.cpu.cpus", Step::SetAffinity { mask: Text::data(ALL) });
 }
 
-/// Keyrings have names, by which `exec` finds that of the container. So does everybody else of the same user: by a name
-/// that can be guessed another container would have made it before, and would read and choose the keys.
+/// A session keyring has a name, by which `exec` finds the container's. All processes of the same user can find it so:
+/// with a name that can be guessed, another container could make the keyring first, and read and choose its keys.
 pub(super) fn keyring(plan: &mut Plan, process: &Process, request: &Request) {
     let name = match request.keyring_secret.as_str() {
         "" => format!("_ses.{}", request.id),
@@ -118,15 +119,16 @@ pub(super) fn open_console(plan: &mut Plan, process: &Process, request: &Request
     Ok(())
 }
 
-/// Whether the standard streams get their owner before the user namespace is entered: in one that root has made,
-/// the owner that they have is a user that it does not know. Without maps the owner to be is known only inside.
+/// Whether the standard streams get their new owner before the user namespace is entered. In a user namespace that root
+/// has made, their present owner is not mapped, so they cannot be changed there. Without maps the new owner is known
+/// only inside.
 pub(super) fn owns_streams_outside(host: &Host, linux: &Linux, in_user_namespace: bool) -> bool {
     let has_maps = linux.uid_mappings().as_ref().is_some_and(|rows| !rows.is_empty());
     !host.rootless() && (has_maps || !in_user_namespace)
 }
 
-/// Standard input, output and error become the process' own, so that it can open `/dev/stdout`; a terminal
-/// already is. `maps` are those from its user namespace to where the step is done.
+/// Gives standard input, output and error to the process's user, so that it can open `/dev/stdout`; a terminal belongs
+/// to it already. `maps` are the maps from its user namespace to the one in which the step is done.
 pub(super) fn own_streams(plan: &mut Plan, process: &Process, maps: Option<&[LinuxIdMapping]>) {
     let inside = process.user().uid();
     let mapped = |row: &LinuxIdMapping| {
@@ -163,8 +165,8 @@ fn resource(kind: PosixRlimitType) -> u32 {
     number as u32
 }
 
-/// Raises the caller's hard limits to those wanted, while there is the privilege: none is left
-/// when the limits are set, and in a user namespace there is none.
+/// Raises the caller's hard limits to the wanted ones while the privilege for that is there: it is dropped before the
+/// limits are set, and a user namespace does not have it.
 pub(super) fn raise_rlimits(plan: &mut Plan, process: &Process, host: &Host) {
     for (at, limit) in process.rlimits().iter().flatten().enumerate() {
         let resource = resource(limit.typ());
@@ -177,10 +179,11 @@ pub(super) fn raise_rlimits(plan: &mut Plan, process: &Process, host: &Host) {
     }
 }
 
-/// How many descriptors the stage has open beside its sources, at most.
+/// The most descriptors that the stage has open besides its sources.
 const OTHER_FILES: u64 = crate::step::MAX_FDS as u64 + 64;
 
-/// Whether more sources are open at a time than the caller's soft limit allows; then the step that raises it.
+/// The step that raises the soft limit of open files, where more sources are open at a time than the caller's limit
+/// allows.
 fn more_open_files(plan: &Plan, process: &Process, host: &Host) -> Option<Step<Text>> {
     let resource = resource(PosixRlimitType::RlimitNofile);
     let (soft, hard) = host.rlimit(resource)?;
@@ -200,7 +203,7 @@ pub(super) fn raise_open_files(plan: &mut Plan, at: usize, process: &Process, ho
     }
 }
 
-/// The program gets the caller's limit again, unless it has one of its own.
+/// Restores the caller's limit for the program, unless the program has one of its own.
 pub(super) fn lower_open_files(plan: &mut Plan, process: &Process, host: &Host) {
     let resource = resource(PosixRlimitType::RlimitNofile);
     if let Some((soft, hard)) = host.rlimit(resource)
@@ -211,7 +214,8 @@ pub(super) fn lower_open_files(plan: &mut Plan, process: &Process, host: &Host) 
     }
 }
 
-/// What a child inherits; the scheduler it need not (`SCHED_RESET_ON_FORK`, sched(7)).
+/// Scheduling properties that a child inherits. It need not inherit the scheduler itself (`SCHED_RESET_ON_FORK`,
+/// sched(7)).
 pub(super) fn scheduling(plan: &mut Plan, process: &Process, linux: &Linux) -> Result<()> {
     if let Some(priority) = process.io_priority() {
         let class: u32 = match priority.class() {
@@ -230,7 +234,7 @@ pub(super) fn scheduling(plan: &mut Plan, process: &Process, linux: &Linux) -> R
         plan.push("linux.personality", Step::SetPersonality { persona });
     }
     memory_policy(plan, linux)?;
-    // runc 1.2 leaves the umask alone when the config has none; its default is this one.
+    // 022 is also what a container gets from runc 1.2, which sets no umask where the configuration has none.
     let mask = process.user().umask().unwrap_or(0o022);
     plan.push("process.user.umask", Step::SetUmask { mask });
     Ok(())
@@ -314,8 +318,8 @@ pub(super) fn bit_set(list: &str, at: &str) -> Result<Vec<u8>> {
     Ok(bits)
 }
 
-/// Directory, label, ids and capabilities, as far as they come before the start. `close` closes all that the program
-/// does not get.
+/// Working directory, label, ids and capabilities, as far as they are set before the start. `close` closes all
+/// descriptors that the program does not get.
 pub(super) fn identity(
     plan: &mut Plan,
     process: &Process,
@@ -346,8 +350,9 @@ pub(super) fn identity(
     plan.push("process.user", Step::SetIds { uid: user.uid(), gid: user.gid() });
     let later = if work.cloned_late { for_scheduler(process) } else { 0 };
     let also = for_filter(process, filter) | later;
-    // With no more capabilities than a process of the container has, this one can be looked into by it wherever it is
-    // seen, as in the host's pid namespace (ptrace(2), "Ptrace access mode checking").
+    // Before capabilities are dropped: with no more capabilities than a process of the container, this one could be
+    // traced by that process wherever it is visible, as in the host's pid namespace (ptrace(2), "Ptrace access mode
+    // checking").
     plan.push("", close);
     plan.push("process.capabilities", Step::SetCapabilities { sets, also });
     if process.no_new_privileges().unwrap_or(false) {
@@ -356,7 +361,7 @@ pub(super) fn identity(
     Ok(())
 }
 
-/// A filter needs CAP_SYS_ADMIN to be loaded, unless no privilege can be gained any more (seccomp(2)).
+/// Loading a filter needs CAP_SYS_ADMIN, unless no_new_privs is set (seccomp(2)).
 fn for_filter(process: &Process, filter: Option<&Filter>) -> u64 {
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
     if filter.is_some() && !no_new_privileges { capabilities::SYS_ADMIN } else { 0 }
@@ -377,13 +382,13 @@ pub(super) fn scheduler_of_clone(plan: &mut Plan, process: &Process, work: &Work
 fn capabilities_again(plan: &mut Plan, process: &Process, work: &Work, also: u64) {
     let before = plan.warnings.len();
     let sets = capabilities::sets(plan, process.capabilities().as_ref(), work.host, work.in_user_namespace);
-    // These were said when the sets were planned the first time.
+    // These warnings were given when the sets were planned the first time.
     plan.warnings.truncate(before);
     plan.push("process.capabilities", Step::SetCapabilities { sets, also });
 }
 
-/// For the attributes of both modules a child inherits what its parent has written for the next execve(2):
-/// SELinux keeps it with the credentials, AppArmor copies it when a task is made.
+/// With both modules, a child inherits what its parent has written for the next execve(2): SELinux keeps it with the
+/// credentials, AppArmor copies it when a task is made.
 fn labels(plan: &mut Plan, process: &Process, host: &Host) -> Result<()> {
     let profile = process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty());
     let label = process.selinux_label().as_deref().filter(|label| !label.is_empty());
@@ -411,7 +416,7 @@ pub(super) fn lacks(host: &Host, lsm: Lsm, at: &str) -> Result<()> {
         .with_hint("remove the property, or boot with this security module"))
 }
 
-/// What engines know it by that a security module is asked for and not there.
+/// The words by which engines know that a requested security module is not available.
 fn words_of(lsm: Lsm) -> &'static str {
     match lsm {
         Lsm::SELinux => "selinux label is specified in config, but selinux is disabled or not supported",
@@ -419,7 +424,7 @@ fn words_of(lsm: Lsm) -> &'static str {
     }
 }
 
-/// The limits themselves come last: a low one would hinder what is still to be done.
+/// The limits themselves are set last: a low one would hinder the remaining set-up.
 fn rlimits(plan: &mut Plan, process: &Process) {
     for (at, limit) in process.rlimits().iter().flatten().enumerate() {
         let step =
@@ -451,7 +456,7 @@ pub(super) fn execute(
     Ok(())
 }
 
-/// `also` are the capabilities that are still needed after it.
+/// `also` are capabilities that are still needed after it.
 fn load_filter(plan: &mut Plan, process: &Process, work: &Work, filter: Option<&Filter>, also: u64) {
     let Some(filter) = filter else { return };
     let (program, notify) = (Text::data(filter.program.clone()), filter.notify.is_some());
@@ -461,10 +466,10 @@ fn load_filter(plan: &mut Plan, process: &Process, work: &Work, filter: Option<&
     }
 }
 
-/// Loads it before the process is cloned into a pid namespace that others live in, if it lets the process be made: the
-/// CAP_SYS_ADMIN that loading takes is then never seen there. One with CAP_SYS_PTRACE could use it, as the process
-/// being not dumpable is no protection in its own user namespace (ptrace(2)). A listener has to be sent by the clone,
-/// whose pid the agent is told. `filter` is none afterwards.
+/// Loads the filter before the process is cloned into a pid namespace with other processes, if the filter allows that
+/// clone: then no process with the CAP_SYS_ADMIN that loading needs is visible there. A process with CAP_SYS_PTRACE
+/// could use it, because being not dumpable is no protection in its own user namespace (ptrace(2)). A listener has to
+/// be sent by the clone, whose pid the agent gets. `filter` is `None` afterwards.
 pub(super) fn load_filter_before_clone(
     plan: &mut Plan,
     process: &Process,
@@ -477,7 +482,8 @@ pub(super) fn load_filter_before_clone(
     }
 }
 
-/// The same before a wait for `start`, in which `exec` brings others; and a listener's agent may wait for it then.
+/// The same before the wait for `start`, during which `exec` may bring other processes; a listener's agent may also
+/// wait for it then.
 pub(super) fn load_filter_before_start(
     plan: &mut Plan,
     process: &Process,
@@ -511,14 +517,15 @@ fn program(process: &Process, work: &Work) -> Result<(Text, Text)> {
     Ok((candidates(name, &work.env), texts))
 }
 
-/// Engines want to hear of a missing program when they create a container, not when they start it.
+/// Engines expect the error of a missing program when they create a container, not when they start it.
 pub(super) fn find_program(plan: &mut Plan, process: &Process, work: &Work) -> Result<()> {
     let (paths, args) = program(process, work)?;
     plan.push("process.args[0]", Step::FindProgram { paths, args });
     Ok(())
 }
 
-/// Of two entries with one name the last counts, at the place of the first: programs disagree on which they read.
+/// Of two entries with one name the last one is kept, in place of the first: programs disagree on which of them they
+/// read.
 pub(super) fn environment(env: &[String]) -> Vec<String> {
     let name = |entry: &str| entry.split_once('=').map_or(entry.len(), |(name, _)| name.len());
     let mut places: HashMap<&str, usize> = HashMap::with_capacity(env.len());
@@ -543,7 +550,7 @@ pub(super) fn candidates(program: &str, env: &[String]) -> Text {
         return paths;
     }
     if program.is_empty() {
-        // execvp(3) finds nothing by this name; a directory of PATH is no program.
+        // execvp(3) finds nothing by this name; without this a directory of PATH would be tried.
         return paths;
     }
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);

@@ -1,4 +1,4 @@
-//! What a plan is made from beside the configuration, and the namespaces of that.
+//! What a plan is made from besides the configuration, and the configuration's namespaces.
 
 use super::{Handed, IdMaps, Plan};
 use crate::error::{Error, Result};
@@ -27,12 +27,12 @@ pub enum CgroupDriver {
     Cgroupfs,
     /// systemd, as a scope; `linux.cgroupsPath` is then `slice:prefix:name`.
     Systemd,
-    /// Nobody: the container stays in the caller's cgroup. Limits are refused, device rules are not
-    /// enforced, and its processes cannot be listed or paused.
+    /// No cgroup is made: the container stays in the caller's. Limits are refused, device rules are not enforced, and
+    /// the container's processes cannot be listed or paused.
     None,
 }
 
-/// What the caller asks for beside the configuration.
+/// What the caller asks for besides the configuration.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Request {
     pub id: String,
@@ -45,20 +45,20 @@ pub struct Request {
     #[serde(default)]
     pub init_program: bool,
     pub console_socket: bool,
-    /// What the terminal prints goes to another one.
+    /// The terminal's output is copied to another terminal.
     #[serde(default)]
     pub relayed_console: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
-    /// The part of the session keyring's name that nobody else knows.
+    /// The secret part of the session keyring's name.
     #[serde(default)]
     pub keyring_secret: String,
     #[serde(default)]
     pub cgroup_driver: CgroupDriver,
-    /// Networks of annotations count.
+    /// Annotations may request networks.
     #[serde(default)]
     pub network_annotations: bool,
-    /// It is connected to networks beside those of its annotations.
+    /// It is connected to networks besides those of its annotations.
     #[serde(default)]
     pub network_requested: bool,
     /// The socket of a supervisor that waits for its readiness.
@@ -67,7 +67,7 @@ pub struct Request {
     /// Where its state is kept; absolute.
     #[serde(default)]
     pub directory: PathBuf,
-    /// Files of that directory that its networks have mounted.
+    /// Files of that directory that are mounted for its networks.
     #[serde(default)]
     pub network_files: Vec<NetworkFile>,
 }
@@ -118,7 +118,7 @@ impl<'a> Namespaces<'a> {
         self.position(wanted).is_some_and(|(_, namespace)| namespace.path().is_none())
     }
 
-    /// The flags of those that clone3(2) makes; the others have an order of their own.
+    /// The flags of the namespaces that clone(2) makes; the others are made in an order of their own.
     pub fn cloned(&self) -> u64 {
         let by_clone = |namespace: &&LinuxNamespace| {
             namespace.path().is_none()
@@ -127,7 +127,7 @@ impl<'a> Namespaces<'a> {
         self.list.iter().filter(by_clone).fold(0, |flags, namespace| flags | namespace.typ() as u64)
     }
 
-    /// Those given by path, but the user and pid namespace.
+    /// The namespaces given by path, without the user and pid namespace.
     pub fn joined(&self) -> impl Iterator<Item = (usize, &'a LinuxNamespace, &'a Path)> {
         let with_path = |(at, namespace): (usize, &'a LinuxNamespace)| {
             Some((at, namespace, namespace.path().as_deref()?))

@@ -6,13 +6,13 @@ use crate::step::{MAX_PROGRAM, StartHeader};
 use oci_spec::runtime::Process;
 use std::os::unix::ffi::OsStrExt;
 
-/// What a starter sends.
+/// What `start` sends.
 pub struct StartProgram {
     pub header: StartHeader,
     pub bytes: Vec<u8>,
 }
 
-/// `process` is checked. `enters` tells whether its directory is another one than that of the created process.
+/// `process` is checked. `enters`: its working directory is another one than that of the created process.
 pub fn program(process: &Process, more_env: Option<String>, enters: bool) -> Result<StartProgram> {
     let args = process.args().as_deref().unwrap_or_default();
     let mut env = environment(process.env().as_deref().unwrap_or_default());
@@ -21,7 +21,7 @@ pub fn program(process: &Process, more_env: Option<String>, enters: bool) -> Res
     let mut sizes = [0; 4];
     let cwd = process.cwd().as_os_str().as_bytes();
     let paths = candidates(args.first().map_or("", String::as_str), &env);
-    // A HOME that is empty is none: then the one that was looked up counts.
+    // An empty HOME is left out, so that the home directory that was looked up is used.
     let env = env.iter().filter(|entry| *entry != "HOME=").map(String::as_bytes);
     let lists: [&mut dyn Iterator<Item = &[u8]>; 4] = [
         &mut enters.then_some(cwd).into_iter(),

@@ -25,11 +25,11 @@ impl Machine {
 /// One way into the kernel with its own call numbers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Abi {
-    /// `AUDIT_ARCH_*`, which the kernel tells the filter.
+    /// `AUDIT_ARCH_*`, which the filter sees.
     pub audit: u32,
     /// Its column of the table of calls.
     pub column: usize,
-    /// What its numbers have on top of those in the table.
+    /// The offset of its numbers from those in the table.
     pub offset: u32,
     /// Whether arguments have 64 bits.
     pub wide: bool,

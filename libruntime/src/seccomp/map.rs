@@ -112,7 +112,7 @@ fn unnamed(rules: &Rules, abi: &Abi, background: &mut Vec<(u32, Decision)>) -> D
     unknown
 }
 
-/// A clause that is about a number. In one word, because sorting these is much of the work.
+/// A clause for a call number. One word, because sorting these is a large part of the work.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Said(u64);
 
@@ -130,7 +130,7 @@ impl Said {
     }
 }
 
-/// Which clause is about which number: sorted by number, then as in the profile.
+/// The clauses by call number: sorted by number, then as in the profile.
 fn said(rules: &mut Rules, abis: &[&Abi]) -> Vec<Said> {
     let mut said = Vec::with_capacity(1024);
     for abi in abis {
@@ -155,7 +155,7 @@ fn said(rules: &mut Rules, abis: &[&Abi]) -> Vec<Said> {
 /// than the default therefore holds always, and one that is not stricter does not hold at all. (libseccomp
 /// compares whatever the registers of the outer call have, and lets `ipc` calls with a version through.)
 fn multiplexed(rules: &mut Rules, said: &mut Vec<Said>) {
-    // What holds always comes first and so before the rest, as for the direct calls.
+    // Unconditional rules come first, as for the direct calls.
     for always in [true, false] {
         for rule in &rules.list {
             for inner in rule.calls.iter().map(|call| call.1[tables::INNER]).filter(|&n| n != tables::NONE) {

@@ -1,10 +1,10 @@
-//! Writes maps down as a classic BPF program: the entry is looked up, then the number by binary search, then,
-//! where that matters, the arguments are compared.
+//! Assembles maps into a classic BPF program: the entry is looked up, then the number by binary search, then, where
+//! that matters, the arguments are compared.
 //!
-//! The program is written from its end to its start: then every jump goes to code that has its place already,
-//! and no address is filled in later. Conditional jumps reach 255 instructions; for a longer way a stepping
-//! stone is put in between. No instruction of the search looks at an argument, so that the kernel can know in
-//! advance (and skip the filter for) calls that are always allowed.
+//! The program is written from its end to its start: then the target of every jump has its place already, and no
+//! address has to be filled in later. Conditional jumps reach 255 instructions; for a longer way a stepping stone is
+//! put in between. No instruction of the search looks at an argument, so that the kernel can know in advance (and skip
+//! the filter for) calls that are always allowed.
 //!
 //! It decides nothing about calls; that was done in [`super::map`].
 
@@ -42,7 +42,7 @@ type Label = usize;
 /// The program so far, last instruction first.
 struct Program {
     backwards: Vec<Instruction>,
-    /// The nearest place that returns a value, for each value.
+    /// For each value, the nearest instruction that returns it.
     returns: Vec<(u32, Label)>,
 }
 
@@ -66,7 +66,7 @@ impl Program {
         self.backwards.len() - 1
     }
 
-    /// How many instructions the next one would have to jump over to get there.
+    /// How many instructions the next one would have to jump over to reach `target`.
     fn distance(&self, target: Label) -> usize {
         self.backwards.len() - 1 - target
     }
@@ -78,7 +78,7 @@ impl Program {
         self.push(LOAD, 0, 0, offset)
     }
 
-    /// Somewhere that does the same as `target` and is the very next instruction.
+    /// Makes the next instruction do the same as `target`.
     fn adjacent(&mut self, target: Label) -> Label {
         if self.distance(target) == 0 { target } else { self.stepping_stone(target) }
     }
@@ -94,7 +94,7 @@ impl Program {
         }
     }
 
-    /// Somewhere near that does the same as `target`.
+    /// An instruction within reach that does the same as `target`.
     fn stepping_stone(&mut self, target: Label) -> Label {
         let there = self.backwards[target];
         if there.code != RETURN {
@@ -155,7 +155,7 @@ impl Program {
     }
 
     fn compare(&mut self, condition: &Condition, wide: bool, holds: Label, fails: Label) -> Label {
-        // Half of the operators are the other half the other way round.
+        // Half of the operators are negations of the other half.
         let (code, holds, fails) = match condition.operator {
             Operator::ScmpCmpEq => (IF_EQUAL, holds, fails),
             Operator::ScmpCmpNe => (IF_EQUAL, fails, holds),

@@ -59,7 +59,7 @@ pub(super) struct Clause {
     pub action: u32,
 }
 
-/// What is said of some calls.
+/// A rule about some calls.
 pub(super) struct Rule {
     pub calls: Vec<&'static Call>,
     /// Which [`Rules::clauses`], any of which may match; none for a rule that repeats the default.
@@ -73,8 +73,8 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Whether what is left over is refused: then a program can be told that a new call does not exist. A
-    /// tracer that gets all other calls is expected to know new ones by itself.
+    /// Whether calls without a rule are refused: then new calls can return ENOSYS. A tracer that gets all other calls
+    /// is expected to handle new ones itself.
     pub fn refuses_by_default(&self) -> bool {
         matches!(self.default & ACTION_MASK, KILL_PROCESS | KILL_THREAD | TRAP | ERRNO)
     }
@@ -129,8 +129,8 @@ fn calls(
     let mut calls = Vec::with_capacity(syscall.names().len());
     for (index, name) in syscall.names().iter().enumerate() {
         let place = || format!("{PLACE}.syscalls[{entry}].names[{index}]");
-        // The process that loads the filter hands its listener over with sendmsg(2), before anybody can listen; that
-        // of runc uses write(2), and a profile that runc refuses is refused.
+        // The process that loads the filter sends its listener by sendmsg(2), before an agent can answer for it. runc
+        // uses write(2) for that and refuses it; such profiles are refused too.
         if notifies && matches!(name.as_str(), "sendmsg" | "write") {
             let message = format!("SCMP_ACT_NOTIFY cannot be used for the {name} syscall");
             findings.push(Diagnostic::new(place(), message));
@@ -169,7 +169,7 @@ fn conditions(
         conditions.push(condition(arg, place, warnings));
     }
     if twice {
-        // runc and crun take an entry with two conditions on one argument as a list of alternatives.
+        // runc and crun read an entry with two conditions on one argument as a list of alternatives.
         return conditions.into_iter().map(|condition| vec![condition]).collect();
     }
     vec![conditions]

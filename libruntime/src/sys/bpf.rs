@@ -27,7 +27,7 @@ const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 
-/// By which a later update finds the program again.
+/// The name by which a later update finds the program.
 const NAME: [u8; 16] = *b"onggi_devices\0\0\0";
 
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;

@@ -11,8 +11,8 @@ pub fn is_ignored(signal: i32) -> bool {
     known && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Undoes an inherited "ignore" of SIGCHLD, with which the kernel reaps all children (waitid(2), NOTES).
-/// It is for a program of its own: the library never changes its caller's signals.
+/// Resets an inherited SIG_IGN of SIGCHLD, with which the kernel reaps all children (waitid(2), NOTES). Only for a
+/// program that owns its process: the library never changes its caller's signals.
 pub fn reset_sigchld() {
     // SAFETY: the default action runs no code of ours.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };

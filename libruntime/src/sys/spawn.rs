@@ -1,8 +1,8 @@
 //! Starting the stage from a process that may have many threads and much memory, without
 //! changing it: `clone3(CLONE_VM | CLONE_VFORK)` and `execveat` of a sealed program.
 //!
-//! Between the two the child shares our memory. It runs on a stack of its own, makes raw system
-//! calls only, and changes no credential.
+//! Between the two the child shares this process's memory. It runs on a stack of its own, makes raw system calls only,
+//! and changes no credentials.
 
 use super::Result;
 use nix::errno::Errno;
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// What [`spawn`] starts and what it hands over.
 pub struct Spawn<'a> {
     pub program: BorrowedFd<'a>,
-    /// Becomes the program's argument, and is handed over.
+    /// Its descriptor number becomes the program's argument; the descriptor is handed over.
     pub plan: BorrowedFd<'a>,
     pub stdio: [BorrowedFd<'a>; 3],
     /// Descriptors that get a number of the caller's choice, above 2 and each once; none of them is that of a
@@ -32,7 +32,7 @@ struct Child {
     program: RawFd,
     stdio: [RawFd; 3],
     passed: Vec<(RawFd, u32)>,
-    /// All that stays open above 2, sorted.
+    /// The descriptors above 2 that stay open, sorted.
     keep: Vec<RawFd>,
     args: [*const libc::c_char; 3],
     errno: Cell<i32>,
@@ -88,14 +88,14 @@ pub fn spawn(what: &Spawn) -> Result<(i32, OwnedFd)> {
     }
 }
 
-/// A copy whose number is not below `above`.
+/// A copy with a number of at least `above`.
 pub fn duplicate(fd: RawFd, above: u32) -> Result<OwnedFd> {
     // SAFETY: fcntl with an integer argument; the result is a new descriptor.
     unsafe { super::owned(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, above).into()) }
 }
 
-/// A process that only holds a new user namespace, so that its maps can be written.
-/// It is ended when this is dropped; a descriptor of the namespace keeps that alive.
+/// A process that only holds a new user namespace, so that its maps can be written. It is killed when this is dropped;
+/// a descriptor of the namespace keeps the namespace alive.
 pub struct Holder {
     pub pid: i32,
     pidfd: OwnedFd,
@@ -115,11 +115,12 @@ pub fn hold_user_namespace() -> Result<Holder> {
 impl Drop for Holder {
     fn drop(&mut self) {
         let pidfd = std::os::fd::AsFd::as_fd(&self.pidfd);
-        // Only we wait for the child, so its pid is its own as long as it has not been waited for.
+        // Nothing else waits for this child, so its pid is not reused until it is waited for here.
         let signalled = super::pidfd_send_signal(pidfd, libc::SIGKILL).or_else(|_| {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid), nix::sys::signal::SIGKILL)
         });
-        // Where a filter refuses both calls, it lives on its stack until we end: it would be waited for as long.
+        // Where a seccomp filter of the caller refuses the signal, the child lives until this process ends, and needs
+        // its stack until then.
         if signalled.is_ok() && super::wait_pidfd(pidfd, true).is_ok() {
             // SAFETY: nothing runs on it any more, and it is not used again.
             unsafe { ManuallyDrop::drop(&mut self.stack) };
@@ -127,25 +128,25 @@ impl Drop for Holder {
     }
 }
 
-/// Ours, for a child that shares our memory, and outlives the call that made it.
+/// The pid of this process, for a child that shares its memory and outlives the call that made it.
 static OUR_PID: AtomicU32 = AtomicU32::new(0);
 
-/// Until we end it, or are killed.
+/// Waits until it is killed, or its parent is.
 extern "C" fn hold(_: &()) -> ! {
     // SAFETY: numbers, and for ppoll(2) no addresses.
     unsafe {
         raw(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0]);
         let orphaned = raw(libc::SYS_getppid, [0; 5]) as u32 != OUR_PID.load(Ordering::Relaxed);
         if !orphaned {
-            // Without an end: it waits for nothing, and every signal but SIGKILL is blocked.
+            // Waits for ever: there is nothing to wait for, and every signal but SIGKILL is blocked.
             raw(libc::SYS_ppoll, [0; 5]);
         }
     }
     end(0)
 }
 
-/// Ends a child even where a filter of the caller refuses one of the calls. An instruction that traps comes
-/// last: before Linux 5.16 a core dump ends every process that shares the memory, ours included.
+/// Ends a child even where a seccomp filter of the caller refuses some of the calls. A trapping instruction comes last:
+/// before Linux 5.16 a core dump ends every process that shares the memory, and so the caller.
 fn end(code: usize) -> ! {
     // SAFETY: numbers; none of them touches memory.
     unsafe {
@@ -179,7 +180,7 @@ fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The stack of a child that shares our memory.
+/// The stack of a child that shares this process's memory.
 struct Stack {
     base: *mut libc::c_void,
 }
@@ -286,7 +287,7 @@ unsafe fn clone3_call(args: &libc::clone_args, f: usize, argument: usize) -> isi
     result
 }
 
-/// A system call that leaves errno alone: in a child of CLONE_VM that is our thread's.
+/// A system call that does not set errno, which in a child of CLONE_VM is that of the caller's thread.
 ///
 /// # Safety
 /// As the call's man page asks for; its effect on memory is one on the caller's.
@@ -307,7 +308,7 @@ fn close_range(first: u32, last: u32) {
     unsafe { raw(libc::SYS_close_range, [first as usize, last as usize, 0, 0, 0]) };
 }
 
-/// Runs in the child: places the standard descriptors, closes all that is not handed over, executes.
+/// Runs in the child: places the descriptors, closes those that are not handed over, and executes the program.
 extern "C" fn run_child(child: &Child) -> ! {
     for (at, fd) in child.stdio.iter().enumerate() {
         if *fd != at as RawFd {

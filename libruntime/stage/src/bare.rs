@@ -1,5 +1,4 @@
-//! What a program without libc must bring: the entry point and the memory functions that the
-//! compiler calls. Nothing else belongs here.
+//! What a program without libc has to provide: the entry point, and the memory functions that the compiler calls.
 
 use core::arch::{asm, global_asm};
 
@@ -28,7 +27,7 @@ global_asm!(
     start = sym crate::start
 );
 
-/// An instruction whose signal ends the process, whatever its filter and its signals are.
+/// An instruction whose signal kills the process, whatever its seccomp filter and signal handlers are.
 pub fn trap() -> ! {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: does not go on.

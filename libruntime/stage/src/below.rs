@@ -1,21 +1,21 @@
-//! What lies below a root that was moved over `/`: the host's mounts, in the container's mount namespace. The kernel
-//! allows a new procfs or sysfs in a user namespace where another one is visible (mount_too_revealing), and does not
-//! see that chroot(2) hides it; so those mounts are taken off.
+//! Unmounts what is below a root that was moved over `/`: the host's mounts, in the container's mount namespace. The
+//! kernel allows a new procfs or sysfs in a user namespace only where another one is visible (mount_too_revealing), and
+//! counts those that chroot(2) hides: so they have to be unmounted.
 
 use crate::kernel::*;
 use linux_raw_sys::general as k;
 
 const LONGEST: usize = 4096;
 
-/// Takes all mounts on the mount behind `old` off, but the one behind `root`. What an owner of another user namespace
-/// has locked (mount_namespaces(7)) is covered: each procfs and sysfs, wherever it is, and all that is on `old`.
+/// Unmounts all mounts on the mount behind `old`, except the one behind `root`. Mounts that another user namespace has
+/// locked (mount_namespaces(7)) are covered instead: each procfs and sysfs, wherever it is, and everything on `old`.
 pub fn take_off(procfs: i32, old: i32, root: i32) -> Done {
     let (old_id, root_id) = (statx(old)?.stx_mnt_id, statx(root)?.stx_mnt_id);
     let is_below = |line: &Line| line.parent == old_id && line.id != root_id && line.length > 0;
     mount_setattr(old, false, 0, 0, u64::from(k::MS_PRIVATE), -1)?;
-    // From here names are those of the old root, also while another one is mounted over it.
+    // From the old root's directory, names lead into the old root even while another root is mounted over it.
     fchdir(old)?;
-    // What was hidden below another mount has a name once that is off.
+    // A mount that was hidden below another one has a name once that one is unmounted.
     while each(procfs, |line| if is_below(line) { detach(&line.name) } else { Ok(false) })? > 0 {}
     each(
         procfs,
@@ -26,12 +26,12 @@ pub fn take_off(procfs: i32, old: i32, root: i32) -> Done {
         |line: &Line| Ok(line.shows_kernel && !is_mount(root, line) && !is_covered(procfs, line)?);
     match each(procfs, uncovered)? {
         0 => Ok(()),
-        // One that lies hidden below something locked cannot be reached.
+        // A mount that is hidden below a locked one cannot be reached.
         _ => Err(Failed { call: Sysno::umount2, errno: EBUSY }),
     }
 }
 
-/// Whether the name of a mount leads to it, from `directory`.
+/// Whether the mount's name leads to it, from `directory`.
 fn is_mount(directory: i32, line: &Line) -> bool {
     let name: &[u8] = if line.length > 0 { &line.name } else { b".\0" };
     let flags = k::O_PATH | k::O_NOFOLLOW | k::O_CLOEXEC;
@@ -47,7 +47,7 @@ fn is_covered(procfs: i32, mount: &Line) -> Done<bool> {
     Ok(each(procfs, covers)? > 0)
 }
 
-/// Lets go of a mount and all below it. It is private first: the host's own must stay.
+/// Detaches a mount and all below it, after it is made private, so that the host's mounts stay.
 fn detach(name: &[u8]) -> Done<bool> {
     let Ok(mount) = openat(AT_FDCWD, name, k::O_PATH | k::O_NOFOLLOW) else { return Ok(false) };
     let private = mount_setattr(mount, true, 0, 0, u64::from(k::MS_PRIVATE), -1);
@@ -71,19 +71,19 @@ fn cover(name: &[u8]) -> Done<bool> {
     Ok(true)
 }
 
-/// A line of mountinfo (proc_pid_mountinfo(5)) as far as it has been read.
+/// A line of mountinfo (proc_pid_mountinfo(5)), as far as it has been read.
 struct Line {
     field: u32,
     id: u64,
     parent: u64,
     name: [u8; LONGEST],
     length: usize,
-    /// The begin of the field that is read.
+    /// The first bytes of the field that is read.
     word: [u8; 8],
     word_length: usize,
-    /// The fields behind the separator have begun: the first of them is the type of the filesystem.
+    /// The separator was read: the next field is the type of the filesystem.
     separated: bool,
-    /// It is a procfs or a sysfs.
+    /// Whether it is a procfs or a sysfs.
     shows_kernel: bool,
 }
 
@@ -112,7 +112,7 @@ impl Line {
         match (byte, self.field) {
             (b'0'..=b'9', 0) => self.id = self.id * 10 + u64::from(byte - b'0'),
             (b'0'..=b'9', 1) => self.parent = self.parent * 10 + u64::from(byte - b'0'),
-            // Without the first slash it is relative; there is a NUL behind it.
+            // Without the first slash the name is relative; a NUL follows it.
             (b'/', 4) if self.length == 0 => {}
             (_, 4) if self.length + 1 < LONGEST => {
                 self.name[self.length] = byte;
@@ -143,7 +143,7 @@ impl Line {
     }
 }
 
-/// Calls `f` with each mount of the namespace; how often it returned true.
+/// Calls `f` with each mount of the namespace. Returns how often `f` returned true.
 fn each(procfs: i32, mut f: impl FnMut(&Line) -> Done<bool>) -> Done<u32> {
     let file = openat(procfs, b"self/mountinfo\0", k::O_RDONLY)?;
     let (mut line, mut chunk, mut count) = (Line::EMPTY, [0u8; 4096], 0);

@@ -1,4 +1,4 @@
-//! Numbers of the kernel's whose bits have names, and are shown by them: `nosuid+nodev`.
+//! Flags of the kernel, which are shown by the names of their bits: `nosuid+nodev`.
 
 use core::fmt;
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ const PROPAGATION: Names = &[
     (1 << 19, "slave"),
     (1 << 20, "shared"),
 ];
-/// What has several bits stands before its parts.
+/// A name for several bits comes before the names of its parts.
 const MOUNT_FLAGS: Names = &[
     (1, "ro"),
     (2, "nosuid"),
@@ -85,7 +85,7 @@ impl fmt::Debug for MountFlags {
 }
 
 impl fmt::Debug for super::Attrs {
-    /// Without what changes nothing.
+    /// Parts that change nothing are left out.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         if *self == Self::default() {
             return f.write_str("unchanged");

@@ -1,5 +1,5 @@
-//! The container's terminal. The pty is of the container's own devpts, and its own side is
-//! opened by the kernel (`TIOCGPTPEER`), never by a name that the container could have replaced.
+//! The container's terminal. The pty is one of the container's own devpts. The kernel opens its slave side
+//! (`TIOCGPTPEER`), never a name that the container could have replaced.
 
 use crate::kernel::*;
 use crate::paths::{self, Missing};
@@ -23,7 +23,7 @@ pub fn open(state: &mut State, socket: i32, size: (u16, u16), uid: u32, relayed:
         ioctl(peer, Request::TIOCSWINSZ, window.as_ptr() as usize)?;
     }
     if relayed {
-        // The second field are the modes of output.
+        // The second field is the output modes.
         let mut settings = terminal_settings(peer)?;
         settings[1] &= !k::ONLCR;
         ioctl(peer, Request::TCSETS, settings.as_ptr() as usize)?;
@@ -49,7 +49,7 @@ pub fn send_fd(socket: i32, fd: i32, text: &[u8]) -> Done {
     call(Call::sendmsg, [socket as usize, message.as_ptr() as usize, 0x4000]).map(drop)
 }
 
-/// Attached over a plain file; what an image put there is found inside the root or replaced.
+/// Attached over a regular file. What the image has at this path is resolved inside the root, or replaced.
 pub fn mount(state: &State) -> Done {
     let tree = open_tree(state.console, b"\0", false)?;
     let place = paths::ensure(state.root, b"dev/console\0", Missing::File, true)?;

@@ -5,7 +5,7 @@ use crate::kernel::*;
 use crate::paths;
 use linux_raw_sys::general as k;
 
-/// Deeper trees than this are no content that belongs into a tmpfs. Each level keeps two descriptors open.
+/// The deepest tree that is copied. Each level has two descriptors open.
 const DEEPEST: usize = 64;
 
 /// A directory that is being copied.
@@ -15,7 +15,8 @@ struct Level {
     to: i32,
 }
 
-/// `with_mode`: the mount's own directory gets the mode of the one that it covers, and no other was asked for.
+/// `with_mode`: the mount's own directory gets the mode of the directory that it covers, because no other mode was
+/// asked for.
 pub fn copy_up(root: i32, target: &[u8], mount: i32, with_mode: bool) -> Done {
     let flags = k::O_RDONLY | k::O_DIRECTORY | k::O_CLOEXEC;
     let from = match openat2(root, target, flags, 0, paths::IN_ROOT) {
@@ -26,8 +27,8 @@ pub fn copy_up(root: i32, target: &[u8], mount: i32, with_mode: bool) -> Done {
     copy_tree(Level { from, to }, with_mode)
 }
 
-/// Goes down into a directory as soon as it is read, and on in the parent after that: with a list of levels in
-/// place of recursion, because the caller's limit on the stack may be small.
+/// Copies each directory as soon as it is read, and then goes on in its parent. With a list of levels in place of
+/// recursion, because the caller's stack limit may be small.
 fn copy_tree(top: Level, with_mode: bool) -> Done {
     let mut levels = [top; DEEPEST];
     let mut depth = 0;
@@ -53,7 +54,7 @@ fn copy_tree(top: Level, with_mode: bool) -> Done {
     }
 }
 
-/// Copies entries up to the next directory, which is made and opened. Reading goes on behind it then.
+/// Copies entries up to the next directory, which is made, opened and returned; reading goes on after it later.
 fn copy_entries(level: Level) -> Done<Option<Level>> {
     let mut entries = [0u8; 2048];
     loop {
@@ -78,7 +79,7 @@ fn copy_entries(level: Level) -> Done<Option<Level>> {
 
 struct Entry<'a> {
     name: &'a [u8],
-    /// Where the directory is read on behind this entry.
+    /// The position after this entry in the directory.
     next: u64,
 }
 
@@ -119,9 +120,9 @@ fn copy_entry(level: Level, name: &[u8]) -> Done<Option<Level>> {
     Ok(None)
 }
 
-/// How much there can be is for the new filesystem to say: it fails with ENOSPC.
+/// The new filesystem bounds the size: it fails with ENOSPC.
 fn copy_file(from: i32, to: i32, name: &[u8]) -> Done {
-    // Not blocked by a fifo that has taken the file's place, and not copied from either.
+    // A fifo that has replaced the file neither blocks, nor is it copied from.
     let source = openat(from, name, k::O_RDONLY | k::O_NOFOLLOW | k::O_NONBLOCK | k::O_NOCTTY)?;
     if !is_regular(source)? {
         return Err(Failed { call: Sysno::openat, errno: ESTALE });

@@ -1,5 +1,5 @@
-//! Where the stage meets others: the clone that becomes the container, the points where the
-//! library does its part, the start, and the program that takes over.
+//! Where the stage hands over to others: the clone that becomes the container, the sync points for the library, the
+//! start, and the program.
 
 use crate::kernel::*;
 use crate::program;
@@ -7,12 +7,13 @@ use crate::state::State;
 use linux_raw_sys::general as k;
 use onggi_stage::{CHANNEL, CLONE_FLAGS, Fd, MAX_PLACED, MAX_RECEIVED, NamespaceFlags, Report, SyncPoint};
 
-/// The child is a sibling, so that the library can wait for it; it goes on with the plan, and we end.
+/// The child is a sibling (CLONE_PARENT), so that the library can wait for it. It goes on with the plan, and this
+/// process ends.
 pub fn clone(state: &State, namespaces: NamespaceFlags) -> Done {
     if crate::kernel::clone(namespaces.0 | CLONE_FLAGS)? != 0 {
         exit(0);
     }
-    // The child reports itself, so that this arrives before anything else that it reports.
+    // The child sends this report itself, so that it arrives before its other reports.
     state.report(Report::Cloned)
 }
 
@@ -59,8 +60,8 @@ fn receive(socket: i32, control: &mut [u64]) -> Done {
     }
 }
 
-/// Whoever starts the container connects, hears that it is the one, and says when to go on.
-/// One that goes away before, or says something else, is as if it had not come.
+/// A starter connects, is told that it is its turn, and says when to go on. A starter that disconnects before that, or
+/// says something else, is ignored.
 pub fn await_start(state: &mut State, listener: i32) -> Done {
     close(state.channel);
     loop {
@@ -72,7 +73,7 @@ pub fn await_start(state: &mut State, listener: i32) -> Done {
                     return program::enter(state);
                 }
                 Err(failed) => {
-                    // It need not be there any more to be told.
+                    // Best effort: the starter may be gone.
                     let _ = state.report_failed(failed);
                 }
             }
@@ -81,7 +82,7 @@ pub fn await_start(state: &mut State, listener: i32) -> Done {
     }
 }
 
-/// A host without memory or descriptors has some again later, and whoever starts the container has a deadline.
+/// Tries again when the host lacks memory or descriptors, since the starter has a deadline.
 fn await_connection(listener: i32) -> Done<i32> {
     const PAUSE: u32 = 50;
     loop {
@@ -93,7 +94,7 @@ fn await_connection(listener: i32) -> Done<i32> {
     }
 }
 
-/// The listener must leave before the filter can stop us: sending it is the first call under it.
+/// The first call under the filter sends the listener: a later one could wait for the listener's agent.
 pub fn set_seccomp(state: &State, program: &[u8], flags: u32, notify: bool) -> Done {
     let listener = set_filter(program, flags)?;
     if notify {
@@ -102,7 +103,7 @@ pub fn set_seccomp(state: &State, program: &[u8], flags: u32, notify: bool) -> D
     Ok(())
 }
 
-/// Copies each descriptor above all wanted numbers first: one may stand where another goes.
+/// Copies each descriptor above all wanted numbers first: one may have a number that another one gets.
 pub fn place_fds(state: &mut State, pairs: &[u8]) -> Done {
     let pairs = pairs.as_chunks::<8>().0;
     let wanted = |pair: &[u8; 8]| {
@@ -127,9 +128,9 @@ pub fn place_fds(state: &mut State, pairs: &[u8]) -> Done {
     Ok(())
 }
 
-/// From here on nothing of the host's is open, for processes of the container to find below `/proc/PID/fd`.
+/// From here on no descriptor of the host is open, which processes of the container could find below `/proc/PID/fd`.
 pub fn close_fds(state: &State, passed: &[u8], keep: [i32; 2]) -> Done {
-    // The end of file of the channel tells the library that the program was executed.
+    // execve(2) closes the channel, by which the library learns that the program was executed.
     close_on_exec(state.channel)?;
     let [a, b] = keep;
     close_all_but(3, passed, &[state.channel, a, b])
@@ -157,8 +158,8 @@ fn texts(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split_inclusive(|byte| *byte == 0)
 }
 
-/// Addresses of the texts in a list and of one more, ended by a zero, as execve(2) wants them. There is no heap:
-/// their room goes with the program.
+/// The addresses of the texts in a list and of one more, with a zero at the end, as for execve(2). Their memory is
+/// never freed, because execve(2) discards it.
 fn addresses(list: &[u8], more: &[u8]) -> Done<usize> {
     let all = || texts(list).chain((!more.is_empty()).then_some(more));
     let room = map_zeros(all().count() + 1)?;
@@ -168,7 +169,7 @@ fn addresses(list: &[u8], more: &[u8]) -> Done<usize> {
     Ok(room.as_ptr() as usize)
 }
 
-/// Looks for the program as [`exec`] will. What it finds may change until then; then exec says so.
+/// Looks for the program as [`exec`] will. If that changes until then, exec reports it.
 pub fn find_program(paths: &[u8]) -> Done {
     let mut worst = ENOENT;
     for text in texts(paths) {
@@ -188,7 +189,7 @@ fn opens_as_directory(text: &[u8]) -> bool {
     openat(AT_FDCWD, text, k::O_PATH | k::O_DIRECTORY).map(close).is_ok()
 }
 
-/// The descriptor goes with the execution, so that the program does not hold itself open.
+/// The execution closes the descriptor, so that the program does not hold itself open.
 pub fn exec_fd(state: &State, program: i32, args: &[u8], env: &[u8]) -> Done {
     close_on_exec(program)?;
     let home = state.home.get(..state.home_length).unwrap_or_default();
@@ -203,7 +204,7 @@ pub fn exec(state: &State, mut paths: &[u8], mut args: &[u8], mut env: &[u8]) ->
     let mut home = state.home.get(..state.home_length).unwrap_or_default();
     if let Some(program) = state.program {
         (paths, args, env) = (program.paths, program.args, program.env);
-        // The one that was looked up is for a program that has no other.
+        // The home directory that was looked up is for a program without another.
         if texts(env).any(|entry| entry.starts_with(b"HOME=")) {
             home = b"";
         }

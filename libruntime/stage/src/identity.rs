@@ -5,8 +5,7 @@ use linux_raw_sys::general as k;
 use linux_raw_sys::prctl as p;
 use onggi_stage::{Capabilities, NamespaceFlags};
 
-/// `CLONE_CLEAR_SIGHAND` leaves ignored signals ignored (clone(2)), and a parent ignores SIGPIPE
-/// more often than not.
+/// `CLONE_CLEAR_SIGHAND` leaves ignored signals ignored (clone(2)), and most callers ignore SIGPIPE.
 pub fn reset_signals() -> Done {
     for signal in 1..=64 {
         // SIGKILL and SIGSTOP cannot be set.
@@ -18,8 +17,8 @@ pub fn reset_signals() -> Done {
     set_umask(0)
 }
 
-/// The init of a pid namespace is not ended by a signal that it has no handler for, but a container that waits for
-/// its start is to be: as with runc, by those that ask for an end. execve(2) takes the handlers away.
+/// The kernel ignores signals without a handler for the init of a pid namespace. A container that waits for its start
+/// has to end by the signals that ask for that, as with runc, so these get handlers. execve(2) removes them.
 pub fn end_on_signals() -> Done {
     const ASK_FOR_AN_END: [u32; 4] = [k::SIGHUP, k::SIGINT, k::SIGQUIT, k::SIGTERM];
     for signal in ASK_FOR_AN_END {
@@ -32,7 +31,7 @@ extern "C" fn ended(signal: i32) -> ! {
     exit(128 + signal)
 }
 
-/// This process' own number in the procfs that was handed over, whatever pid namespace we are in.
+/// This process's own pid in the procfs that was handed over, in whichever pid namespace it is.
 pub fn own_pid(procfs: i32, into: &mut [u8; 12]) -> Done<usize> {
     Ok(readlinkat(procfs, b"self\0", into)?.len())
 }
@@ -48,7 +47,7 @@ pub fn write_process(procfs: i32, path: &[u8], value: &[u8]) -> Done {
     write_proc(procfs, &name, value)
 }
 
-/// "0" is whoever writes it.
+/// "0" means the writing process.
 pub fn join_cgroup(tasks: i32) -> Done {
     write(tasks, b"0")?;
     close(tasks);
@@ -59,7 +58,7 @@ pub fn write_sysctl(procfs: i32, path: &[u8], value: &[u8]) -> Done {
     write_proc(procfs, path, value)
 }
 
-/// No symbolic link and no other mount may lie on the way (procfs could be the host's own).
+/// No symbolic link and no other mount may be on the path (the procfs could be the host's own).
 fn write_proc(procfs: i32, path: &[u8], value: &[u8]) -> Done {
     let flags = k::O_WRONLY | k::O_CLOEXEC;
     let resolve = k::RESOLVE_BENEATH | k::RESOLVE_NO_SYMLINKS | k::RESOLVE_NO_XDEV;
@@ -77,7 +76,7 @@ pub fn unshare(namespaces: NamespaceFlags) -> Done {
     call(Call::unshare, [namespaces.0 as usize]).map(drop)
 }
 
-/// By ioctl(2): a closed netlink socket keeps its network namespace for an RCU grace period.
+/// By ioctl(2), because a closed netlink socket keeps its network namespace for an RCU grace period.
 pub fn loopback_up() -> Done {
     const AF_INET: usize = 2;
     const SOCK_DGRAM: usize = 2;
@@ -88,7 +87,7 @@ pub fn loopback_up() -> Done {
     let up = ioctl(socket, Request::SIOCSIFFLAGS, request.as_ptr() as usize);
     close(socket);
     match up {
-        // A caller without CAP_NET_ADMIN gets a namespace all the same, with the interface down.
+        // Without CAP_NET_ADMIN the interface stays down, and that is no error.
         Err(Failed { errno: EPERM, .. }) => Ok(()),
         other => other.map(drop),
     }
@@ -106,10 +105,11 @@ pub fn setsid() -> Done {
     call(Call::setsid, []).map(drop)
 }
 
-/// A kernel without keyrings has none to leak.
+/// A kernel without keyrings has no session keyring to leak.
 pub fn join_keyring(procfs: i32, name: &[u8], label: &[u8]) -> Done {
-    // All for who has it as its session keyring, also after a change of uid; search for its owner, which `exec`
-    // takes to find it by its name. Not to view or read it, by which others would learn the name.
+    // All permissions for processes that have it as their session keyring, even after a change of uid; and search for
+    // its owner, which `exec` needs to find it by its name. Not view or read, by which other processes of the owner
+    // would learn the name.
     const PERMISSIONS: usize = 0x3f08_0000;
     if !label.is_empty() {
         write_process(procfs, b"attr/keycreate\0", label)?;
@@ -142,7 +142,7 @@ pub fn set_personality(persona: u32) -> Done {
     call(Call::personality, [persona as usize]).map(drop)
 }
 
-/// The kernel reads one bit less than it is told.
+/// The kernel reads one bit less than this number.
 pub fn set_memory_policy(mode: u32, nodes: &[u8]) -> Done {
     let (address, bits) = match nodes {
         [] => (0, 0),
@@ -166,7 +166,7 @@ pub fn set_ids(uid: u32, gid: u32) -> Done {
     call(Call::setresuid, [uid, uid, uid]).map(drop)
 }
 
-/// Capabilities that this kernel does not know give EINVAL and are not there to drop.
+/// Capabilities that this kernel does not know give EINVAL; there is nothing to drop.
 pub fn drop_bounding(keep: u64) -> Done {
     for capability in 0..64 {
         if keep & 1 << capability != 0 {

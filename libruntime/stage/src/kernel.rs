@@ -43,8 +43,8 @@ pub const ESTALE: i32 = 116;
 
 pub const AT_FDCWD: i32 = k::AT_FDCWD;
 
-/// A system call that is safe with any argument: the kernel writes nothing into the memory of this process and
-/// maps nothing there. It only reads memory, and answers EFAULT for an address that has none.
+/// A system call that is safe with any argument: the kernel writes nothing into the memory of this process and maps
+/// nothing there. It only reads memory, and returns EFAULT for a bad address.
 #[derive(Clone, Copy)]
 pub struct Call(Sysno);
 
@@ -72,8 +72,8 @@ pub fn call<const N: usize>(nr: Call, given: [usize; N]) -> Done<usize> {
     unsafe { raw(nr.0, given) }
 }
 
-/// A system call with up to six arguments. One that a signal has interrupted is made again: SIGCONT is enough for
-/// that (signal(7)), and so is a tracer. close(2) is done by then.
+/// A system call with up to six arguments. A call that a signal has interrupted is repeated: even SIGCONT (signal(7))
+/// or a tracer can interrupt one. close(2) has closed the descriptor even then.
 ///
 /// # Safety
 /// Where the kernel writes through an argument, that is the address of memory that is ours to write, and as large.
@@ -96,7 +96,7 @@ unsafe fn raw<const N: usize>(nr: Sysno, given: [usize; N]) -> Done<usize> {
     }
 }
 
-/// The bytes of a plan's path: they end in NUL by construction, which is checked once more here.
+/// The address of a plan's path. It ends in NUL by construction, which is checked once more here.
 pub fn path(text: &[u8]) -> Done<usize> {
     match text.last() {
         Some(0) => Ok(text.as_ptr() as usize),
@@ -104,8 +104,8 @@ pub fn path(text: &[u8]) -> Done<usize> {
     }
 }
 
-/// A filter of the container may refuse exit_group(2), and exit(2) with it; no filter refuses the instruction
-/// that traps, and the kernel ends the process if its signal is blocked or ignored (signal(7)).
+/// A filter of the container may refuse exit_group(2) and exit(2). No filter refuses the trapping instruction, and the
+/// kernel kills the process even if its signal is blocked or ignored (signal(7)).
 pub fn exit(code: i32) -> ! {
     let _ = call(Call::exit_group, [code as usize]);
     let _ = call(Call::exit, [code as usize]);
@@ -121,8 +121,8 @@ pub fn openat2(dir: i32, name: &[u8], flags: u32, mode: u32, resolve: u32) -> Do
     let how = k::open_how { flags: flags.into(), mode: mode.into(), resolve: resolve.into() };
     let size = size_of::<k::open_how>();
     let at = path(name)?;
-    // The kernel asks to try again when a rename raced with the look-up of a `..`. A container can have a link of
-    // many of those, and rename without pause.
+    // openat2(2) returns EAGAIN when a rename raced with the look-up of a `..`. A container can have a link with many
+    // of these, and rename all the time, so the number of tries is bounded.
     const TRIES: u32 = 1 << 14;
     for _ in 1..TRIES {
         match call(Call::openat2, [dir as usize, at, &raw const how as usize, size]) {
@@ -142,7 +142,7 @@ pub fn read(fd: i32, into: &mut [u8]) -> Done<usize> {
     unsafe { raw(Sysno::read, [fd as usize, into.as_mut_ptr() as usize, into.len()]) }
 }
 
-/// One write(2) that must take all of `bytes`, as files of procfs ask for.
+/// One write(2) that has to write all of `bytes`, as files of procfs require.
 pub fn write(fd: i32, bytes: &[u8]) -> Done {
     match call(Call::write, [fd as usize, bytes.as_ptr() as usize, bytes.len()])? {
         n if n == bytes.len() => Ok(()),
@@ -324,7 +324,7 @@ pub fn map_bytes(size: usize) -> Done<&'static mut [u8]> {
     Ok(unsafe { core::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size) })
 }
 
-/// Gives memory of [`map_bytes`] back.
+/// Unmaps memory of [`map_bytes`].
 pub fn unmap(memory: &'static [u8]) {
     // SAFETY: the mapping begins there; its only reference is given up.
     let _ = unsafe { raw(Sysno::munmap, [memory.as_ptr() as usize, memory.len()]) };
@@ -392,7 +392,7 @@ pub fn set_default_action(signal: u32) -> Done {
     unsafe { raw(Sysno::rt_sigaction, [signal as usize, action.as_ptr() as usize, 0, 8]) }.map(drop)
 }
 
-/// `handler` never returns, so that there need not be code that does; the kernel asks for some all the same.
+/// `handler` never returns, so no code is needed for that; the kernel requires an address for it all the same.
 pub fn set_handler(signal: u32, handler: extern "C" fn(i32) -> !) -> Done {
     const SA_RESTORER: usize = 0x0400_0000;
     let address = handler as usize;
@@ -426,7 +426,7 @@ pub fn accept(listener: i32) -> Done<i32> {
     unsafe { raw(Sysno::accept4, [listener as usize, 0, 0, k::O_CLOEXEC as usize]) }.map(|fd| fd as i32)
 }
 
-/// One byte, and what came beside it; the number of bytes.
+/// Receives one byte and the control message with it. Returns the number of bytes.
 pub fn recvmsg(socket: i32, control: &mut [u64]) -> Done<usize> {
     const CLOEXEC: usize = 0x4000_0000;
     let mut word = [0u8; 1];
@@ -549,7 +549,7 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Done {
     unsafe { raw(Sysno::prlimit64, [0, resource as usize, limit.as_ptr() as usize, 0]) }.map(drop)
 }
 
-/// struct sched_attr, version 0. Where the kernel wants another size it writes that into the first field.
+/// struct sched_attr, version 0. A kernel that wants another size writes it into the first field.
 pub fn sched_setattr(attr: &mut [u8; 48]) -> Done {
     // SAFETY: it is ours to write.
     unsafe { raw(Sysno::sched_setattr, [0, attr.as_mut_ptr() as usize, 0]) }.map(drop)

@@ -1,4 +1,4 @@
-//! The steps that set a container up, and what the stage program and the library say to each other.
+//! The steps that set a container up, and the messages between the stage program and the library.
 //!
 //! A [`Step`] is one intention with final arguments. The library plans them, with `T` an owned
 //! text; the stage reads them, with `T` a slice of the plan, and does one after the other.
@@ -25,7 +25,7 @@ pub struct Fd(pub u16);
 pub const CHANNEL: Fd = Fd(0);
 pub const PROCFS: Fd = Fd(1);
 
-/// The flags of clone(2) for [`Step::Clone`] without namespaces: `CLONE_PARENT`.
+/// The flag of clone(2) that [`Step::Clone`] always has: `CLONE_PARENT`.
 pub const CLONE_FLAGS: u64 = 0x8000;
 
 /// Which of the mounts that the stage has opened and not yet attached.
@@ -61,13 +61,13 @@ pub const MAX_PLACED: usize = 64;
 /// How many of them can be sent later.
 pub const MAX_RECEIVED: usize = 64;
 
-/// What stands before the steps in the encoded plan.
+/// The header of the encoded plan.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Header<T> {
     /// The numbers of the file descriptors handed over, each an `i32` in native byte order.
     pub fds: T,
     /// A file that gets the time of the stage's start and of the end of each step, as nanoseconds of CLOCK_REALTIME,
-    /// each a `u64` in native byte order; negative where nobody wants to know.
+    /// each a `u64` in native byte order; negative where no times are wanted.
     pub times: i32,
 }
 
@@ -78,7 +78,7 @@ pub struct Attrs {
     pub set: u64,
     /// `MOUNT_ATTR_*` to clear on the mount.
     pub clear: u64,
-    /// The same for the mount and all below it.
+    /// `MOUNT_ATTR_*` to set on the mount and all below it.
     pub rec_set: u64,
     pub rec_clear: u64,
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` or `MS_UNBINDABLE`, and `MS_REC`.
@@ -125,7 +125,7 @@ pub enum Step<T> {
     SetPropagation {
         propagation: PropagationFlags,
     },
-    /// Opens a host path: what is mounted or renamed later does not change what it is. With `nofollow` a symbolic
+    /// Opens a host path, before later mounts and renames could change what it leads to. With `nofollow` a symbolic
     /// link is the source itself.
     OpenSource {
         source: Source,
@@ -138,7 +138,7 @@ pub enum Step<T> {
         recursive: bool,
         attrs: Attrs,
     },
-    /// Both, through an id-mapped mount with the maps of the user namespace `fd`.
+    /// Opens a host path and clones it, as an id-mapped mount with the maps of the user namespace `fd`.
     OpenIdmapped {
         source: Source,
         host_path: T,
@@ -147,7 +147,7 @@ pub enum Step<T> {
         fd: Fd,
         recursive_map: bool,
     },
-    /// Clones a host device node, after it proved to be the device `rdev`.
+    /// Clones a device node of the host, after a check that it is this device.
     OpenDevice {
         source: Source,
         host_path: T,
@@ -164,7 +164,7 @@ pub enum Step<T> {
         host_path: T,
         propagation: PropagationFlags,
     },
-    /// The same, but below a scratch directory that also takes parked sources.
+    /// The same, below a scratch directory that also has the parked sources.
     AttachRootfsInScratch {
         host_path: T,
         propagation: PropagationFlags,
@@ -182,7 +182,7 @@ pub enum Step<T> {
         source: Source,
         attrs: Attrs,
     },
-    /// clone(2) with `CLONE_PARENT`. The child reports itself and goes on with the next step; the parent ends.
+    /// clone(2) with `CLONE_PARENT`. The child reports that it exists and goes on with the next step; the parent ends.
     Clone {
         namespaces: NamespaceFlags,
     },
@@ -204,7 +204,7 @@ pub enum Step<T> {
         mode_of_target: bool,
         strict: bool,
     },
-    /// The same by mount(2), which takes longer values; `options` is one text.
+    /// The same by mount(2), which accepts longer values; `options` is one text.
     MountByText {
         fstype: T,
         source: T,
@@ -229,7 +229,7 @@ pub enum Step<T> {
         nofollow: bool,
         copy_link: bool,
     },
-    /// Takes off what is mounted last at a place that no symbolic link leads to.
+    /// Unmounts the topmost mount at a path, through which no symbolic link may lead.
     Unmount {
         target: T,
     },
@@ -256,8 +256,8 @@ pub enum Step<T> {
         content: T,
         path: T,
     },
-    /// Opens a pty in the container's devpts, sends its master to the socket and keeps the other side. One that
-    /// is `relayed` to another terminal leaves it to that to add carriage returns (termios(3), ONLCR).
+    /// Opens a pty in the container's devpts, sends its master to the socket and keeps the slave side. With `relayed`,
+    /// the terminal that the output is copied to adds carriage returns, and not this one (termios(3), ONLCR).
     OpenConsole {
         socket: Fd,
         columns: u16,
@@ -271,13 +271,13 @@ pub enum Step<T> {
     UseConsole,
     /// Makes standard input the controlling terminal of the session, which is the process's own.
     SetControllingTerminal,
-    /// pivot_root(2) into the container's root; the old root goes.
+    /// pivot_root(2) into the container's root; the old root is unmounted.
     PivotRoot,
     /// chroot(2), for a container without a mount namespace of its own.
     Chroot,
     /// Moves the container's root over `/` and enters it with chroot(2), for a root that cannot be pivoted away.
     MoveRoot,
-    /// Hides a path: a file behind `source` (a null device), a directory behind an empty filesystem.
+    /// Hides a path: mounts `source` (a null device) over a file, or an empty filesystem over a directory.
     MaskPath {
         place: Place<T>,
         source: Source,
@@ -288,8 +288,8 @@ pub enum Step<T> {
     },
 
     // --- identity and limits ----------------------------------------------------------------------
-    /// Waits until the library has made the cgroups and sends `count` descriptors, which `first` and
-    /// those after it are from then on.
+    /// Waits until the library has made the cgroups and sends `count` descriptors, which become `first` and those after
+    /// it.
     ReceiveFds {
         first: Fd,
         count: u16,
@@ -307,8 +307,8 @@ pub enum Step<T> {
     SetDomainname {
         name: T,
     },
-    /// Gives the files behind standard input, output and error to `uid`, as far as they are pipes, sockets,
-    /// regular files or terminals: a process opens `/dev/stdout` by the permissions of the file behind it.
+    /// Changes the owner of the files behind standard input, output and error to `uid`, if they are pipes, sockets,
+    /// regular files or terminals: opening `/dev/stdout` needs permissions of the file behind it.
     ChownStreams {
         uid: u32,
     },
@@ -387,7 +387,7 @@ pub enum Step<T> {
     },
 
     // --- the library, and the end -------------------------------------------------------------
-    /// Tells the library that this point is reached and waits until it has done its part.
+    /// Reports to the library that this point is reached, and waits until the library has done its part.
     Sync {
         point: SyncPoint,
     },
@@ -396,9 +396,10 @@ pub enum Step<T> {
         paths: T,
         args: T,
     },
-    /// SIGTERM and others that end a process by default end this one, though pid 1 ignores what it does not handle.
+    /// Makes SIGTERM and other signals that ask for an end kill this process, though the kernel ignores signals without
+    /// a handler for pid 1.
     EndOnSignals,
-    /// Waits for `start`; from here on failures go to whoever started the container.
+    /// Waits for `start`; from here on failures are reported to the starter.
     AwaitStart {
         listener: Fd,
     },
@@ -415,7 +416,7 @@ pub enum Step<T> {
         keep: Fd,
         program: Fd,
     },
-    /// execveat(2) of the program behind a descriptor, which it does not get.
+    /// execveat(2) of the program behind a descriptor, which the program does not get.
     ExecFd {
         program: Fd,
         args: T,
@@ -429,7 +430,7 @@ pub enum Step<T> {
     },
 }
 
-/// Shown as the path, with the mount that it is in unless that is the root.
+/// Shown as the path, with its mount unless that is the root.
 impl<T: core::fmt::Debug> core::fmt::Debug for Place<T> {
     fn fmt(&self, f: &mut core::fmt::Formatter) -> core::fmt::Result {
         self.path.fmt(f)?;
@@ -456,25 +457,25 @@ pub enum SyncPoint {
     Attached = 1,
     /// The container's namespaces exist and its mounts are made, before its root is entered.
     Created = 2,
-    /// All is set up but what `start` does.
+    /// Everything is set up but what follows `start`.
     Ready = 3,
     /// The process wants the files through which it joins its cgroups.
     Cgroups = 4,
-    /// The process is in the container's namespaces, and the one to go on is cloned later.
+    /// The process is in the container's namespaces, and the process that goes on is cloned later.
     Entered = 5,
 }
 
 impl TryFrom<u32> for SyncPoint {
     type Error = ();
 
-    /// A number that is none of these is an error: taken for a point, it would let the stage go on.
+    /// Any other number is an error: as a sync point, it would let the stage go on.
     fn try_from(number: u32) -> Result<Self, ()> {
         let all = [Self::Attached, Self::Created, Self::Ready, Self::Cgroups, Self::Entered];
         all.into_iter().find(|point| *point as u32 == number).ok_or(())
     }
 }
 
-/// What the stage says: one datagram of twelve bytes.
+/// A message of the stage: one datagram of twelve bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
     /// Step `step` failed in system call `call`.
@@ -484,7 +485,7 @@ pub enum Report {
     Cloned,
     /// The stage waits at this point.
     At(SyncPoint),
-    /// To a starter: it is the one. End of file after its word means that the program was executed.
+    /// To a starter: it is its turn. End of file after its answer means that the program was executed.
     YourTurn,
 }
 

@@ -44,7 +44,7 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
     }
 }
 
-/// Maps the plan; its descriptor is not needed any more.
+/// Maps the plan and closes its descriptor.
 fn read_plan(number: &[u8]) -> Option<&'static [u8]> {
     let fd = number.iter().fold(0i32, |sum, digit| sum * 10 + i32::from(digit - b'0'));
     let size = statx(fd).ok()?.stx_size as usize;

@@ -13,7 +13,7 @@ pub fn open_source(host_path: &[u8], nofollow: bool) -> Done<i32> {
     openat(AT_FDCWD, host_path, k::O_PATH | if nofollow { k::O_NOFOLLOW } else { 0 })
 }
 
-/// Clones the tree at what was opened, which is not needed any more.
+/// Clones the mount tree at an opened source, and closes the source.
 pub fn clone_source(opened: i32, recursive: bool, attrs: Attrs) -> Done<i32> {
     let tree = open_tree(opened, b"\0", recursive)?;
     close(opened);
@@ -28,8 +28,7 @@ pub fn open_idmapped(host_path: &[u8], recursive: bool, attrs: Attrs, userns: i3
     Ok(tree)
 }
 
-/// Clones a device node of the host, and is sure that it is this device: the node is checked
-/// through the same descriptor that is cloned.
+/// Clones a device node of the host, after a check that it is this device, through the same descriptor that is cloned.
 pub fn open_device(host_path: &[u8], mode: u32, major: u32, minor: u32) -> Done<i32> {
     let node = openat(AT_FDCWD, host_path, k::O_PATH)?;
     let found = statx(node)?;
@@ -43,7 +42,7 @@ pub fn open_device(host_path: &[u8], mode: u32, major: u32, minor: u32) -> Done<
     Ok(tree)
 }
 
-/// Attributes of the whole tree first, so that those of its top have the last word.
+/// Sets the attributes of the whole tree first, so that those of its top mount prevail.
 pub fn set_attributes(fd: i32, attrs: Attrs) -> Done {
     if attrs.rec_set != 0 || attrs.rec_clear != 0 {
         mount_setattr(fd, true, attrs.rec_set, attrs.rec_clear, 0, -1)?;
@@ -68,8 +67,8 @@ pub fn set_propagation(propagation: u64) -> Done {
     Ok(())
 }
 
-/// Walks up from the root's directory to where its mount begins, and makes that mount private:
-/// pivot_root(2) refuses a shared parent, and a shared one would show our mounts to the host.
+/// Walks up from the root's directory to the root of its mount, and makes that mount private: pivot_root(2) refuses a
+/// shared parent, and a shared one would show the container's mounts to the host.
 pub fn private_parent(host_path: &[u8]) -> Done {
     let mut at = openat(AT_FDCWD, host_path, k::O_PATH | k::O_DIRECTORY)?;
     while statx(at)?.stx_attributes & u64::from(k::STATX_ATTR_MOUNT_ROOT) == 0 {
@@ -82,7 +81,7 @@ pub fn private_parent(host_path: &[u8]) -> Done {
     Ok(())
 }
 
-/// Opens the container's root for the only time; what comes later starts from the working directory.
+/// The only time that the container's root is opened by its path; later steps start from the working directory.
 pub fn attach_rootfs(host_path: &[u8], propagation: u64) -> Done {
     let (place, tree) = clone_rootfs(host_path, propagation)?;
     move_mount(tree, place)?;
@@ -92,8 +91,8 @@ pub fn attach_rootfs(host_path: &[u8], propagation: u64) -> Done {
     Ok(())
 }
 
-/// In a new mount namespace of another user namespace only the working directory and what is
-/// below it can be found again. So the root and the parked sources go below a scratch filesystem.
+/// In a new mount namespace of another user namespace, only the working directory and what is below it can be found
+/// again. So the root and the parked sources are below a scratch filesystem.
 pub fn attach_rootfs_in_scratch(host_path: &[u8], propagation: u64) -> Done {
     let (place, tree) = clone_rootfs(host_path, propagation)?;
     let fs = fsopen(b"tmpfs\0")?;
@@ -159,14 +158,14 @@ pub fn park_source(state: &mut State, source: Source) -> Done {
 }
 
 pub fn fetch_source(scratch: i32, source: Source) -> Done<i32> {
-    // A link that is mounted there is the source, not the way to it.
+    // A symbolic link that is mounted there is the source itself.
     let parked = openat(scratch, &parked_name(source), k::O_PATH | k::O_NOFOLLOW)?;
     let tree = open_tree(parked, b"\0", true)?;
     close(parked);
     Ok(tree)
 }
 
-/// The mode of a directory of the root as an option has it; `None` where there is none.
+/// The mode of a directory of the root, as an option of a mount; `None` where it does not exist.
 pub fn mode_of(root: i32, target: &[u8]) -> Done<Option<[u8; 5]>> {
     let found = match paths::resolve(root, target) {
         Err(Failed { errno: ENOENT, .. }) => return Ok(None),
@@ -178,11 +177,11 @@ pub fn mode_of(root: i32, target: &[u8]) -> Done<Option<[u8; 5]>> {
     Ok(Some([digit(9), digit(6), digit(3), digit(0), 0]))
 }
 
-/// Attaches a tree. Where `target` is missing it is made to be `like` its top.
+/// Attaches a mount tree. A missing `target` is made, as a file or directory `like` the tree's top.
 pub fn attach(state: &mut State, tree: i32, like: Missing, target: &[u8], strict: bool) -> Done {
     let place = paths::ensure(state.root, target, like, strict)?;
     if let Err(failed) = move_mount(tree, place) {
-        // The kernel says EINVAL for this, too.
+        // The kernel would return EINVAL for this, which says less.
         return Err(match (like, is_directory(place)?) {
             (Missing::Directory, false) => Failed { errno: ENOTDIR, ..failed },
             (Missing::File, true) => Failed { errno: EISDIR, ..failed },
@@ -214,7 +213,7 @@ pub fn filesystem(fstype: &[u8], options: &[u8], flags: u64, mode: Option<[u8; 5
     from_context(fs, options, flags)
 }
 
-/// The same from what fsopen(2) has opened, which is not needed any more.
+/// The same from a context that fsopen(2) has opened, and closes the context.
 pub fn from_context(fs: i32, options: &[u8], flags: u64) -> Done<i32> {
     let mut rest = options;
     while let Some((key, value, after)) = next_pair(rest) {
@@ -233,13 +232,13 @@ pub fn mount_by_text(procfs: i32, what: (&[u8], &[u8], &[u8]), place: i32, flags
     by_name(procfs, place, |name| mount(what, name, mount_flags(flags)))
 }
 
-/// Takes off what is mounted last at `target`. Who still uses it keeps it.
+/// Detaches the topmost mount at `target`. Processes that use it keep it.
 pub fn unmount(procfs: i32, root: i32, target: &[u8]) -> Done {
     let place = paths::resolve_strictly(root, target)?;
     by_name(procfs, place, |name| call(Call::umount2, [path(name)?, k::MNT_DETACH as usize]).map(drop))
 }
 
-/// The only name that mount(2) and umount(2) can have of a descriptor is in procfs; it is closed then.
+/// Names a descriptor by its path in procfs, as mount(2) and umount(2) accept only paths, and closes it then.
 fn by_name(procfs: i32, place: i32, change: impl FnOnce(&[u8]) -> Done) -> Done {
     let mut name = *b"self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
     let digits = (1..).find(|count| place < 10i32.saturating_pow(*count)).unwrap_or(10);
@@ -257,7 +256,7 @@ fn by_name(procfs: i32, place: i32, change: impl FnOnce(&[u8]) -> Done) -> Done 
     Ok(())
 }
 
-/// `MOUNT_ATTR_*` as mount(2) has them.
+/// `MOUNT_ATTR_*` as the flags of mount(2).
 fn mount_flags(attributes: u64) -> u32 {
     let access_time = attributes & u64::from(k::MOUNT_ATTR__ATIME);
     [
@@ -289,13 +288,13 @@ pub fn set_attributes_at(state: &State, place: &Place<&[u8]>, attrs: Attrs) -> D
     Ok(())
 }
 
-/// Enters the container's root. The old root comes to lie over it for a moment and is taken off.
+/// Enters the container's root. The old root is mounted over it for a moment, and unmounted.
 pub fn pivot_root(root: i32) -> Done {
     let old = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
     fchdir(root)?;
     let here = path(b".\0")?;
     call(Call::pivot_root, [here, here])?;
-    // Where the old root is shared, taking it off would unmount the host's filesystems as well.
+    // Where the old root is shared, unmounting it would unmount the host's filesystems as well.
     mount_setattr(old, true, 0, 0, u64::from(k::MS_SLAVE), -1)?;
     close(old);
     call(Call::umount2, [here, k::MNT_DETACH as usize])?;
@@ -303,8 +302,8 @@ pub fn pivot_root(root: i32) -> Done {
     call(Call::chdir, [root]).map(drop)
 }
 
-/// For an initial RAM filesystem, which pivot_root(2) cannot leave: the container's root is moved
-/// over it. The old one stays below, without its mounts.
+/// For an initial RAM filesystem, which pivot_root(2) cannot leave: the container's root is moved over it. The old root
+/// stays below, without its mounts.
 pub fn move_root(procfs: i32, root: i32) -> Done {
     let old = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
     move_mount(root, old)?;
@@ -348,7 +347,7 @@ pub fn mask_path(state: &mut State, place: &Place<&[u8]>, null: Source) -> Done 
     Ok(())
 }
 
-/// Makes a path read-only if it exists: a clone of what is there takes its place.
+/// Makes a path read-only if it exists, by mounting a read-only clone of it over it.
 pub fn readonly_path(state: &State, place: &Place<&[u8]>) -> Done {
     let place = match state.open(place) {
         Err(Failed { errno: ENOENT | ENOTDIR, .. }) => return Ok(()),

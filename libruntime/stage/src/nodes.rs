@@ -10,8 +10,8 @@ pub fn open_root(state: &mut State, path: &[u8]) -> Done {
     fchdir(state.root)
 }
 
-/// A node that is there already stays if it is the same device, with the same mode and owner; anything else but a
-/// directory is replaced, since an image could otherwise choose what `/dev/null` is, and who may open a device.
+/// An existing node stays if it is the same device with the same mode and owner. Anything else but a directory is
+/// replaced: otherwise an image could choose what `/dev/null` is, and who may open a device.
 pub fn make_node(root: i32, path: &[u8], mode: u32, device: (u32, u32), owner: (u32, u32)) -> Done {
     let (parent, name) = paths::ensure_parent(root, path)?;
     if let Err(failed) = mknodat(parent, name, mode, device.0, device.1) {
@@ -48,7 +48,8 @@ pub fn symlink(root: i32, content: &[u8], path: &[u8]) -> Done {
     }
 }
 
-/// Makes the symbolic link that a mount is, and no other. `false` where it is none.
+/// Copies the symbolic link that a mount consists of, and accepts no other file in its place. `false` where the mount
+/// is not a symbolic link.
 pub fn copy_link(root: i32, tree: i32, target: &[u8]) -> Done<bool> {
     if !is_link(tree)? {
         return Ok(false);
@@ -82,8 +83,8 @@ pub fn chdir(root: i32, path: &[u8], make: bool) -> Done {
 /// can make it endless.
 const MOST_OF_PASSWD: usize = 1 << 20;
 
-/// The sixth field of the line of `etc/passwd` whose third is `uid`; `/` where there is no such line or file.
-/// A file that is there and cannot be read is an error: the program would get a wrong home, and nobody would know.
+/// The sixth field of the line of `etc/passwd` whose third is `uid`; `/` where there is no such line or file. A file
+/// that exists and cannot be read is an error: otherwise the program would silently get a wrong home.
 pub fn find_home(state: &mut State, uid: u32) -> Done {
     let mut found = Line { field: 0, number: Some(0), home: [0; HOME], length: 0 };
     let mut home: &[u8] = b"/";
@@ -117,8 +118,8 @@ pub fn find_home(state: &mut State, uid: u32) -> Done {
     Ok(())
 }
 
-/// A file below the root for reading, if it is there and a regular one. Its kind is asked before it is opened,
-/// because the opening of a device can have an effect, and again after, because the container can exchange the file.
+/// Opens a file below the root for reading, if it exists and is a regular file. That is checked before, because opening
+/// a device can have side effects, and again after, because the container can replace the file.
 fn open_regular(root: i32, path: &[u8]) -> Done<Option<i32>> {
     let Some(node) = open_if_there(root, path, k::O_PATH)? else { return Ok(None) };
     let regular = is_regular(node)?;
@@ -126,7 +127,7 @@ fn open_regular(root: i32, path: &[u8]) -> Done<Option<i32>> {
     if !regular {
         return Ok(None);
     }
-    // A fifo that has taken the file's place neither blocks the opening nor a read.
+    // A fifo that has replaced the file blocks neither the opening nor a read.
     let flags = k::O_RDONLY | k::O_NONBLOCK | k::O_NOCTTY;
     let Some(file) = open_if_there(root, path, flags)? else { return Ok(None) };
     if is_regular(file)? {
@@ -136,7 +137,7 @@ fn open_regular(root: i32, path: &[u8]) -> Done<Option<i32>> {
     Ok(None)
 }
 
-/// `None` for what an image can lack or hide; no descriptors, no memory or a broken disk are errors.
+/// `None` where the image lacks or hides the file. A lack of descriptors or memory, or a broken disk, is an error.
 fn open_if_there(root: i32, path: &[u8], flags: u32) -> Done<Option<i32>> {
     match openat2(root, path, flags | k::O_CLOEXEC, 0, paths::IN_ROOT) {
         Err(Failed { errno: ENOENT | ENOTDIR | ELOOP | EACCES, .. }) => Ok(None),

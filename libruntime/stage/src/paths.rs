@@ -1,6 +1,6 @@
-//! Paths below the container's root: each is resolved once, by the kernel, to a file descriptor
-//! that cannot lie outside, and what is missing is made one component at a time.
-//! No function here takes a path that is not below a directory descriptor.
+//! Paths below the container's root: each is resolved once, by the kernel, to a file descriptor that cannot be outside,
+//! and missing parts are made one component at a time. All functions here take paths relative to a directory
+//! descriptor.
 
 use crate::kernel::*;
 use linux_raw_sys::general as k;
@@ -41,7 +41,7 @@ pub fn resolve_link(root: i32, path: &[u8]) -> Done<Option<i32>> {
     Ok(None)
 }
 
-/// A path in a buffer of its own, to cut it where a component ends.
+/// A path in a buffer of its own, which can be cut where a component ends.
 struct Prefix {
     bytes: [u8; LONGEST],
 }
@@ -55,7 +55,7 @@ impl Prefix {
             room.copy_from_slice(part);
             end += part.len();
         }
-        // There is a NUL behind the last part.
+        // A NUL follows the last part.
         if end < LONGEST { Ok(prefix) } else { Err(TOO_LONG) }
     }
 
@@ -78,7 +78,7 @@ pub fn ensure(root: i32, path: &[u8], missing: Missing, strict: bool) -> Done<i3
     }
 }
 
-/// Makes the last component, which is usually all that is missing, or all that are.
+/// Makes the last component, which usually is the only missing one, or else all missing ones.
 fn make_last(root: i32, path: &[u8], missing: Missing) -> Done<i32> {
     let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
     if start < path.len()
@@ -91,7 +91,7 @@ fn make_last(root: i32, path: &[u8], missing: Missing) -> Done<i32> {
     make(root, path, missing, 0)
 }
 
-/// The same for the directory that is to hold `path`; returns it and the last component with its NUL.
+/// The same for the directory of `path`. Returns the directory, and the last component with its NUL.
 pub fn ensure_parent(root: i32, path: &[u8]) -> Done<(i32, &[u8])> {
     let cut = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
     let (parent, name) = path.split_at(cut);
@@ -146,7 +146,7 @@ fn make_one(
         Missing::File => mknodat(parent, &name.bytes, k::S_IFREG | 0o644, 0, 0),
     };
     match made {
-        // Not there when it was looked up, yet it exists: a link to something missing.
+        // The look-up failed, and yet the name exists: it is a dangling symbolic link.
         Err(Failed { errno: EEXIST, .. }) => make_target(root, parent, &name, path, cut.0, what, depth),
         Err(other) => Err(other),
         Ok(()) => {

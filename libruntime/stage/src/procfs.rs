@@ -1,5 +1,5 @@
-//! A procfs of a pid namespace that this process is not in. The members of that namespace see every process that is
-//! in it, with all that it has open and may do; so this one does not enter it to make the mount.
+//! A procfs of a pid namespace that this process is not in. The members of that namespace see every process in it, with
+//! its descriptors and privileges; so this process does not enter it to make the mount.
 
 use crate::kernel::*;
 use crate::{console, end, identity, mounts};
@@ -18,7 +18,7 @@ pub fn mount(namespace: i32, options: &[u8], flags: u64) -> Done<i32> {
     }
 }
 
-/// Linux 6.17 takes the namespace as an option. Before, a context is for the namespace of the process that opens it.
+/// Since Linux 6.17 the namespace is an option. Before, a context is for the namespace of the process that opens it.
 fn context(namespace: i32) -> Done<i32> {
     let context = fsopen(b"proc\0")?;
     match fsconfig_fd(context, b"pidns\0", namespace) {
@@ -30,7 +30,7 @@ fn context(namespace: i32) -> Done<i32> {
     }
 }
 
-/// Has a context opened by a process that enters the namespace with nothing to show.
+/// Has a context opened by a process that has nothing open when it enters the namespace.
 fn opened_inside(namespace: i32) -> Done<i32> {
     let (ours, theirs) = socketpair()?;
     let pid = fork()?;
@@ -50,15 +50,15 @@ fn exit_with(done: Done) -> ! {
     exit(done.err().map_or(0, |failed| failed.errno))
 }
 
-/// Only what this process keeps is what its child has when others see it.
+/// Closes everything but the socket, so that the child has nothing else when others can see it.
 fn from_nothing(namespace: i32, socket: i32) -> Done {
     identity::not_dumpable()?;
     end::close_all_but(0, &[], &[namespace, socket])?;
     enter_nothing()?;
     identity::setns(namespace, NamespaceFlags(k::CLONE_NEWPID.into()))?;
     close(namespace);
-    // Its capabilities are then of a user namespace where they reach nothing, and are enough for fsopen(2). A host
-    // without user namespaces refuses this; there they are what they were.
+    // Then its capabilities are those of a new user namespace, where they affect nothing, and are enough for fsopen(2).
+    // Best effort: a host without user namespaces refuses this, and the capabilities stay as they are.
     let _ = identity::unshare(NamespaceFlags((k::CLONE_NEWUSER | k::CLONE_NEWNS).into()));
     let pid = fork()?;
     if pid == 0 {
@@ -70,8 +70,8 @@ fn from_nothing(namespace: i32, socket: i32) -> Done {
     }
 }
 
-/// An empty root, in a mount namespace that has no other mount; an initial RAM filesystem cannot be left, and is
-/// only out of sight.
+/// Enters an empty root, in a mount namespace without other mounts. An initial RAM filesystem cannot be left, and is
+/// only hidden.
 fn enter_nothing() -> Done {
     identity::unshare(NamespaceFlags(k::CLONE_NEWNS.into()))?;
     mounts::set_propagation(k::MS_PRIVATE.into())?;

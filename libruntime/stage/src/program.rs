@@ -1,12 +1,12 @@
-//! A program that comes with `start`: its lists are read from the starter into memory of their own, and checked, before
-//! anything follows from them. What is refused is reported to the starter, and the wait for `start` goes on.
+//! A program that comes with `start`: its lists are read from the starter into memory of their own, and checked before
+//! they are used. A refused program is reported to the starter, and the wait for `start` goes on.
 
 use crate::end::find_program;
 use crate::kernel::*;
 use crate::state::State;
 use onggi_stage::{GO, START_HEADER, START_PIECE, StartHeader};
 
-/// In place of what the plan has. Lists end each of their elements with a NUL.
+/// Replaces the plan's program. Each element of a list ends in NUL.
 #[derive(Clone, Copy)]
 pub struct Program {
     /// Empty where the plan's directory is kept.
@@ -16,9 +16,9 @@ pub struct Program {
     pub env: &'static [u8],
 }
 
-/// Waits for the starter's word: to go on, or to go on with another program. A plain word costs one read(2).
+/// Waits for the starter's answer: to go on, or to go on with another program. To go on costs one read(2).
 pub fn receive(state: &mut State, listener: i32) -> Done {
-    // One byte more than the longest word, so that a longer one is seen.
+    // One byte more than the longest answer, so that a longer one is noticed.
     let mut word = [0u8; START_HEADER + 1];
     match read(state.channel, &mut word)? {
         1 if word[0] == GO => Ok(()),
@@ -41,7 +41,8 @@ pub fn receive(state: &mut State, listener: i32) -> Done {
     }
 }
 
-/// Enters the program's directory, and looks for the program while its absence can be told apart from other failures.
+/// Enters the program's working directory, and looks for the program, while its absence can be told from other
+/// failures.
 pub fn enter(state: &State) -> Done {
     let Some(program) = state.program else { return Ok(()) };
     if !program.cwd.is_empty() {
@@ -52,7 +53,8 @@ pub fn enter(state: &State) -> Done {
 
 const NO_PROGRAM: Failed = Failed { call: Sysno::read, errno: EPROTO };
 
-/// Only the user who made the listener may say what is run. The kernel tells both, in ids of this user namespace.
+/// Only the user who made the listener may choose the program. The kernel gives both users, as ids of this user
+/// namespace.
 fn check_owner(channel: i32, listener: i32) -> Done {
     match peer_uid(channel)? == statx(listener)?.stx_uid {
         true => Ok(()),
@@ -75,7 +77,7 @@ fn take_apart(room: &'static [u8], header: &StartHeader) -> Done<Program> {
     let mut list = |size: u32| {
         let (list, after) = rest.split_at_checked(size as usize).ok_or(NO_PROGRAM)?;
         rest = after;
-        // What has no end would go on into the next list.
+        // Without the NUL at its end, a list would continue in the next one.
         if list.last().is_none_or(|last| *last == 0) { Ok(list) } else { Err(NO_PROGRAM) }
     };
     let [cwd, paths, args, env] = header.sizes;

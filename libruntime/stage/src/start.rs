@@ -1,13 +1,13 @@
-//! What a starter says to the stage that waits for `start`: to go on, or to go on with a program that follows.
+//! The answer of a starter to the stage that waits for `start`: to go on, or to go on with a program that follows.
 //! `program.rs` reads it.
 
-/// The word of a starter by which the stage goes on.
+/// The answer by which the stage goes on.
 pub const GO: u8 = 1;
 
-/// The size of the word by which it goes on with a program that follows.
+/// The size of the answer by which it goes on with a program that follows.
 pub const START_HEADER: usize = 17;
 
-/// The most bytes of a program: more than execve(2) takes of arguments and environment, and the paths to try.
+/// The largest program in bytes: more than execve(2) accepts as arguments and environment, and the paths to try.
 pub const MAX_PROGRAM: usize = 16 << 20;
 
 /// In how many bytes at once it is sent: one message has to fit into the buffer of a socket.
@@ -15,10 +15,11 @@ pub const START_PIECE: usize = 32 << 10;
 
 const PROGRAM: u8 = 2;
 
-/// What stands before a program that comes with `start`.
+/// The header of a program that comes with `start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartHeader {
-    /// Of the working directory, the paths to try, the arguments and the environment, as they follow, in bytes.
+    /// The sizes in bytes of the working directory, the paths to try, the arguments and the environment, which follow
+    /// in this order.
     pub sizes: [u32; 4],
 }
 
@@ -31,7 +32,7 @@ impl StartHeader {
         bytes
     }
 
-    /// `None` for what is no header, and where the program would be too large.
+    /// `None` where the bytes are no header, or the program would be too large.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first_chunk::<1>()?;
         let (sizes, []) = rest.as_chunks::<4>() else { return None };
@@ -40,7 +41,7 @@ impl StartHeader {
         (kind == &[PROGRAM] && (1..=MAX_PROGRAM).contains(&header.total())).then_some(header)
     }
 
-    /// Of all four, in bytes.
+    /// The sum of the four sizes, in bytes.
     pub fn total(&self) -> usize {
         self.sizes.iter().map(|size| *size as usize).sum()
     }

@@ -1,4 +1,4 @@
-//! What the stage knows between two steps: descriptors, and nothing else that could decide.
+//! The state of the stage between two steps: descriptors, and nothing that a decision could depend on.
 
 use crate::kernel::*;
 use crate::paths;
@@ -9,11 +9,12 @@ use onggi_stage::{
 };
 
 pub struct State {
-    /// The descriptors handed over, as [`Fd`] counts them. All begins as zeros, which cost no file space.
+    /// The descriptors handed over, by [`Fd`]. Everything is initially zero, which takes no space in the file.
     handed: [i32; MAX_FDS],
-    /// Mounts opened and not yet attached; 0 where there is none. Only pages that are written take memory.
+    /// Mounts that are opened and not yet attached, by [`Source`]; 0 where there is none. Only written pages take
+    /// memory.
     sources: [i32; MAX_SOURCES],
-    /// Where failures and sync points are reported: the library, and from `start` on whoever started.
+    /// The socket for reports: to the library, and from `start` on to the starter.
     pub channel: i32,
     /// The container's root.
     pub root: i32,
@@ -23,15 +24,15 @@ pub struct State {
     pub attached: i32,
     /// Mounts that are kept, as [`Kept`] counts them; the root is not in here.
     kept: [i32; MAX_KEPT],
-    /// The first masks, which later ones are clones of.
+    /// The first masks; later ones are clones of these.
     pub masked_file: Option<i32>,
     pub masked_directory: Option<i32>,
-    /// The container's side of its pty.
+    /// The slave side of the container's pty.
     pub console: i32,
     /// The `HOME=…` entry that was looked up; empty when there is none.
     pub home: [u8; HOME_SIZE],
     pub home_length: usize,
-    /// What came with `start`.
+    /// The program that came with `start`.
     pub program: Option<Program>,
     /// The number of the step that is being done.
     pub at: u32,
@@ -60,7 +61,7 @@ impl State {
         times: None,
     };
 
-    /// Maps the file for the times of steps, whose descriptor is not needed any more.
+    /// Maps the file for the times of steps, and closes its descriptor.
     pub fn record_times(&mut self, fd: i32) {
         if fd >= 0 {
             self.times = map_shared(fd).ok();
@@ -69,14 +70,14 @@ impl State {
         }
     }
 
-    /// No system call where nobody wants to know.
+    /// Makes no system call where no times are wanted.
     pub fn record_time(&self, at: u32) {
         if let Some(slot) = self.times.and_then(|times| times.get(at as usize)) {
             slot.store(real_time(), Ordering::Relaxed);
         }
     }
 
-    /// A seccomp filter need not allow the system call.
+    /// Called before a seccomp filter is loaded, which may refuse clock_gettime(2).
     pub fn stop_recording(&mut self) {
         self.times = None;
     }
@@ -115,7 +116,7 @@ impl State {
         }
     }
 
-    /// The one before is let go of, unless it is kept.
+    /// Closes the one before, unless it is kept.
     pub fn set_attached(&mut self, mount: i32) {
         if self.attached > 0 {
             close(self.attached);
@@ -137,13 +138,13 @@ impl State {
         let mount = self.kept.get(usize::from(place.mount.0)).copied().filter(|fd| *fd > 0);
         let mount = mount.ok_or(Failed { call: Sysno::openat2, errno: EBADF })?;
         match place.path.get(usize::from(place.skip)..) {
-            // The mount itself, which need not be of a directory.
+            // The mount itself, which may be of a file.
             None | Some(b"\0") => duplicate(mount, 0),
             Some(rest) => paths::resolve(mount, rest),
         }
     }
 
-    /// The datagram is a whole or nothing; when nobody listens any more there is nobody to tell.
+    /// A datagram is sent as a whole or not at all. Where the reader is gone, nothing is to be done.
     pub fn report(&self, report: Report) -> Done {
         let bytes: [u8; REPORT_SIZE] = report.encode();
         // 0x4000: MSG_NOSIGNAL
@@ -155,7 +156,7 @@ impl State {
         self.report(Report::Failed { step: self.at, call: failed.call as u32, errno: failed.errno })
     }
 
-    /// Waits for the library's word to go on; it is one byte. End of file means that it is gone.
+    /// Waits until the library sends the byte to go on. End of file means that the library is gone.
     pub fn wait(&self) -> Done {
         let mut word = [0u8; 1];
         match read(self.channel, &mut word)? {

@@ -1,18 +1,19 @@
-//! Standard input, output and error as files: `/dev/stdout` is opened by the permissions of what is behind it.
+//! The owner of the files behind standard input, output and error: opening `/dev/stdout` needs permissions of the file
+//! behind it.
 
 use crate::kernel::*;
 use linux_raw_sys::general as k;
 
 /// Gives the files of the standard streams to the process' user, as the peers do. The group stays, as with runc.
 ///
-/// A device is left alone: it is there for others too. So is the caller's controlling terminal, which a shell of
-/// the host goes on using: its new owner could read what is typed there.
+/// A device keeps its owner, because other processes use it too. So does the caller's controlling terminal, which a
+/// shell of the host goes on using: a new owner could read what is typed there.
 pub fn chown(uid: u32) -> Done {
     const KEEP: u32 = u32::MAX;
     for stream in 0..3 {
         let Ok(found) = statx(stream) else { continue };
         if found.stx_uid != uid && is_of_the_process(stream, &found) {
-            // Best effort: a stream that keeps its owner still works, it is only not opened again.
+            // Best effort: a stream that keeps its owner works, and only cannot be opened again.
             let _ = fchownat(stream, b"\0", uid, KEEP);
         }
     }
@@ -27,9 +28,9 @@ fn is_of_the_process(stream: i32, found: &k::statx) -> bool {
     }
 }
 
-/// A pty without the caller sitting at it: `TIOCGSID` answers ENOTTY for what is not the controlling terminal.
+/// Whether it is a pty and not the caller's controlling terminal: for another terminal `TIOCGSID` returns ENOTTY.
 fn is_terminal_of_others(stream: i32, major: u32) -> bool {
-    // Unix98 pty slaves (Documentation/admin-guide/devices.txt of the kernel); no other terminal is one process' own.
+    // Unix98 pty slaves (Documentation/admin-guide/devices.txt of the kernel); other terminals may be shared.
     let is_pty = (136..144).contains(&major);
     is_pty && terminal_session(stream).is_err()
 }

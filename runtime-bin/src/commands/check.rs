@@ -1,5 +1,5 @@
-//! `check`: whether containers can run here, what they would do without, and how to get it. With a bundle:
-//! everything that is wrong with it. Ours alone.
+//! `check`: whether containers can run here, what they would lack, and how to provide it. With a bundle: everything
+//! that is wrong with it. No other runtime has it.
 
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;

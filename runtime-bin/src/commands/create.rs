@@ -66,7 +66,7 @@ fn create(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     }
 }
 
-/// Tells the caller which process it is.
+/// Gives the caller the pid and pidfd of the process.
 pub fn announce(args: &Parsed, container: &Container) -> Result<(), Failure> {
     let socket = launch::pidfd_socket(args)?;
     launch::send_pidfd(socket.as_ref(), container.pidfd())?;
@@ -87,7 +87,7 @@ pub fn undo(global: &Global, container: Container, failure: Failure) -> Result<u
     }
 }
 
-/// The configuration, and what the command needs to know of it.
+/// The configuration, with what the command needs to know about it.
 pub struct Configured {
     pub spec: libruntime::Spec,
     warnings: Vec<libruntime::Diagnostic>,
@@ -139,13 +139,13 @@ impl Configured {
     }
 }
 
-/// What becomes of the container's terminal.
+/// Who gets the container's terminal.
 pub enum Console {
     None,
     Socket(UnixStream),
-    /// We take its master.
+    /// The command itself takes its master.
     Own,
-    /// The same, and our terminal adds carriage returns.
+    /// The same, and the caller's terminal adds carriage returns.
     Relayed,
 }
 

@@ -43,7 +43,7 @@ fn delete(global: &Global, container: &Container, force: bool, cancel: Cancel) -
     Ok(())
 }
 
-/// Those that cannot be deleted stay, and are no error, as with crun: `.*` is for all that are stopped.
+/// Containers that cannot be deleted stay, and are no error, as with crun: `.*` deletes all that are stopped.
 fn delete_matching(global: &Global, pattern: &str, force: bool) -> Result<u8, Failure> {
     let cancel = Interrupt::block()?;
     for container in global.runtime.matching(pattern)? {

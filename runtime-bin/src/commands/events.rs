@@ -1,5 +1,5 @@
-//! `events`: what a container uses, again and again, and each time that it runs out of memory;
-//! one JSON object on each line, as `runc events` prints them.
+//! `events`: the statistics of a container at intervals, and each time that it runs out of memory: one JSON object on
+//! each line, as `runc events` prints them.
 
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;

@@ -1,5 +1,5 @@
-//! `exec`: another process in a container, like its own but for what the flags or a process
-//! object say. Not in the spec.
+//! `exec`: another process in a container, like the container's own except for what the flags or a process object
+//! change. Not in the specification.
 
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
@@ -48,7 +48,7 @@ pub const VERB: Verb = Verb {
 };
 
 pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
-    // Callers tell "not started" from the process's own exit codes.
+    // A code of its own, so that callers can tell a process that was not started from its exit codes.
     exec(global, args).map_err(|failure| failure.within("exec failed").with_code(255))
 }
 
@@ -124,8 +124,8 @@ fn process(global: &Global, args: &Parsed, container: &Container) -> Result<libr
     Ok(process)
 }
 
-/// What confines a process is the container's where the process object does not speak of it. Not so its limits:
-/// as with the peers they are the caller's.
+/// The confinement of the container's own process, where the process object has none. Not its limits, which as with the
+/// peers are the caller's.
 fn inherit(process: &mut libruntime::Process, own: &libruntime::Process) {
     let is_empty = |label: &Option<String>| label.as_deref().unwrap_or_default().is_empty();
     if process.capabilities().is_none() {
@@ -147,7 +147,7 @@ fn inherit(process: &mut libruntime::Process, own: &libruntime::Process) {
     }
 }
 
-/// Changes the container's own process to what the flags say.
+/// Applies the flags to the container's own process object.
 pub fn change(process: &mut Value, args: &Parsed) -> Result<(), Failure> {
     process["args"] = json!(args.rest[1..]);
     process["terminal"] = args.is_set("tty").into();
@@ -177,8 +177,8 @@ pub fn change(process: &mut Value, args: &Parsed) -> Result<(), Failure> {
     args.all("cap").try_for_each(|name| add_capability(process, name))
 }
 
-/// An id in digits and nothing else: text that is read as some other id has been a hole (runc's
-/// and crun's CVE-2016-3697 and CVE-2026-30892). The last id means "unchanged" to the kernel.
+/// An id of digits and nothing else: text that was read as another id has been a vulnerability (CVE-2016-3697 in runc,
+/// CVE-2026-30892 in crun). The largest id means "unchanged" to the kernel.
 fn id(text: &str, flag: &str) -> Result<u32, Failure> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let id = text.parse().ok().filter(|id| digits && *id != u32::MAX);
@@ -204,7 +204,7 @@ fn set_variable(process: &mut Value, variable: &str) -> Result<(), Failure> {
         return Err(Failure::new("--env needs the name of a variable"));
     }
     let Some(value) = value else { return Ok(()) };
-    // Programs disagree on which of two counts.
+    // Programs disagree on which of two entries they read.
     if let Some(env) = process["env"].as_array_mut() {
         env.retain(|entry| {
             entry.as_str().and_then(|entry| entry.split_once('=')).is_none_or(|(n, _)| n != name)

@@ -1,5 +1,5 @@
-//! `explain`: what `create` would do with a bundle, step by step, each with the place in
-//! `config.json` that asks for it. Changes nothing and needs no privileges. Ours alone.
+//! `explain`: what `create` would do with a bundle, step by step, each with the place in `config.json` that asks for
+//! it. Changes nothing and needs no privileges. No other runtime has it.
 
 use super::create::{BUNDLE, CONFIG, Configured, bundle};
 use crate::cli::{Flag, Parsed, Verb};

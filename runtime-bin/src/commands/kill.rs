@@ -30,7 +30,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     }
     for container in global.runtime.matching(args.positional(0))? {
         if let Err(error) = kill(&container) {
-            // One that has ended meanwhile is no reason to fail, as with crun.
+            // A container that has ended meanwhile is no failure, as with crun.
             global.tell(&error.into());
         }
     }

@@ -1,4 +1,4 @@
-//! `list`: the containers below `--root`. Not in the spec; the columns are the field's.
+//! `list`: the containers below `--root`. Not in the specification; the columns are those of other runtimes.
 
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;

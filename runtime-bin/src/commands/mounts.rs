@@ -1,4 +1,4 @@
-//! `mounts`: more mounts in a container that runs, or fewer. Not in the spec; as crun has it.
+//! `mounts`: adds mounts to a running container, or removes them. Not in the specification; as in crun.
 
 use crate::cli::{Parsed, Verb};
 use crate::failure::Failure;

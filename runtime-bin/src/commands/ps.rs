@@ -1,4 +1,4 @@
-//! `ps`: the processes of a container: their ids, or the rows that ps(1) has of them.
+//! `ps`: the processes of a container: their ids, or their rows in the output of ps(1).
 
 use super::list::{FORMAT, in_json};
 use crate::cli::{Parsed, Verb};
@@ -44,7 +44,7 @@ pub fn run(global: &Global, args: &Parsed) -> Result<u8, Failure> {
     output::print(&rows(&String::from_utf8_lossy(&ran.stdout), &pids)?)
 }
 
-/// The head of a table of ps, and its rows for `pids`.
+/// The header of the output of ps(1), and its rows for `pids`.
 fn rows(table: &str, pids: &[i32]) -> Result<String, Failure> {
     let head = table.lines().next().unwrap_or_default();
     let column = head.split_whitespace().position(|name| name == "PID");

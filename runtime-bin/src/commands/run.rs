@@ -1,5 +1,5 @@
-//! `run`: create and start in one, and unless detached wait for the end and delete.
-//! Not in the spec; every runtime has it.
+//! `run`: creates and starts a container, and unless detached waits for its end and deletes it. Not in the
+//! specification; every runtime has it.
 
 use super::create::{BUNDLE, CONFIG, Configured, Console, NO_NEW_KEYRING, NO_PIVOT, announce, undo};
 use crate::cli::{Flag, Parsed, Verb};
@@ -79,7 +79,7 @@ fn run_and_wait(global: &Global, args: &Parsed) -> Result<u8, Failure> {
 
 type Started = Result<Option<Readiness>, Failure>;
 
-/// A container that cannot be started is there all the same, to be undone.
+/// A container that cannot be started is returned as well, to be deleted.
 fn make_and_start(
     global: &Global,
     args: &Parsed,
@@ -93,7 +93,7 @@ fn make_and_start(
     })
 }
 
-/// Removes what has ended. Its exit code is what the caller wants, unless that would hide what is left.
+/// Deletes the container that has ended. Returns its exit code, unless the deletion fails.
 fn end(global: &Global, container: Container, code: u8) -> Result<u8, Failure> {
     let id = container.id().to_string();
     match container.delete_force() {
@@ -119,11 +119,11 @@ fn start(args: &Parsed, container: &Container) -> Started {
     Ok(readiness)
 }
 
-/// Stays with it to its end.
+/// Waits for the container's end.
 fn follow(readiness: Option<Readiness>, container: &Container, signals: &Signals) -> Result<u8, Failure> {
     let pid = container.pid().unwrap_or(0);
     if let Some(readiness) = readiness {
-        // It ends with the container, at the latest; what fails is between it and the supervisor.
+        // The thread ends with the container at the latest. Its errors concern the supervisor alone.
         std::thread::spawn(move || readiness.pass_on());
     }
     let terminal = container.take_terminal().map(Terminal::attach).transpose()?;

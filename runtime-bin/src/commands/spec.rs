@@ -1,4 +1,4 @@
-//! `spec`: a `config.json` to start from. Not in the spec; equal in meaning to what runc writes.
+//! `spec`: a `config.json` to start from. Not in the specification; equal in meaning to what runc writes.
 
 use super::create::{BUNDLE, bundle};
 use crate::cli::{Flag, Parsed, Verb};
@@ -20,12 +20,12 @@ pub const VERB: Verb = Verb {
 
 const TEMPLATE: &str = include_str!("spec.json");
 
-/// What a user may not do by themselves, or cannot with only one id, and what is done instead.
-/// Text for text, so that the properties stay in the order that people like to read.
+/// Parts that do not work without privileges or with only one id, and their replacements. As text, so that the
+/// properties keep their order.
 const ROOTLESS: &[(&str, &str)] = &[
     // The group tty is not mapped.
     (",\n\t\t\t\t\"gid=5\"", ""),
-    // A new sysfs needs a network namespace of one's own.
+    // A new sysfs needs a new network namespace.
     (
         "\"type\": \"sysfs\",\n\t\t\t\"source\": \"sysfs\",\n\t\t\t\"options\": [",
         "\"type\": \"none\",\n\t\t\t\"source\": \"/sys\",\n\t\t\t\"options\": [\n\t\t\t\t\"rbind\",",

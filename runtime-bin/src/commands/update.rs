@@ -1,5 +1,5 @@
-//! `update`: other limits for a container that exists. Not in the spec; what it takes is a
-//! `linux.resources` object, or flags that stand for its properties.
+//! `update`: changes the limits of a container. Not in the specification; it takes a `linux.resources` object, or flags
+//! for its properties.
 
 use crate::cli::{Flag, Parsed, Verb};
 use crate::failure::Failure;
