@@ -194,12 +194,18 @@ impl Plan {
         self.steps.push((step, origin.into()));
     }
 
+    /// Hands a descriptor over, once for all steps that use it.
     fn hand(&mut self, origin: impl Into<Origin>, what: Handed) -> Fd {
-        let at = self.handed.iter().position(|(known, _)| *known == what).unwrap_or_else(|| {
-            self.handed.push((what, origin.into()));
-            self.handed.len() - 1
-        });
-        Fd(at as u16)
+        match self.handed.iter().position(|(known, _)| *known == what) {
+            Some(at) => Fd(at as u16),
+            None => self.hand_another(origin, what),
+        }
+    }
+
+    /// Hands over a descriptor that no other step uses.
+    fn hand_another(&mut self, origin: impl Into<Origin>, what: Handed) -> Fd {
+        self.handed.push((what, origin.into()));
+        Fd((self.handed.len() - 1) as u16)
     }
 
     fn new_source(&mut self) -> Source {

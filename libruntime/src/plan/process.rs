@@ -75,7 +75,7 @@ pub(super) fn join_cgroups(plan: &mut Plan, host: &Host, later: bool) {
     let place = "linux.cgroupsPath";
     let mut files = Vec::new();
     for tasks in &host.cgroup_tasks {
-        files.push((plan.hand(place, Handed::CgroupTasks(tasks.clone())), Text::path(tasks)));
+        files.push((plan.hand_another(place, Handed::CgroupTasks(tasks.clone())), Text::path(tasks)));
     }
     if let (true, Some((first, _))) = (later, files.first()) {
         plan.push(place, Step::ReceiveFds { first: *first, count: files.len() as u16 });
