@@ -25,7 +25,7 @@ struct Process {
     ended: Mutex<Option<ExitStatus>>,
     /// The directory of the container whose init it is, where its exit status is recorded for others.
     container: OnceLock<Directory>,
-    /// Its end is for whoever adopts it.
+    /// Whether its end is left to the process that adopts it.
     left: AtomicBool,
 }
 
@@ -136,7 +136,7 @@ impl Child {
         }
     }
 
-    /// From now on no handle reaps it when it is dropped: its end is for whoever adopts it after this process.
+    /// From now on a dropped handle does not reap it: its end is left to the process that adopts it after this one.
     pub fn leave(&self) {
         self.0.left.store(true, Ordering::Relaxed);
         self.forget();

@@ -49,7 +49,9 @@ fn an_executed_process_that_nobody_waits_for_does_not_keep_the_deletion() {
         "its exit is kept for who asks later"
     );
     drop(held);
-    assert_eq!(children(), before, "no zombie is left");
+    // A child of another test may have been there before.
+    let left: Vec<String> = children().difference(&before).cloned().collect();
+    assert!(left.is_empty(), "zombies are left: {left:?}");
 }
 
 #[test]
