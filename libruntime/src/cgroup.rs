@@ -275,7 +275,7 @@ impl Cgroup {
 
     /// The cgroups that `pid` is in now, in the hierarchies of this container. An exec uses it where
     /// the container's init has moved itself deeper (systemd in a container does), because a v2
-    /// cgroup with controllers enabled for its children takes no processes.
+    /// cgroup with controllers enabled for its children accepts no processes.
     pub fn of_process(&self, pid: i32) -> Result<Self> {
         let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
         let text = files::read(&path).map_err(|errno| files::failed("open", &path, errno))?;

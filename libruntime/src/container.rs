@@ -386,7 +386,7 @@ impl Container {
                 break;
             }
         }
-        let message = format!("container {} has ended, and nothing tells how", self.id());
+        let message = format!("container {} has ended, and its exit status is lost", self.id());
         Err(Error::new(ErrorKind::Reaped, message)
             .with_hint("its exit status is known to the process that created it"))
     }

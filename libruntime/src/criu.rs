@@ -377,8 +377,9 @@ impl Criu {
         if length == 0 {
             return Err(self.died());
         }
-        let response = Response::decode(&bytes[..length])
-            .map_err(|error| Error::external(format!("criu sent something that is no answer: {error}")))?;
+        let response = Response::decode(&bytes[..length]).map_err(|error| {
+            Error::external(format!("criu sent something that is not an answer: {error}"))
+        })?;
         Ok((response, fd))
     }
 

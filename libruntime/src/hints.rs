@@ -50,7 +50,7 @@ fn given_program(origin: &str, errno: Errno) -> Error {
         Errno::ENOENT => error.with_hint(
             "its interpreter (ld.so) is not in the container; link it statically, or mount what it needs",
         ),
-        Errno::ENOEXEC => error.with_hint("it is no program of this machine"),
+        Errno::ENOEXEC => error.with_hint("it is not a program for this machine"),
         _ => error,
     }
 }
@@ -80,7 +80,7 @@ fn program(what: String, origin: &str, errno: Errno) -> Error {
             "it must be a file with permission to execute for this user, on a mount without noexec",
         ),
         Errno::ENOEXEC => {
-            error.with_hint("it is no program of this machine's architecture, or a script without #!")
+            error.with_hint("it is not a program for this machine's architecture, or a script without #!")
         }
         _ => error,
     }
@@ -239,16 +239,16 @@ fn mount_hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static st
             "this kernel has no filesystem of this type"
         }
         (Mount { .. } | MountProcfs { .. } | MountByText { .. }, "fsconfig" | "mount", Errno::EINVAL) => {
-            "the filesystem does not take one of these options, or not this value"
+            "the filesystem does not accept one of these options, or its value"
         }
         (Mount { .. } | MountProcfs { .. }, "fsconfig", Errno::EPERM) => {
             "a filesystem like this needs a namespace of the container's own (network for sysfs, pid for proc, ipc for mqueue)"
         }
         (Mount { .. } | MoveMount { .. }, "move_mount", Errno::ENOTDIR) => {
-            "the source is a directory and the destination is none"
+            "the source is a directory, and the destination is not"
         }
         (MoveMount { .. }, "move_mount", Errno::EISDIR) => {
-            "the source is no directory and the destination is one"
+            "the source is not a directory, and the destination is one"
         }
         (MoveRoot, _, Errno::EBUSY) => {
             "a procfs or sysfs of the host lies hidden in this mount namespace, where nothing can be mounted over it; do without --no-pivot"

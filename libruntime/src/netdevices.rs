@@ -83,7 +83,7 @@ fn take_in(outside: &mut Side, inside: &mut Side, host: &str, name: &str) -> Res
     send(outside, inside.namespace, link.index, name).map_err(|errno| {
         failed("move into the container")(errno).with_hint(match errno {
             Errno::EINVAL => "this kind of interface cannot leave its network namespace",
-            Errno::EPERM => "moving it takes CAP_NET_ADMIN over both network namespaces",
+            Errno::EPERM => "moving it needs CAP_NET_ADMIN over both network namespaces",
             _ => "see `ip -details link show` for what it is",
         })
     })?;

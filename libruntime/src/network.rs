@@ -118,7 +118,7 @@ impl Connecting {
     pub fn finish(mut self) -> Result<()> {
         self.end().map_err(|error| match error.errno() {
             Some(code) if code == Errno::EPERM as i32 => {
-                error.with_hint("it takes CAP_NET_ADMIN in the network namespace of the runtime")
+                error.with_hint("this needs CAP_NET_ADMIN in the network namespace of the runtime")
             }
             _ => error,
         })

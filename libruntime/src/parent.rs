@@ -306,7 +306,7 @@ pub(crate) fn receive(channel: BorrowedFd) -> Result<Received> {
         _ if fd.is_some() => None,
         length => Some(
             Report::decode(&bytes[..length])
-                .ok_or_else(|| Error::external("the stage sent something that is no report"))?,
+                .ok_or_else(|| Error::external("the stage sent something that is not a report"))?,
         ),
     };
     Ok(Received { report, fd, sender })
@@ -383,7 +383,7 @@ fn spawn_failed(errno: Errno) -> Error {
     match errno {
         Errno::EBUSY | Errno::EOPNOTSUPP => {
             Error::os("clone3 into the container's cgroup", errno).at("linux.cgroupsPath").with_hint(
-                "a cgroup with controllers enabled for its children takes no processes; choose another path",
+                "a cgroup with controllers enabled for its children accepts no processes; choose another path",
             )
         }
         Errno::EACCES => {

@@ -128,7 +128,7 @@ impl Runtime {
     /// The pattern is not a regular expression, or the store cannot be read.
     pub fn matching(&self, pattern: &str) -> Result<Vec<Container>> {
         let wrong = |why: String| {
-            Error::new(ErrorKind::InvalidConfig, format!("{pattern:?} is no regular expression: {why}"))
+            Error::new(ErrorKind::InvalidConfig, format!("{pattern:?} is not a regular expression: {why}"))
         };
         let text = CString::new(pattern).map_err(|_| wrong("it has a NUL byte".into()))?;
         let pattern = sys::Pattern::new(&text).map_err(wrong)?;

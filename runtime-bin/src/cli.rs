@@ -75,10 +75,10 @@ pub const GLOBAL: &[Flag] = &[
     Flag::switch("systemd-cgroup", "have systemd make the cgroups; cgroupsPath is slice:prefix:name"),
     Flag::value("cgroup-manager", "WHO", "cgroupfs, systemd or disabled, as with crun"),
     Flag::value("criu", "PATH", "accepted and ignored, as with runc since 1.2: criu is looked for in $PATH"),
-    Flag::value("rootless", "WHEN", "true, false or auto; accepted for runc's sake, it is found out anyway"),
+    Flag::value("rootless", "WHEN", "true, false or auto; accepted as with runc, and detected anyway"),
     Flag::switch(
         "network-annotations",
-        "annotations org.onggi.network.* of config.json count; whoever writes them can change the host's network",
+        "allow annotations org.onggi.network.* of config.json: their author can then change the host's network",
     ),
     Flag::switch("version", "print the version").short("v"),
 ];

@@ -44,7 +44,7 @@ fn what_cannot_be_meant_is_refused(t: &Test) -> Outcome {
         ("bridge=one,adress=auto", "adress: unknown key"),
         ("bridge=a-name-that-is-too-long", "cannot name an interface"),
         ("address=10.1.0.300", "is not an IP address"),
-        ("subnet=10.1.0.0/24,address=10.2.0.5", "is no host's address in 10.1.0.0/24"),
+        ("subnet=10.1.0.0/24,address=10.2.0.5", "is not a host address in 10.1.0.0/24"),
         ("subnet=10.1.0.0", "is not an address with a prefix"),
         ("publish=80", "is not [ADDRESS:]PORT"),
         ("publish=80-82:80-81", "more ports on one side"),
@@ -68,7 +68,7 @@ fn what_cannot_be_had_is_refused(t: &Test) -> Outcome {
     for (network, expected) in [
         ("bridge=one,address=10.1.0.2", &*format!("the address 10.1.0.2 is taken by container {}", a.id)),
         ("bridge=one,address=10.1.0.1", "is the gateway's"),
-        ("bridge=one,address=10.1.9.1", "is no host's in the subnet 10.1.0.0/29"),
+        ("bridge=one,address=10.1.9.1", "is not a host address in the subnet 10.1.0.0/29"),
         ("bridge=one,subnet=10.9.0.0/24", "is not of the subnet"),
         ("bridge=two,subnet=10.1.0.0/16", "overlaps 10.1.0.0/29"),
         ("bridge=two,subnet=10.66.1.0/24", "overlaps 10.66.0.1/16"),

@@ -337,7 +337,10 @@ impl Bus {
         }
         let text = String::from_utf8_lossy(&text);
         if !text.lines().any(|line| line.starts_with("OK")) {
-            return Err(Error::external(format!("the message bus refuses us: {:?}", text.trim_end())));
+            return Err(Error::external(format!(
+                "the message bus refused the connection: {:?}",
+                text.trim_end()
+            )));
         }
         self.send(b"BEGIN\r\n")
     }
@@ -370,7 +373,8 @@ impl Bus {
     }
 
     fn next(&mut self) -> Result<Message> {
-        let broken = || Error::external("the message bus sent what is not D-Bus, or more than 1 MiB");
+        let broken =
+            || Error::external("the message bus sent something that is not D-Bus, or more than 1 MiB");
         let mut start = [0u8; 16];
         self.receive(&mut start)?;
         let length = length(&start).ok_or_else(broken)?;

@@ -281,7 +281,7 @@ fn rule(device: &LinuxDeviceCgroup) -> std::result::Result<Rule, (&'static str, 
     let number = |value: Option<i64>, field| match value {
         None | Some(-1) => Ok(None),
         Some(value) => {
-            u32::try_from(value).map(Some).map_err(|_| (field, format!("{value} is no device number")))
+            u32::try_from(value).map(Some).map_err(|_| (field, format!("{value} is not a device number")))
         }
     };
     let access = device.access().as_deref().unwrap_or("");

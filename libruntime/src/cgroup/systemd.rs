@@ -33,7 +33,7 @@ impl Cgroup {
         let user = !has_host_root();
         if user && !layout.is_v2() {
             return Err(Error::unsupported(
-                "without root the systemd driver needs cgroup v2: a user's systemd has no part of v1",
+                "without root the systemd driver needs cgroup v2: systemd delegates nothing of v1 to users",
             )
             .with_hint("use the cgroupfs driver, or boot with systemd.unified_cgroup_hierarchy=1"));
         }

@@ -89,7 +89,7 @@ pub(super) fn attach_hint(hierarchy: &Hierarchy, errno: Errno) -> Option<&'stati
     Some(match errno {
         Errno::ESRCH => "the process has ended",
         Errno::EBUSY if hierarchy.is_v2() => {
-            "a v2 cgroup with controllers enabled for its children takes no processes"
+            "a v2 cgroup with controllers enabled for its children accepts no processes"
         }
         Errno::EOPNOTSUPP if hierarchy.is_v2() => {
             "its cgroup.type is threaded or invalid: choose another linux.cgroupsPath"

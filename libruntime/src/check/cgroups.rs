@@ -179,7 +179,7 @@ fn settings(group: &Group, v2: bool) -> Vec<Check> {
             true => Check::ok("I/O weights", "blockIO.weight can be set"),
             false => Check::limited(
                 "I/O weights",
-                "neither BFQ nor io.cost is there",
+                "neither BFQ nor io.cost is available",
                 "linux.resources.blockIO.weight is refused (--blkio-weight)",
                 "modprobe bfq, and echo bfq to /sys/block/DISK/queue/scheduler",
             ),

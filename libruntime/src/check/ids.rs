@@ -67,7 +67,7 @@ fn namespace_fix(clone: &str, max: &str) -> &'static str {
         ("0", _) => "sysctl kernel.unprivileged_userns_clone=1, and for good in /etc/sysctl.d/",
         (_, "0") => "sysctl user.max_user_namespaces=15000, and for good in /etc/sysctl.d/",
         (_, "") => "a kernel with CONFIG_USER_NS",
-        _ => "neither sysctl forbids it: look for a seccomp filter or a security module around us",
+        _ => "neither sysctl forbids it: look for a seccomp filter or a security module around onggi",
     }
 }
 

@@ -43,7 +43,7 @@ fn scheduler(scheduler: &Scheduler, found: &mut Found) {
     }
     for (i, flag) in each(scheduler.flags()).iter().enumerate() {
         if matches!(flag, Flag::SchedFlagUtilClampMin | Flag::SchedFlagUtilClampMax) {
-            let text = "the spec has no property for the clamp's value, so that it is 0";
+            let text = "the spec has no property for the clamp's value, so it is 0";
             found.warning(format_args!("{at}.flags[{i}]"), text);
         }
     }

@@ -21,7 +21,7 @@ pub(super) fn limit(host: &mut Netlink, one: &Attachment) -> Result<()> {
     };
     let refused = |what: &str, errno| {
         Error::os(format!("limit the {what} of {}", network.name), errno).with_hint(
-            "it takes a kernel with sch_tbf, and for egress sch_ingress, cls_u32, act_mirred and ifb",
+            "this needs a kernel with sch_tbf, and for egress sch_ingress, cls_u32, act_mirred and ifb",
         )
     };
     if let Some(rate) = network.ingress {

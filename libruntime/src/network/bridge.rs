@@ -126,7 +126,8 @@ pub(super) fn plan(
 fn default_mtu(host: &mut Netlink, routes: &[Route]) -> Result<Option<u32>> {
     let mut least = None;
     for index in routes.iter().filter(|route| route.to.is_none()).filter_map(|route| route.through) {
-        let link = host.link_at(index).map_err(|errno| Error::os("look for the way out", errno))?;
+        let link =
+            host.link_at(index).map_err(|errno| Error::os("look up the default-route interface", errno))?;
         // The minimum of IPv6.
         let mtu = link.map(|link| link.mtu).filter(|mtu| *mtu >= 1280);
         least = least.into_iter().chain(mtu).min();
@@ -209,8 +210,8 @@ fn check_link(link: &Link, claims: &Claims, network: &Network) -> Result<()> {
     let name = &link.name;
     if link.kind != "bridge" {
         let kind = if link.kind.is_empty() { "a device" } else { &link.kind };
-        return Err(Error::new(ErrorKind::InvalidConfig, format!("{name} is no bridge, it is {kind}"))
-            .with_hint("name another bridge; one that is missing is made"));
+        return Err(Error::new(ErrorKind::InvalidConfig, format!("{name} is not a bridge, but {kind}"))
+            .with_hint("name another bridge; one that does not exist is created"));
     }
     if !is_ours(link, claims) {
         return check_foreign(link, network);
@@ -235,13 +236,15 @@ fn check_foreign(link: &Link, network: &Network) -> Result<()> {
     if network.publish.iter().any(loopback) {
         // It would open the host's loopback addresses to everything else on the bridge.
         return Err(invalid(format!(
-            "publish: bridge {name} was made by somebody else, and 127.0.0.1 is not led there"
+            "publish: bridge {name} was not made by onggi, so 127.0.0.1 cannot be forwarded to it"
         ))
         .with_hint("publish on another address of the host"));
     }
     if network.internal {
-        return Err(invalid(format!("bridge {name} was made by somebody else, who decides what it reaches"))
-            .with_hint("only a bridge that is made for it can be internal"));
+        return Err(invalid(format!(
+            "bridge {name} was not made by onggi, and its owner decides what it reaches"
+        ))
+        .with_hint("only a bridge that is made for it can be internal"));
     }
     Ok(())
 }
@@ -270,7 +273,7 @@ fn foreign(name: &str, v4: bool, asked: Option<Subnet>, gateway: Option<IpAddr>)
     match (asked, gateway) {
         (Some(asked), Some(gateway)) => Ok(asked.with(gateway)),
         _ => Err(invalid(format!("bridge {name} has no {family} address"))
-            .with_hint("it was made by somebody else: give it one, or name both subnet and gateway")),
+            .with_hint("onggi has not made it: give it an address, or name both subnet and gateway")),
     }
 }
 
@@ -373,7 +376,7 @@ fn fixed(claims: &Claims, id: &str, bridge: &str, subnet: Subnet, gateway: IpAdd
     let range = format!("{}/{}", subnet.network(), subnet.length());
     if !subnet.is_usable(ip) {
         return Err(invalid(format!(
-            "the address {ip} is no host's in the subnet {range} of bridge {bridge}"
+            "the address {ip} is not a host address in the subnet {range} of bridge {bridge}"
         )));
     }
     if ip == subnet.ip() || ip == gateway {

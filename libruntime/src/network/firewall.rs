@@ -21,7 +21,7 @@ use std::process::Command;
 /// Where `nft` may be, also outside of a short PATH.
 const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
-const TAKES: &str = "it takes CAP_NET_ADMIN and a kernel with nftables and its nat, fib and ct expressions";
+const TAKES: &str = "this needs CAP_NET_ADMIN and a kernel with nftables and its nat, fib and ct expressions";
 
 /// The table, which exists while there is a bridge. The order of rules matters. Elements have no timeout until they are
 /// removed.
@@ -226,6 +226,6 @@ fn run(claims: &Claims, text: &str) -> Result<()> {
         let first = text.lines().next().unwrap_or("no reason given").to_string();
         return Err(Error::external(format!("nft refused the rules of a network: {first}")).with_hint(TAKES));
     }
-    Err(Error::unsupported("a network takes the program nft, which is not there")
+    Err(Error::unsupported("a network needs the program nft, which is not installed")
         .with_hint("install nftables"))
 }

@@ -52,7 +52,9 @@ pub(super) fn forget(attached: &[Attachment]) -> Result<()> {
                 let tuple = nested(CTA_TUPLE_ORIG, &flow);
                 match socket.exchange(&message(family, IPCTNL_MSG_CT_DELETE, NLM_F_ACK, &tuple)) {
                     Ok(_) | Err(Errno::ENOENT) => {}
-                    Err(errno) => return Err(Error::os("forget a flow to a published port", errno)),
+                    Err(errno) => {
+                        return Err(Error::os("delete a conntrack entry of a published port", errno));
+                    }
                 }
             }
         }
@@ -72,7 +74,7 @@ fn of_udp(socket: &mut Netlink, family: i32) -> Result<Vec<Vec<u8>>> {
             Ok(flows.iter().filter_map(|body| Some(value_of(body, 4, CTA_TUPLE_ORIG)?.to_vec())).collect())
         }
         Err(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => Ok(Vec::new()),
-        Err(errno) => Err(Error::os("list flows of published ports", errno)),
+        Err(errno) => Err(Error::os("list conntrack entries of published ports", errno)),
     }
 }
 

@@ -79,7 +79,7 @@ fn port(publish: &PortMapping) -> String {
 fn failed(directory: &Path) -> Error {
     let log = fs::read_to_string(directory.join(LOG)).unwrap_or_default();
     let why = log.lines().filter_map(|line| line.split_once("ERROR:")).map(|(_, why)| why.trim()).next();
-    let error = Error::external(format!("pasta failed: {}", why.unwrap_or("it ended without a word")));
+    let error = Error::external(format!("pasta failed: {}", why.unwrap_or("it ended without a message")));
     error.with_hint(format!("a port may be taken or below 1024; {LIMITS}"))
 }
 

@@ -68,7 +68,7 @@ impl PortMapping {
                 Err(format!("ports {first} to {last} cannot be mapped to {container} and those that follow"))
             }
             _ if self.address.is_some_and(|address| address.is_multicast()) => {
-                Err("a port is published on an address that is no host's".to_string())
+                Err("a port is published on an address that is not a host address".to_string())
             }
             _ => Ok(()),
         }
@@ -103,7 +103,7 @@ impl FromStr for PortMapping {
         });
         let address = address.transpose()?;
         if address.is_some_and(|address| address.is_multicast()) {
-            return Err(format!("{text:?} is on an address that is no host's"));
+            return Err(format!("{text:?} is on an address that is not a host address"));
         }
         let (first, last) = range(host).ok_or_else(bad)?;
         let (container, end) = range(inside).ok_or_else(bad)?;

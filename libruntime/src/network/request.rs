@@ -262,7 +262,7 @@ impl Network {
                     refuse(format!("{name}{key}: {ip} is no {kind} address"));
                 }
                 if let Some(subnet) = subnet.filter(|subnet| *name != "subnet" && !subnet.is_usable(ip)) {
-                    refuse(format!("{name}{key}: {ip} is no host's address in {subnet}"));
+                    refuse(format!("{name}{key}: {ip} is not a host address in {subnet}"));
                 }
             }
             if let Some(subnet) = subnet.filter(|subnet| !is_hosts(subnet.network())) {
@@ -289,7 +289,7 @@ impl Network {
                 refuse(format!("publish: {publish}: {other} has that port already"));
             }
             if publish.address == Some(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
-                refuse(format!("publish: {publish}: the kernel lets nothing leave from ::1; use 127.0.0.1"));
+                refuse(format!("publish: {publish}: the kernel forwards nothing from ::1; use 127.0.0.1"));
             }
             let wish = |ip: IpAddr| self.of_family(ip.is_ipv4()).0;
             if publish.address.is_some_and(|ip| *wish(ip) == AddressAssignment::None) {
@@ -342,7 +342,7 @@ pub(crate) fn wanted(spec: &Spec, typed: &[Network], by_annotation: bool) -> Res
         let Some(name) = key.strip_prefix(ANNOTATION) else { continue };
         match Network::parse(value, &format!("annotations[{key}]")) {
             Ok(network) if !network.name.is_empty() => {
-                findings.push(Diagnostic::new(&network.at, "name: the annotation's own name has it"));
+                findings.push(Diagnostic::new(&network.at, "name: the annotation's key has it already"));
             }
             Ok(network) => networks.push(Network { name: name.to_string(), ..network }),
             Err(error) => findings.extend_from_slice(error.diagnostics()),

@@ -122,7 +122,7 @@ fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) 
         .process_group(0);
     let mut child = unblocked(|| command.spawn()).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            Error::unsupported("a network without root takes pasta or slirp4netns, and neither is there")
+            Error::unsupported("a network without root needs pasta or slirp4netns, and neither is installed")
                 .with_hint("install one of them (passt, slirp4netns), or run as root")
         }
         _ => Error::io("execute slirp4netns", error),
@@ -140,7 +140,7 @@ fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: BorrowedFd) 
 fn died(directory: &Path, child: &mut Child) -> Error {
     let _ = child.wait();
     let log = fs::read_to_string(directory.join(LOG)).unwrap_or_default();
-    let why = log.lines().next().unwrap_or("it ended without a word");
+    let why = log.lines().next().unwrap_or("it ended without a message");
     let error = Error::external(format!("slirp4netns failed: {why}"));
     if why.contains("tun") {
         error.with_hint("everybody has to be allowed to open /dev/net/tun")

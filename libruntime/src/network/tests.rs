@@ -305,7 +305,7 @@ fn bad_requests_name_the_annotation_and_leave_nothing() {
         };
         refused("bridge=one,address=10.1.0.2", "the address 10.1.0.2 is taken by container a");
         refused("bridge=one,address=10.1.0.1", "is the gateway's");
-        refused("bridge=one,address=10.1.9.1", "is no host's in the subnet 10.1.0.0/29");
+        refused("bridge=one,address=10.1.9.1", "is not a host address in the subnet 10.1.0.0/29");
         refused("bridge=one,subnet=10.1.0.0/24", "is not of the subnet");
         refused("bridge=two,subnet=10.1.0.0/16", "overlaps 10.1.0.0/29, which the host uses");
         refused("bridge=one,internal=yes", "bridge one is not internal");

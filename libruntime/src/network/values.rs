@@ -49,10 +49,12 @@ pub(super) fn route(text: &str) -> std::result::Result<Route, String> {
     let (to, via) = text.split_once('@').map_or((text, None), |(to, via)| (to, Some(via)));
     let (to, via) = (to.parse::<Subnet>()?, via.map(ip).transpose()?);
     if to.ip() != to.network() {
-        return Err(format!("{to} has bits behind its prefix"));
+        return Err(format!("{to} has bits set after its prefix"));
     }
     match via {
-        Some(via) if via.is_ipv4() != to.ip().is_ipv4() => Err(format!("{to} and {via} are of two families")),
+        Some(via) if via.is_ipv4() != to.ip().is_ipv4() => {
+            Err(format!("{to} and {via} are of different address families"))
+        }
         _ => Ok(Route { to, via }),
     }
 }
@@ -106,7 +108,7 @@ pub(super) fn rate(text: &str) -> std::result::Result<u64, String> {
 /// An alias, which must not be a name that `names.rs` uses itself.
 pub(super) fn alias(text: &str) -> std::result::Result<String, String> {
     if ["localhost", HOST].contains(&text) {
-        return Err(format!("{text:?} is the name of somebody else"));
+        return Err(format!("{text:?} is reserved"));
     }
     host_name(text)
 }
@@ -115,7 +117,7 @@ pub(super) fn alias(text: &str) -> std::result::Result<String, String> {
 pub(super) fn host_name(text: &str) -> std::result::Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if text.is_empty() || text.len() > 253 || !text.chars().all(good) {
-        return Err(format!("{text:?} is no host's name: letters, digits, '_', '-' and '.'"));
+        return Err(format!("{text:?} is not a host name: letters, digits, '_', '-' and '.'"));
     }
     Ok(text.to_string())
 }

@@ -303,7 +303,8 @@ fn memory_policy(plan: &mut Plan, linux: &Linux) -> Result<()> {
 
 /// A list such as `0-3,8` as a bit set in words of 64 bits.
 pub(super) fn bit_set(list: &str, at: &str) -> Result<Vec<u8>> {
-    let wrong = || Error::unsupported(format!("{list:?} is no list of numbers and ranges below 8192")).at(at);
+    let wrong =
+        || Error::unsupported(format!("{list:?} is not a list of numbers and ranges below 8192")).at(at);
     let mut bits: Vec<u8> = Vec::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

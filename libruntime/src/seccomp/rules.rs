@@ -93,7 +93,7 @@ pub(super) fn read(
     findings: &mut Vec<Diagnostic>,
 ) -> Rules {
     if seccomp.default_action() == Action::ScmpActNotify {
-        let message = "SCMP_ACT_NOTIFY cannot be the default: nobody could hand over the listener";
+        let message = "SCMP_ACT_NOTIFY cannot be the default: no process could send the listener";
         findings.push(Diagnostic::new(format!("{PLACE}.defaultAction"), message));
     }
     let place = || format!("{PLACE}.defaultErrnoRet");
@@ -223,7 +223,7 @@ fn return_value(
     };
     let errno = errno.unwrap_or(libc::EPERM as u32);
     if errno > most {
-        findings.push(Diagnostic::new(place(), format!("{errno} is too large, {most} is the most")));
+        findings.push(Diagnostic::new(place(), format!("{errno} is too large, {most} is the largest")));
     }
     base | errno & 0xffff
 }

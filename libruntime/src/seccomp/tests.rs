@@ -415,7 +415,7 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
         (
             json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
             "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be the default: \
-             nobody could hand over the listener",
+             no process could send the listener",
         ),
         (
             json!({"defaultAction": "SCMP_ACT_KILL", "defaultErrnoRet": 1}),
@@ -427,7 +427,7 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
         ),
         (
             allowing_all_but(json!([rule(&["read"], 4096, json!([]))])),
-            "linux.seccomp.syscalls[0].errnoRet: 4096 is too large, 4095 is the most",
+            "linux.seccomp.syscalls[0].errnoRet: 4096 is too large, 4095 is the largest",
         ),
         (allowing_all_but(json!([rule(&[], 1, json!([]))])), "linux.seccomp.syscalls[0].names: is empty"),
         (

@@ -7,7 +7,7 @@ use crate::input;
 
 pub const VERB: Verb = Verb {
     name: "mounts",
-    about: "add mounts to a container that runs, or take them off",
+    about: "add mounts to a running container, or remove them",
     arguments: "add|remove <container-id> <file>",
     count: (3, 3),
     trailing: false,

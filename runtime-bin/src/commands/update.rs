@@ -24,7 +24,7 @@ pub const VERB: Verb = Verb {
         Flag::value("cpu-share", "N", "share of CPU time"),
         Flag::value("cpu-rt-period", "MICROSECONDS", "the period of the realtime quota"),
         Flag::value("cpu-rt-runtime", "MICROSECONDS", "realtime CPU time in each period"),
-        Flag::value("cpu-idle", "0|1", "run only when nobody else does"),
+        Flag::value("cpu-idle", "0|1", "run only when the CPU is otherwise idle"),
         Flag::value("cpuset-cpus", "LIST", "processors, such as 0-2,5"),
         Flag::value("cpuset-mems", "LIST", "memory nodes"),
         Flag::value("memory", "SIZE", "memory"),
