@@ -48,11 +48,11 @@ fn what_cannot_be_meant_is_refused(t: &Test) -> Outcome {
         ("subnet=10.1.0.0", "is not an address with a prefix"),
         ("publish=80", "is not [ADDRESS:]PORT"),
         ("publish=80-82:80-81", "more ports on one side"),
-        ("address6=auto,publish=[::1]:80:80", "the kernel lets nothing leave from ::1"),
+        ("address6=auto,publish=[::1]:80:80", "the kernel forwards nothing from ::1"),
         ("egress=fast", "is not a rate"),
         ("mtu=9", "is not a number from 68"),
         ("internal=yes,publish=80:80", "the network is internal"),
-        ("hosts=yes,alias=a b", "is no host's name"),
+        ("hosts=yes,alias=a b", "is not a host name"),
         ("bridge=one,bridge=two", "bridge is there twice"),
     ] {
         refused(t, network, expected)?;
@@ -73,7 +73,7 @@ fn what_cannot_be_had_is_refused(t: &Test) -> Outcome {
         ("bridge=two,subnet=10.1.0.0/16", "overlaps 10.1.0.0/29"),
         ("bridge=two,subnet=10.66.1.0/24", "overlaps 10.66.0.1/16"),
         ("bridge=one,internal=yes", "bridge one is not internal"),
-        ("bridge=wire", "wire is no bridge, it is veth"),
+        ("bridge=wire", "wire is not a bridge, but veth"),
         ("bridge=theirs", "bridge theirs has no IPv4 address"),
         ("bridge=two,route=10.9.0.0/16@172.31.0.1", "add the route 10.9.0.0/16 via 172.31.0.1"),
     ] {
@@ -142,12 +142,12 @@ fn an_nft_that_does_not_end_is_not_waited_for(t: &Test) -> Outcome {
 fn without_nft_a_network_is_refused(t: &Test) -> Outcome {
     let hide = "exec unshare -m sh -c 'for d in /usr/sbin /sbin /usr/local/sbin; do
         [ -e $d/nft ] && mount -t tmpfs none $d; done; exec RUNTIME' sh \"$@\"";
-    refused_behind(t, hide, &["takes the program nft, which is not there", "install nftables"])
+    refused_behind(t, hide, &["needs the program nft, which is not installed", "install nftables"])
 }
 
 fn without_permission_a_network_is_refused(t: &Test) -> Outcome {
     let drop = "exec setpriv --bounding-set=-net_admin --inh-caps=-net_admin RUNTIME";
-    refused_behind(t, drop, &["EPERM", "takes CAP_NET_ADMIN"])
+    refused_behind(t, drop, &["EPERM", "needs CAP_NET_ADMIN"])
 }
 
 const ROUNDS: u32 = 40;

@@ -100,7 +100,7 @@ fn slirp4netns_connects_a_user(t: &Test) -> Outcome {
 fn without_either_a_network_is_refused(t: &Test) -> Outcome {
     needs(t, &["setpriv"])?;
     let user = of_user(t, &[])?;
-    refused(&server(t, &user, "publish=18080:80")?, "takes pasta or slirp4netns, and neither is there")
+    refused(&server(t, &user, "publish=18080:80")?, "needs pasta or slirp4netns, and neither is installed")
 }
 
 fn what_takes_root_is_refused(t: &Test) -> Outcome {

@@ -96,7 +96,7 @@ fn without_root_and_without_either_there_is_an_error() {
         let netns = fs::File::open("/proc/self/ns/net").unwrap();
         let wish = Network { name: "eth0".into(), ..Network::default() };
         let error = connect(&store.0, "a", &[wish], netns.as_fd()).unwrap_err();
-        assert!(error.to_string().contains("neither is there, at network; hint: install"), "{error}");
+        assert!(error.to_string().contains("neither is installed, at network; hint: install"), "{error}");
         assert!(read_record(&store.0, "a").unwrap().is_none());
     }
 }

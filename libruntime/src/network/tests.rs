@@ -309,7 +309,7 @@ fn bad_requests_name_the_annotation_and_leave_nothing() {
         refused("bridge=one,subnet=10.1.0.0/24", "is not of the subnet");
         refused("bridge=two,subnet=10.1.0.0/16", "overlaps 10.1.0.0/29, which the host uses");
         refused("bridge=one,internal=yes", "bridge one is not internal");
-        refused("bridge=wire", "wire is no bridge, it is veth");
+        refused("bridge=wire", "wire is not a bridge, but veth");
         refused("bridge=theirs", "bridge theirs has no IPv4 address");
         refused("bridge=two,publish=8080:80", "port 0.0.0.0:8080/tcp is taken by container a");
         refused("bridge=two,publish=127.0.0.1:8080:80", "is taken by container a");
