@@ -47,24 +47,17 @@ impl<'a> Creation<'a> {
     fn run(mut self) -> Result<Container> {
         self.write_files()?;
         self.transaction.make_v2_cgroup()?;
-        let in_v2 = self.transaction.state.cgroup.is_v2();
-        let has_cgroup_namespace = has(listed(&self.prepared.spec), LinuxNamespaceType::Cgroup);
-        // Without a cgroup namespace, the stage's first steps open the directories that it mounts.
-        if in_v2 || !has_cgroup_namespace {
+        // The v1 cgroups are made while the stage starts, unless its first steps need them.
+        let first = self.transaction.state.cgroup.is_v2()
+            || !has(listed(&self.prepared.spec), LinuxNamespaceType::Cgroup);
+        if first {
             self.transaction.make_cgroup()?;
-        }
-        if in_v2 {
-            self.transaction.limit_cgroup()?;
         }
         self.transaction.begin_network()?;
         let listener = listen(self.transaction.directory())?;
         let mut stage = self.launch(listener)?;
-        // While the stage starts: it joins the cgroups of v1 when it gets their files.
-        if !in_v2 {
-            if has_cgroup_namespace {
-                self.transaction.make_cgroup()?;
-            }
-            self.transaction.limit_cgroup()?;
+        if !first {
+            self.transaction.make_cgroup()?;
         }
         let in_init = |error: Error| error.within("error during container init");
         while !self.answer(&mut stage).map_err(in_init)? {}

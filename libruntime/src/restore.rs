@@ -63,7 +63,6 @@ impl Restoration<'_> {
         transaction.state.mounted_on_host = false;
         transaction.make_v2_cgroup()?;
         transaction.make_cgroup()?;
-        transaction.limit_cgroup()?;
         transaction.begin_network()?;
         let saved = saved_descriptors(&self.directories.images)?;
         give_streams(&self.streams.stdio(), &self.prepared.spec)?;

@@ -132,18 +132,13 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Makes the rest of the cgroup.
+    /// Makes the rest of the cgroup, and limits it.
     pub fn make_cgroup(&mut self) -> Result<()> {
         let paths = all_paths(&self.state.cgroup);
         let (cgroup, dirs) = (&mut self.state.cgroup, &mut self.rollback.cgroup_dirs);
         trace::part("make the cgroup", paths, || cgroup.create_v1(dirs)).map_err(cgroup_failed)?;
         self.rollback.cgroup = Some(self.state.cgroup.clone());
-        Ok(())
-    }
-
-    /// Limits the cgroup, unless systemd makes it: then it exists only once [`Transaction::attach`] has moved a process
-    /// into it.
-    pub fn limit_cgroup(&mut self) -> Result<()> {
+        // systemd makes the cgroup only when it gets a process.
         if self.state.cgroup.needs_attach() { Ok(()) } else { self.limit().map_err(cgroup_failed) }
     }
 

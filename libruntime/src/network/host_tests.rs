@@ -148,7 +148,11 @@ fn a_bridge_of_somebody_else_is_left_as_it_is() {
             assert!(world.run(|| ask(([192, 0, 2, 1], port).into())).is_some(), "{port}");
         }
         assert!(a.ask([192, 0, 2, 1].into(), 8081).is_some(), "within the bridge");
-        store.refused("c", &["bridge=theirs,publish=127.0.0.1:8082:80"], "127.0.0.1 cannot be forwarded to it");
+        store.refused(
+            "c",
+            &["bridge=theirs,publish=127.0.0.1:8082:80"],
+            "127.0.0.1 cannot be forwarded to it",
+        );
         let refused = store.refused("c", &["bridge=theirs,internal=yes"], "was not made by onggi");
         assert_eq!(refused.config_path(), Some("annotations[org.onggi.network.eth0]"));
         a.delete();
