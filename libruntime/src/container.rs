@@ -273,7 +273,8 @@ impl Container {
         }
     }
 
-    /// The configuration that it was created with, and what updates have changed of it.
+    /// The configuration that it was created with; in a handle that was loaded, with what updates had changed of it at the
+    /// first call.
     ///
     /// # Errors
     /// The container's directory is damaged.

@@ -38,7 +38,7 @@ struct Child {
     errno: Cell<i32>,
 }
 
-/// Starts the program and returns its pid and pidfd. Its end sends no signal; wait with the pidfd.
+/// Starts the program and returns its pid and pidfd. Until it executes its program its end sends no signal: wait with the pidfd.
 pub fn spawn(what: &Spawn) -> Result<(i32, OwnedFd)> {
     let number = CString::new(what.plan.as_raw_fd().to_string()).map_err(|_| Errno::EINVAL)?;
     let is_target = |fd: RawFd| fd <= 2 || what.passed.iter().any(|(_, number)| *number as RawFd == fd);
