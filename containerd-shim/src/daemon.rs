@@ -13,12 +13,12 @@ use crate::stdio::Relays;
 use crate::sys;
 use crate::table::Table;
 use crate::verbs::{self, Created, Executed, Made};
+use crate::worker;
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_blocking;
 
 /// For execs, after their init.
 const GRACE: Duration = Duration::from_secs(10);
@@ -273,8 +273,9 @@ impl Daemon {
     /// On a worker.
     fn work(&self, ticket: Ticket, key: Key, verb: impl FnOnce() -> Brought + Send + 'static) {
         let (brought, begun) = (self.brought.clone(), Instant::now());
-        spawn_blocking(move || {
-            let _ = brought.send((ticket, key, begun, verb()));
+        tokio::spawn(async move {
+            let done = worker::verb(verb).await.unwrap_or_else(|failure| Brought::Outcome(Err(failure)));
+            let _ = brought.send((ticket, key, begun, done));
         });
     }
 
@@ -295,16 +296,19 @@ impl Daemon {
             if let Some(relays) = relays {
                 relays.finish().await;
             }
-            spawn_blocking(move || {
-                let _ = brought.send((ticket, key, begun, Brought::Outcome(verb())));
-            });
+            let done = worker::verb(verb).await.and_then(|result| result);
+            let _ = brought.send((ticket, key, begun, Brought::Outcome(done)));
         });
     }
 
     fn take(&mut self, ticket: Ticket, key: Key, begun: Instant, brought: Brought) {
         let result = match brought {
             Brought::Outcome(result) => result,
-            Brought::Created(created) => (*created).and_then(|created| self.take_created(&key, created)),
+            Brought::Created(created) => match (*created).map(|created| self.take_created(&key, created)) {
+                Ok(Err((failure, made))) => return self.take_back(ticket, key, failure, made),
+                Ok(Ok(outcome)) => Ok(outcome),
+                Err(failure) => Err(failure),
+            },
             Brought::Executed(executed) => executed.and_then(|executed| self.take_executed(&key, executed)),
         };
         let ms = begun.elapsed().as_millis().to_string();
@@ -319,13 +323,20 @@ impl Daemon {
         self.step(Input::Done(ticket, result));
     }
 
-    fn take_created(&mut self, key: &Key, created: Created) -> Result<Outcome> {
+    /// With the first error as its result: who tries again with the same id finds nothing of the first one.
+    fn take_back(&self, ticket: Ticket, key: Key, failure: Failure, made: Made) {
+        self.work(ticket, key, move || {
+            let _ = verbs::delete(&made);
+            Brought::Outcome(Err(failure))
+        });
+    }
+
+    fn take_created(&mut self, key: &Key, created: Created) -> std::result::Result<Outcome, (Failure, Made)> {
         let Created { made, ends, terminal, oom, outcome } = created;
-        let relays = Relays::begin(ends, terminal).inspect_err(|_| {
-            let made = made.clone();
-            // The first error is the one to report.
-            spawn_blocking(move || verbs::delete(&made));
-        })?;
+        let relays = match Relays::begin(ends, terminal) {
+            Ok(relays) => relays,
+            Err(failure) => return Err((failure, made)),
+        };
         let mut live = Live::new(Process::Init(made.container.clone()), Some(made), relays);
         live.watch(key.clone(), oom, self.inputs.clone());
         self.live.insert(key.clone(), live);

@@ -9,16 +9,8 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
-use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
-
-/// More verbs at once wait.
-const WORKERS: usize = 64;
-/// Only what is touched costs memory.
-const STACK: usize = 2 << 20;
-/// A worker that is not used any more.
-const KEEP: Duration = Duration::from_millis(200);
 
 /// Until the last container is gone.
 pub fn serve(args: &Args) -> Result<()> {
@@ -29,14 +21,9 @@ pub fn serve(args: &Args) -> Result<()> {
     let socket = take_socket()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(WORKERS)
-        .thread_stack_size(STACK)
-        .thread_keep_alive(KEEP)
         .build()
         .map_err(|error| Failure::os("epoll_create1", error))?;
     runtime.block_on(run(args, socket))?;
-    // A verb that is stuck in the kernel does not keep us.
-    runtime.shutdown_background();
     Ok(())
 }
 

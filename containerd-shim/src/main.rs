@@ -39,6 +39,7 @@ mod task;
 mod uri;
 mod verbs;
 mod wire;
+mod worker;
 
 use args::Args;
 use failure::{Failure, Result};

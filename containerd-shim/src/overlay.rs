@@ -5,6 +5,7 @@ use crate::failure::{Failure, Result};
 use crate::id_map;
 use crate::mount_options::Options;
 use crate::sys::mounts;
+use crate::worker;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -127,10 +128,12 @@ fn failed(call: &str, errno: Errno, context: &OwnedFd) -> Failure {
 /// By mount(2), in a mount namespace that ends with its thread: the layers have short names there, and the kernel takes
 /// idmapped layers only where they are attached (before Linux 6.15). Nothing is left of it when the shim is killed.
 fn in_own_namespace(options: &Options, user_namespace: Option<&OwnedFd>, rootfs: &Path) -> Result<OwnedFd> {
-    let thread = std::thread::scope(|scope| {
-        scope.spawn(|| make_in_own_namespace(options, user_namespace, rootfs)).join()
-    });
-    thread.unwrap_or_else(|_| Err(Failure::unknown("the thread that mounts an overlay has panicked")))
+    std::thread::scope(|scope| {
+        let make = || make_in_own_namespace(options, user_namespace, rootfs);
+        let thread = std::thread::Builder::new().spawn_scoped(scope, make).map_err(worker::refused)?;
+        let panicked = |_| Err(Failure::unknown("the thread that mounts an overlay has panicked"));
+        thread.join().unwrap_or_else(panicked)
+    })
 }
 
 fn make_in_own_namespace(

@@ -1,12 +1,15 @@
 //! One relay: what comes from a descriptor goes to another one, without blocking. Between pipes by splice(2), which
 //! needs no buffer; else through a buffer that exists only while data is on its way.
 
+use crate::worker;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -14,6 +17,10 @@ use tokio::sync::watch;
 /// What is moved at once between pipes, and through a buffer.
 const AT_ONCE: usize = 1 << 20;
 const BUFFER: usize = 16 << 10;
+/// For a file, by one thread.
+const BUFFERS: usize = 64;
+/// Where the system refuses a thread.
+const RETRY: Duration = Duration::from_millis(20);
 
 pub type Watched = AsyncFd<OwnedFd>;
 
@@ -41,7 +48,7 @@ pub enum Sink {
         to: Watched,
         _reader: Option<OwnedFd>,
     },
-    File(File),
+    File(Arc<File>),
     /// What comes is discarded.
     Nothing,
 }
@@ -62,7 +69,7 @@ impl Sink {
     }
 
     pub fn file(file: File) -> Self {
-        Self::File(file)
+        Self::File(Arc::new(file))
     }
 }
 
@@ -112,6 +119,8 @@ async fn move_all(from: &Watched, to: &Sink) -> io::Result<Moved> {
         if !matches!(moved, Moved::Some) {
             return Ok(moved);
         }
+        // A process that writes without a pause must not hold up the requests.
+        tokio::task::coop::consume_budget().await;
     }
 }
 
@@ -171,14 +180,31 @@ async fn copy(from: &Watched, to: &Watched) -> io::Result<Moved> {
     Ok(if bytes.is_empty() { Moved::End } else { Moved::Some })
 }
 
-/// On a worker: a disk may be slow. One that is full loses what is written; the process goes on.
-async fn copy_to_file(from: &Watched, file: &File) -> io::Result<Moved> {
-    let Some(bytes) = read(from.get_ref())? else { return Ok(Moved::Empty) };
-    if bytes.is_empty() {
-        return Ok(Moved::End);
+/// On a thread: a disk may be slow. One that is full loses what is written; the process goes on.
+async fn copy_to_file(from: &Watched, file: &Arc<File>) -> io::Result<Moved> {
+    if !is_ready(from.get_ref(), PollFlags::POLLIN) {
+        return Ok(Moved::Empty);
     }
-    let mut file = file.try_clone()?;
-    let _ = tokio::task::spawn_blocking(move || file.write_all(&bytes)).await;
+    let (source, file) = (from.get_ref().try_clone()?, file.clone());
+    match worker::run(move || copy_some(&source, &file)).await {
+        Ok(moved) => moved,
+        Err(_) => {
+            // Without a thread it stays in the pipe, and the process waits.
+            tokio::time::sleep(RETRY).await;
+            Ok(Moved::Some)
+        }
+    }
+}
+
+/// Not all of it: a relay that is given up must end though its process goes on.
+fn copy_some(from: &OwnedFd, mut file: &File) -> io::Result<Moved> {
+    for _ in 0..BUFFERS {
+        match read(from)? {
+            None => return Ok(Moved::Empty),
+            Some(bytes) if bytes.is_empty() => return Ok(Moved::End),
+            Some(bytes) => drop(file.write_all(&bytes)),
+        }
+    }
     Ok(Moved::Some)
 }
 
@@ -186,7 +212,6 @@ async fn copy_to_file(from: &Watched, file: &File) -> io::Result<Moved> {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::time::Duration;
 
     /// The source is empty, and no more when the relay asks which side it was: that must not look as if the sink
     /// were full, because a sink that is not never says that it has room.

@@ -87,6 +87,29 @@ fn a_shim_joins_the_cgroup_that_its_options_name() {
 }
 
 #[test]
+fn a_shim_that_gets_no_thread_fails_its_verbs_and_lives() {
+    let mut shim = prepared!("pids");
+    let name = format!("shim-{}-pids", std::process::id());
+    let cgroup = Cgroup::make(&name);
+    let Some(limit) = cgroup.0.iter().map(|path| path.join("pids.max")).find(|path| path.exists()) else {
+        return eprintln!("skipped: no hierarchy has the pids controller");
+    };
+    shim.launch(&[], Fields::default().text(3, &format!("/{name}")));
+    shim.create("").unwrap();
+    let pid = shim.pid();
+    await_that("its workers end", || fs::read_dir(format!("/proc/{pid}/task")).unwrap().count() == 1);
+    fs::write(&limit, "1").unwrap();
+    for verb in ["Start", "Pids", "Stats", "Delete"] {
+        let failure = shim.of(verb, "").unwrap_err();
+        assert!(failure.message.contains("clone a thread: "), "{verb}: {failure:?}");
+    }
+    assert_eq!((shim.status(), shim.pid()), (3, pid));
+    fs::write(&limit, "max").unwrap();
+    shim.of("Delete", "").unwrap();
+    shim.end();
+}
+
+#[test]
 fn a_shim_is_killed_for_memory_a_little_sooner_than_its_parent() {
     let mut shim = prepared!("score");
     shim.launch(&[], Fields::default());
