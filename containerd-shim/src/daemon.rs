@@ -305,7 +305,7 @@ impl Daemon {
         let result = match brought {
             Brought::Outcome(result) => result,
             Brought::Created(created) => match (*created).map(|created| self.take_created(&key, created)) {
-                Ok(Err((failure, made))) => return self.take_back(ticket, key, failure, made),
+                Ok(Err(unwatched)) => return self.take_back(ticket, key, *unwatched),
                 Ok(Ok(outcome)) => Ok(outcome),
                 Err(failure) => Err(failure),
             },
@@ -323,19 +323,23 @@ impl Daemon {
         self.step(Input::Done(ticket, result));
     }
 
-    /// With the first error as its result: who tries again with the same id finds nothing of the first one.
-    fn take_back(&self, ticket: Ticket, key: Key, failure: Failure, made: Made) {
+    /// Answered with the first error when the container is deleted: a client that tries again may use the same id.
+    fn take_back(&self, ticket: Ticket, key: Key, (failure, made): (Failure, Made)) {
         self.work(ticket, key, move || {
             let _ = verbs::delete(&made);
             Brought::Outcome(Err(failure))
         });
     }
 
-    fn take_created(&mut self, key: &Key, created: Created) -> std::result::Result<Outcome, (Failure, Made)> {
+    fn take_created(
+        &mut self,
+        key: &Key,
+        created: Created,
+    ) -> std::result::Result<Outcome, Box<(Failure, Made)>> {
         let Created { made, ends, terminal, oom, outcome } = created;
         let relays = match Relays::begin(ends, terminal) {
             Ok(relays) => relays,
-            Err(failure) => return Err((failure, made)),
+            Err(failure) => return Err(Box::new((failure, made))),
         };
         let mut live = Live::new(Process::Init(made.container.clone()), Some(made), relays);
         live.watch(key.clone(), oom, self.inputs.clone());

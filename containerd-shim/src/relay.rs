@@ -211,6 +211,7 @@ fn copy_some(from: &OwnedFd, mut file: &File) -> io::Result<Moved> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::eventfd::{EfdFlags, EventFd};
     use std::io::Read;
 
     /// The source is empty, and no more when the relay asks which side it was: that must not look as if the sink
@@ -235,5 +236,23 @@ mod tests {
         });
         writer.join().unwrap().unwrap();
         assert_eq!(reader.join().unwrap().unwrap(), WRITES);
+    }
+
+    #[test]
+    fn a_flood_that_is_discarded_leaves_time_for_others() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // Each read takes one of its count: it is as a pipe that is never empty.
+        let flood = EventFd::from_value_and_flags(u32::MAX, EfdFlags::EFD_SEMAPHORE | EfdFlags::EFD_NONBLOCK);
+        let flood = OwnedFd::from(flood.unwrap());
+        let (said, saying) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                let (_ending, never) = watch::channel(false);
+                let relay = run(source(flood).unwrap(), Sink::Nothing, never);
+                let _ = tokio::time::timeout(Duration::from_millis(10), relay).await;
+            });
+            said.send(()).unwrap();
+        });
+        saying.recv_timeout(Duration::from_secs(5)).expect("nothing else is done");
     }
 }

@@ -247,20 +247,6 @@ fn the_end_of_a_logging_program_does_not_stop_the_container() {
 }
 
 #[test]
-fn output_without_a_pause_that_is_discarded_holds_up_no_request() {
-    let shim = shim!("logger-flood", "busybox cat /dev/zero & exec busybox cat /dev/zero");
-    let logger = Logger::new(&shim, "binary", "exec 5>&-; exit 1");
-    create(&shim, &logger.uri, &logger.uri).unwrap();
-    shim.of("Start", "").unwrap();
-    await_that("the end of the program is seen", || read(&log_of(&shim)).contains("is discarded"));
-    let begin = Instant::now();
-    (0..20).for_each(|_| assert_eq!(shim.status(), 2));
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
-    shim.remove();
-    shim.end();
-}
-
-#[test]
 fn a_logging_program_that_does_not_end_is_asked_to() {
     let shim = shim!("logger-term", SAYING);
     let logger = Logger::new(
