@@ -87,7 +87,7 @@ fn mounts() -> Vec<Bad> {
         bad(
             "a file over a directory",
             mount(json!({"destination": "/bin", "type": "bind", "source": "/etc/passwd"})),
-            &["move_mount /etc/passwd at /bin", "the source is no directory"],
+            &["move_mount /etc/passwd at /bin", "the source is not a directory"],
             "EISDIR",
             "mounts[4]",
             false,
