@@ -206,13 +206,25 @@ fn what_is_cancelled_too_late_runs_and_can_be_deleted() {
 #[test]
 fn a_process_that_is_killed_while_it_joins_is_reaped() {
     let Some(_turn) = turn() else { return };
-    let bundle = Bundle::new(&config("exit 6"));
-    for _ in 0..150 {
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let joins = |container: &Container| exec(container, &["/bin/busybox", "true"]).spawn();
+    let first = bundle.builder(&new_id()).run().unwrap();
+    let begin = Instant::now();
+    joins(&first).unwrap();
+    let takes = begin.elapsed();
+    first.delete_force().unwrap();
+    for at in 0..200 {
         let container = bundle.builder(&new_id()).run().unwrap();
-        // It may have ended by now.
-        let joined = exec(&container, &["/bin/busybox", "true"]).spawn();
+        let joining = container.clone();
+        let thread = std::thread::spawn(move || joins(&joining).map(drop));
+        let begin = Instant::now();
+        while begin.elapsed() < takes * at / 200 {
+            std::hint::spin_loop();
+        }
+        container.kill(Signal::KILL).unwrap();
+        let joined = thread.join().unwrap();
         let ended = container.wait_timeout(Duration::from_secs(10)).unwrap();
-        assert_eq!(ended, Some(ExitStatus::Code(6)), "{joined:?}");
+        assert_eq!(ended, Some(ExitStatus::Signal(libc::SIGKILL)), "{joined:?}");
         container.delete().unwrap();
     }
 }
