@@ -34,8 +34,10 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
         false => Vec::new(),
     };
     let own = Left { record, bundle, id: args.id.clone() };
-    let pid = remove_together(&own, &others, Instant::now() + LIMIT);
+    let removed = remove_together(&own, &others, Instant::now() + LIMIT);
     start::remove_unanswered(&own.bundle);
+    // containerd keeps the bundle after a failure, and the next `delete` finds what it needs.
+    let pid = removed?;
     let exited_at = Some(SystemTime::now().into());
     Ok(DeleteAnswer { pid, exit_status: KILLED, exited_at }.encode_to_vec())
 }
@@ -52,16 +54,22 @@ fn others(group: &str, bundle: &Path, args: &Args) -> Vec<Left> {
     left.filter(|left| left.record.group == group).collect()
 }
 
-/// All at once: one that cannot be killed takes its whole time. Returns the pid of the first one's init.
-fn remove_together(own: &Left, others: &[Left], end: Instant) -> u32 {
+/// All at once: one that cannot be killed takes its whole time. Returns the pid of the first one's init; of the others
+/// an error is printed.
+fn remove_together(own: &Left, others: &[Left], end: Instant) -> Result<u32> {
     let remove = |left: &Left| {
         verbs::remove(&left.record, &left.bundle, &left.id, end.saturating_duration_since(Instant::now()))
     };
     std::thread::scope(|scope| {
+        let remove_other = |other: &Left| {
+            if let Err(failure) = remove(other) {
+                eprintln!("{failure}");
+            }
+        };
         for other in others {
             let thread = std::thread::Builder::new();
-            if thread.spawn_scoped(scope, || remove(other)).is_err() {
-                remove(other);
+            if thread.spawn_scoped(scope, move || remove_other(other)).is_err() {
+                remove_other(other);
             }
         }
         remove(own)

@@ -187,16 +187,19 @@ impl Daemon {
                 }
                 None
             }
-            Action::StartTimer(id) => {
+            Action::StartTimer(id, ticket) => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(GRACE).await;
-                    let _ = inputs.send(Input::Late(id));
+                    let _ = inputs.send(Input::Late(id, ticket));
                 });
                 None
             }
             Action::Forget(key) => {
-                self.live.remove(&key);
+                if let Some(mut live) = self.live.remove(&key) {
+                    // Where no deletion has ended them.
+                    tokio::spawn(std::mem::take(&mut live.relays).finish());
+                }
                 None
             }
             Action::Exit => {
@@ -290,11 +293,15 @@ impl Daemon {
         key: Key,
         verb: impl FnOnce() -> Result<Outcome> + Send + 'static,
     ) {
-        let relays = self.live.get_mut(&key).map(|live| std::mem::take(&mut live.relays));
+        // Of a container, those of its execs that were not deleted too.
+        let ends = |one: &Key| *one == key || key.is_init() && one.id == key.id;
+        let ending = self.live.iter_mut().filter(|(one, _)| ends(one));
+        let ending = ending.map(|(_, live)| tokio::spawn(std::mem::take(&mut live.relays).finish()));
+        let ending: Vec<_> = ending.collect();
         let (brought, begun) = (self.brought.clone(), Instant::now());
         tokio::spawn(async move {
-            if let Some(relays) = relays {
-                relays.finish().await;
+            for one in ending {
+                let _ = one.await;
             }
             let done = worker::verb(verb).await.and_then(|result| result);
             let _ = brought.send((ticket, key, begun, Brought::Outcome(done)));

@@ -207,6 +207,14 @@ impl Events {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The first one; it may have been dropped meanwhile.
+    fn remove(&self, sent: &[u8]) {
+        let mut queue = self.lock();
+        if queue.front().is_some_and(|first| first == sent) {
+            queue.pop_front();
+        }
+    }
+
     /// Until all are taken, or `limit` is over.
     pub async fn drain(&self, limit: Duration) {
         let empty = async {
@@ -231,16 +239,12 @@ impl Events {
             match send(&mut client, &address, payload.clone()).await {
                 Ok(()) => {
                     (pause, refused) = (Duration::from_millis(50), 0);
-                    let mut queue = self.lock();
-                    // It may have been dropped meanwhile.
-                    if queue.front() == Some(&payload) {
-                        queue.pop_front();
-                    }
+                    self.remove(&payload);
                 }
                 // It would be refused for ever, and those behind it would wait.
-                Err(error @ ttrpc::Error::RpcStatus(_)) if refused == TRIES => {
+                Err(error @ ttrpc::Error::RpcStatus(_)) if refused + 1 == TRIES => {
                     log::warn("an event is dropped: containerd refuses it", &[("error", &error.to_string())]);
-                    self.lock().pop_front();
+                    self.remove(&payload);
                     refused = 0;
                 }
                 Err(error) => {
@@ -268,4 +272,22 @@ async fn send(client: &mut Option<Client>, address: &str, payload: Vec<u8>) -> t
     connected.request(request).await?;
     *client = Some(connected);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_behind_one_that_was_dropped_meanwhile_stays() {
+        let events = Events::new("x".into());
+        events.publish(Event::Oom("first".into()));
+        let sent = events.lock().front().cloned().unwrap();
+        (0..WAITING).for_each(|_| events.publish(Event::Oom("later".into())));
+        events.remove(&sent);
+        assert_eq!(events.lock().len(), WAITING);
+        let next = events.lock().front().cloned().unwrap();
+        events.remove(&next);
+        assert_eq!(events.lock().len(), WAITING - 1);
+    }
 }

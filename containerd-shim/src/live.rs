@@ -63,7 +63,7 @@ impl Live {
         if let Some(oom) = oom.clone() {
             self.watching.push(tokio::spawn(watch_oom(key.id.clone(), oom, inputs.clone())));
         }
-        tokio::spawn(watch_end(key, self.process.clone(), oom, inputs));
+        self.watching.push(tokio::spawn(watch_end(key, self.process.clone(), oom, inputs)));
     }
 }
 
@@ -103,13 +103,15 @@ async fn watch_end(key: Key, process: Process, oom: Option<SharedOom>, inputs: U
 async fn watch_oom(id: String, oom: SharedOom, inputs: UnboundedSender<Input>) {
     let copy = oom.lock().await.as_fd().try_clone_to_owned();
     let Ok(watched) = copy.and_then(|copy| watched(copy, Interest::READABLE)) else { return };
+    let mut told = 0;
     while let Ok(mut ready) = watched.readable().await {
         loop {
             let mut oom = oom.lock().await;
             match oom.try_next() {
-                // v1 tells before the kernel has chosen a process.
                 Ok(Some(Oom::Happened { killed })) => {
-                    let _ = inputs.send(Input::Oom(id.clone(), killed.max(1)));
+                    // v1 tells before the kernel has chosen a process: that one is not counted yet.
+                    told = killed.max(told + 1);
+                    let _ = inputs.send(Input::Oom(id.clone(), told));
                 }
                 Ok(None) => break,
                 _ => return,

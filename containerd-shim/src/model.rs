@@ -49,7 +49,7 @@ pub enum Call {
     Pause(String),
     Resume(String),
     Resize { key: Key, rows: u16, columns: u16 },
-    CloseStdin(Key),
+    CloseIo { key: Key, stdin: bool },
     Update(String, Vec<u8>),
     Stats(String),
     Checkpoint(Arc<wire::Checkpoint>),
@@ -65,8 +65,9 @@ pub enum Input {
     Ended(Key, Exit),
     /// So many processes of the container have been killed for lack of memory.
     Oom(String, u64),
-    /// The time that execs have to end after their init.
-    Late(String),
+    /// The time that execs have to end after their init is over. With the ticket of its Create: another container may
+    /// have the same id by now.
+    Late(String, Ticket),
     /// Nobody took the answer.
     Unanswered(Token),
 }
@@ -147,7 +148,7 @@ pub enum Action {
     Resize(Key, u16, u16),
     CloseStdin(Key),
     /// `Input::Late` is wanted after a while.
-    StartTimer(String),
+    StartTimer(String, Ticket),
     /// Nothing more of a process is wanted.
     Forget(Key),
     Exit,

@@ -244,15 +244,15 @@ mod tests {
         // Each read takes one of its count: it is as a pipe that is never empty.
         let flood = EventFd::from_value_and_flags(u32::MAX, EfdFlags::EFD_SEMAPHORE | EfdFlags::EFD_NONBLOCK);
         let flood = OwnedFd::from(flood.unwrap());
-        let (said, saying) = std::sync::mpsc::channel();
+        let (saying, said) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             runtime.block_on(async {
                 let (_ending, never) = watch::channel(false);
                 let relay = run(source(flood).unwrap(), Sink::Nothing, never);
                 let _ = tokio::time::timeout(Duration::from_millis(10), relay).await;
             });
-            said.send(()).unwrap();
+            saying.send(()).unwrap();
         });
-        saying.recv_timeout(Duration::from_secs(5)).expect("nothing else is done");
+        said.recv_timeout(Duration::from_secs(5)).expect("nothing else is done");
     }
 }

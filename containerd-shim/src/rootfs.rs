@@ -23,17 +23,20 @@ const HELPERS: &[(&str, &str)] = &[("fuse.", "mount.fuse"), ("fuse3.", "mount.fu
 /// What a helper may say of its failure.
 const LONGEST_TEXT: u64 = 1024;
 
-/// Mounts all, or none.
-pub fn mount_all(wanted: &[Mount], rootfs: &Path) -> Result<()> {
+/// Mounts all, or none. Returns how many there are now that were not there before.
+pub fn mount_all(wanted: &[Mount], rootfs: &Path) -> Result<usize> {
+    let mut made = 0;
     for (at, one) in wanted.iter().enumerate() {
-        mount_one(one, rootfs)
-            .inspect_err(|_| unmount(rootfs))
-            .map_err(|failure| failure.within(&format!("rootfs[{at}]")))?;
+        if let Err(failure) = mount_one(one, rootfs, &mut made) {
+            unmount_last(rootfs, made);
+            return Err(failure.within(&format!("rootfs[{at}]")));
+        }
     }
-    Ok(())
+    Ok(made)
 }
 
-fn mount_one(wanted: &Mount, rootfs: &Path) -> Result<()> {
+/// Counts what it has mounted, also where it fails after that.
+fn mount_one(wanted: &Mount, rootfs: &Path, made: &mut usize) -> Result<()> {
     if !wanted.target.trim_matches('/').is_empty() {
         let target = &wanted.target;
         return Err(Failure::invalid(format!(
@@ -43,21 +46,26 @@ fn mount_one(wanted: &Mount, rootfs: &Path) -> Result<()> {
     let helper =
         HELPERS.iter().find_map(|(prefix, helper)| Some((helper, wanted.r#type.strip_prefix(prefix)?)));
     if let Some((helper, kind)) = helper {
-        return help(helper, kind, wanted, rootfs);
+        help(helper, kind, wanted, rootfs)?;
+        *made += 1;
+        return Ok(());
     }
     let options = Options::parse(&wanted.options)?;
     let is_overlay = wanted.r#type == "overlay";
     if is_overlay && (options.maps.is_some() || options.text().len() > overlay::LONGEST) {
         attach(&overlay::make(&options, rootfs)?, rootfs)?;
+        *made += 1;
     } else {
-        mount_by_call(wanted, &options, rootfs)?;
+        mount_by_call(wanted, &options, rootfs, made)?;
         if let Some(maps) = &options.maps {
             let recursive = options.flags.contains(MsFlags::MS_REC);
             let user_namespace = id_map::user_namespace(maps)?;
             let copy = id_map::clone(&rootfs.to_string_lossy(), Some(&user_namespace), recursive)?;
             umount2(rootfs, MntFlags::MNT_DETACH)
                 .map_err(|errno| Failure::os(format!("umount2 {}", rootfs.display()), errno))?;
+            *made -= 1;
             attach(&copy, rootfs)?;
+            *made += 1;
         }
     }
     for flag in options.propagation {
@@ -67,7 +75,7 @@ fn mount_one(wanted: &Mount, rootfs: &Path) -> Result<()> {
 }
 
 /// mount(2).
-fn mount_by_call(wanted: &Mount, options: &Options, rootfs: &Path) -> Result<()> {
+fn mount_by_call(wanted: &Mount, options: &Options, rootfs: &Path, made: &mut usize) -> Result<()> {
     let failed = |errno| Failure::os(format!("mount {} on {}", wanted.source, rootfs.display()), errno);
     let data = options.text();
     if data.len() > overlay::LONGEST {
@@ -78,6 +86,7 @@ fn mount_by_call(wanted: &Mount, options: &Options, rootfs: &Path) -> Result<()>
     let source = device.as_ref().map_or(wanted.source.as_str(), |(_, path)| path);
     let data = (!data.is_empty()).then_some(data.as_str());
     mount(Some(source), rootfs, Some(wanted.r#type.as_str()), options.flags, data).map_err(failed)?;
+    *made += 1;
     // A bind mount takes its flags from what is bound, until it is remounted.
     let more = options.flags & !(MsFlags::MS_BIND | MsFlags::MS_REC);
     if options.flags.contains(MsFlags::MS_BIND) && !more.is_empty() {
@@ -129,6 +138,15 @@ fn help(helper: &str, kind: &str, wanted: &Mount, rootfs: &Path) -> Result<()> {
 pub fn unmount(rootfs: &Path) {
     let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
     while umount2(rootfs, flags).is_ok() {}
+}
+
+/// Not what somebody else has mounted there before.
+pub fn unmount_last(rootfs: &Path, count: usize) {
+    let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+    for _ in 0..count {
+        // The first error is the one to report.
+        let _ = umount2(rootfs, flags);
+    }
 }
 
 #[cfg(test)]

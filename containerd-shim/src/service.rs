@@ -44,8 +44,8 @@ const METHODS: &[(&str, Parse)] = &[
         Ok(Call::Resize { key: Key { id, exec }, rows: height as u16, columns: width as u16 })
     }),
     ("CloseIO", |bytes| {
-        let wire::CloseIo { id, exec_id: exec, .. } = Message::decode(bytes)?;
-        Ok(Call::CloseStdin(Key { id, exec }))
+        let wire::CloseIo { id, exec_id: exec, stdin } = Message::decode(bytes)?;
+        Ok(Call::CloseIo { key: Key { id, exec }, stdin })
     }),
     ("Update", |bytes| {
         let wire::Update { id, resources } = Message::decode(bytes)?;

@@ -6,13 +6,15 @@ use crate::bootstrap::{self, MAX_INPUT, Wanted};
 use crate::failure::{Failure, Result};
 use crate::record::{group_of, replace};
 use crate::{options, sys};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 use sha2::{Digest, Sha256};
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{ErrorKind, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,14 +27,17 @@ pub fn start(args: &Args) -> Result<Vec<u8>> {
     let group = group_of(&bundle, &wanted.id);
     let socket = socket_path(&wanted, &group);
     let address = format!("unix://{}", socket.display());
-    if let Some(listener) = bind(&socket)? {
+    let listener = bind(&socket)?;
+    // Before the shim is there: it would go on without anybody who knows of it.
+    replace(&bundle.join("address"), &address)
+        .inspect_err(|_| listener.iter().for_each(|_| remove(&socket)))?;
+    if let Some(listener) = listener {
         let child = spawn(&wanted, &socket, listener).inspect_err(|_| remove(&socket))?;
         settle(&child, &options.shim_cgroup).inspect_err(|_| {
             end(child);
             remove(&socket);
         })?;
     }
-    replace(&bundle.join("address"), &address)?;
     Ok(bootstrap::answer(wanted.dialect, &address, bundle.join("config.json").exists()))
 }
 
@@ -68,7 +73,7 @@ fn bind(socket: &Path) -> Result<Option<UnixListener>> {
     let _lock = lock(directory).map_err(failed)?;
     let listener = match UnixListener::bind(socket) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            if UnixStream::connect(socket).is_ok() {
+            if !is_abandoned(socket) {
                 return Ok(None);
             }
             remove(socket);
@@ -81,6 +86,19 @@ fn bind(socket: &Path) -> Result<Option<UnixListener>> {
     Ok(Some(listener))
 }
 
+/// Nobody listens there. Does not wait for a shim that is stopped and has a full backlog: it is there (EAGAIN). Other
+/// errors, such as too many open files here, say nothing about it.
+fn is_abandoned(socket: &Path) -> bool {
+    connect(socket).is_err_and(|errno| errno == Errno::ECONNREFUSED)
+}
+
+fn connect(socket: &Path) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let ours = nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::connect(ours.as_raw_fd(), &UnixAddr::new(socket)?)?;
+    Ok(ours)
+}
+
 fn lock(directory: &Path) -> std::io::Result<Flock<File>> {
     Flock::lock(File::open(directory)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
@@ -90,7 +108,7 @@ pub fn remove_unanswered(bundle: &Path) {
     let address = std::fs::read_to_string(bundle.join("address")).unwrap_or_default();
     let Some(socket) = address.strip_prefix("unix://").map(Path::new) else { return };
     let Some(Ok(_lock)) = socket.parent().map(lock) else { return };
-    if UnixStream::connect(socket).is_err() {
+    if is_abandoned(socket) {
         remove(socket);
     }
 }
@@ -182,5 +200,26 @@ mod tests {
             socket_path(&wanted, "pod").to_str(),
             Some("/run/containerd/s/onggi-3b2c3a94d4d37602a98bf607a8fb3273")
         );
+    }
+
+    #[test]
+    fn a_shim_that_is_stopped_is_found_and_one_that_is_gone_is_replaced() {
+        let directory = std::env::temp_dir().join(format!("onggi-bind-{}", std::process::id()));
+        let socket = directory.join("s");
+        let listener = bind(&socket).unwrap().expect("a new socket");
+        // It accepts no connection, and its backlog is full.
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let mut clients = Vec::new();
+        while let Ok(client) = connect(&socket) {
+            clients.push(client);
+        }
+        let (said, found) = std::sync::mpsc::channel();
+        let path = socket.clone();
+        std::thread::spawn(move || said.send(bind(&path).is_ok_and(|listener| listener.is_none())));
+        let found = found.recv_timeout(std::time::Duration::from_secs(5));
+        assert_eq!(found, Ok(true), "it is not found");
+        drop(listener);
+        assert!(bind(&socket).unwrap().is_some());
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

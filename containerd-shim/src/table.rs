@@ -48,7 +48,7 @@ impl Table {
             Input::Done(ticket, result) => self.done(ticket, result),
             Input::Ended(key, exit) => self.ended(&key, exit),
             Input::Oom(id, kills) => self.oom(id, kills),
-            Input::Late(id) => self.publish_exit(&Key::init(&id)),
+            Input::Late(id, ticket) => self.late(&id, ticket),
             Input::Unanswered(token) => self.unanswered(token),
         }
         std::mem::take(&mut self.actions)
@@ -97,7 +97,10 @@ impl Table {
             Call::Resize { key, rows, columns } => {
                 self.act(token, key, |key| Action::Resize(key, rows, columns))
             }
-            Call::CloseStdin(key) => self.act(token, key, Action::CloseStdin),
+            Call::CloseIo { key, stdin: true } => self.act(token, key, Action::CloseStdin),
+            Call::CloseIo { key, .. } => {
+                self.process(&key).map(drop).map(|()| self.answer(token, Ok(Reply::Nothing)))
+            }
             Call::Pids(id) => self.ask(token, id, Verb::Pids),
             Call::Stats(id) => self.ask(token, id, Verb::Stats),
             Call::Start(Key { ref id, .. })
@@ -156,6 +159,7 @@ impl Table {
         let ticket = self.begin(key, Some(token), Verb::Create(task.clone()));
         let new = Task {
             bundle: task.bundle.clone(),
+            ticket,
             init,
             execs: BTreeMap::new(),
             has_own_pids: true,
@@ -163,6 +167,7 @@ impl Table {
             queue: VecDeque::new(),
             oom_kills: 0,
             is_ending: false,
+            is_killed: false,
         };
         self.tasks.insert(task.id.clone(), new);
         Ok(())
@@ -187,12 +192,14 @@ impl Table {
     fn kill(&mut self, token: Token, key: Key, signal: i32, all: bool) -> Result<()> {
         let process = self.process(&key)?;
         if all && key.is_init() {
+            self.task(&key.id)?.is_killed |= signal == libc::SIGKILL;
             self.begin(key.clone(), Some(token), Verb::KillAll(key.id, signal));
             return Ok(());
         }
         process.check_killable()?;
         self.actions.push(Action::Signal(Some(token), key.clone(), signal));
         if key.is_init() && signal == libc::SIGKILL {
+            self.task(&key.id)?.is_killed = true;
             self.begin(key.clone(), None, Verb::KillRest(key.id));
         }
         Ok(())
@@ -436,7 +443,11 @@ impl Table {
     }
 
     fn exec_started(&mut self, key: &Key, result: Result<Outcome>) -> Result<Reply> {
-        let process = self.process(key)?;
+        let Ok(process) = self.process(key) else {
+            // Its container is deleted, and it has ended with it.
+            self.actions.push(Action::Forget(key.clone()));
+            return Err(Failure::not_found(format!("container {} does not exist", key.id)));
+        };
         let pid = match result {
             Ok(Outcome::Pid(pid)) => pid,
             Ok(_) => 0,
@@ -462,7 +473,8 @@ impl Table {
         (after, before): (Phase, Phase),
         event: fn(String) -> Event,
     ) -> Result<Reply> {
-        let init = &mut self.task(&key.id)?.init;
+        let task = self.task(&key.id)?;
+        let (is_killed, init) = (task.is_killed, &mut task.init);
         // It may have ended meanwhile.
         if init.phase == Phase::Stopped {
             return result.map(|_| Reply::Nothing);
@@ -470,6 +482,10 @@ impl Table {
         init.phase = if result.is_ok() { after } else { before };
         result?;
         self.publish(event(key.id.clone()));
+        if is_killed && after == Phase::Paused {
+            // The kill may have thawed it before it froze: what is frozen does not end.
+            self.begin(key.clone(), None, Verb::KillRest(key.id.clone()));
+        }
         Ok(Reply::Nothing)
     }
 
@@ -537,6 +553,12 @@ impl Table {
         }
     }
 
+    fn late(&mut self, id: &str, ticket: Ticket) {
+        if self.task(id).is_ok_and(|task| task.ticket == ticket) {
+            self.publish_exit(&Key::init(id));
+        }
+    }
+
     /// After its execs: those that still run get a while.
     fn end_init(&mut self, id: &str) {
         let Ok(task) = self.task(id) else { return };
@@ -546,14 +568,15 @@ impl Table {
         }
         let is_live = |exec: &Process| matches!(exec.phase, Phase::Starting | Phase::Running);
         let has_live = task.execs.values().any(is_live);
-        let (first, has_own_pids) = (!std::mem::replace(&mut task.is_ending, true), task.has_own_pids);
+        let first = !std::mem::replace(&mut task.is_ending, true);
+        let (has_own_pids, ticket) = (task.has_own_pids, task.ticket);
         if first && !has_own_pids {
             self.begin(Key::init(id), None, Verb::KillAll(id.into(), libc::SIGKILL));
         }
         if !has_live {
             self.publish_exit(&Key::init(id));
         } else if first {
-            self.actions.push(Action::StartTimer(id.into()));
+            self.actions.push(Action::StartTimer(id.into(), ticket));
         }
     }
 

@@ -56,8 +56,9 @@ struct World {
     events: Vec<String>,
     waits: BTreeMap<Token, Key>,
     open: BTreeSet<Token>,
-    timers: Vec<String>,
+    timers: Vec<(String, Ticket)>,
     is_late: bool,
+    forgotten: Vec<Key>,
 }
 
 const AT: SystemTime = UNIX_EPOCH;
@@ -91,7 +92,8 @@ impl World {
                         self.end(key);
                     }
                 }
-                Action::StartTimer(id) => self.timers.push(id),
+                Action::StartTimer(id, ticket) => self.timers.push((id, ticket)),
+                Action::Forget(key) => self.forgotten.push(key),
                 _ => {}
             }
         }
@@ -209,9 +211,9 @@ impl World {
                 self.step(Input::Oom("a".into(), self.kills));
             }
             Move::Late => {
-                if let Some(id) = self.timers.pop() {
+                if let Some((id, ticket)) = self.timers.pop() {
                     self.is_late = true;
-                    self.step(Input::Late(id));
+                    self.step(Input::Late(id, ticket));
                 }
             }
         }
@@ -315,4 +317,63 @@ fn a_wait_whose_client_has_gone_is_forgotten() {
     assert!(world.table.lines()[0].ends_with("waits=1"), "{:?}", world.table.lines());
     world.step(Input::Unanswered(world.token));
     assert!(world.table.lines()[0].ends_with("waits=0"), "{:?}", world.table.lines());
+}
+
+const RUNNING: [Move; 4] = [Move::Create, Move::Finish(0), Move::Start, Move::Finish(0)];
+
+#[test]
+fn a_timer_does_not_end_another_container_of_the_same_id() {
+    let mut world = world(&RUNNING);
+    for one in [Move::Exec(1), Move::StartExec(1), Move::Finish(0), Move::End(0)] {
+        world.play(one);
+    }
+    assert_eq!(world.timers.len(), 1);
+    // The exec ends in time, and the container goes; the next one has its exit known when the timer ends.
+    for one in [Move::End(1), Move::Delete(0)].into_iter().chain(RUNNING) {
+        world.play(one);
+        while let [(_, Verb::Delete(_)), ..] = world.verbs[..] {
+            world.play(Move::Finish(0));
+        }
+    }
+    for one in [Move::Exec(2), Move::StartExec(2), Move::Finish(0), Move::End(0)] {
+        world.play(one);
+    }
+    let (id, ticket) = world.timers.remove(0);
+    world.step(Input::Late(id, ticket));
+    assert_eq!(world.events.last().map(String::as_str), Some("started e2"));
+    world.play(Move::Late);
+    assert_eq!(world.events.last().map(String::as_str), Some("exit a"));
+}
+
+#[test]
+fn an_exec_that_was_started_when_its_container_had_gone_is_forgotten() {
+    let mut world = world(&RUNNING);
+    world.play(Move::Exec(1));
+    world.play(Move::StartExec(1));
+    let exec = world.verbs.pop().expect("an exec");
+    world.play(Move::End(0));
+    world.play(Move::Late);
+    world.play(Move::Delete(0));
+    world.play(Move::Finish(0));
+    world.forgotten.clear();
+    world.step(Input::Done(exec.0, Ok(Outcome::Pid(200))));
+    assert_eq!(world.forgotten, [key(1)]);
+}
+
+#[test]
+fn a_container_that_freezes_after_it_was_killed_is_thawed() {
+    let mut world = world(&RUNNING);
+    world.play(Move::Pause);
+    // The signal stays: what is frozen does not take it.
+    let token = world.token + 1;
+    world.token = token;
+    let kill = Call::Kill { key: key(0), signal: libc::SIGKILL, all: false };
+    let actions = world.table.step(Input::Call(token, kill));
+    let rest = actions.into_iter().find_map(|action| match action {
+        Action::Begin(ticket, Verb::KillRest(_)) => Some(ticket),
+        _ => None,
+    });
+    world.step(Input::Done(rest.expect("a KillRest"), Ok(Outcome::Nothing)));
+    world.play(Move::Finish(0));
+    assert!(matches!(world.verbs[..], [(_, Verb::KillRest(_))]), "{:?}", world.verbs);
 }

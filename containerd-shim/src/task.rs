@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub struct Task {
     pub bundle: String,
+    /// Of its Create.
+    pub ticket: Ticket,
     pub init: Process,
     pub execs: BTreeMap<String, Process>,
     pub has_own_pids: bool,
@@ -16,6 +18,8 @@ pub struct Task {
     pub oom_kills: u64,
     /// What ends with init was killed, and the timer started.
     pub is_ending: bool,
+    /// SIGKILL was sent to init.
+    pub is_killed: bool,
 }
 
 impl Task {

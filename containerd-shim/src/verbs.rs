@@ -53,9 +53,9 @@ fn create_now(task: &CreateTask, namespace: &str) -> Result<Created> {
     let record = Record::new(&options, namespace, &group_of(&bundle, &task.id));
     record.write(&bundle)?;
     let root = bundle.join("rootfs");
-    rootfs::mount_all(&task.rootfs, &root)?;
+    let mounts = rootfs::mount_all(&task.rootfs, &root)?;
     let made = create_mounted(task, namespace, &record, bundle, options);
-    made.inspect_err(|_| rootfs::unmount(&root))
+    made.inspect_err(|_| rootfs::unmount_last(&root, mounts))
 }
 
 fn create_mounted(
@@ -191,16 +191,21 @@ pub fn stats(made: &Made) -> Result<Outcome> {
     Ok(Outcome::Stats(metrics::of(&made.container.stats()?)))
 }
 
-/// What is left of a container whose shim is gone. Returns the pid that its init had.
-pub fn remove(record: &Record, bundle: &Path, id: &str, limit: Duration) -> u32 {
+/// What is left of a container whose shim is gone. Returns the pid that its init had; fails where the container is
+/// still there.
+pub fn remove(record: &Record, bundle: &Path, id: &str, limit: Duration) -> Result<u32> {
     let written = std::fs::read_to_string(bundle.join("init.pid")).ok();
     let mut pid = written.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    if let Ok(container) = record.runtime().load_damaged(id) {
+    let loaded = record.runtime().load_damaged(id);
+    let removed = loaded.and_then(|container| {
         pid = container.init_pid().map_or(pid, |pid| pid as u32);
-        if let Err(error) = container.with_deadline(limit).delete_force() {
-            eprintln!("delete container {id}: {error}");
-        }
-    }
+        container.with_deadline(limit).delete_force()
+    });
     rootfs::unmount(&bundle.join("rootfs"));
-    pid
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Failure::from(error).within(&format!("delete container {id}")))
+        }
+        _ => Ok(pid),
+    }
 }

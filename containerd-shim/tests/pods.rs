@@ -162,6 +162,10 @@ fn a_process_that_cannot_be_killed_takes_no_time_from_the_others() {
     assert_eq!(left.iter().map(fs::DirEntry::file_name).collect::<Vec<_>>(), ["b"]);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&format!("{}/", shim.directory.display())), "a mount is left");
+    // containerd must keep the bundle: the next call needs it.
+    let output = shim.run("b", &["-bundle", shim.bundle_of("b").to_str().unwrap(), "delete"], b"");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("delete container b: "), "{output:?}");
     freezer.write("THAWED");
     delete(&shim, "b");
     await_end(pids[1]);

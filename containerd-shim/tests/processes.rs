@@ -204,3 +204,26 @@ fn an_exec_that_ends_before_its_start_is_answered_has_the_right_answer() {
     shim.remove();
     shim.end();
 }
+
+/// v1 tells of it before it counts it.
+#[test]
+fn every_lack_of_memory_has_its_event() {
+    if let Some(reason) = missing() {
+        return eprintln!("{reason}");
+    }
+    let eat = "busybox dd if=/dev/zero of=/dev/null bs=100M count=1; busybox sleep 0.3";
+    let script = format!("{eat}; {eat}; {eat}; exec busybox sleep 1000");
+    let mut shim = Shim::prepare("memory", &["busybox", "sh", "-c", &script], &|config| {
+        config["linux"]["resources"] = serde_json::json!({ "memory": { "limit": 30 << 20 } });
+    });
+    shim.launch(&[], Fields::default());
+    shim.create("").unwrap();
+    shim.of("Start", "").unwrap();
+    let count = || shim.events.lock().unwrap().iter().filter(|event| *event == "oom a").count();
+    // While the container runs, not at its end.
+    await_that("three events", || count() == 3);
+    assert_eq!(shim.status(), 2);
+    shim.remove();
+    assert_eq!(count(), 3);
+    shim.end();
+}

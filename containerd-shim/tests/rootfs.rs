@@ -309,3 +309,22 @@ fn a_helper_mounts_what_the_kernel_does_not() {
     assert!(failure.message.contains("mount.fuse"), "{}", failure.message);
     shim.end();
 }
+
+#[test]
+fn a_create_that_fails_leaves_the_mounts_of_others() {
+    let shim = shim!("others", "exit 7");
+    let rootfs = shim.bundle_of("a").join("rootfs");
+    let image = shim.directory.join("image");
+    let bind = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(&image), &rootfs, None::<&str>, bind, None::<&str>).unwrap();
+    // One fails behind its mounts, one at the second of them.
+    let failures = [
+        shim.create_from("a", &[shim.image()], Fields::default().text(6, "http:///x")),
+        shim.create_from("a", &[shim.image(), mount_of("nothing", "x", &[])], Fields::default()),
+    ];
+    let left = mounted(&shim);
+    let _ = nix::mount::umount2(&rootfs, nix::mount::MntFlags::MNT_DETACH);
+    assert!(failures.iter().all(Result::is_err), "{failures:?}");
+    assert_eq!(left.len(), 1, "{left:?}");
+    shim.end();
+}

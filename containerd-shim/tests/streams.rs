@@ -247,6 +247,21 @@ fn the_end_of_a_logging_program_does_not_stop_the_container() {
 }
 
 #[test]
+fn the_log_of_an_exec_that_is_not_deleted_is_whole() {
+    let shim = shim!("logger-undeleted", "exec busybox sleep 1000");
+    create(&shim, "", "").unwrap();
+    shim.of("Start", "").unwrap();
+    let logger = Logger::new(&shim, "binary", "exec 5>&-\ncat <&3 > /dev/null\nsleep 0.5\necho whole > $2");
+    let streams = of("e").text(5, &logger.uri);
+    shim.exec_with(streams, &["busybox", "true"], serde_json::json!({})).unwrap();
+    assert_eq!(start_and_wait(&shim, "e"), 0);
+    shim.remove();
+    assert_eq!(read(&logger.output), "whole\n");
+    assert_eq!(children_of(&shim), Vec::<String>::new());
+    shim.end();
+}
+
+#[test]
 fn a_logging_program_that_does_not_end_is_asked_to() {
     let shim = shim!("logger-term", SAYING);
     let logger = Logger::new(
