@@ -9,6 +9,7 @@ mod checkpoint;
 mod cleanup;
 mod connection;
 mod daemon;
+mod deleted;
 mod events;
 mod failure;
 mod id_map;

@@ -4,6 +4,7 @@
 //!
 //! Pure: makes no call and asks no clock. daemon.rs does what it says.
 
+use crate::deleted::Deletions;
 use crate::failure::{Code, Failure, Result};
 use crate::model::{Action, Call, Event, Exit, Input, Key, Outcome, Reply, Ticket, Token, Verb};
 use crate::process::{Phase, Process};
@@ -13,25 +14,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-/// Answers of deletions that nobody took, at most.
-const REMEMBERED: usize = 64;
-
 #[derive(Default)]
 pub struct Table {
     tasks: BTreeMap<String, Task>,
     jobs: HashMap<Ticket, Job>,
     last_ticket: Ticket,
-    /// Deletions whose caller may have given up.
-    deleted: VecDeque<Deleted>,
+    deleted: Deletions,
     actions: Vec<Action>,
-}
-
-/// The answer of a deletion: a caller that gave up asks again, and must not learn that there is nothing.
-struct Deleted {
-    key: Key,
-    tokens: Vec<Token>,
-    is_lost: bool,
-    reply: Reply,
 }
 
 /// A verb that a worker is at, and who waits for it.
@@ -55,9 +44,7 @@ impl Table {
     }
 
     fn unanswered(&mut self, token: Token) {
-        if let Some(lost) = self.deleted.iter_mut().find(|one| one.tokens.contains(&token)) {
-            lost.is_lost = true;
-        }
+        self.deleted.unanswered(token);
         for process in self.tasks.values_mut().flat_map(Task::processes) {
             process.waits.retain(|wait| *wait != token);
         }
@@ -154,7 +141,7 @@ impl Table {
         if self.tasks.contains_key(&task.id) {
             return Err(Failure::new(Code::AlreadyExists, format!("container {} already exists", task.id)));
         }
-        self.deleted.retain(|one| one.key.id != task.id);
+        self.deleted.forget(&task.id);
         let init = Process::new([&task.stdin, &task.stdout, &task.stderr], task.terminal, Phase::Creating);
         let ticket = self.begin(key, Some(token), Verb::Create(task.clone()));
         let new = Task {
@@ -258,21 +245,10 @@ impl Table {
     }
 
     fn delete_again(&mut self, token: Token, key: &Key) -> Result<()> {
-        let known = self.deleted.iter().position(|one| one.key == *key && one.is_lost);
-        let lost = known.and_then(|at| self.deleted.remove(at));
-        let Some(Deleted { reply, .. }) = lost else {
-            return Err(Failure::not_found(format!("container {} does not exist", key.id)));
-        };
-        self.remember(key.clone(), vec![token], reply.clone());
+        let missing = || Failure::not_found(format!("container {} does not exist", key.id));
+        let reply = self.deleted.again(token, key).ok_or_else(missing)?;
         self.answer(token, Ok(reply));
         Ok(())
-    }
-
-    fn remember(&mut self, key: Key, tokens: Vec<Token>, reply: Reply) {
-        self.deleted.push_back(Deleted { key, tokens, is_lost: false, reply });
-        if self.deleted.len() > REMEMBERED {
-            self.deleted.pop_front();
-        }
     }
 
     /// One that waits or is at work already has the same answer for all.
@@ -503,7 +479,7 @@ impl Table {
         self.drop_task(&key.id);
         self.publish(Event::Delete { id: key.id.clone(), pid, exit });
         let reply = Reply::Deleted { pid, exit };
-        self.remember(key.clone(), tokens.clone(), reply.clone());
+        self.deleted.remember(key.clone(), tokens.clone(), reply.clone());
         self.answer_all(tokens, &reply);
     }
 
@@ -518,7 +494,7 @@ impl Table {
         }
         self.answer_all(waits, &Reply::Exit(exit));
         self.actions.push(Action::Forget(key.clone()));
-        self.remember(key.clone(), tokens.clone(), reply.clone());
+        self.deleted.remember(key.clone(), tokens.clone(), reply.clone());
         self.answer_all(tokens, &reply);
     }
 
