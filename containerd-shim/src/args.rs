@@ -6,6 +6,7 @@ pub struct Args {
     pub namespace: String,
     pub id: String,
     pub address: String,
+    /// Of shims that publish events by a program; not read.
     pub publish_binary: String,
     pub bundle: String,
     pub socket: String,

@@ -43,7 +43,8 @@ pub fn save(made: &Made, wanted: &wire::Checkpoint) -> Result<Outcome> {
     options.shell_job = given.terminal;
     options.file_locks = given.file_locks;
     options.empty_network = given.empty_namespaces.iter().any(|kind| kind == "network");
-    options.work_path = Some(given.work_path).filter(|path| !path.is_empty()).map(Into::into);
+    let work = [&given.work_path, &made.options.criu_work_path];
+    options.work_path = work.into_iter().find(|path| !path.is_empty()).map(Into::into);
     options.cgroup_mode = match given.cgroups_mode.as_str() {
         "full" => CgroupMode::Full,
         "strict" => CgroupMode::Strict,

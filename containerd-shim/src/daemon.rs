@@ -29,7 +29,7 @@ const REST: Duration = Duration::from_millis(500);
 /// For events that containerd has not taken when the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 
-/// So many requests wait before it is looked for those whose client has gone.
+/// So many requests wait before clients that have gone are looked for.
 const FEW: usize = 64;
 
 type Request = (Call, oneshot::Sender<Result<Reply>>);
@@ -48,7 +48,7 @@ pub struct Daemon {
     events: Events,
     live: HashMap<Key, Live>,
     waiting: HashMap<Token, oneshot::Sender<Result<Reply>>>,
-    /// With so many of them, it is looked for those whose client has gone.
+    /// With so many of them, clients that have gone are looked for.
     look_at: usize,
     last_token: Token,
     inputs: mpsc::UnboundedSender<Input>,
@@ -62,6 +62,7 @@ impl Daemon {
         socket: PathBuf,
         events: Events,
         mut calls: mpsc::UnboundedReceiver<Request>,
+        mut signals: reaper::Signals,
     ) {
         let (inputs, mut told) = mpsc::unbounded_channel();
         let (brought, mut results) = mpsc::unbounded_channel();
@@ -78,7 +79,6 @@ impl Daemon {
             brought,
             is_over: false,
         };
-        let Ok(mut signals) = reaper::Signals::new() else { return };
         let mut is_at_rest = false;
         while !daemon.is_over {
             let was_at_rest = std::mem::replace(&mut is_at_rest, false);
@@ -86,7 +86,7 @@ impl Daemon {
             tokio::select! {
                 biased;
                 Some((ticket, key, begun, brought)) = results.recv() => daemon.take(ticket, key, begun, brought),
-                Some(input) = told.recv() => daemon.step(input),
+                Some(input) = told.recv() => daemon.told(input),
                 Some((call, sender)) = calls.recv() => daemon.request(call, sender),
                 signal = signals.next() => daemon.signalled(signal),
                 () = tokio::time::sleep(REST), if !was_at_rest => {
@@ -139,10 +139,19 @@ impl Daemon {
         while let Some(pid) = sys::ended_child() {
             match self.live.values().find(|live| live.process.pid() == Some(pid)) {
                 Some(live) if matches!(live.process.try_wait(), Ok(Some(_))) => {}
-                // It is asked for again when it has been waited for.
+                // Asked for again with `Input::Ended`.
                 Some(_) => return,
                 None => sys::reap(pid),
             }
+        }
+    }
+
+    /// By a task. A child whose end was seen before the task had waited for it holds up those behind it until now.
+    fn told(&mut self, input: Input) {
+        let is_end = matches!(input, Input::Ended(..));
+        self.step(input);
+        if is_end {
+            self.reap();
         }
     }
 

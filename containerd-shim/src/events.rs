@@ -114,10 +114,6 @@ struct TaskDelete {
 
 /// Topic and message.
 fn encode(event: Event) -> (&'static str, Any) {
-    let any = |name: &str, message: &dyn Encoded| Any {
-        type_url: format!("containerd.events.{name}"),
-        value: message.bytes(),
-    };
     let of_id = |id| TaskStart { container_id: id, pid: 0 };
     match event {
         Event::Create { task, pid } => ("/tasks/create", any("TaskCreate", &task_create(&task, pid))),
@@ -151,14 +147,8 @@ fn encode(event: Event) -> (&'static str, Any) {
     }
 }
 
-trait Encoded {
-    fn bytes(&self) -> Vec<u8>;
-}
-
-impl<M: Message> Encoded for M {
-    fn bytes(&self) -> Vec<u8> {
-        self.encode_to_vec()
-    }
+fn any(name: &str, message: &impl Message) -> Any {
+    Any::of(&format!("containerd.events.{name}"), message)
 }
 
 fn task_create(task: &CreateTask, pid: u32) -> TaskCreate {

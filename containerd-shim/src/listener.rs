@@ -4,7 +4,7 @@ use crate::args::Args;
 use crate::daemon::Daemon;
 use crate::events::Events;
 use crate::failure::{Failure, Result};
-use crate::{connection, log, service};
+use crate::{connection, log, reaper, service};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
@@ -23,8 +23,11 @@ pub fn serve(args: &Args) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|error| Failure::os("epoll_create1", error))?;
-    runtime.block_on(run(args, socket))?;
-    Ok(())
+    runtime.block_on(run(args, socket)).inspect_err(|failure| {
+        log::warn("the shim cannot serve", &[("error", &failure.text)]);
+        // Nobody would ever answer there.
+        let _ = std::fs::remove_file(&args.socket);
+    })
 }
 
 /// From standard input, which is /dev/null from now on.
@@ -41,6 +44,7 @@ fn take_socket() -> Result<StdListener> {
 async fn run(args: &Args, socket: StdListener) -> Result<()> {
     let listener =
         UnixListener::from_std(socket).map_err(|error| Failure::os("epoll_ctl the socket", error))?;
+    let signals = reaper::Signals::new().map_err(|error| Failure::os("sigaction", error))?;
     let (calls, requests) = mpsc::unbounded_channel();
     let mut server = ttrpc::r#async::Server::new()
         .add_listener(ttrpc::r#async::transport::Listener::new(connection::accept(listener)))
@@ -50,6 +54,6 @@ async fn run(args: &Args, socket: StdListener) -> Result<()> {
     if let Some(address) = std::env::var("TTRPC_ADDRESS").ok().filter(|address| !address.is_empty()) {
         tokio::spawn(events.clone().forward(address));
     }
-    Daemon::run(args.namespace.clone(), PathBuf::from(&args.socket), events, requests).await;
+    Daemon::run(args.namespace.clone(), PathBuf::from(&args.socket), events, requests, signals).await;
     Ok(())
 }

@@ -34,7 +34,7 @@ impl Process {
         }
     }
 
-    /// Never blocks.
+    /// Does not wait for the end.
     pub fn try_wait(&self) -> libruntime::Result<Option<ExitStatus>> {
         match self {
             Self::Init(container) => container.try_wait(),

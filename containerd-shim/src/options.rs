@@ -1,5 +1,6 @@
 //! What containerd's configuration says about the runtime: runc's options, or CRI's table as TOML, of which the few
-//! lines `key = value` are read. What is not understood is refused. Pure.
+//! lines `key = value` are read. What is not understood is refused. Must not
+//! change anything; CRI's table may be in a file.
 
 use crate::failure::{Failure, Result};
 use crate::wire::{Any, CriOptions, RuncOptions};
@@ -25,6 +26,9 @@ pub fn parse(any: Option<&Any>) -> Result<RuncOptions> {
 
 /// Another runtime would be executed for whoever names one.
 fn check(options: &RuncOptions) -> Result<()> {
+    if !options.criu_image_path.is_empty() {
+        return Err(Failure::invalid("CriuImagePath: this shim restores no container"));
+    }
     let name = options.binary_name.rsplit('/').next().unwrap_or_default();
     if ["", "onggi", "runc"].contains(&name) {
         return Ok(());
@@ -52,7 +56,10 @@ fn from_toml(given: &CriOptions) -> Result<RuncOptions> {
             "ShimCgroup" => options.shim_cgroup = text()?,
             "CriuImagePath" => options.criu_image_path = text()?,
             "CriuWorkPath" => options.criu_work_path = text()?,
-            // Of containerd itself.
+            "CriuPath" if !text()?.is_empty() => {
+                return Err(Failure::invalid("CriuPath: this shim executes the criu in PATH"));
+            }
+            // The others are containerd's own.
             "TypeUrl" | "ConfigPath" | "TaskApiAddress" | "TaskApiVersion" | "CriuPath" => {}
             "NoPivotRoot" => options.no_pivot_root = truth()?,
             "NoNewKeyring" => options.no_new_keyring = truth()?,
@@ -100,6 +107,11 @@ mod tests {
         let failure = of_toml("BinaryName = \"/usr/bin/crun\"").unwrap_err();
         assert!(failure.text.starts_with("BinaryName \"/usr/bin/crun\""), "{failure}");
         assert!(parse(Some(&Any { type_url: "a.B".into(), value: vec![] })).is_err());
+        for name in ["CriuPath", "CriuImagePath"] {
+            assert!(of_toml(&format!("{name} = \"\"")).is_ok());
+            let failure = of_toml(&format!("{name} = \"/x\"")).unwrap_err();
+            assert!(failure.text.starts_with(&format!("{name}: ")), "{failure}");
+        }
         assert_eq!(parse(None).unwrap(), RuncOptions::default());
     }
 }

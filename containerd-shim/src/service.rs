@@ -3,7 +3,7 @@
 
 use crate::failure::{Code, Failure, Result};
 use crate::model::{Call, Key, Reply};
-use crate::wire::{self, Any, IdOnly, ProcessOf};
+use crate::wire::{self, Any, ProcessOf};
 use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ fn key(bytes: &[u8]) -> std::result::Result<Key, prost::DecodeError> {
 }
 
 fn id(bytes: &[u8]) -> std::result::Result<String, prost::DecodeError> {
-    IdOnly::decode(bytes).map(|only| only.id)
+    key(bytes).map(|key| key.id)
 }
 
 struct Method {

@@ -122,6 +122,7 @@ fn remove(socket: &Path) {
 fn spawn(wanted: &Wanted, socket: &Path, listener: UnixListener) -> Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("containerd-shim-onggi-v2");
+    // The id and the address are for people who read a list of processes.
     command.args(["-namespace", &wanted.namespace, "-id", &wanted.id, "-address", &wanted.grpc_address]);
     command.arg("-socket").arg(socket);
     if wanted.debug {

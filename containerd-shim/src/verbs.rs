@@ -45,7 +45,7 @@ pub fn create(task: &CreateTask, namespace: &str) -> Result<Created> {
 }
 
 fn create_now(task: &CreateTask, namespace: &str) -> Result<Created> {
-    if !task.checkpoint.is_empty() {
+    if !task.checkpoint.is_empty() || !task.parent_checkpoint.is_empty() {
         return Err(Failure::new(crate::failure::Code::Unimplemented, "restoring is not supported yet"));
     }
     let options = options::parse(task.options.as_ref())?;

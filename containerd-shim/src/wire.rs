@@ -80,19 +80,13 @@ pub struct Pid {
 }
 
 /// `StartRequest`, `StateRequest`, `WaitRequest`, `DeleteRequest`; with an id alone also those of `Pids`, `Pause`,
-/// `Resume`, `Stats`, `Connect` and `Shutdown`.
+/// `Resume`, `Stats` and `Connect`.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct ProcessOf {
     #[prost(string, tag = "1")]
     pub id: String,
     #[prost(string, tag = "2")]
     pub exec_id: String,
-}
-
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct IdOnly {
-    #[prost(string, tag = "1")]
-    pub id: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
