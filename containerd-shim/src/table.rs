@@ -293,7 +293,7 @@ impl Table {
                 Verb::Checkpoint(wanted)
             }
             Call::Delete(_) => return self.delete_in_turn(token, key),
-            _ => return Ok(()),
+            _ => return Err(Failure::unknown("this request has no turn")),
         };
         let ticket = self.begin(key, Some(token), verb);
         self.task(id)?.busy = Some(ticket);
