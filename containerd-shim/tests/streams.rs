@@ -146,6 +146,26 @@ impl Logger {
     }
 }
 
+/// A fifo that nobody reads is as a disk that hangs. There are more of them than verbs at once.
+#[test]
+fn files_that_hang_hold_up_no_verb() {
+    let shim = shim!("hang", "exec busybox sleep 1000");
+    create(&shim, "", "").unwrap();
+    shim.of("Start", "").unwrap();
+    let fifo = shim.fifo("disk");
+    let _reader = open_reader(&fifo);
+    for number in 0..70 {
+        let name = format!("e{number}");
+        let streams = of(&name).text(5, &format!("file://{}", fifo.display()));
+        shim.exec_with(streams, &["busybox", "cat", "/dev/zero"], serde_json::json!({})).unwrap();
+        shim.of("Start", &name).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    shim.of("Stats", "").unwrap();
+    shim.remove();
+    shim.end();
+}
+
 /// Descendants of the shim that are not the container's, a zombie among them.
 fn children_of(shim: &Shim) -> Vec<String> {
     let pid = shim.pid();
