@@ -136,13 +136,17 @@ impl Daemon {
 
     /// Children of this thread alone: a worker waits for its own. Those in the table are reaped by the library.
     fn reap(&self) {
+        let mut asked = None;
         while let Some(pid) = sys::ended_child() {
-            match self.live.values().find(|live| live.process.pid() == Some(pid)) {
-                Some(live) if matches!(live.process.try_wait(), Ok(Some(_))) => {}
+            let mut of_pid = self.live.values().filter(|live| live.process.pid() == Some(pid)).peekable();
+            if of_pid.peek().is_none() || asked == Some(pid) {
+                // Also where it has the pid of one that ended before and is not deleted yet.
+                sys::reap(pid);
+            } else if of_pid.any(|live| matches!(live.process.try_wait(), Ok(None))) {
                 // Asked for again with `Input::Ended`.
-                Some(_) => return,
-                None => sys::reap(pid),
+                return;
             }
+            asked = Some(pid);
         }
     }
 
@@ -184,10 +188,17 @@ impl Daemon {
                 let result = self.signal(&key, signal).map(|()| Reply::Nothing);
                 token.and_then(|token| self.act(Action::Answer(token, result)))
             }
-            Action::Resize(key, rows, columns) => {
-                if let Some(live) = self.live.get(&key) {
-                    live.relays.resize(rows, columns);
-                }
+            Action::Resize(token, key, rows, columns) => {
+                let resizing = self.live.get(&key).map(|live| live.relays.resize(rows, columns));
+                let sender = self.waiting.remove(&token);
+                tokio::spawn(async move {
+                    if let Some(resizing) = resizing {
+                        resizing.await;
+                    }
+                    if let Some(sender) = sender {
+                        let _ = sender.send(Ok(Reply::Nothing));
+                    }
+                });
                 None
             }
             Action::CloseStdin(key) => {

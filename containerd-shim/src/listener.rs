@@ -12,10 +12,13 @@ use std::path::PathBuf;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+
 /// Until the last container is gone.
 pub fn serve(args: &Args) -> Result<()> {
     let bundle = std::env::current_dir().map_err(|error| Failure::os("getcwd", error))?;
     log::open(&bundle, args.debug);
+    hide().map_err(|errno| Failure::os("prctl PR_SET_DUMPABLE", errno))?;
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| Failure::os("prctl PR_SET_CHILD_SUBREAPER", errno))?;
     let socket = take_socket()?;
@@ -28,6 +31,23 @@ pub fn serve(args: &Args) -> Result<()> {
         // Nobody would ever answer there.
         let _ = std::fs::remove_file(&args.socket);
     })
+}
+
+/// Not dumpable, and nor are children before they execute: one that holds a new user namespace for us belongs to our
+/// uid, and root of any container in the host's pid namespace, without a capability, could else use our memory and
+/// descriptors through it (user_namespaces(7), ptrace(2)). Without CAP_SYS_PTRACE we could not use the child either.
+fn hide() -> nix::Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    match capabilities(&status) & CAP_SYS_PTRACE {
+        0 => Ok(()),
+        _ => nix::sys::prctl::set_dumpable(false),
+    }
+}
+
+/// The effective ones.
+fn capabilities(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// From standard input, which is /dev/null from now on.

@@ -3,6 +3,7 @@
 
 use crate::failure::{Failure, Result};
 use crate::relay::{self, Sink};
+use crate::shared::Shared;
 use crate::uri::Program;
 use crate::{log, sys};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -33,7 +34,7 @@ const ENDS: [(Option<i32>, Duration); 3] = [
 pub struct Logger {
     pidfd: OwnedFd,
     /// What the program reads: these copies keep the container from SIGPIPE when the program has ended.
-    readers: [OwnedFd; 2],
+    readers: [Shared; 2],
 }
 
 /// Returns when the program is ready. Must be called on a worker.
@@ -42,7 +43,7 @@ pub fn start(program: &Program, id: &str, namespace: &str, readers: [OwnedFd; 2]
     let (mut said, saying) = std::io::pipe().map_err(|error| Failure::os("pipe", error))?;
     let pidfd = spawn(program, id, namespace, &readers, saying.as_fd())
         .map_err(|errno| Failure::os(format!("execute {name}"), errno))?;
-    let logger = Logger { pidfd, readers };
+    let logger = Logger { pidfd, readers: readers.map(Shared::from) };
     drop(saying);
     wait_for(said.as_fd()).map_err(|failure| failure.within(&format!("logging program {name}")))?;
     let length = said.read(&mut [0]).map_err(|error| Failure::os("read a pipe", error))?;
@@ -111,7 +112,7 @@ fn wait_for(said: BorrowedFd) -> Result<()> {
 }
 
 /// Takes what nobody reads any more, from the end of the program to that of the container's output.
-pub async fn discard_after_end(ended: OwnedFd, readers: [OwnedFd; 2], ending: watch::Receiver<bool>) {
+pub async fn discard_after_end(ended: OwnedFd, readers: [Shared; 2], ending: watch::Receiver<bool>) {
     let Ok(ended) = relay::watched(ended, Interest::READABLE) else { return };
     if ended.readable().await.is_err() || readers.iter().all(has_no_writer) {
         return;
@@ -127,7 +128,7 @@ pub async fn discard_after_end(ended: OwnedFd, readers: [OwnedFd; 2], ending: wa
 }
 
 /// As at the end of the container, after which its program ends too.
-fn has_no_writer(reader: &OwnedFd) -> bool {
+fn has_no_writer(reader: &Shared) -> bool {
     let mut wanted = [PollFd::new(reader.as_fd(), PollFlags::empty())];
     let _ = poll(&mut wanted, PollTimeout::ZERO);
     wanted[0].revents().is_some_and(|found| found.contains(PollFlags::POLLHUP))
@@ -135,9 +136,8 @@ fn has_no_writer(reader: &OwnedFd) -> bool {
 
 impl Logger {
     /// For `discard_after_end`.
-    pub fn copies(&self) -> std::io::Result<(OwnedFd, [OwnedFd; 2])> {
-        let [stdout, stderr] = &self.readers;
-        Ok((self.pidfd.try_clone()?, [stdout.try_clone()?, stderr.try_clone()?]))
+    pub fn copies(&self) -> std::io::Result<(OwnedFd, [Shared; 2])> {
+        Ok((self.pidfd.try_clone()?, self.readers.clone()))
     }
 
     /// When the container's output has ended, or nothing more of it is wanted.

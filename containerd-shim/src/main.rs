@@ -32,6 +32,7 @@ mod relay;
 mod rootfs;
 mod sandbox;
 mod service;
+mod shared;
 mod start;
 mod stdio;
 mod sys;

@@ -145,7 +145,7 @@ pub enum Action {
     Begin(Ticket, Verb),
     /// Without a token, nobody waits for the answer.
     Signal(Option<Token>, Key, i32),
-    Resize(Key, u16, u16),
+    Resize(Token, Key, u16, u16),
     CloseStdin(Key),
     /// `Input::Late` is wanted after a while.
     StartTimer(String, Ticket),

@@ -1,50 +1,46 @@
-//! One relay: what comes from a descriptor goes to another one, without blocking. Between pipes by splice(2), which
-//! needs no buffer; else through a buffer that exists only while data is on its way.
+//! One relay: what comes from a descriptor goes to another one. Calls are made on workers (shared.rs says why), and only
+//! when they need not wait. Not by splice(2): it would hold the lock on the client's fifo while it waits for that on the
+//! container's pipe, and containerd would wait with it.
 
-use crate::worker;
+use crate::shared::{Shared, on_a_worker};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-/// What is moved at once between pipes, and through a buffer.
-const AT_ONCE: usize = 1 << 20;
-const BUFFER: usize = 16 << 10;
-/// For a file, by one thread.
-const BUFFERS: usize = 64;
+/// A pipe that is not full takes so much of one write as a whole.
+const BUFFER: usize = libc::PIPE_BUF;
+/// Before others have their turn.
+const TIMES: usize = 256;
 /// Where the system refuses a thread.
 const RETRY: Duration = Duration::from_millis(20);
 
-pub type Watched = AsyncFd<OwnedFd>;
+type Watched = AsyncFd<Shared>;
 
-pub fn source(descriptor: OwnedFd) -> io::Result<Watched> {
-    nonblocking(descriptor, Interest::READABLE)
+pub fn source(descriptor: impl Into<Shared>) -> io::Result<Watched> {
+    nonblocking(descriptor.into(), Interest::READABLE)
 }
 
-fn nonblocking(descriptor: OwnedFd, interest: Interest) -> io::Result<Watched> {
+fn nonblocking(descriptor: Shared, interest: Interest) -> io::Result<Watched> {
     fcntl(&descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     watched(descriptor, interest)
 }
 
-pub fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<Watched> {
-    // Not sound for types whose descriptor changes meanwhile; this one is owned.
+pub fn watched<D: AsRawFd>(descriptor: D, interest: Interest) -> io::Result<AsyncFd<D>> {
+    // Not sound for types whose descriptor changes meanwhile; ours are owned.
     #[allow(deprecated)]
     AsyncFd::with_interest(descriptor, interest)
 }
 
 pub enum Sink {
-    Splice {
-        to: Watched,
-        _reader: Option<OwnedFd>,
-    },
-    Buffer {
+    Stream {
         to: Watched,
         _reader: Option<OwnedFd>,
     },
@@ -54,18 +50,14 @@ pub enum Sink {
 }
 
 impl Sink {
-    pub fn pipe(pipe: OwnedFd) -> io::Result<Self> {
-        Ok(Self::Splice { to: nonblocking(pipe, Interest::WRITABLE)?, _reader: None })
+    /// A pipe or a terminal.
+    pub fn stream(descriptor: impl Into<Shared>) -> io::Result<Self> {
+        Ok(Self::Stream { to: nonblocking(descriptor.into(), Interest::WRITABLE)?, _reader: None })
     }
 
-    pub fn terminal(master: OwnedFd) -> io::Result<Self> {
-        Ok(Self::Buffer { to: nonblocking(master, Interest::WRITABLE)?, _reader: None })
-    }
-
-    pub fn fifo(writer: OwnedFd, reader: OwnedFd, from_terminal: bool) -> io::Result<Self> {
-        let to = nonblocking(writer, Interest::WRITABLE)?;
-        let _reader = Some(reader);
-        Ok(if from_terminal { Self::Buffer { to, _reader } } else { Self::Splice { to, _reader } })
+    pub fn fifo(writer: OwnedFd, reader: OwnedFd) -> io::Result<Self> {
+        let to = nonblocking(writer.into(), Interest::WRITABLE)?;
+        Ok(Self::Stream { to, _reader: Some(reader) })
     }
 
     pub fn file(file: File) -> Self {
@@ -80,6 +72,8 @@ enum Moved {
     Empty,
     /// The other side takes nothing now.
     Full,
+    /// It has not taken this, which it seemed to have room for.
+    Left(Vec<u8>),
     End,
 }
 
@@ -106,54 +100,92 @@ pub async fn run(from: Watched, to: Sink, mut ending: watch::Receiver<bool>) {
 /// Everything that is there.
 async fn move_all(from: &Watched, to: &Sink) -> io::Result<Moved> {
     loop {
+        let source = from.get_ref().clone();
         let moved = match to {
-            Sink::Splice { to, .. } => splice_or_wait(from, to).await?,
-            Sink::Buffer { to, .. } => copy(from, to).await?,
-            Sink::File(file) => copy_to_file(from, file).await?,
-            Sink::Nothing => match read(from.get_ref())? {
-                None => Moved::Empty,
-                Some(bytes) if bytes.is_empty() => Moved::End,
-                Some(_) => Moved::Some,
-            },
+            Sink::Stream { to, .. } => pass_on(source, to).await?,
+            Sink::File(file) => {
+                let file = file.clone();
+                on_a_thread(move || again(|| append(&source, &file))).await?
+            }
+            Sink::Nothing => on_a_thread(move || again(|| discard(&source))).await?,
         };
         if !matches!(moved, Moved::Some) {
             return Ok(moved);
         }
-        // A process that writes without a pause must not hold up the requests.
-        tokio::task::coop::consume_budget().await;
     }
 }
 
-async fn splice_or_wait(from: &Watched, to: &Watched) -> io::Result<Moved> {
-    loop {
-        let mut guard = to.writable().await?;
-        match splice_once(from.get_ref(), to.get_ref())? {
-            Moved::Full => guard.clear_ready(),
-            moved => return Ok(moved),
+/// Without a thread it stays where it is, and the process waits.
+async fn on_a_thread(job: impl FnOnce() -> io::Result<Moved> + Send + 'static) -> io::Result<Moved> {
+    match on_a_worker(job).await {
+        Ok(moved) => moved,
+        Err(_) => {
+            tokio::time::sleep(RETRY).await;
+            Ok(Moved::Some)
         }
     }
 }
 
-fn splice_once(from: &OwnedFd, to: &OwnedFd) -> io::Result<Moved> {
-    match splice(from, None, to, None, AT_ONCE, SpliceFFlags::SPLICE_F_NONBLOCK) {
-        Ok(0) => Ok(Moved::End),
-        Ok(_) => Ok(Moved::Some),
-        Err(Errno::EINTR) => Ok(Moved::Some),
-        // Which side it was, the kernel does not say; either may have changed since.
-        Err(Errno::EAGAIN) if !is_ready(to, PollFlags::POLLOUT) => Ok(Moved::Full),
-        Err(Errno::EAGAIN) if !is_ready(from, PollFlags::POLLIN) => Ok(Moved::Empty),
-        Err(Errno::EAGAIN) => Ok(Moved::Some),
-        Err(errno) => Err(errno.into()),
+/// When the other side has room.
+async fn pass_on(source: Shared, to: &Watched) -> io::Result<Moved> {
+    let mut guard = to.writable().await?;
+    let target = to.get_ref().clone();
+    match on_a_thread(move || again(|| copy(&source, &target))).await? {
+        Moved::Full => guard.clear_ready(),
+        Moved::Left(mut rest) => {
+            while let Moved::Left(left) = pass_on_rest(rest.into(), to).await? {
+                rest = left;
+            }
+        }
+        moved => return Ok(moved),
     }
+    Ok(Moved::Some)
 }
 
-fn is_ready(descriptor: &OwnedFd, wanted: PollFlags) -> bool {
+async fn pass_on_rest(rest: Arc<[u8]>, to: &Watched) -> io::Result<Moved> {
+    let mut guard = to.writable().await?;
+    let (target, bytes) = (to.get_ref().clone(), rest.clone());
+    match on_a_thread(move || write(&bytes, &target)).await? {
+        Moved::Full => guard.clear_ready(),
+        // No thread.
+        Moved::Some => {}
+        moved => return Ok(moved),
+    }
+    Ok(Moved::Left(rest.to_vec()))
+}
+
+fn again(mut once: impl FnMut() -> io::Result<Moved>) -> io::Result<Moved> {
+    for _ in 0..TIMES {
+        let moved = once()?;
+        if !matches!(moved, Moved::Some) {
+            return Ok(moved);
+        }
+    }
+    Ok(Moved::Some)
+}
+
+fn copy(from: &Shared, to: &Shared) -> io::Result<Moved> {
+    if !is_ready(to, PollFlags::POLLOUT) {
+        return Ok(Moved::Full);
+    }
+    let Some(bytes) = read(from)? else { return Ok(Moved::Empty) };
+    if bytes.is_empty() {
+        return Ok(Moved::End);
+    }
+    Ok(match write(&bytes, to)? {
+        Moved::Empty => Moved::Some,
+        Moved::Full => Moved::Left(bytes),
+        moved => moved,
+    })
+}
+
+fn is_ready(descriptor: &Shared, wanted: PollFlags) -> bool {
     let mut wanted = [PollFd::new(descriptor.as_fd(), wanted)];
     poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// `None` when nothing is there now; nothing at the end.
-fn read(from: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
+fn read(from: &Shared) -> io::Result<Option<Vec<u8>>> {
     let mut buffer = vec![0; BUFFER];
     let length = match nix::unistd::read(from, &mut buffer) {
         // No process has the terminal open.
@@ -165,47 +197,30 @@ fn read(from: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(buffer))
 }
 
-async fn copy(from: &Watched, to: &Watched) -> io::Result<Moved> {
-    let Some(bytes) = read(from.get_ref())? else { return Ok(Moved::Empty) };
-    let mut rest = &bytes[..];
-    while !rest.is_empty() {
-        let mut guard = to.writable().await?;
-        match nix::unistd::write(to.get_ref(), rest) {
-            Ok(length) => rest = &rest[length..],
-            Err(Errno::EAGAIN) => guard.clear_ready(),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+/// `Empty`: it has taken all.
+fn write(bytes: &[u8], to: &Shared) -> io::Result<Moved> {
+    match nix::unistd::write(to, bytes) {
+        Ok(length) if length == bytes.len() => Ok(Moved::Empty),
+        Ok(length) => Ok(Moved::Left(bytes[length..].to_vec())),
+        Err(Errno::EAGAIN) => Ok(Moved::Full),
+        Err(Errno::EINTR) => Ok(Moved::Left(bytes.to_vec())),
+        Err(errno) => Err(errno.into()),
     }
+}
+
+/// A disk that is full loses what is written; the process goes on.
+fn append(from: &Shared, mut file: &File) -> io::Result<Moved> {
+    let Some(bytes) = read(from)? else { return Ok(Moved::Empty) };
+    let _ = file.write_all(&bytes);
     Ok(if bytes.is_empty() { Moved::End } else { Moved::Some })
 }
 
-/// On a thread: a disk may be slow. One that is full loses what is written; the process goes on.
-async fn copy_to_file(from: &Watched, file: &Arc<File>) -> io::Result<Moved> {
-    if !is_ready(from.get_ref(), PollFlags::POLLIN) {
-        return Ok(Moved::Empty);
-    }
-    let (source, file) = (from.get_ref().try_clone()?, file.clone());
-    match worker::run(move || copy_some(&source, &file)).await {
-        Ok(moved) => moved,
-        Err(_) => {
-            // Without a thread it stays in the pipe, and the process waits.
-            tokio::time::sleep(RETRY).await;
-            Ok(Moved::Some)
-        }
-    }
-}
-
-/// Not all of it: a relay that is given up must end though its process goes on.
-fn copy_some(from: &OwnedFd, mut file: &File) -> io::Result<Moved> {
-    for _ in 0..BUFFERS {
-        match read(from)? {
-            None => return Ok(Moved::Empty),
-            Some(bytes) if bytes.is_empty() => return Ok(Moved::End),
-            Some(bytes) => drop(file.write_all(&bytes)),
-        }
-    }
-    Ok(Moved::Some)
+fn discard(from: &Shared) -> io::Result<Moved> {
+    Ok(match read(from)? {
+        None => Moved::Empty,
+        Some(bytes) if bytes.is_empty() => Moved::End,
+        Some(_) => Moved::Some,
+    })
 }
 
 #[cfg(test)]
@@ -231,9 +246,12 @@ mod tests {
         let reader = std::thread::spawn(move || read.read_to_end(&mut Vec::new()));
         runtime.block_on(async {
             let (_ending, never) = watch::channel(false);
-            let relay = run(source(from.into()).unwrap(), Sink::pipe(to.into()).unwrap(), never);
+            let relay =
+                run(source(OwnedFd::from(from)).unwrap(), Sink::stream(OwnedFd::from(to)).unwrap(), never);
             tokio::time::timeout(Duration::from_secs(10), relay).await.expect("the relay stands still");
         });
+        // What it had is closed by a task.
+        drop(runtime);
         writer.join().unwrap().unwrap();
         assert_eq!(reader.join().unwrap().unwrap(), WRITES);
     }

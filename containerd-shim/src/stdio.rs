@@ -1,12 +1,14 @@
 //! The standard streams of a process: opens what the client named, and moves data between that and the pipes or the
-//! terminal of the process; or has a logging program read them. The relays are tasks of the main thread; they never block, and they hold no data while they
-//! wait, except a part of a terminal's output that its reader does not take.
+//! terminal of the process; or has a logging program read them. The relays are tasks of the main thread that never
+//! block; what a reader does not take stays where it is, but for a part of what comes from or goes to a terminal.
 
 use crate::failure::{Failure, Result};
 use crate::logger::{self, Logger};
 use crate::relay::{self, Sink};
+use crate::shared::{Shared, on_a_worker};
 use crate::uri::{Place, Program};
 use libruntime::Stdio;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Gid, Uid};
 use std::fs::{DirBuilder, File};
 use std::os::fd::OwnedFd;
@@ -14,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 /// For what is still in the pipes when a process is deleted.
@@ -132,10 +134,7 @@ fn open_output(place: Place) -> Result<Option<Output>> {
             let reader = open_fifo(&path, File::options().read(true))?;
             Output::Fifo(open_fifo(&path, File::options().write(true))?, reader)
         }
-        Place::Path(path) => {
-            let opened = File::options().append(true).open(&path);
-            Output::File(opened.map_err(|error| Failure::os(format!("open {}", path.display()), error))?)
-        }
+        Place::Path(path) => Output::File(open_at_once(&path, File::options().append(true))?),
     }))
 }
 
@@ -151,11 +150,22 @@ fn open_fifo(path: &Path, options: &mut std::fs::OpenOptions) -> Result<OwnedFd>
 }
 
 fn open_file(path: &Path) -> Result<File> {
-    let failed = |error| Failure::os(format!("open {}", path.display()), error);
     if let Some(parent) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)
+            .map_err(|error| Failure::os(format!("open {}", path.display()), error))?;
     }
-    File::options().append(true).create(true).mode(0o644).open(path).map_err(failed)
+    open_at_once(path, File::options().append(true).create(true).mode(0o644))
+}
+
+/// A fifo that nobody reads is an error, instead of a wait for ever. Writes wait as usual, on a worker.
+fn open_at_once(path: &Path, options: &mut std::fs::OpenOptions) -> Result<File> {
+    let opened = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = opened.map_err(|error| Failure::os(format!("open {}", path.display()), error))?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND)).map_err(|errno| Failure::os("fcntl F_SETFL", errno))?;
+    Ok(file)
 }
 
 /// A new pipe of the user who may open it again as `/dev/stdout`.
@@ -177,7 +187,7 @@ pub struct Relays {
     /// True: what is there is moved, and that is all.
     ending: watch::Sender<bool>,
     closing_stdin: watch::Sender<bool>,
-    pub terminal: Option<Arc<OwnedFd>>,
+    terminal: Option<Arc<Mutex<Shared>>>,
     logger: Option<Logger>,
     discarding: Option<JoinHandle<()>>,
 }
@@ -185,33 +195,31 @@ pub struct Relays {
 impl Relays {
     /// On the main thread.
     pub fn begin(ends: Ends, terminal: Option<OwnedFd>) -> Result<Self> {
-        let mut relays = Self { terminal: terminal.map(Arc::new), ..Self::default() };
         let failed = |error| Failure::os("epoll_ctl a standard stream", error);
-        let master =
-            || relays.terminal.as_ref().map(|terminal| terminal.try_clone()).transpose().map_err(failed);
+        // Each is watched by itself.
+        let copy = || terminal.as_ref().map(|terminal| terminal.try_clone().map(Shared::from)).transpose();
+        let master = || copy().map_err(failed);
+        let mut relays = Self::default();
         let mut tasks = Vec::new();
-        if let Some((fifo, pipe)) = ends.stdin {
-            let target = match pipe {
-                Some(pipe) => Some(Sink::pipe(pipe).map_err(failed)?),
-                None => master()?.map(Sink::terminal).transpose().map_err(failed)?,
-            };
-            if let Some(target) = target {
-                let source = relay::source(fifo).map_err(failed)?;
-                tasks.push(tokio::spawn(relay::run(source, target, relays.closing_stdin.subscribe())));
-            }
+        if let Some((fifo, pipe)) = ends.stdin
+            && let Some(target) = pipe.map_or_else(master, |pipe| Ok(Some(pipe.into())))?
+        {
+            let target = Sink::stream(target).map_err(failed)?;
+            let source = relay::source(fifo).map_err(failed)?;
+            tasks.push(tokio::spawn(relay::run(source, target, relays.closing_stdin.subscribe())));
         }
         for (pipe, output) in ends.outputs {
-            let is_terminal = pipe.is_none();
-            let Some(source) = pipe.map_or_else(master, |pipe| Ok(Some(pipe)))? else { continue };
+            let Some(source) = pipe.map_or_else(master, |pipe| Ok(Some(pipe.into())))? else { continue };
             let sink = match output {
-                Output::Fifo(writer, reader) => Sink::fifo(writer, reader, is_terminal).map_err(failed)?,
+                Output::Fifo(writer, reader) => Sink::fifo(writer, reader).map_err(failed)?,
                 Output::File(file) => Sink::file(file),
-                Output::Pipe(pipe) => Sink::terminal(pipe).map_err(failed)?,
+                Output::Pipe(pipe) => Sink::stream(pipe).map_err(failed)?,
             };
             let source = relay::source(source).map_err(failed)?;
             tasks.push(tokio::spawn(relay::run(source, sink, relays.ending.subscribe())));
         }
         relays.tasks = tasks;
+        relays.terminal = terminal.map(|terminal| Arc::new(Mutex::new(terminal.into())));
         if let Some(logger) = ends.logger {
             let (ended, readers) = logger.copies().map_err(|error| Failure::os("dup", error))?;
             let ending = relays.ending.subscribe();
@@ -225,10 +233,15 @@ impl Relays {
         self.closing_stdin.send_replace(true);
     }
 
-    pub fn resize(&self, rows: u16, columns: u16) {
-        if let Some(terminal) = &self.terminal {
-            // The process may have ended, and it is no error without a terminal.
-            let _ = crate::sys::set_terminal_size(terminal, rows, columns);
+    /// When the size is set.
+    pub fn resize(&self, rows: u16, columns: u16) -> impl Future<Output = ()> + use<> {
+        let terminal = self.terminal.clone();
+        async move {
+            let Some(terminal) = terminal else { return };
+            // One after the other: the last call counts.
+            let terminal = terminal.lock_owned().await;
+            // The process may have ended.
+            let _ = on_a_worker(move || crate::sys::set_terminal_size(&*terminal, rows, columns)).await;
         }
     }
 

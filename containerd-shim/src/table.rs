@@ -81,13 +81,8 @@ impl Table {
             Call::Start(key) if !key.is_init() => self.start_exec(token, key),
             Call::Delete(key) if !key.is_init() => self.delete_exec(token, key),
             Call::Delete(key) => self.delete(token, key),
-            Call::Resize { key, rows, columns } => {
-                self.act(token, key, |key| Action::Resize(key, rows, columns))
-            }
-            Call::CloseIo { key, stdin: true } => self.act(token, key, Action::CloseStdin),
-            Call::CloseIo { key, .. } => {
-                self.process(&key).map(drop).map(|()| self.answer(token, Ok(Reply::Nothing)))
-            }
+            Call::Resize { key, rows, columns } => self.resize(token, key, rows, columns),
+            Call::CloseIo { key, stdin } => self.close_io(token, key, stdin),
             Call::Pids(id) => self.ask(token, id, Verb::Pids),
             Call::Stats(id) => self.ask(token, id, Verb::Stats),
             Call::Start(Key { ref id, .. })
@@ -192,9 +187,17 @@ impl Table {
         Ok(())
     }
 
-    fn act(&mut self, token: Token, key: Key, action: impl FnOnce(Key) -> Action) -> Result<()> {
+    fn resize(&mut self, token: Token, key: Key, rows: u16, columns: u16) -> Result<()> {
         self.process(&key)?;
-        self.actions.push(action(key));
+        self.actions.push(Action::Resize(token, key, rows, columns));
+        Ok(())
+    }
+
+    fn close_io(&mut self, token: Token, key: Key, stdin: bool) -> Result<()> {
+        self.process(&key)?;
+        if stdin {
+            self.actions.push(Action::CloseStdin(key));
+        }
         self.answer(token, Ok(Reply::Nothing));
         Ok(())
     }
@@ -206,6 +209,9 @@ impl Table {
     }
 
     fn add_exec(&mut self, token: Token, exec: Arc<ExecTask>) -> Result<()> {
+        if exec.exec_id.is_empty() {
+            return Err(Failure::invalid("an exec needs an id"));
+        }
         let task = self.task(&exec.id)?;
         task.check_exec()?;
         if task.execs.contains_key(&exec.exec_id) {

@@ -227,3 +227,55 @@ fn every_lack_of_memory_has_its_event() {
     assert_eq!(count(), 3);
     shim.end();
 }
+
+/// Runs in a container, as a copy of this program: leaves an orphan with a pid that was free.
+#[test]
+fn helper_that_leaves_an_orphan() {
+    let Some(pid) = std::env::var("ORPHAN").ok().and_then(|pid| pid.parse::<i32>().ok()) else { return };
+    // SAFETY: zeros are "not asked for".
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    (arguments.set_tid, arguments.set_tid_size) = ((&raw const pid).addr() as u64, 1);
+    // SAFETY: as fork(2); the child makes system calls alone.
+    let made =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    if made == 0 {
+        let time = libc::timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+        // SAFETY: the kernel reads the time, which lives until the child ends.
+        unsafe {
+            libc::syscall(libc::SYS_nanosleep, &raw const time, 0);
+            libc::_exit(0)
+        }
+    }
+    assert_eq!(made, libc::c_long::from(pid), "{}", std::io::Error::last_os_error());
+}
+
+/// The exec has ended, and nobody has deleted it yet: what has its pid now is not it.
+#[test]
+fn an_orphan_with_the_pid_of_an_exec_that_has_ended_is_reaped() {
+    let shim = prepared!("same-pid", SLEEP, &without_pid_namespace);
+    shim.copy_ourselves();
+    shim.create("").unwrap();
+    let of_shim = shim.pid();
+    shim.of("Start", "").unwrap();
+    shim.exec("e", &["busybox", "true"]).unwrap();
+    let pid = number(&fields(&shim.of("Start", "e").unwrap()), 1);
+    shim.of("Wait", "e").unwrap();
+    let all = ["CAP_SYS_ADMIN"];
+    let process = serde_json::json!({
+        "env": [format!("ORPHAN={pid}"), "PATH=/bin"],
+        "capabilities": { "bounding": all, "permitted": all, "effective": all },
+    });
+    let helper = ["/helper", "--exact", "helper_that_leaves_an_orphan"];
+    shim.exec_with(of("helper"), &helper, process).unwrap();
+    shim.of("Start", "helper").unwrap();
+    assert_eq!(number(&fields(&shim.of("Wait", "helper").unwrap()), 1), 0, "the helper has failed");
+    let has_orphan = || children(of_shim).iter().any(|(child, _)| *child == pid as i32);
+    await_that("the orphan comes to the shim", has_orphan);
+    await_that("the orphan is reaped", || !has_orphan());
+    assert_eq!(shim.status(), 2);
+    for exec in ["e", "helper"] {
+        shim.of("Delete", exec).unwrap();
+    }
+    shim.remove();
+    shim.end();
+}

@@ -4,6 +4,7 @@ mod play;
 
 use play::*;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const SLEEP: &[&str] = &["busybox", "sleep", "1000"];
@@ -204,4 +205,21 @@ fn a_checkpoint_without_criu_fails_and_the_container_goes_on() {
     assert_eq!(shim.status(), 2);
     shim.remove();
     shim.end();
+}
+
+/// Its files in /proc are root's, whatever its group is: ptrace(2) asks for CAP_SYS_PTRACE then.
+#[test]
+fn the_shim_is_not_dumpable() {
+    if let Some(reason) = missing() {
+        return eprintln!("{reason}");
+    }
+    let mut shim = Shim::prepare("dumpable", &["busybox", "true"], &|_| ());
+    shim.group = 5;
+    shim.launch(&[], Fields::default());
+    let pid = shim.processes()[0];
+    let group = || fs::metadata(format!("/proc/{pid}/environ")).unwrap().gid();
+    await_that("the shim is not dumpable", || group() == 0);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
+    await_end(pid);
+    shim.check_nothing_left();
 }

@@ -298,3 +298,13 @@ fn a_logging_program_that_does_not_end_is_asked_to() {
     assert_eq!(children_of(&shim), Vec::<String>::new());
     shim.end();
 }
+
+/// Nobody reads it: to open it would take for ever.
+#[test]
+fn a_fifo_as_a_file_is_an_error_at_once() {
+    let shim = shim!("file-fifo", SAYING);
+    let fifo = shim.fifo("out");
+    let message = failure_of(create(&shim, &format!("file://{}", fifo.display()), ""));
+    assert!(message.contains("out: No such device or address"), "{message}");
+    shim.end();
+}

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -151,6 +152,8 @@ pub struct Shim {
     pub receiver: Arc<AtomicU8>,
     /// containerd's namespace.
     pub name: String,
+    /// Of the shim; only root's own is served.
+    pub group: u32,
 }
 
 /// A change of `config.json`.
@@ -173,7 +176,7 @@ impl Shim {
         let receiver = Arc::default();
         let events = take_events(&directory.join("events/s"), &receiver);
         let name = format!("shim-{}-{name}", std::process::id());
-        let shim = Self { socket: PathBuf::new(), directory, events, receiver, name };
+        let shim = Self { socket: PathBuf::new(), directory, events, receiver, name, group: 0 };
         shim.bundle("a", command, edit);
         shim
     }
@@ -188,7 +191,7 @@ impl Shim {
 
     pub fn try_launch(&self, environment: &[(&str, &str)], options: Fields) -> Output {
         let mut command = self.command("a", &["start"]);
-        command.envs(environment.iter().copied());
+        command.envs(environment.iter().copied()).gid(self.group);
         output_of(command, &self.params("a", options))
     }
 
@@ -334,6 +337,20 @@ impl Shim {
         self.call("Exec", more.bytes(7, &any.0))
     }
 
+    /// This program and its libraries, as `/helper` in the image.
+    pub fn copy_ourselves(&self) {
+        let own = std::env::current_exe().unwrap();
+        let libraries = Command::new("ldd").arg(&own).output().unwrap().stdout;
+        let libraries = String::from_utf8(libraries).unwrap();
+        let image = self.directory.join("image");
+        fs::copy(&own, image.join("helper")).unwrap();
+        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+            let copy = image.join(library.trim_start_matches('/'));
+            fs::create_dir_all(copy.parent().unwrap()).unwrap();
+            fs::copy(library, copy).unwrap();
+        }
+    }
+
     /// A fifo of the client.
     pub fn fifo(&self, name: &str) -> PathBuf {
         let path = self.directory.join(name);
@@ -361,12 +378,16 @@ impl Shim {
         number(&fields(&self.of("Connect", "").unwrap()), 1) as i32
     }
 
-    /// All shims of these tests' namespace.
-    pub fn processes(&self) -> Vec<String> {
+    /// The pids of all shims of this test's namespace.
+    pub fn processes(&self) -> Vec<i32> {
         let all = fs::read_dir("/proc").unwrap().flatten();
-        let lines = all.filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok());
         let wanted = format!("\0-namespace\0{}\0", self.name);
-        lines.filter(|line| line.contains(&wanted)).collect()
+        let is_wanted = |line: &String| line.contains(&wanted);
+        let pid_of = |entry: fs::DirEntry| {
+            fs::read_to_string(entry.path().join("cmdline")).ok().filter(is_wanted)?;
+            entry.file_name().to_str()?.parse().ok()
+        };
+        all.filter_map(pid_of).collect()
     }
 
     /// Waits until events have come.
