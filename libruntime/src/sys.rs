@@ -211,6 +211,15 @@ pub fn own_capabilities() -> Result<(u64, u64)> {
     Ok((join(0), join(1)))
 }
 
+/// capset(2): the calling thread has none any more.
+#[cfg(test)]
+pub fn drop_capabilities_of_thread() -> Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let (header, data) = ([VERSION_3, 0], [[0u32; 3]; 2]);
+    // SAFETY: version 3 reads a header of two words and two sets of three. The raw call is for this thread alone.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) }).map(drop)
+}
+
 /// getrlimit(2): the soft and the hard limit of the calling process.
 pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
     let mut limit = [0u64; 2];

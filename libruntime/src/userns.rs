@@ -4,12 +4,16 @@ use crate::error::{Error, Result};
 use crate::plan::{IdMap, IdMaps};
 use crate::sys;
 use nix::errno::Errno;
+use nix::sys::prctl;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 /// A new user namespace with these maps; it lives as long as its descriptor.
 pub(crate) fn make(maps: &IdMaps) -> Result<OwnedFd> {
+    let _hidden = Hidden::new();
     let holder = sys::hold_user_namespace().map_err(|errno| {
         let hint = match errno {
             Errno::ENOSPC => "the limit is sysctl user.max_user_namespaces",
@@ -26,6 +30,48 @@ pub(crate) fn make(maps: &IdMaps) -> Result<OwnedFd> {
     }
     let path = format!("/proc/{pid}/ns/user");
     File::open(&path).map(OwnedFd::from).map_err(|error| Error::io(format!("open {path}"), error))
+}
+
+/// While it lives, this process and the holder, which shares its memory, are not dumpable. The holder's namespace
+/// belongs to our uid: root of a container in our pid namespace, without any capability, could else write to our
+/// memory through it (user_namespaces(7), ptrace(2)).
+struct Hidden(bool);
+
+/// How many there are, of all threads.
+static HIDDEN: Mutex<usize> = Mutex::new(0);
+
+impl Hidden {
+    /// Without CAP_SYS_PTRACE, or where the files of the holder in /proc would not be ours any more (proc(5)), we could
+    /// not use it either.
+    fn new() -> Self {
+        const SYS_PTRACE: u64 = 1 << 19;
+        let may_trace = sys::own_capabilities().is_ok_and(|(effective, _)| effective & SYS_PTRACE != 0);
+        let mut count = HIDDEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if *count == 0 {
+            // One that is not dumpable already stays so.
+            if !may_trace || !prctl::get_dumpable().unwrap_or(false) || prctl::set_dumpable(false).is_err() {
+                return Self(false);
+            }
+            let caller = nix::unistd::geteuid().as_raw();
+            if fs::metadata("/proc/self").map(|own| own.uid()).ok() != Some(caller) {
+                let _ = prctl::set_dumpable(true);
+                return Self(false);
+            }
+        }
+        *count += 1;
+        Self(true)
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let mut count = HIDDEN.lock().unwrap_or_else(PoisonError::into_inner);
+        *count -= usize::from(self.0);
+        if self.0 && *count == 0 {
+            // It was so before; otherwise there is no core dump, and no more.
+            let _ = prctl::set_dumpable(true);
+        }
+    }
 }
 
 fn write_map(pid: i32, file: &str, map: &IdMap, place: &str) -> Result<()> {
@@ -71,4 +117,32 @@ fn help(program: &str, pid: i32, map: &IdMap, place: &str, file: &str) -> Result
     Err(Error::external(format!("{program}: {said}"))
         .at(place.to_string())
         .with_hint(format!("{file} must give this user the ids of the map")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As root of a container in our pid namespace, which has no capability: on a thread of its own.
+    fn may_be_used_without_capabilities(pid: i32) -> bool {
+        std::thread::spawn(move || {
+            sys::drop_capabilities_of_thread().unwrap();
+            fs::read_link(format!("/proc/{pid}/root")).is_ok()
+        })
+        .join()
+        .unwrap()
+    }
+
+    #[test]
+    fn nobody_without_capabilities_may_use_the_holder() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("skipped: needs root");
+        }
+        let hidden = [Hidden::new(), Hidden::new()];
+        let holder = sys::hold_user_namespace().unwrap();
+        assert!(!may_be_used_without_capabilities(holder.pid));
+        drop(holder);
+        drop(hidden);
+        assert_eq!(prctl::get_dumpable(), Ok(true));
+    }
 }
