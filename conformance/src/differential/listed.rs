@@ -40,7 +40,7 @@ pub struct Entry {
 
 static TEXT: &str = include_str!("../../differences.txt");
 
-/// The version of a peer that the list is about, as `# runc 1.1` says.
+/// The version of a peer that the list is about, as `# runc 1.1.5` says.
 pub fn is_about(peer: &str, version: &str) -> bool {
     let said = TEXT.lines().find_map(|line| line.strip_prefix("# ")?.strip_prefix(peer)?.strip_prefix(' '));
     said.is_some_and(|prefix| version.starts_with(prefix))
