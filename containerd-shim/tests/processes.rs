@@ -1,5 +1,6 @@
 //! Orphans, signals to the shim, kills of what is paused, and the ends of things. Needs root and busybox.
 
+#[macro_use]
 mod play;
 
 use nix::sys::signal::{Signal, kill};
@@ -8,19 +9,6 @@ use play::*;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-macro_rules! prepared {
-    ($name:expr, $command:expr, $edit:expr) => {
-        match missing() {
-            Some(reason) => return eprintln!("{reason}"),
-            None => {
-                let mut shim = Shim::prepare($name, $command, $edit);
-                shim.launch(&[], Fields::default());
-                shim
-            }
-        }
-    };
-}
 
 const SLEEP: &[&str] = &["busybox", "sleep", "1000"];
 

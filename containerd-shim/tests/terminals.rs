@@ -1,5 +1,6 @@
 //! Terminals and standard input: who sees which size, what comes through, and when it ends. Needs root and busybox.
 
+#[macro_use]
 mod play;
 
 use play::*;
@@ -8,19 +9,6 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-macro_rules! prepared {
-    ($name:expr, $command:expr, $edit:expr) => {
-        match missing() {
-            Some(reason) => return eprintln!("{reason}"),
-            None => {
-                let mut shim = Shim::prepare($name, $command, $edit);
-                shim.launch(&[], Fields::default());
-                shim
-            }
-        }
-    };
-}
 
 /// Says its size, then once more for each line that it reads.
 const SIZES: &[&str] = &[

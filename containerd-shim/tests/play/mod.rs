@@ -16,6 +16,21 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// A shim that has been launched for the test; returns from the test, with the reason, where one cannot run.
+#[allow(unused_macros)]
+macro_rules! prepared {
+    ($name:expr, $command:expr, $edit:expr) => {
+        match missing() {
+            Some(reason) => return eprintln!("{reason}"),
+            None => {
+                let mut shim = Shim::prepare($name, $command, $edit);
+                shim.launch(&[], Fields::default());
+                shim
+            }
+        }
+    };
+}
+
 /// `SHIM` names another build, for measurements.
 pub fn program() -> PathBuf {
     let built = env!("CARGO_BIN_EXE_containerd-shim-onggi-v2");
