@@ -90,6 +90,7 @@ impl<'a> Creation<'a> {
             given: Given {
                 listener: Some(listener.as_fd()),
                 console: self.streams.console(),
+                bare_mounts: self.options.settings.bare_mounts(),
                 program: self.options.init.as_ref().map(|init| init.descriptor.as_fd()),
                 ..Given::default()
             },

@@ -102,7 +102,7 @@ fn words_of(step: &Step<Text>, from: Option<&str>, origin: &str, errno: Errno) -
     }
     let text = words::of_errno(errno);
     Some(match step {
-        AttachRootfs { host_path, .. } | AttachRootfsInScratch { host_path, .. } => {
+        CloneRootfs { host_path, .. } => {
             format!("invalid rootfs: stat {}: {text}", host_path.first())
         }
         Chdir { path, .. } => {
@@ -154,8 +154,7 @@ fn object(step: &Step<Text>) -> String {
         | OpenIdmapped { host_path, .. }
         | OpenDevice { host_path, .. }
         | PrivateParent { host_path }
-        | AttachRootfs { host_path, .. }
-        | AttachRootfsInScratch { host_path, .. } => host_path.first(),
+        | CloneRootfs { host_path, .. } => host_path.first(),
         Mount { fstype, target, .. } | MountByText { fstype, target, .. } => {
             format!("{} at {}", fstype.first(), target.first())
         }
@@ -223,10 +222,8 @@ fn mount_hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static st
             "the source's filesystem does not support id-mapped mounts on this kernel"
         }
         (OpenDevice { .. }, "statx", Errno::ENODEV) => "the host's node is not this device",
-        (AttachRootfs { .. } | AttachRootfsInScratch { .. }, _, Errno::ENOENT) => {
-            "root.path must exist in the bundle"
-        }
-        (AttachRootfs { .. } | AttachRootfsInScratch { .. }, _, Errno::ENOTDIR | Errno::ELOOP) => {
+        (CloneRootfs { .. }, _, Errno::ENOENT) => "root.path must exist in the bundle",
+        (CloneRootfs { .. }, _, Errno::ENOTDIR | Errno::ELOOP) => {
             "root.path must be a directory, not a file or a symbolic link"
         }
         (Mount { strict: true, .. } | MountProcfs { .. }, "openat2", Errno::ELOOP) => {

@@ -59,6 +59,8 @@ pub struct Host {
     /// Namespaces given by path that are the caller's own or those of the host's init: a sysctl or a host name set in
     /// them would change the host.
     pub joined_of_host: Vec<Ns>,
+    /// There is a mount namespace with next to no mounts to begin with.
+    pub bare_mounts: bool,
     /// The caller's soft and hard limits, by resource; none where no limit is asked for.
     pub rlimits: Vec<(u64, u64)>,
 }

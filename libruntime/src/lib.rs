@@ -19,6 +19,7 @@
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
+mod bare_mounts;
 mod bundle;
 mod cgroup;
 mod check;

@@ -60,6 +60,8 @@ pub(crate) struct Given<'a> {
     pub console: Option<BorrowedFd<'a>>,
     pub pidfd: Option<BorrowedFd<'a>>,
     pub directory: Option<BorrowedFd<'a>>,
+    /// A mount namespace with next to no mounts.
+    pub bare_mounts: Option<BorrowedFd<'a>>,
     /// The container's program, where the caller gives it.
     pub program: Option<BorrowedFd<'a>>,
     pub cgroup: Option<&'a Cgroup>,
@@ -442,6 +444,7 @@ fn open_handed<'a>(
             Handed::Listener => given(launch.given.listener, "listener"),
             Handed::ConsoleSocket => given(launch.given.console, "console socket"),
             Handed::Pidfd => given(launch.given.pidfd, "pidfd"),
+            Handed::BareMounts => given(launch.given.bare_mounts, "mount namespace"),
             Handed::Directory => given(launch.given.directory, "directory"),
             Handed::Program => given(launch.given.program, "program"),
             Handed::Placed(at) => given(launch.given.placed.get(usize::from(*at)).copied(), "descriptor"),

@@ -142,6 +142,8 @@ pub enum Handed {
     UserNamespace,
     /// A namespace given by path.
     Namespace(PathBuf),
+    /// A mount namespace with next to no mounts.
+    BareMounts,
     /// A user namespace that holds the id maps of a mount: an index into [`Plan::id_maps`].
     IdMap(usize),
     /// The process whose namespaces are joined.
@@ -294,10 +296,10 @@ impl Plan {
         rule(clone.is_some(), "the container's process is cloned")?;
         let clone = clone.unwrap_or(0);
         if let Some(open) = last(&|s| matches!(s, Step::OpenSource { .. } | Step::OpenDevice { .. })) {
-            rule(open < clone, "sources are opened in the caller's mount namespace")?;
+            let left = position(&|s| matches!(s, Step::EnterBareMounts { .. })).unwrap_or(clone);
+            rule(open < left, "sources are opened in the caller's mount namespace")?;
         }
-        let pivot =
-            position(&|s| matches!(s, Step::PivotRoot | Step::MoveRoot | Step::Chroot)).unwrap_or(clone);
+        let pivot = last(&|s| matches!(s, Step::PivotRoot | Step::MoveRoot | Step::Chroot)).unwrap_or(clone);
         let mounts = |s: &Step<Text>| {
             matches!(s, Step::Mount { .. } | Step::MountProcfs { .. } | Step::MoveMount { .. })
         };

@@ -159,6 +159,8 @@ fn prepare_spec(spec: Spec, mut request: Request, options: &Options) -> Result<P
         CgroupDriver::None => Cgroup::none(),
     };
     let mut host = Host::probe(&spec, layout, &cgroup)?;
+    host.bare_mounts =
+        plan::create::wants_bare_mounts(&spec, &host, &request) && options.settings.bare_mounts().is_some();
     // The caller's networks, and with the runtime's permission those of annotations.
     let networks = network::wanted(&spec, &options.networks, request.network_annotations)?;
     if !request.network_annotations {

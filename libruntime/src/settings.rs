@@ -1,8 +1,10 @@
 //! What all containers of a [`Runtime`](crate::Runtime) have in common.
 
+use crate::bare_mounts;
 use crate::cgroup::Layout;
 use crate::error::Result;
 use crate::plan::request::CgroupDriver;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -13,6 +15,7 @@ pub(crate) struct Settings {
     pub cgroup_driver: CgroupDriver,
     pub network_annotations: bool,
     layout: OnceLock<Layout>,
+    bare_mounts: OnceLock<Option<OwnedFd>>,
 }
 
 impl Settings {
@@ -24,6 +27,7 @@ impl Settings {
             cgroup_driver: CgroupDriver::default(),
             network_annotations: false,
             layout: OnceLock::new(),
+            bare_mounts: OnceLock::new(),
         }
     }
 
@@ -34,5 +38,10 @@ impl Settings {
         }
         let layout = Layout::probe()?;
         Ok(self.layout.get_or_init(|| layout))
+    }
+
+    /// A mount namespace with next to no mounts, looked for when it is first needed.
+    pub fn bare_mounts(&self) -> Option<BorrowedFd<'_>> {
+        self.bare_mounts.get_or_init(bare_mounts::find).as_ref().map(OwnedFd::as_fd)
     }
 }

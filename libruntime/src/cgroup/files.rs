@@ -87,12 +87,13 @@ pub(super) fn failed(call: &str, path: &Path, errno: Errno) -> Error {
     Error::os(format!("{call} {}", path.display()), errno)
 }
 
+/// The inode of the host's user namespace, on every Linux (the kernel's PROC_USER_INIT_INO).
+pub const HOST_USER_NAMESPACE: u64 = 0xeffffffd;
+
 /// Whether the caller has the privileges of the whole host, not only of a user namespace.
 pub fn has_host_root() -> bool {
-    // The first user namespace has the same number on every Linux (the kernel's PROC_USER_INIT_INO).
-    const FIRST: &str = "user:[4026531837]";
     nix::unistd::geteuid().is_root()
-        && std::fs::read_link("/proc/self/ns/user").is_ok_and(|name| name.as_os_str() == FIRST)
+        && nix::sys::stat::stat("/proc/self/ns/user").is_ok_and(|file| file.st_ino == HOST_USER_NAMESPACE)
 }
 
 #[cfg(test)]

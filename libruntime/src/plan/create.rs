@@ -1,16 +1,16 @@
 //! THE order in which a container is made. Each line whose place matters says why it is there.
 
-use super::mounts::{Mounts, at_root};
+use super::mounts::{Mounts, at_root, names_files_of_caller};
 use super::request::{Namespaces, Request, place};
 use super::{Handed, Origin, Plan, Text, nodes, process, readiness};
 use crate::config::sysctl::{key_path, namespace_of};
 use crate::error::{Diagnostic, DiagnosticCode, Error, Result};
 use crate::host::Host;
+use crate::namespaces;
 use crate::seccomp::Filter;
 use crate::step::{Attrs, CHANNEL, NamespaceFlags, PropagationFlags, Step, SyncPoint};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
 use std::collections::HashSet;
-use std::path::Path;
 
 /// The plan that makes a container from its configuration. `filter` is its compiled seccomp profile.
 pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filter>) -> Result<Plan> {
@@ -41,7 +41,8 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         |namespace: &LinuxNamespace| !host.rootless() && !host.owned_by_joined_user(namespace.typ());
     join(&mut plan, &namespaces, outside);
     let own_mounts = namespaces.is_new(Ns::Mount);
-    if own_mounts {
+    let bare = host.bare_mounts;
+    if own_mounts && !bare {
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Mount as u64) });
         plan.push(
             "linux.rootfsPropagation",
@@ -50,10 +51,25 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     // Sources are paths of the caller, so they are opened in its mounts, before any mount is made.
     let before_sources = plan.steps().len();
-    let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces)?;
+    let first = if bare { propagation.namespace } else { 0 };
+    let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces, first)?;
     process::raise_open_files(&mut plan, before_sources, process, host);
     let needs_scratch = namespaces.needs_scratch(host);
-    attach_root(&mut plan, &rootfs, &propagation, needs_scratch, own_mounts);
+    let host_path = Text::path(&rootfs);
+    if propagation.shared && own_mounts && !bare {
+        plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path: host_path.clone() });
+    }
+    plan.push("root.path", Step::CloneRootfs { host_path, propagation: PropagationFlags(propagation.setup) });
+    if bare {
+        let fd = plan.hand("linux.namespaces", Handed::BareMounts);
+        plan.push("linux.namespaces", Step::EnterBareMounts { fd });
+    }
+    plan.push("root.path", if needs_scratch { Step::AttachRootfsInScratch } else { Step::AttachRootfs });
+    if bare && needs_scratch {
+        // In the new user namespace, what lies over the old root could not be taken off together with that.
+        plan.push("root.path", Step::OpenRoot { path: Text::of(".") });
+        plan.push("root.path", Step::PivotRoot);
+    }
     let streams_outside = process::owns_streams_outside(host, &linux, namespaces.user.is_some());
     if streams_outside {
         process::own_streams(&mut plan, process, linux.uid_mappings().as_deref());
@@ -257,20 +273,18 @@ fn root_propagation(linux: &Linux) -> Propagation {
     }
 }
 
-fn attach_root(plan: &mut Plan, rootfs: &Path, propagation: &Propagation, scratch: bool, own_mounts: bool) {
-    let host_path = Text::path(rootfs);
-    if propagation.shared && own_mounts {
-        plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path: host_path.clone() });
-    }
-    let propagation = PropagationFlags(propagation.setup);
-    plan.push(
-        "root.path",
-        if scratch {
-            Step::AttachRootfsInScratch { host_path, propagation }
-        } else {
-            Step::AttachRootfs { host_path, propagation }
-        },
-    );
+/// Whether the container can be made from a mount namespace with next to no mounts, in place of a copy of the caller's:
+/// everything that it needs of the caller's is opened before that is entered. A copy costs as much as the host has mounts.
+pub fn wants_bare_mounts(spec: &Spec, host: &Host, request: &Request) -> bool {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    !host.rootless()
+        && !host.in_user_namespace
+        && namespaces::is_new(namespaces::listed(spec), Ns::Mount)
+        // It leaves what is below the container's root where it is.
+        && !request.no_pivot
+        // These may enter the container's mounts, and expect the host's there.
+        && !has_hooks_before_pivot(spec)
+        && !mounts.iter().any(names_files_of_caller)
 }
 
 fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {
@@ -311,15 +325,20 @@ pub(super) fn first_ids(linux: &Linux) -> Step<Text> {
     Step::SetIds { uid: first(linux.uid_mappings()), gid: first(linux.gid_mappings()) }
 }
 
-fn needs_library_before_pivot(spec: &Spec, host: &Host) -> bool {
+fn has_hooks_before_pivot(spec: &Spec) -> bool {
     #[allow(deprecated)] // engines still use prestart
-    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
+    spec.hooks().as_ref().is_some_and(|hooks| {
         [hooks.prestart(), hooks.create_runtime(), hooks.create_container()]
             .iter()
             .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
-    });
+    })
+}
+
+fn needs_library_before_pivot(spec: &Spec, host: &Host) -> bool {
     let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
-    hooks || devices.is_some_and(|devices| !devices.is_empty()) || host.network_requested
+    has_hooks_before_pivot(spec)
+        || devices.is_some_and(|devices| !devices.is_empty())
+        || host.network_requested
 }
 
 fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Host) -> Result<()> {

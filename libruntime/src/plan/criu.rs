@@ -52,7 +52,8 @@ pub(crate) fn restore(program: &Program, spec: &Spec, host: &Host, rootfs: &Path
     plan.push("root.path", Step::SetPropagation { propagation: PropagationFlags(libc::MS_SLAVE) });
     // CRIU gives the container's root the same master again.
     let propagation = PropagationFlags(libc::MS_SLAVE);
-    plan.push("root.path", Step::AttachRootfs { host_path: Text::path(rootfs), propagation });
+    plan.push("root.path", Step::CloneRootfs { host_path: Text::path(rootfs), propagation });
+    plan.push("root.path", Step::AttachRootfs);
     plan.push("root.path", Step::OpenRoot { path: Text::of(".") });
     mount_points(&mut plan, spec);
     plan.push("root.path", Step::OpenRoot { path: Text::of("/") });

@@ -19,8 +19,13 @@ pub(super) struct Mounts {
     opened: Vec<(String, Source)>,
     /// Opened sources that no mount of the configuration attaches: device nodes.
     devices_opened: Vec<(String, Source)>,
+    /// Mounts of the caller that are parked, and never attached: a user namespace may mount a procfs or sysfs only where
+    /// it can see one (mount_namespaces(7)).
+    seen: Vec<(String, Source)>,
     /// Whether sources are parked below a scratch directory, and cloned again from there.
     scratch: bool,
+    /// [`Attrs::first`] of clones of the caller's mounts.
+    first: u64,
     /// The host's null device, which masks files.
     pub null: Option<Source>,
     /// Device nodes that are cloned from the host, because a user namespace may not make them.
@@ -68,8 +73,9 @@ impl Mounts {
         host: &Host,
         request: &Request,
         namespaces: &Namespaces,
+        first: u64,
     ) -> Result<Self> {
-        let mut mounts = Self::none(namespaces.needs_scratch(host));
+        let mut mounts = Self { first, ..Self::none(namespaces.needs_scratch(host)) };
         let new_cgroup_namespace = namespaces.is_new(Ns::Cgroup);
         let label = mount_label(plan, spec, host);
         let (user, pid, bundle) = (namespaces.user, namespaces.joined_pid, request.bundle.as_path());
@@ -99,6 +105,9 @@ impl Mounts {
         if (namespaces.user.is_some() || host.in_user_namespace) && !mounts.host_dev {
             mounts.open_devices(site.plan, &linux);
         }
+        if mounts.scratch && host.bare_mounts {
+            mounts.open_seen(site.plan, spec);
+        }
         Ok(mounts)
     }
 
@@ -127,12 +136,27 @@ impl Mounts {
             attach: Vec::new(),
             opened: Vec::new(),
             devices_opened: Vec::new(),
+            seen: Vec::new(),
             scratch,
+            first: 0,
             null: None,
             devices: BTreeMap::new(),
             host_dev: false,
             kept: KeptMounts::default(),
             readonly: Vec::new(),
+        }
+    }
+
+    fn open_seen(&mut self, plan: &mut Plan, spec: &Spec) {
+        for (fstype, path) in [("proc", "/proc"), ("sysfs", "/sys")] {
+            let mut mounts = spec.mounts().iter().flatten();
+            let Some(at) = mounts.position(|mount| mount.typ().as_deref() == Some(fstype)) else { continue };
+            let (origin, source) = (format!("mounts[{at}]"), plan.new_source());
+            let host_path = Text::of(path);
+            plan.push(origin.clone(), Step::OpenSource { source, host_path, nofollow: false });
+            let attrs = private_unless_asked(Attrs::default());
+            plan.push(origin.clone(), Step::CloneSource { source, recursive: true, attrs });
+            self.seen.push((origin, source));
         }
     }
 
@@ -167,8 +191,7 @@ impl Mounts {
         source
     }
 
-    /// A bind mount: cloned when it is attached, in the order of the configuration, unless it has
-    /// to be parked before.
+    /// A bind mount. It is cloned at once: a mount can only be cloned in its own namespace.
     fn bind(
         &mut self,
         plan: &mut Plan,
@@ -182,18 +205,16 @@ impl Mounts {
         let nofollow = links.source_nofollow || links.copy;
         plan.push(format!("{origin}.source"), Step::OpenSource { source, host_path, nofollow });
         let (attrs, lifted) = self.split(attrs);
-        let clone = Step::CloneSource { source, recursive, attrs };
-        if self.scratch {
-            plan.push(origin.to_string(), clone);
-        } else {
-            self.attach.push((origin.into(), clone));
-        }
+        plan.push(origin.to_string(), Step::CloneSource { source, recursive, attrs });
         self.attach_source(origin, source, target, lifted, links);
     }
 
     /// Splits attributes into those that are set outside the user namespace and inside: inside, the host's restrictions
     /// cannot be lifted.
     fn split(&self, attrs: Attrs) -> (Attrs, Attrs) {
+        let all_private = attrs.propagation & libc::MS_REC != 0
+            && attrs.propagation & (libc::MS_PRIVATE | libc::MS_UNBINDABLE) != 0;
+        let attrs = Attrs { first: if all_private { 0 } else { self.first }, ..attrs };
         if !self.scratch {
             return (attrs, Attrs::default());
         }
@@ -266,7 +287,8 @@ impl Mounts {
         } else if fstype == "sysfs" && site.user.is_some() && !site.owns_network {
             // The kernel refuses a new one there, so the host's is bound, as with the peers, with all attributes that
             // are asked for.
-            let Attrs { set, clear, rec_set, rec_clear, propagation } = private_unless_asked(options.attrs);
+            let Attrs { set, clear, rec_set, rec_clear, propagation, .. } =
+                private_unless_asked(options.attrs);
             let (rec_set, rec_clear) = (rec_set | set, rec_clear | clear);
             let attrs = Attrs { rec_set, rec_clear, propagation, ..Attrs::default() };
             self.bind(site.plan, &origin, Text::of("/sys"), (true, attrs, Links::default()), target);
@@ -429,7 +451,7 @@ impl Mounts {
 
     /// For a mount namespace of another user namespace: see the stage's scratch directory.
     pub fn park(&self, plan: &mut Plan) {
-        for (origin, source) in self.opened.iter().chain(&self.devices_opened) {
+        for (origin, source) in self.opened.iter().chain(&self.devices_opened).chain(&self.seen) {
             plan.push(origin.clone(), Step::ParkSource { source: *source });
         }
     }
@@ -473,6 +495,29 @@ fn mount_label<'a>(plan: &mut Plan, spec: &'a Spec, host: &Host) -> Option<&'a s
 /// The place of a path below the root, where no kept mount contains it.
 pub(super) fn at_root(path: Text) -> Place<Text> {
     Place { mount: ROOT, skip: 0, path }
+}
+
+/// Whether a mount has names of files that are looked up when it is made: in the layers of an overlay, or as its device.
+pub(super) fn names_files_of_caller(mount: &Mount) -> bool {
+    const WITHOUT: [&str; 14] = [
+        "bind",
+        "bpf",
+        "cgroup",
+        "cgroup2",
+        "configfs",
+        "debugfs",
+        "devpts",
+        "hugetlbfs",
+        "mqueue",
+        "proc",
+        "ramfs",
+        "securityfs",
+        "sysfs",
+        "tmpfs",
+    ];
+    let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
+    let fstype = mount.typ().as_deref().unwrap_or_default();
+    !options.bind && !options.remount && !WITHOUT.contains(&fstype)
 }
 
 /// Destinations are absolute in the spec; engines also write them relative to the root.

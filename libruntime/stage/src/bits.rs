@@ -91,6 +91,9 @@ impl fmt::Debug for super::Attrs {
             return f.write_str("unchanged");
         }
         let mut shown = f.debug_struct("Attrs");
+        if self.first != 0 {
+            shown.field("first", &PropagationFlags(self.first));
+        }
         let flags = [
             ("set", self.set),
             ("clear", self.clear),

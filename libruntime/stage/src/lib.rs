@@ -74,6 +74,8 @@ pub struct Header<T> {
 /// Changes to a mount's attributes, as mount_setattr(2) takes them; zeros change nothing.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attrs {
+    /// The propagation of all mounts of the tree, before anything else changes.
+    pub first: u64,
     /// `MOUNT_ATTR_*` to set on the mount.
     pub set: u64,
     /// `MOUNT_ATTR_*` to clear on the mount.
@@ -159,16 +161,21 @@ pub enum Step<T> {
     PrivateParent {
         host_path: T,
     },
-    /// Clones the container's root, attaches it over itself and makes it the working directory.
-    AttachRootfs {
+    /// Clones the container's root, detached. This is the only time that it is opened by its path.
+    CloneRootfs {
         host_path: T,
         propagation: PropagationFlags,
     },
+    /// Enters a copy of the mount namespace `fd`, which has next to no mounts. The container's root is attached over the
+    /// root of that, and the old root costs nothing to take off again.
+    EnterBareMounts {
+        fd: Fd,
+    },
+    /// Attaches the clone of the container's root over the directory that it is a clone of, and makes it the working
+    /// directory.
+    AttachRootfs,
     /// The same, below a scratch directory that also has the parked sources.
-    AttachRootfsInScratch {
-        host_path: T,
-        propagation: PropagationFlags,
-    },
+    AttachRootfsInScratch,
     /// Attaches a source in the scratch directory.
     ParkSource {
         source: Source,

@@ -97,10 +97,10 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             state.put_source(source, tree)
         }
         PrivateParent { host_path } => mounts::private_parent(host_path),
-        AttachRootfs { host_path, propagation } => mounts::attach_rootfs(host_path, propagation.0),
-        AttachRootfsInScratch { host_path, propagation } => {
-            mounts::attach_rootfs_in_scratch(host_path, propagation.0)
-        }
+        CloneRootfs { host_path, propagation } => mounts::clone_rootfs(state, host_path, propagation.0),
+        EnterBareMounts { fd } => mounts::enter_bare(state, state.fd(fd)),
+        AttachRootfs => mounts::attach_rootfs(state),
+        AttachRootfsInScratch => mounts::attach_rootfs_in_scratch(state),
         ParkSource { source } => mounts::park_source(state, source),
         UnlockRoot => mounts::unlock_root(state),
         FetchSource { source, attrs } => {

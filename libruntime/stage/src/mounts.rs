@@ -1,10 +1,11 @@
 //! Mounts, each made detached, given its attributes, and attached from descriptor to descriptor.
 
+use crate::identity;
 use crate::kernel::*;
 use crate::paths::{self, Missing};
 use crate::state::State;
 use linux_raw_sys::general as k;
-use onggi_stage::{Attrs, Place, Source};
+use onggi_stage::{Attrs, NamespaceFlags, Place, Source};
 
 /// The directory of the scratch filesystem that holds the container's root.
 const SCRATCH_ROOT: &[u8] = b"root\0";
@@ -44,6 +45,9 @@ pub fn open_device(host_path: &[u8], mode: u32, major: u32, minor: u32) -> Done<
 
 /// Sets the attributes of the whole tree first, so that those of its top mount prevail.
 pub fn set_attributes(fd: i32, attrs: Attrs) -> Done {
+    if attrs.first != 0 {
+        mount_setattr(fd, true, 0, 0, attrs.first, -1)?;
+    }
     if attrs.rec_set != 0 || attrs.rec_clear != 0 {
         mount_setattr(fd, true, attrs.rec_set, attrs.rec_clear, 0, -1)?;
     }
@@ -81,34 +85,51 @@ pub fn private_parent(host_path: &[u8]) -> Done {
     Ok(())
 }
 
-/// The only time that the container's root is opened by its path; later steps start from the working directory.
-pub fn attach_rootfs(host_path: &[u8], propagation: u64) -> Done {
-    let (place, tree) = clone_rootfs(host_path, propagation)?;
-    move_mount(tree, place)?;
-    close(place);
-    fchdir(tree)?;
-    close(tree);
+pub fn clone_rootfs(state: &mut State, host_path: &[u8], propagation: u64) -> Done {
+    let flags = k::O_PATH | k::O_DIRECTORY | k::O_NOFOLLOW;
+    let place = openat(AT_FDCWD, host_path, flags)?;
+    let tree = open_tree(place, b"\0", true)?;
+    mount_setattr(tree, true, 0, 0, propagation & !u64::from(k::MS_REC), -1)?;
+    (state.rootfs, state.rootfs_place) = (tree, place);
+    Ok(())
+}
+
+/// Nothing is attached before the copy is made and private.
+pub fn enter_bare(state: &mut State, namespace: i32) -> Done {
+    let mounts = NamespaceFlags(k::CLONE_NEWNS.into());
+    identity::setns(namespace, mounts)?;
+    identity::unshare(mounts)?;
+    close(state.rootfs_place);
+    state.rootfs_place = openat(AT_FDCWD, b"/\0", k::O_PATH | k::O_DIRECTORY)?;
+    mount_setattr(state.rootfs_place, true, 0, 0, u64::from(k::MS_PRIVATE), -1)
+}
+
+/// Later steps start from the working directory.
+pub fn attach_rootfs(state: &State) -> Done {
+    move_mount(state.rootfs, state.rootfs_place)?;
+    close(state.rootfs_place);
+    fchdir(state.rootfs)?;
+    close(state.rootfs);
     Ok(())
 }
 
 /// In a new mount namespace of another user namespace, only the working directory and what is below it can be found
 /// again. So the root and the parked sources are below a scratch filesystem.
-pub fn attach_rootfs_in_scratch(host_path: &[u8], propagation: u64) -> Done {
-    let (place, tree) = clone_rootfs(host_path, propagation)?;
+pub fn attach_rootfs_in_scratch(state: &State) -> Done {
     let fs = fsopen(b"tmpfs\0")?;
     fsconfig(fs, FSCONFIG_SET_STRING, b"mode\0", b"0755\0")?;
     let scratch = fsmount(fs, 0)?;
     close(fs);
     mount_setattr(scratch, false, 0, 0, u64::from(k::MS_PRIVATE), -1)?;
-    move_mount(scratch, place)?;
-    close(place);
+    move_mount(scratch, state.rootfs_place)?;
+    close(state.rootfs_place);
     fchdir(scratch)?;
     mkdirat(scratch, SCRATCH_ROOT, 0o755)?;
     let root = openat(scratch, SCRATCH_ROOT, k::O_PATH)?;
-    move_mount(tree, root)?;
+    move_mount(state.rootfs, root)?;
     close(root);
     close(scratch);
-    close(tree);
+    close(state.rootfs);
     Ok(())
 }
 
@@ -121,14 +142,6 @@ pub fn unlock_root(state: &mut State) -> Done {
     fchdir(tree)?;
     close(tree);
     Ok(())
-}
-
-fn clone_rootfs(host_path: &[u8], propagation: u64) -> Done<(i32, i32)> {
-    let flags = k::O_PATH | k::O_DIRECTORY | k::O_NOFOLLOW;
-    let place = openat(AT_FDCWD, host_path, flags)?;
-    let tree = open_tree(place, b"\0", true)?;
-    mount_setattr(tree, true, 0, 0, propagation & !u64::from(k::MS_REC), -1)?;
-    Ok((place, tree))
 }
 
 /// The name of a parked source: its number.

@@ -6,8 +6,12 @@ use crate::state::State;
 use linux_raw_sys::general as k;
 
 pub fn open_root(state: &mut State, path: &[u8]) -> Done {
-    state.root = openat(AT_FDCWD, path, k::O_PATH | k::O_DIRECTORY)?;
-    fchdir(state.root)
+    let root = openat(AT_FDCWD, path, k::O_PATH | k::O_DIRECTORY)?;
+    if state.root > 0 {
+        close(state.root);
+    }
+    state.root = root;
+    fchdir(root)
 }
 
 /// An existing node stays if it is the same device with the same mode and owner. Anything else but a directory is

@@ -16,6 +16,9 @@ pub struct State {
     sources: [i32; MAX_SOURCES],
     /// The socket for reports: to the library, and from `start` on to the starter.
     pub channel: i32,
+    /// The clone of the container's root that is not attached yet, and the directory that it will be attached over.
+    pub rootfs: i32,
+    pub rootfs_place: i32,
     /// The container's root.
     pub root: i32,
     /// The scratch directory that holds parked sources.
@@ -47,6 +50,8 @@ impl State {
         handed: [0; MAX_FDS],
         sources: [0; MAX_SOURCES],
         channel: 0,
+        rootfs: 0,
+        rootfs_place: 0,
         root: 0,
         scratch: 0,
         attached: 0,

@@ -1,6 +1,8 @@
 //! `mounts`, their options, propagation, masks and devices.
 
-use super::{check, check_from, check_on};
+use super::{Given, check, check_from, check_on, given, merge, minimal};
+use crate::config::Config;
+use crate::plan::create::wants_bare_mounts;
 use expect_test::{Expect, expect};
 
 fn tmpfs(options: &str, expect: Expect) {
@@ -173,9 +175,9 @@ fn a_bind_source_is_opened_first_and_attached_in_its_turn() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[1].source: OpenSource { source: Source(0), host_path: "/bundle/data" }
+            + mounts[1]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, mode_of_target: true }
-            + mounts[1]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[1]: MoveMount { source: Source(0), target: "/t/d" }
         "#]],
     );
@@ -191,11 +193,11 @@ fn links_at_either_end_of_a_bind_mount_can_be_taken_as_they_are() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/l", nofollow: true }
-            + mounts[1].source: OpenSource { source: Source(1), host_path: "/l", nofollow: true }
-            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/a", copy_link: true }
+            + mounts[1].source: OpenSource { source: Source(1), host_path: "/l", nofollow: true }
             + mounts[1]: CloneSource { source: Source(1), attrs: Attrs { propagation: rec+private } }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: MoveMount { source: Source(0), target: "/a", copy_link: true }
             + mounts[1]: MoveMount { source: Source(1), target: "/b", nofollow: true }
         "#]],
     );
@@ -208,8 +210,8 @@ fn the_type_bind_is_enough() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
     );
@@ -222,8 +224,8 @@ fn attributes_of_a_bind_mount_are_set_before_it_is_attached() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid+noatime, clear: nodev+noexec+atimes+nodiratime+nosymfollow, propagation: rec+private } }
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
     );
@@ -236,8 +238,8 @@ fn recursive_attributes_are_those_of_the_whole_tree() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { rec_set: ro+nosuid+noatime, rec_clear: nodev+atimes, propagation: rec+private } }
+            after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
     );
@@ -363,9 +365,9 @@ fn rootfs_propagation_is_of_the_root_and_of_the_whole_namespace() {
         expect![[r#"
             after linux.namespaces: Unshare
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
-            - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
+            - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             + linux.rootfsPropagation: SetPropagation { propagation: private }
-            + root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: private }
+            + root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: private }
         "#]],
     );
     check(
@@ -373,10 +375,10 @@ fn rootfs_propagation_is_of_the_root_and_of_the_whole_namespace() {
         expect![[r#"
             after linux.namespaces: Unshare
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
-            - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
+            - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             + linux.rootfsPropagation: SetPropagation { propagation: shared }
             + linux.rootfsPropagation: PrivateParent { host_path: "/bundle/rootfs" }
-            + root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: private }
+            + root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: private }
             after root.path: PivotRoot
             + linux.rootfsPropagation: SetAttributes { place: "/", attrs: Attrs { propagation: rec+shared } }
         "#]],
@@ -385,8 +387,8 @@ fn rootfs_propagation_is_of_the_root_and_of_the_whole_namespace() {
         "unbindable",
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
-            + root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: private }
+            - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
+            + root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: private }
             after root.path: PivotRoot
             + linux.rootfsPropagation: SetAttributes { place: "/", attrs: Attrs { propagation: unbindable } }
         "#]],
@@ -399,8 +401,8 @@ fn a_readonly_root_becomes_so_after_everything_is_in_it() {
         r#"{"root": {"path": "/srv/image", "readonly": true}, "linux": {"readonlyPaths": ["/etc"]}}"#,
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
-            + root.path: AttachRootfs { host_path: "/srv/image", propagation: slave }
+            - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
+            + root.path: CloneRootfs { host_path: "/srv/image", propagation: slave }
             after root.path: PivotRoot
             + linux.readonlyPaths[0]: ReadonlyPath { place: "/etc" }
             + process.cwd: Chdir { path: "/", make: true }
@@ -491,6 +493,7 @@ fn nothing_is_made_in_a_dev_that_is_the_hosts() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/dev" }
+            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             after linux.resources.cpu.cpus: SetAffinity
             - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
@@ -504,7 +507,6 @@ fn nothing_is_made_in_a_dev_that_is_the_hosts() {
             - linux.devices: Symlink { content: "/proc/self/fd/2", path: "/dev/stderr" }
             - linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
             - linux.devices: Symlink { content: "/proc/kcore", path: "/dev/core" }
-            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/dev" }
         "#]],
     );
@@ -521,4 +523,153 @@ fn a_root_that_cannot_be_pivoted_is_moved() {
             + root.path: MoveRoot
         "#]],
     );
+}
+
+#[test]
+fn a_container_can_begin_without_a_copy_of_the_callers_mounts() {
+    let bare = |given: &mut Given| given.host.bare_mounts = true;
+    check_on(
+        bare,
+        r#"{
+            "linux": {"rootfsPropagation": "rshared"},
+            "mounts": [
+                {"destination": "/a", "type": "bind", "source": "/srv/a", "options": ["rbind"]},
+                {"destination": "/b", "type": "bind", "source": "/srv/b", "options": ["rbind", "rshared"]}
+            ]
+        }"#,
+        expect![[r#"
+            after ResetSignals
+            - linux.namespaces: Unshare { namespaces: mount }
+            - linux.rootfsPropagation: SetPropagation { propagation: slave }
+            - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv/a" }
+            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
+            + mounts[1].source: OpenSource { source: Source(1), host_path: "/srv/b" }
+            + mounts[1]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { first: shared, propagation: rec+shared } }
+            + root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: private }
+            + linux.namespaces: EnterBareMounts { fd: Fd(2) }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: MoveMount { source: Source(0), target: "/a" }
+            + mounts[1]: MoveMount { source: Source(1), target: "/b" }
+            after root.path: PivotRoot
+            + linux.rootfsPropagation: SetAttributes { place: "/", attrs: Attrs { propagation: rec+shared } }
+            after process.args[0]: Exec
+            + linux.namespaces: Fd(2) is BareMounts
+        "#]],
+    );
+    check_on(
+        bare,
+        r#"{
+            "linux": {
+                "namespaces": [{"type": "mount"}, {"type": "user", "path": "/proc/9/ns/user"}],
+                "rootfsPropagation": "rslave"
+            },
+            "mounts": [
+                {"destination": "/b", "type": "bind", "source": "/srv/b", "options": ["bind", "rslave"]},
+                {"destination": "/proc", "type": "proc", "source": "proc"}
+            ]
+        }"#,
+        expect![[r#"
+            after ResetSignals
+            - linux.namespaces: Unshare { namespaces: mount }
+            - linux.rootfsPropagation: SetPropagation { propagation: slave }
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv/b" }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { first: slave, propagation: rec+slave } }
+            + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
+            + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
+            + linux.devices: OpenDevice { source: Source(3), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
+            + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/random", mode: 8630, major: 1, minor: 8 }
+            + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
+            + linux.devices: OpenDevice { source: Source(6), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
+            + mounts[1]: OpenSource { source: Source(7), host_path: "/proc" }
+            + mounts[1]: CloneSource { source: Source(7), recursive: true, attrs: Attrs { propagation: rec+private } }
+            after root.path: CloneRootfs
+            - root.path: AttachRootfs
+            - process.user.uid: ChownStreams { uid: 0 }
+            + linux.namespaces: EnterBareMounts { fd: Fd(3) }
+            + root.path: AttachRootfsInScratch
+            + root.path: OpenRoot { path: "." }
+            + root.path: PivotRoot
+            + mounts[0]: ParkSource { source: Source(0) }
+            + linux.devices: ParkSource { source: Source(1) }
+            + linux.devices: ParkSource { source: Source(2) }
+            + linux.devices: ParkSource { source: Source(3) }
+            + linux.devices: ParkSource { source: Source(4) }
+            + linux.devices: ParkSource { source: Source(5) }
+            + linux.devices: ParkSource { source: Source(6) }
+            + mounts[1]: ParkSource { source: Source(7) }
+            + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: user }
+            after NotDumpable
+            - linux.namespaces: Clone { namespaces: none }
+            + linux.namespaces: Clone { namespaces: mount }
+            + linux.uidMappings: SetGroups { groups: "" }
+            + linux.uidMappings: SetIds { uid: 0, gid: 0 }
+            + process.user.uid: ChownStreams { uid: 0 }
+            + root.path: UnlockRoot
+            after root.path: OpenRoot
+            + linux.devices: FetchSource { source: Source(1) }
+            + linux.devices: FetchSource { source: Source(2) }
+            + linux.devices: FetchSource { source: Source(3) }
+            + linux.devices: FetchSource { source: Source(4) }
+            + linux.devices: FetchSource { source: Source(5) }
+            + linux.devices: FetchSource { source: Source(6) }
+            after linux.resources.cpu.cpus: SetAffinity
+            - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/random", mode: 8630, major: 1, minor: 8, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/urandom", mode: 8630, major: 1, minor: 9, uid: 0, gid: 0 }
+            - linux.devices: MakeNode { path: "/dev/tty", mode: 8630, major: 5, minor: 0, uid: 0, gid: 0 }
+            + mounts[0]: FetchSource { source: Source(0) }
+            + mounts[0]: MoveMount { source: Source(0), target: "/b" }
+            + mounts[1]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: none, strict: true }
+            + linux.devices: MoveMount { source: Source(1), target: "/dev/null" }
+            + linux.devices: MoveMount { source: Source(2), target: "/dev/zero" }
+            + linux.devices: MoveMount { source: Source(3), target: "/dev/full" }
+            + linux.devices: MoveMount { source: Source(4), target: "/dev/random" }
+            + linux.devices: MoveMount { source: Source(5), target: "/dev/urandom" }
+            + linux.devices: MoveMount { source: Source(6), target: "/dev/tty" }
+            after process.args[0]: Exec
+            + linux.namespaces[1]: Fd(2) is UserNamespace
+            + linux.namespaces: Fd(3) is BareMounts
+        "#]],
+    );
+}
+
+#[test]
+fn the_callers_mounts_are_copied_where_something_needs_them_later() {
+    let wants = |change: &dyn Fn(&mut Given), fragment: &str| {
+        let (mut config, mut given) = (minimal(), given());
+        merge(&mut config, serde_json::from_str(fragment).unwrap());
+        change(&mut given);
+        let spec = Config::parse(config.to_string().as_bytes()).unwrap().spec;
+        wants_bare_mounts(&spec, &given.host, &given.request)
+    };
+    let mount = |mount: &str| format!(r#"{{"mounts": [{{"destination": "/d", {mount}}}]}}"#);
+    let hook = |kind: &str| format!(r#"{{"hooks": {{"{kind}": [{{"path": "/h"}}]}}}}"#);
+    for fragment in [
+        "{}".to_string(),
+        mount(r#""type": "bind", "source": "/srv""#),
+        mount(r#""type": "none", "source": "/srv", "options": ["rbind"]"#),
+        mount(r#""type": "tmpfs", "source": "tmpfs""#),
+        hook("startContainer"),
+        hook("poststart"),
+        hook("poststop"),
+    ] {
+        assert!(wants(&|_| {}, &fragment), "{fragment}");
+    }
+    for fragment in [
+        mount(r#""type": "overlay", "source": "overlay", "options": ["lowerdir=/a:/b"]"#),
+        mount(r#""type": "ext4", "source": "/dev/loop0""#),
+        hook("prestart"),
+        hook("createRuntime"),
+        hook("createContainer"),
+        r#"{"linux": {"namespaces": [{"type": "mount", "path": "/proc/9/ns/mnt"}]}}"#.to_string(),
+        r#"{"linux": {"namespaces": []}}"#.to_string(),
+    ] {
+        assert!(!wants(&|_| {}, &fragment), "{fragment}");
+    }
+    assert!(!wants(&|given| given.request.no_pivot = true, "{}"));
+    assert!(!wants(&|given| given.host.uid = 1000, "{}"));
+    assert!(!wants(&|given| given.host.in_user_namespace = true, "{}"));
 }

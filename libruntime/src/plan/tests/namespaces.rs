@@ -33,15 +33,16 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
         USER,
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
-            - root.path: AttachRootfs { host_path: "/bundle/rootfs", propagation: slave }
-            - process.user.uid: ChownStreams { uid: 0 }
             + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
             + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
             + linux.devices: OpenDevice { source: Source(3), host_path: "/dev/random", mode: 8630, major: 1, minor: 8 }
             + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
             + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
-            + root.path: AttachRootfsInScratch { host_path: "/bundle/rootfs", propagation: slave }
+            after root.path: CloneRootfs
+            - root.path: AttachRootfs
+            - process.user.uid: ChownStreams { uid: 0 }
+            + root.path: AttachRootfsInScratch
             + process.user.uid: ChownStreams { uid: 1000 }
             + linux.devices: ParkSource { source: Source(0) }
             + linux.devices: ParkSource { source: Source(1) }

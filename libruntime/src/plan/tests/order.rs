@@ -136,6 +136,24 @@ fn the_order_holds_in_a_joined_user_namespace() {
 }
 
 #[test]
+fn the_order_holds_where_the_callers_mounts_are_not_copied() {
+    for user_namespace in [false, true] {
+        let names = names(|given| given.host.bare_mounts = true, user_namespace);
+        let copied = ["Unshare mount", "SetPropagation", "PrivateParent"];
+        assert!(!names.iter().any(|name| copied.contains(&name.as_str())), "{names:?}");
+        assert_order(
+            &names,
+            "CloneSource < EnterBareMounts
+             OpenDevice < EnterBareMounts
+             CloneRootfs < EnterBareMounts
+             EnterBareMounts < Entered",
+        );
+        let attach = if user_namespace { "AttachRootfsInScratch" } else { "AttachRootfs" };
+        assert_order(&names, &format!("EnterBareMounts < {attach}"));
+    }
+}
+
+#[test]
 fn the_order_holds_without_root() {
     let change = |given: &mut Given| {
         given.host.cgroup_tasks = vec!["/cg/tasks".into()];
