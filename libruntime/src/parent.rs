@@ -84,6 +84,8 @@ pub(crate) struct Stage<'a> {
     plan: &'a Plan,
     channel: OwnedFd,
     first: Option<Child>,
+    /// Until the first word of the stage.
+    lent: Option<sys::Lent>,
     init: Option<Child>,
     clock: StageClock,
     steps: Option<StageSteps>,
@@ -116,8 +118,9 @@ impl<'a> Stage<'a> {
             keep: &keep,
             cgroup: launch.cgroup,
         });
-        let (pid, pidfd) = spawned.map_err(spawn_failed)?;
-        Ok(Self { plan, channel, first: Some(Child::new(pid, pidfd)), init: None, clock, steps })
+        let sys::Spawned { pid, pidfd, lent } = spawned.map_err(spawn_failed)?;
+        let (first, lent) = (Some(Child::new(pid, pidfd)), Some(lent));
+        Ok(Self { plan, channel, first, lent, init: None, clock, steps })
     }
 
     /// The process that works on the plan now: the first, or the one it has cloned.
@@ -151,6 +154,9 @@ impl<'a> Stage<'a> {
     fn await_event(&mut self, wait: &Wait) -> Result<Event> {
         self.await_word(wait)?;
         let Received { report, fd, sender } = receive(self.channel.as_fd())?;
+        if let Some(errno) = self.lent.take().and_then(|lent| lent.errno()) {
+            return Err(spawn_failed(errno));
+        }
         if let Some(listener) = fd {
             return Ok(Event::Listener(listener));
         }

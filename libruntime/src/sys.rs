@@ -13,7 +13,7 @@ mod terminal;
 pub use messages::{Received, receive};
 pub use pattern::Pattern;
 pub use signals::{is_ignored, reset_sigchld};
-pub use spawn::{Spawn, duplicate, hold_user_namespace, spawn};
+pub use spawn::{Lent, Spawn, Spawned, duplicate, hold_user_namespace, spawn};
 pub use terminal::{set_terminal_size, terminal_size};
 
 use nix::errno::Errno;

@@ -5,13 +5,15 @@
 use crate::case::{Case, Need, Outcome, case, skip};
 use crate::net;
 use crate::test::Test;
-use crate::walk::{Kind, Setting, Verb, walk, walk_rare};
+use crate::walk::{Kind, Setting, Verb, stop_first, walk, walk_rare};
 
 /// A case for each walk: what happens, in which verb, with what.
 macro_rules! walks {
     ($($name:ident: $kind:ident $verb:ident $setting:ident $sample:literal;)+) => {
         pub const CASES: &[Case] = &[
             case!(run_with_a_failure_of_a_rare_call, [Need::Root], 300),
+            case!(run_stopped_before_the_stage_is_executed, [Need::Root], 60),
+            case!(exec_stopped_before_the_stage_is_executed, [Need::Root], 60),
             $(case!($name, [Need::Root], 300)),+
         ];
         $(fn $name(t: &Test) -> Outcome {
@@ -57,6 +59,14 @@ walks! {
 
 fn run_with_a_failure_of_a_rare_call(t: &Test) -> Outcome {
     walk_rare(t, Verb::Run, Setting::UserNamespace)
+}
+
+fn run_stopped_before_the_stage_is_executed(t: &Test) -> Outcome {
+    stop_first(t, Verb::Run)
+}
+
+fn exec_stopped_before_the_stage_is_executed(t: &Test) -> Outcome {
+    stop_first(t, Verb::Exec)
 }
 
 fn begin(t: &Test, setting: Setting) -> Outcome {

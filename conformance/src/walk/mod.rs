@@ -90,8 +90,19 @@ pub fn walk(t: &Test, kind: Kind, verb: Verb, setting: Setting, sample: usize) -
     let scene = Scene::new(t, verb, setting)?;
     let mut figures = Figures::default();
     let counted = attempt(t, &scene, None)?;
-    let points = points(&counted.record["calls"], kind);
-    for point in chosen(&points, if is_whole() { points.len() } else { sample }) {
+    let mut points = points(&counted.record["calls"], kind);
+    if verb == Verb::Create && kind == Kind::Kills {
+        // After the last answer to the stage, `create` is done: the init of a container is killed.
+        let last = last_answer(&counted.record["calls"]);
+        points.retain(|point| point.role != Role::Stage || point.at <= last);
+    }
+    let number = match kind {
+        _ if !is_whole() => sample,
+        // Each takes 8 s.
+        Kind::Stops => 16 * sample,
+        _ => points.len(),
+    };
+    for point in chosen(&points, number) {
         visit(t, &scene, point, &mut figures)?;
     }
     if kind != Kind::Stops && is_whole() {
@@ -112,18 +123,33 @@ fn ended(t: &Test, figures: &Figures) -> Outcome {
 
 /// Walks the calls that a run makes once or twice, which a sample hardly meets, with each error.
 pub fn walk_rare(t: &Test, verb: Verb, setting: Setting) -> Outcome {
+    walk_where(t, Kind::Errors, verb, setting, |calls, point| {
+        let names = calls[point.role as usize].as_array().map(Vec::as_slice).unwrap_or_default();
+        let name = &names[point.at as usize - 1];
+        names.iter().filter(|other| *other == name).count() <= 2
+    })
+}
+
+/// Stops the process that will execute the stage before its first call.
+pub fn stop_first(t: &Test, verb: Verb) -> Outcome {
+    let is_first = |_: &Value, point: &Point| point.role == Role::Stage && point.at == 1;
+    walk_where(t, Kind::Stops, verb, Setting::Plain, is_first)
+}
+
+fn walk_where(
+    t: &Test,
+    kind: Kind,
+    verb: Verb,
+    setting: Setting,
+    wanted: impl Fn(&Value, &Point) -> bool,
+) -> Outcome {
     if !cfg!(target_arch = "x86_64") {
         return crate::case::skip("the tracer knows the registers of x86_64 alone");
     }
     let scene = Scene::new(t, verb, setting)?;
     let counted = attempt(t, &scene, None)?.record["calls"].clone();
-    let is_rare = |point: &Point| {
-        let names = counted[point.role as usize].as_array().map(Vec::as_slice).unwrap_or_default();
-        let name = &names[point.at as usize - 1];
-        names.iter().filter(|other| *other == name).count() <= 2
-    };
     let mut figures = Figures::default();
-    for point in points(&counted, Kind::Errors).into_iter().filter(is_rare) {
+    for point in points(&counted, kind).into_iter().filter(|point| wanted(&counted, point)) {
         visit(t, &scene, point, &mut figures)?;
     }
     ended(t, &figures)
@@ -148,6 +174,12 @@ fn points(calls: &Value, kind: Kind) -> Vec<Point> {
         }
     }
     all
+}
+
+/// The number of the call by which the stage gets its last answer.
+fn last_answer(calls: &Value) -> u64 {
+    let names = calls[Role::Stage as usize].as_array().map(Vec::as_slice).unwrap_or_default();
+    names.iter().rposition(|name| name == "read").map_or(0, |at| at as u64 + 1)
 }
 
 /// That many, evenly spread.

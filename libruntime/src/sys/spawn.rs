@@ -1,16 +1,17 @@
 //! Starting the stage from a process that may have many threads and much memory, without
-//! changing it: `clone3(CLONE_VM | CLONE_VFORK)` and `execveat` of a sealed program.
+//! changing it: `clone3(CLONE_VM)` and `execveat` of a sealed program.
 //!
 //! Between the two the child shares this process's memory. It runs on a stack of its own, makes raw system calls only,
-//! and changes no credentials.
+//! and changes no credentials. The caller goes on meanwhile: with CLONE_VFORK it could be held up for ever, by a child
+//! that is stopped or born in a frozen cgroup.
 
 use super::Result;
 use nix::errno::Errno;
-use std::cell::Cell;
 use std::ffi::CString;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// What [`spawn`] starts and what it hands over.
 pub struct Spawn<'a> {
@@ -34,12 +35,64 @@ struct Child {
     passed: Vec<(RawFd, u32)>,
     /// The descriptors above 2 that stay open, sorted.
     keep: Vec<RawFd>,
-    args: [*const libc::c_char; 3],
-    errno: Cell<i32>,
+    /// The program's argument.
+    number: CString,
+    /// Why the program was not executed.
+    errno: AtomicI32,
+    /// The kernel sets it to 0 once the child has left this memory (CLONE_CHILD_CLEARTID of clone(2)).
+    is_here: AtomicU32,
+    stack: Stack,
 }
 
-/// Starts the program and returns its pid and pidfd. Until it executes its program its end sends no signal: wait with the pidfd.
-pub fn spawn(what: &Spawn) -> Result<(i32, OwnedFd)> {
+/// A process that was started, and may not have executed its program yet.
+pub struct Spawned {
+    pub pid: i32,
+    /// Until the program is executed, the process's end sends no signal: wait with this.
+    pub pidfd: OwnedFd,
+    pub lent: Lent,
+}
+
+/// Memory that a child uses until it has executed its program or is dead. To be dropped after that: what is still used
+/// then, is never freed.
+pub struct Lent(ManuallyDrop<Box<Child>>);
+
+impl Lent {
+    /// Why the program was not executed, once the child has ended.
+    pub fn errno(&self) -> Option<Errno> {
+        match self.0.errno.load(Ordering::Acquire) {
+            0 => None,
+            errno => Some(Errno::from_raw(errno)),
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // One that was just killed is gone in a moment.
+        if await_zero(&self.0.is_here, Duration::from_secs(1)) {
+            // SAFETY: the child does not use it any more, and this is the end of it here.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
+
+/// Waits for at most `limit`; returns whether it is zero.
+fn await_zero(word: &AtomicU32, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        let now = word.load(Ordering::Acquire);
+        let left = end.saturating_duration_since(Instant::now());
+        if now == 0 || left.is_zero() {
+            return now == 0;
+        }
+        let left = libc::timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() };
+        // SAFETY: both are read during the call alone. The kernel wakes a futex that is not private.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, now, &raw const left) };
+    }
+}
+
+/// Starts the program, and does not wait until it is executed.
+pub fn spawn(what: &Spawn) -> Result<Spawned> {
     let number = CString::new(what.plan.as_raw_fd().to_string()).map_err(|_| Errno::EINVAL)?;
     let is_target = |fd: RawFd| fd <= 2 || what.passed.iter().any(|(_, number)| *number as RawFd == fd);
     let above = what.passed.iter().map(|(_, number)| number + 1).max().unwrap_or(3);
@@ -66,26 +119,21 @@ pub fn spawn(what: &Spawn) -> Result<(i32, OwnedFd)> {
     keep.extend([what.program.as_raw_fd(), what.plan.as_raw_fd()]);
     keep.extend(what.passed.iter().map(|(_, number)| *number as RawFd));
     keep.sort_unstable();
-    let child = Child {
+    let child = Box::new(Child {
         program: what.program.as_raw_fd(),
         stdio,
         passed,
         keep,
-        args: [c"onggi-stage".as_ptr(), number.as_ptr(), std::ptr::null()],
-        errno: Cell::new(0),
-    };
-    let stack = Stack::new()?;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
-    // SAFETY: with CLONE_VFORK the stack and `child` are there until the child has executed or ended.
-    let spawned =
-        with_signals_blocked(|| unsafe { clone3(&stack, flags as u64, what.cgroup, run_child, &child) })?;
-    match child.errno.get() {
-        0 => Ok(spawned),
-        errno => {
-            super::wait_pidfd(std::os::fd::AsFd::as_fd(&spawned.1), true)?;
-            Err(Errno::from_raw(errno))
-        }
-    }
+        number,
+        errno: AtomicI32::new(0),
+        is_here: AtomicU32::new(1),
+        stack: Stack::new()?,
+    });
+    let flags = (libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID) as u64;
+    let clone = Clone { flags, cgroup: what.cgroup, stack: &child.stack, is_here: Some(&child.is_here) };
+    // SAFETY: `Lent` has the stack and what the child reads until the child has left.
+    let (pid, pidfd) = with_signals_blocked(|| unsafe { clone3(&clone, run_child, &*child) })?;
+    Ok(Spawned { pid, pidfd, lent: Lent(ManuallyDrop::new(child)) })
 }
 
 /// A copy with a number of at least `above`.
@@ -107,8 +155,9 @@ pub fn hold_user_namespace() -> Result<Holder> {
     let flags = libc::CLONE_VM as u64 | libc::CLONE_PIDFD as u64 | libc::CLONE_NEWUSER as u64;
     let stack = Stack::new()?;
     OUR_PID.store(std::process::id(), Ordering::Relaxed);
+    let clone = Clone { flags, cgroup: None, stack: &stack, is_here: None };
     // SAFETY: the stack is the holder's, which has it until the child is dead.
-    let (pid, pidfd) = with_signals_blocked(|| unsafe { clone3(&stack, flags, None, hold, &()) })?;
+    let (pid, pidfd) = with_signals_blocked(|| unsafe { clone3(&clone, hold, &()) })?;
     Ok(Holder { pid, pidfd, stack: ManuallyDrop::new(stack) })
 }
 
@@ -204,27 +253,31 @@ impl Drop for Stack {
     }
 }
 
+/// Arguments of clone3(2).
+struct Clone<'a> {
+    flags: u64,
+    cgroup: Option<BorrowedFd<'a>>,
+    stack: &'a Stack,
+    /// For CLONE_CHILD_CLEARTID.
+    is_here: Option<&'a AtomicU32>,
+}
+
 /// clone3(2) of a child that runs `f(argument)` on its own stack and never returns.
 ///
 /// # Safety
-/// `stack` and `argument` stay until the child has executed a program or is dead.
-unsafe fn clone3<T>(
-    stack: &Stack,
-    flags: u64,
-    cgroup: Option<BorrowedFd>,
-    f: extern "C" fn(&T) -> !,
-    argument: &T,
-) -> Result<(i32, OwnedFd)> {
+/// The stack, `is_here` and `argument` stay until the child has executed a program or is dead.
+unsafe fn clone3<T>(clone: &Clone, f: extern "C" fn(&T) -> !, argument: &T) -> Result<(i32, OwnedFd)> {
     const CLEAR_SIGHAND: u64 = 1 << 32;
     const INTO_CGROUP: u64 = 1 << 33;
     let mut pidfd: RawFd = -1;
     // SAFETY: zeros are a value of this structure of integers.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | CLEAR_SIGHAND;
+    args.flags = clone.flags | CLEAR_SIGHAND;
     args.pidfd = &raw mut pidfd as u64;
-    args.stack = stack.base as u64;
+    args.child_tid = clone.is_here.map_or(0, |word| word.as_ptr() as u64);
+    args.stack = clone.stack.base as u64;
     args.stack_size = STACK_SIZE as u64;
-    if let Some(cgroup) = cgroup {
+    if let Some(cgroup) = clone.cgroup {
         args.flags |= INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
@@ -336,11 +389,18 @@ extern "C" fn run_child(child: &Child) -> ! {
         }
     }
     close_range(first, u32::MAX);
-    let (program, empty) = (child.program as usize, c"".as_ptr() as usize);
-    let environment = &raw const child.args[2] as usize;
-    let args = [program, empty, child.args.as_ptr() as usize, environment, libc::AT_EMPTY_PATH as usize];
+    let empty = c"".as_ptr();
+    let args = [c"onggi-stage".as_ptr(), child.number.as_ptr(), std::ptr::null()];
+    let environment = &raw const args[2] as usize;
+    let call = [
+        child.program as usize,
+        empty as usize,
+        args.as_ptr() as usize,
+        environment,
+        libc::AT_EMPTY_PATH as usize,
+    ];
     // SAFETY: texts that end in NUL, and lists of their addresses that end in zero.
-    let failed = unsafe { raw(libc::SYS_execveat, args) };
-    child.errno.set(-failed as i32);
+    let failed = unsafe { raw(libc::SYS_execveat, call) };
+    child.errno.store(-failed as i32, Ordering::Release);
     end(127)
 }
