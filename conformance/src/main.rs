@@ -14,6 +14,7 @@ mod net;
 mod process;
 mod report;
 mod runner;
+mod sys;
 mod test;
 mod walk;
 

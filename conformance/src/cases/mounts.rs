@@ -1,9 +1,10 @@
 //! What mounts do: order, sources and destinations, propagation, tmpcopyup, proc, sysfs, the root.
 //! Options are in mount_options.rs, destinations that try to get out in mount_paths.rs.
 
-use crate::case::Need::Root;
+use crate::case::Need::{Kernel, Root};
 use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::process;
+use crate::sys;
 use crate::test::{Mounted, Test, mount_line, mount_options, pause, strings};
 use serde_json::json;
 use std::fs;
@@ -37,6 +38,7 @@ pub const CASES: &[Case] = &[
     case!(sysfs_is_bound_where_the_network_is_the_hosts, [Root]),
     case!(no_mounts_at_all),
     case!(mounts_of_the_host_are_gone),
+    case!(mounts_of_the_host_are_not_copied, [Root, Kernel(6, 12)]),
     case!(overlay_with_long_paths, [Root]),
     case!(bind_without_propagation_lets_nothing_out, [Root]),
     case!(propagation_slave, [Root]),
@@ -363,6 +365,34 @@ fn exchange(t: &Test, root: Option<&str>, options: &[&str]) -> Outcome<(bool, bo
 }
 
 /// Longer than one value of fsconfig(2) may be.
+/// A run costs the same on a host with thousands of mounts: the kernel numbers all mounts that are ever made.
+fn mounts_of_the_host_are_not_copied(t: &Test) -> Outcome {
+    let dir = t.folder("host")?;
+    let _host = Mounted::tmpfs(&dir)?;
+    let source = dir.join("source");
+    fs::create_dir(&source)?;
+    let (number, mut mounted) = (3000, Vec::new());
+    for n in 0..number {
+        let place = dir.join(n.to_string());
+        fs::create_dir(&place)?;
+        mounted.push(Mounted::bind(&source, &place)?);
+    }
+    let c = t.container(&t.config())?;
+    let before = newest_mount(t)?;
+    c.run()?.ok()?;
+    let made = newest_mount(t)? - before;
+    // Other cases run at the same time.
+    check!(made < number / 2, "{made} mounts were made, where the host has {number}");
+    Ok(())
+}
+
+/// The number of a new mount, which is higher than those of all before.
+fn newest_mount(t: &Test) -> Outcome<u64> {
+    let place = t.folder("newest")?;
+    let _mount = Mounted::tmpfs(&place)?;
+    Ok(sys::number_of_mount(&place)?)
+}
+
 fn overlay_with_long_paths(t: &Test) -> Outcome {
     let folder = |name: &str| -> Outcome<String> {
         let dir = t.folder(&format!("{}-{name}", "long".repeat(40)))?;

@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     case!(forty_failed_creates_leave_nothing, [], 120),
     case!(the_runtime_killed_at_any_moment_can_be_cleaned_up, [], 120),
     case!(many_containers_at_the_same_time, [], 120),
+    case!(containers_that_make_the_same_mount_points_at_once, [], 120),
     case!(one_id_raced_by_many_creates_has_one_winner, [], 60),
     case!(start_raced_by_many_has_one_winner, [], 60),
     case!(delete_raced_by_many_leaves_nothing, [], 60),
@@ -133,6 +134,27 @@ fn many_containers_at_the_same_time(t: &Test) -> Outcome {
     for (n, one) in started {
         let output = one.finish(process::LIMIT)?.exits(n)?;
         same("output", output.stdout.trim(), format!("number {n}").as_str())?;
+    }
+    Ok(())
+}
+
+fn containers_that_make_the_same_mount_points_at_once(t: &Test) -> Outcome {
+    for _ in 0..10 {
+        let first = t.container(&t.config())?;
+        let mut config = t.config();
+        config.set("root.path", first.rootfs().display().to_string());
+        for n in 0..30 {
+            config.mount(&format!("/made/{n}/here"), "tmpfs", "tmpfs", &[]);
+        }
+        let mut started = Vec::new();
+        for _ in 0..12 {
+            let c = t.container(&config)?;
+            let mut command = c.bundle_command("run", &[]);
+            started.push(process::start(command.stdin(std::process::Stdio::null()), &t.dir)?);
+        }
+        for one in started {
+            one.finish(process::LIMIT)?.ok()?;
+        }
     }
     Ok(())
 }

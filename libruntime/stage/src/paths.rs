@@ -145,14 +145,18 @@ fn make_one(
         Missing::Directory => mkdirat(parent, &name.bytes, 0o755),
         Missing::File => mknodat(parent, &name.bytes, k::S_IFREG | 0o644, 0, 0),
     };
-    match made {
-        // The look-up failed, and yet the name exists: it is a dangling symbolic link.
-        Err(Failed { errno: EEXIST, .. }) => make_target(root, parent, &name, path, cut.0, what, depth),
-        Err(other) => Err(other),
-        Ok(()) => {
-            let flags = k::O_PATH | k::O_CLOEXEC;
-            openat2(parent, &name.bytes, flags, 0, k::RESOLVE_BENEATH | k::RESOLVE_NO_SYMLINKS)
+    let exists = match made {
+        Err(Failed { errno: EEXIST, .. }) => true,
+        other => other.map(|()| false)?,
+    };
+    let flags = k::O_PATH | k::O_CLOEXEC;
+    match openat2(parent, &name.bytes, flags, 0, k::RESOLVE_BENEATH | k::RESOLVE_NO_SYMLINKS) {
+        // The look-up failed, and yet the name exists: it is a dangling symbolic link. Anything else was made by another
+        // container with the same root meanwhile.
+        Err(Failed { errno: ELOOP, .. }) if exists => {
+            make_target(root, parent, &name, path, cut.0, what, depth)
         }
+        other => other,
     }
 }
 
