@@ -6,12 +6,14 @@
 //! configuration into steps.
 
 pub(crate) mod added;
+pub mod bare;
 mod capabilities;
 pub mod create;
 pub(crate) mod criu;
 mod devices;
 pub mod exec;
 pub mod explain;
+mod filesystem;
 mod kept;
 mod mount_options;
 mod mounts;

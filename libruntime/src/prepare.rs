@@ -160,7 +160,7 @@ fn prepare_spec(spec: Spec, mut request: Request, options: &Options) -> Result<P
     };
     let mut host = Host::probe(&spec, layout, &cgroup)?;
     host.bare_mounts =
-        plan::create::wants_bare_mounts(&spec, &host, &request) && options.settings.bare_mounts().is_some();
+        plan::bare::wants_bare_mounts(&spec, &host, &request) && options.settings.bare_mounts().is_some();
     // The caller's networks, and with the runtime's permission those of annotations.
     let networks = network::wanted(&spec, &options.networks, request.network_annotations)?;
     if !request.network_annotations {

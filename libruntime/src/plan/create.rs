@@ -1,12 +1,11 @@
 //! THE order in which a container is made. Each line whose place matters says why it is there.
 
-use super::mounts::{Mounts, at_root, names_files_of_caller};
+use super::mounts::{Mounts, at_root};
 use super::request::{Namespaces, Request, place};
 use super::{Handed, Origin, Plan, Text, nodes, process, readiness};
 use crate::config::sysctl::{key_path, namespace_of};
 use crate::error::{Diagnostic, DiagnosticCode, Error, Result};
 use crate::host::Host;
-use crate::namespaces;
 use crate::seccomp::Filter;
 use crate::step::{Attrs, CHANNEL, NamespaceFlags, PropagationFlags, Step, SyncPoint};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
@@ -273,20 +272,6 @@ fn root_propagation(linux: &Linux) -> Propagation {
     }
 }
 
-/// Whether the container can be made from a mount namespace with next to no mounts, in place of a copy of the caller's:
-/// everything that it needs of the caller's is opened before that is entered. A copy costs as much as the host has mounts.
-pub fn wants_bare_mounts(spec: &Spec, host: &Host, request: &Request) -> bool {
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
-    !host.rootless()
-        && !host.in_user_namespace
-        && namespaces::is_new(namespaces::listed(spec), Ns::Mount)
-        // It leaves what is below the container's root where it is.
-        && !request.no_pivot
-        // These may enter the container's mounts, and expect the host's there.
-        && !has_hooks_before_pivot(spec)
-        && !mounts.iter().any(names_files_of_caller)
-}
-
 fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {
     if !namespaces.is_new(Ns::Time) {
         return;
@@ -325,7 +310,7 @@ pub(super) fn first_ids(linux: &Linux) -> Step<Text> {
     Step::SetIds { uid: first(linux.uid_mappings()), gid: first(linux.gid_mappings()) }
 }
 
-fn has_hooks_before_pivot(spec: &Spec) -> bool {
+pub(super) fn has_hooks_before_pivot(spec: &Spec) -> bool {
     #[allow(deprecated)] // engines still use prestart
     spec.hooks().as_ref().is_some_and(|hooks| {
         [hooks.prestart(), hooks.create_runtime(), hooks.create_container()]

@@ -1,5 +1,6 @@
 //! `mounts`: what is opened in the caller's mounts first, and attached in the container later.
 
+use super::filesystem::{self, LONGEST_VALUE};
 use super::kept::KeptMounts;
 use super::mount_options::{self, Links, Options};
 use super::readiness;
@@ -309,7 +310,7 @@ impl Mounts {
             let mode_of_target = fstype == "tmpfs" && !has_mode;
             let copy_up = options.copy_up;
             let step = if let (Some(pid_namespace), "proc") = (site.pid, fstype) {
-                let options = filesystem_options(mount, &options, None);
+                let options = filesystem::options(mount, &options, None);
                 Step::MountProcfs { pid_namespace, options, target, flags, attrs }
             } else if is_long {
                 // The mount is private, and mount(2) returns no descriptor by which that could be changed.
@@ -317,10 +318,11 @@ impl Mounts {
                     let what = format!("shared or unbindable with an option of over {LONGEST_VALUE} bytes");
                     return Err(Error::unsupported(what).at(format!("{origin}.options")));
                 }
-                let (source, options) = (Text::path(&source(mount)), options_as_text(&options, label));
+                let (source, options) =
+                    (Text::path(&filesystem::source(mount)), filesystem::as_text(&options, label));
                 Step::MountByText { fstype: Text::of(fstype), source, options, target, flags }
             } else {
-                let options = filesystem_options(mount, &options, label);
+                let options = filesystem::options(mount, &options, label);
                 let fstype = Text::of(fstype);
                 Step::Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict }
             };
@@ -497,29 +499,6 @@ pub(super) fn at_root(path: Text) -> Place<Text> {
     Place { mount: ROOT, skip: 0, path }
 }
 
-/// Whether a mount has names of files that are looked up when it is made: in the layers of an overlay, or as its device.
-pub(super) fn names_files_of_caller(mount: &Mount) -> bool {
-    const WITHOUT: [&str; 14] = [
-        "bind",
-        "bpf",
-        "cgroup",
-        "cgroup2",
-        "configfs",
-        "debugfs",
-        "devpts",
-        "hugetlbfs",
-        "mqueue",
-        "proc",
-        "ramfs",
-        "securityfs",
-        "sysfs",
-        "tmpfs",
-    ];
-    let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
-    let fstype = mount.typ().as_deref().unwrap_or_default();
-    !options.bind && !options.remount && !WITHOUT.contains(&fstype)
-}
-
 /// Destinations are absolute in the spec; engines also write them relative to the root.
 pub(super) fn absolute(path: &Path) -> PathBuf {
     Path::new("/").join(path)
@@ -573,39 +552,6 @@ fn is_filled_later(spec: &Spec, at: usize) -> bool {
 /// The attributes of a new mount. It has no mounts below, is private, and has what fsmount(2) sets.
 fn new_mount_attributes(attrs: &Attrs) -> (MountFlags, Attrs) {
     (MountFlags(attrs.set | attrs.rec_set), Attrs { propagation: attrs.propagation, ..Attrs::default() })
-}
-
-/// The longest value that fsconfig(2) accepts, in bytes. The layers of an overlay can be longer.
-const LONGEST_VALUE: usize = 255;
-
-fn source(mount: &Mount) -> PathBuf {
-    let source = mount.source().clone().filter(|source| !source.as_os_str().is_empty());
-    source.unwrap_or_else(|| PathBuf::from("none"))
-}
-
-fn filesystem_options(mount: &Mount, options: &Options, label: Option<&str>) -> Text {
-    let mut data = Text::default();
-    data.push("source");
-    data.push(source(mount).as_os_str().as_encoded_bytes());
-    for (key, value) in &options.data {
-        data.push(key);
-        data.push(value);
-    }
-    if let Some(label) = label {
-        data.push("context");
-        data.push(label);
-    }
-    data
-}
-
-/// The options as one text for mount(2), where a label is quoted because of its commas.
-fn options_as_text(options: &Options, label: Option<&str>) -> Text {
-    let option = |(key, value): &(String, String)| match value.as_str() {
-        "" => key.clone(),
-        value => format!("{key}={value}"),
-    };
-    let label = label.map(|label| format!("context=\"{label}\""));
-    Text::of(options.data.iter().map(option).chain(label).collect::<Vec<_>>().join(","))
 }
 
 /// The user namespace that gives a mount its id maps: one of its own, or the container's.

@@ -4,6 +4,7 @@
 //!
 //! Must not run a plan: that is done by the tests with root (`libruntime/tests`).
 
+mod bare;
 mod cgroups;
 mod kept;
 mod limits;
