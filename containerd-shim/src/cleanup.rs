@@ -3,14 +3,13 @@
 
 use crate::args::Args;
 use crate::failure::Result;
+use crate::model::KILLED;
 use crate::record::Record;
 use crate::wire::DeleteAnswer;
 use crate::{start, verbs};
 use prost::Message;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
-
-const KILLED: u32 = 128 + libc::SIGKILL as u32;
 
 /// For all of a pod: containerd ends us after 5 s.
 const LIMIT: Duration = Duration::from_millis(3500);

@@ -7,17 +7,21 @@ use crate::failure::{Failure, Result};
 use crate::idle;
 use crate::live::{Live, Process};
 use crate::log;
-use crate::model::{Action, Call, Input, Key, Outcome, Reply, Ticket, Token, Verb};
+use crate::model::{Action, Call, Exit, Input, KILLED, Key, Outcome, Reply, Ticket, Token, Verb};
 use crate::reaper;
+use crate::restore;
 use crate::stdio::Relays;
 use crate::sys;
 use crate::table::Table;
 use crate::verbs::{self, Created, Executed, Made};
+use crate::wire::CreateTask;
 use crate::worker;
+use libruntime::Cancel;
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
 /// For execs, after their init.
@@ -47,6 +51,8 @@ pub struct Daemon {
     table: Table,
     events: Events,
     live: HashMap<Key, Live>,
+    /// Restorations under way.
+    restoring: HashMap<Ticket, Cancel>,
     waiting: HashMap<Token, oneshot::Sender<Result<Reply>>>,
     /// With so many of them, clients that have gone are looked for.
     look_at: usize,
@@ -72,6 +78,7 @@ impl Daemon {
             table: Table::default(),
             events,
             live: HashMap::new(),
+            restoring: HashMap::new(),
             waiting: HashMap::new(),
             look_at: FEW,
             last_token: 0,
@@ -207,6 +214,13 @@ impl Daemon {
                 }
                 None
             }
+            Action::Cancel(id, ticket) => {
+                if let Some(cancel) = self.restoring.get(&ticket) {
+                    cancel.cancel();
+                }
+                let exit = Exit { status: KILLED, at: SystemTime::now() };
+                Some(Input::Ended(Key::init(&id), ticket, exit))
+            }
             Action::StartTimer(id, ticket) => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
@@ -244,7 +258,16 @@ impl Daemon {
             Verb::Create(task) => {
                 let namespace = self.namespace.clone();
                 let key = Key::init(&task.id);
+                if !task.checkpoint.is_empty() {
+                    return self
+                        .work(ticket, key, move || Brought::Outcome(restore::prepare(&task, &namespace)));
+                }
                 self.work(ticket, key, move || Brought::Created(Box::new(verbs::create(&task, &namespace))))
+            }
+            Verb::Restore(task) => self.restore(ticket, task),
+            Verb::DeleteUnrestored(task) => {
+                let key = Key::init(&task.id);
+                self.work(ticket, key, move || Brought::Outcome(restore::delete(&task)));
             }
             Verb::StartExec(task) => {
                 let key = Key { id: task.id.clone(), exec: task.exec_id.clone() };
@@ -272,6 +295,19 @@ impl Daemon {
                 let id = wanted.id.clone();
                 self.work_on(ticket, id, move |made| checkpoint::save(made, &wanted));
             }
+        }
+    }
+
+    fn restore(&mut self, ticket: Ticket, task: Arc<CreateTask>) {
+        let (namespace, key) = (self.namespace.clone(), Key::init(&task.id));
+        match Cancel::new() {
+            Ok(cancel) => {
+                self.restoring.insert(ticket, cancel.clone());
+                self.work(ticket, key, move || {
+                    Brought::Created(Box::new(restore::restore(&task, &namespace, cancel)))
+                });
+            }
+            Err(error) => self.bring(ticket, key, Brought::Outcome(Err(error.into()))),
         }
     }
 
@@ -329,14 +365,19 @@ impl Daemon {
     }
 
     fn take(&mut self, ticket: Ticket, key: Key, begun: Instant, brought: Brought) {
+        self.restoring.remove(&ticket);
         let result = match brought {
             Brought::Outcome(result) => result,
-            Brought::Created(created) => match (*created).map(|created| self.take_created(&key, created)) {
-                Ok(Err(unwatched)) => return self.take_back(ticket, key, *unwatched),
-                Ok(Ok(outcome)) => Ok(outcome),
-                Err(failure) => Err(failure),
-            },
-            Brought::Executed(executed) => executed.and_then(|executed| self.take_executed(&key, executed)),
+            Brought::Created(created) => {
+                match (*created).map(|created| self.take_created(&key, ticket, created)) {
+                    Ok(Err(undo)) => return self.work(ticket, key, undo),
+                    Ok(Ok(outcome)) => Ok(outcome),
+                    Err(failure) => Err(failure),
+                }
+            }
+            Brought::Executed(executed) => {
+                executed.and_then(|executed| self.take_executed(&key, ticket, executed))
+            }
         };
         let ms = begun.elapsed().as_millis().to_string();
         if let Err(failure) = &result {
@@ -350,31 +391,31 @@ impl Daemon {
         self.step(Input::Done(ticket, result));
     }
 
-    /// Answered with the first error when the container is deleted: a client that tries again may use the same id.
-    fn take_back(&self, ticket: Ticket, key: Key, (failure, made): (Failure, Made)) {
-        self.work(ticket, key, move || {
-            let _ = verbs::delete(&made);
-            Brought::Outcome(Err(failure))
-        });
-    }
-
+    /// Where it cannot be watched, the error is what a worker has to do. That one brings the first error when the
+    /// container is deleted: a client that tries again may use the same id.
     fn take_created(
         &mut self,
         key: &Key,
+        ticket: Ticket,
         created: Created,
-    ) -> std::result::Result<Outcome, Box<(Failure, Made)>> {
-        let Created { made, ends, terminal, oom, outcome } = created;
+    ) -> std::result::Result<Outcome, impl FnOnce() -> Brought + Send + use<>> {
+        let Created { made, ends, terminal, oom, outcome, undo } = created;
         let relays = match Relays::begin(ends, terminal) {
             Ok(relays) => relays,
-            Err(failure) => return Err(Box::new((failure, made))),
+            Err(failure) => {
+                return Err(move || {
+                    let _ = undo(&made);
+                    Brought::Outcome(Err(failure))
+                });
+            }
         };
         let mut live = Live::new(Process::Init(made.container.clone()), Some(made), relays);
-        live.watch(key.clone(), oom, self.inputs.clone());
+        live.watch(key.clone(), ticket, oom, self.inputs.clone());
         self.live.insert(key.clone(), live);
         Ok(outcome)
     }
 
-    fn take_executed(&mut self, key: &Key, executed: Executed) -> Result<Outcome> {
+    fn take_executed(&mut self, key: &Key, ticket: Ticket, executed: Executed) -> Result<Outcome> {
         let Executed { process, ends, terminal } = executed;
         let relays = Relays::begin(ends, terminal).inspect_err(|_| {
             // It may have ended already.
@@ -382,7 +423,7 @@ impl Daemon {
         })?;
         let pid = process.pid() as u32;
         let mut live = Live::new(Process::Exec(process), None, relays);
-        live.watch(key.clone(), None, self.inputs.clone());
+        live.watch(key.clone(), ticket, None, self.inputs.clone());
         self.live.insert(key.clone(), live);
         Ok(Outcome::Pid(pid))
     }

@@ -11,7 +11,6 @@ pub enum Code {
     NotFound,
     AlreadyExists,
     FailedPrecondition,
-    Unimplemented,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

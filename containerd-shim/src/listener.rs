@@ -18,6 +18,14 @@ const CAP_SYS_PTRACE: u64 = 1 << 19;
 pub fn serve(args: &Args) -> Result<()> {
     let bundle = std::env::current_dir().map_err(|error| Failure::os("getcwd", error))?;
     log::open(&bundle, args.debug);
+    serve_now(args).inspect_err(|failure| {
+        log::warn("the shim cannot serve", &[("error", &failure.text)]);
+        // Nobody would ever answer there.
+        let _ = std::fs::remove_file(&args.socket);
+    })
+}
+
+fn serve_now(args: &Args) -> Result<()> {
     hide().map_err(|errno| Failure::os("prctl PR_SET_DUMPABLE", errno))?;
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|errno| Failure::os("prctl PR_SET_CHILD_SUBREAPER", errno))?;
@@ -26,11 +34,7 @@ pub fn serve(args: &Args) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|error| Failure::os("epoll_create1", error))?;
-    runtime.block_on(run(args, socket)).inspect_err(|failure| {
-        log::warn("the shim cannot serve", &[("error", &failure.text)]);
-        // Nobody would ever answer there.
-        let _ = std::fs::remove_file(&args.socket);
-    })
+    runtime.block_on(run(args, socket))
 }
 
 /// Not dumpable, and nor are children before they execute: one that holds a new user namespace for us belongs to our

@@ -1,7 +1,7 @@
 //! The processes that run: what the daemon holds of each beside its entry in the table, and the tasks that watch for
 //! its end.
 
-use crate::model::{Exit, Input, Key};
+use crate::model::{Exit, Input, Key, Ticket};
 use crate::relay::watched;
 use crate::stdio::Relays;
 use crate::verbs::Made;
@@ -57,13 +57,20 @@ impl Live {
         Self { process, made, relays, watching: Vec::new() }
     }
 
-    /// Tells `inputs` of its end and of lacks of memory: of those before the end.
-    pub fn watch(&mut self, key: Key, oom: Option<OomEvents>, inputs: UnboundedSender<Input>) {
+    /// Tells `inputs` of its end and of lacks of memory: of those before the end. `ticket` is that of the verb which has
+    /// made it.
+    pub fn watch(
+        &mut self,
+        key: Key,
+        ticket: Ticket,
+        oom: Option<OomEvents>,
+        inputs: UnboundedSender<Input>,
+    ) {
         let oom = oom.map(|oom| Arc::new(tokio::sync::Mutex::new(oom)));
         if let Some(oom) = oom.clone() {
-            self.watching.push(tokio::spawn(watch_oom(key.id.clone(), oom, inputs.clone())));
+            self.watching.push(tokio::spawn(watch_oom(key.id.clone(), ticket, oom, inputs.clone())));
         }
-        self.watching.push(tokio::spawn(watch_end(key, self.process.clone(), oom, inputs)));
+        self.watching.push(tokio::spawn(watch_end(key, ticket, self.process.clone(), oom, inputs)));
     }
 }
 
@@ -77,7 +84,13 @@ impl Drop for Live {
 
 type SharedOom = Arc<tokio::sync::Mutex<OomEvents>>;
 
-async fn watch_end(key: Key, process: Process, oom: Option<SharedOom>, inputs: UnboundedSender<Input>) {
+async fn watch_end(
+    key: Key,
+    ticket: Ticket,
+    process: Process,
+    oom: Option<SharedOom>,
+    inputs: UnboundedSender<Input>,
+) {
     // Without a descriptor left, it is asked for again and again.
     let watched = process.pidfd().try_clone_to_owned().and_then(|pidfd| watched(pidfd, Interest::READABLE));
     if let Ok(watched) = watched {
@@ -95,12 +108,12 @@ async fn watch_end(key: Key, process: Process, oom: Option<SharedOom>, inputs: U
     if let Some(oom) = oom
         && let Ok(Some(kills)) = oom.lock().await.killed()
     {
-        let _ = inputs.send(Input::Oom(key.id.clone(), kills));
+        let _ = inputs.send(Input::Oom(key.id.clone(), ticket, kills));
     }
-    let _ = inputs.send(Input::Ended(key, exit));
+    let _ = inputs.send(Input::Ended(key, ticket, exit));
 }
 
-async fn watch_oom(id: String, oom: SharedOom, inputs: UnboundedSender<Input>) {
+async fn watch_oom(id: String, ticket: Ticket, oom: SharedOom, inputs: UnboundedSender<Input>) {
     let copy = oom.lock().await.as_fd().try_clone_to_owned();
     let Ok(watched) = copy.and_then(|copy| watched(copy, Interest::READABLE)) else { return };
     let mut told = 0;
@@ -111,7 +124,7 @@ async fn watch_oom(id: String, oom: SharedOom, inputs: UnboundedSender<Input>) {
                 Ok(Some(Oom::Happened { killed })) => {
                     // v1 tells before the kernel has chosen a process: that one is not counted yet.
                     told = killed.max(told + 1);
-                    let _ = inputs.send(Input::Oom(id.clone(), told));
+                    let _ = inputs.send(Input::Oom(id.clone(), ticket, told));
                 }
                 Ok(None) => break,
                 _ => return,

@@ -29,6 +29,7 @@ mod process;
 mod reaper;
 mod record;
 mod relay;
+mod restore;
 mod rootfs;
 mod sandbox;
 mod service;

@@ -35,6 +35,9 @@ pub struct Exit {
     pub at: SystemTime,
 }
 
+/// The status of a process that SIGKILL has ended, as a shell has it.
+pub const KILLED: u32 = 128 + libc::SIGKILL as u32;
+
 /// The Task service's methods.
 #[derive(Clone, Debug)]
 pub enum Call {
@@ -62,11 +65,11 @@ pub enum Input {
     Call(Token, Call),
     /// A worker has done its verb.
     Done(Ticket, Result<Outcome>),
-    Ended(Key, Exit),
+    /// With the ticket of the verb that made the process, as the next two: another one may have the same id by now.
+    Ended(Key, Ticket, Exit),
     /// So many processes of the container have been killed for lack of memory.
-    Oom(String, u64),
-    /// The time that execs have to end after their init is over. With the ticket of its Create: another container may
-    /// have the same id by now.
+    Oom(String, Ticket, u64),
+    /// The time that execs have to end after their init is over.
     Late(String, Ticket),
     /// Nobody took the answer.
     Unanswered(Token),
@@ -77,7 +80,8 @@ pub enum Input {
 pub enum Outcome {
     Nothing,
     Pid(u32),
-    /// Whether the container has a pid namespace of its own, whose processes end with init.
+    /// Whether the container has a pid namespace of its own, whose processes end with init. Without a pid it is to be
+    /// restored.
     Created {
         pid: u32,
         has_own_pids: bool,
@@ -91,9 +95,13 @@ pub enum Outcome {
 pub enum Verb {
     Create(Arc<CreateTask>),
     Start(String),
+    /// The Start of a container that was created from a checkpoint.
+    Restore(Arc<CreateTask>),
     StartExec(Arc<ExecTask>),
     /// The container, its mounts, and what it still has in its pipes.
     Delete(String),
+    /// A container that was not restored has mounts alone.
+    DeleteUnrestored(Arc<CreateTask>),
     DeleteExec(Key),
     KillAll(String, i32),
     /// What SIGKILL of init does not end by itself: a frozen cgroup, other processes.
@@ -147,6 +155,8 @@ pub enum Action {
     Signal(Option<Token>, Key, i32),
     Resize(Token, Key, u16, u16),
     CloseStdin(Key),
+    /// Ends the restoration under way. An `Input::Ended` of SIGKILL is wanted at once.
+    Cancel(String, Ticket),
     /// `Input::Late` is wanted after a while.
     StartTimer(String, Ticket),
     /// Nothing more of a process is wanted.
@@ -160,8 +170,9 @@ impl Verb {
         match self {
             Self::Create(_) => "create",
             Self::Start(_) => "start",
+            Self::Restore(_) => "restore",
             Self::StartExec(_) => "exec",
-            Self::Delete(_) | Self::DeleteExec(_) => "delete",
+            Self::Delete(_) | Self::DeleteUnrestored(_) | Self::DeleteExec(_) => "delete",
             Self::KillAll(..) | Self::KillRest(_) => "kill",
             Self::Pids(_) => "pids",
             Self::Pause(_) => "pause",
@@ -174,7 +185,7 @@ impl Verb {
 
     pub fn id(&self) -> &str {
         match self {
-            Self::Create(task) => &task.id,
+            Self::Create(task) | Self::Restore(task) | Self::DeleteUnrestored(task) => &task.id,
             Self::StartExec(task) => &task.id,
             Self::Checkpoint(wanted) => &wanted.id,
             Self::DeleteExec(key) => &key.id,

@@ -26,9 +26,6 @@ pub fn parse(any: Option<&Any>) -> Result<RuncOptions> {
 
 /// Another runtime would be executed for whoever names one.
 fn check(options: &RuncOptions) -> Result<()> {
-    if !options.criu_image_path.is_empty() {
-        return Err(Failure::invalid("CriuImagePath: this shim restores no container"));
-    }
     let name = options.binary_name.rsplit('/').next().unwrap_or_default();
     if ["", "onggi", "runc"].contains(&name) {
         return Ok(());
@@ -107,11 +104,9 @@ mod tests {
         let failure = of_toml("BinaryName = \"/usr/bin/crun\"").unwrap_err();
         assert!(failure.text.starts_with("BinaryName \"/usr/bin/crun\""), "{failure}");
         assert!(parse(Some(&Any { type_url: "a.B".into(), value: vec![] })).is_err());
-        for name in ["CriuPath", "CriuImagePath"] {
-            assert!(of_toml(&format!("{name} = \"\"")).is_ok());
-            let failure = of_toml(&format!("{name} = \"/x\"")).unwrap_err();
-            assert!(failure.text.starts_with(&format!("{name}: ")), "{failure}");
-        }
+        assert!(of_toml("CriuPath = \"\"").is_ok());
+        let failure = of_toml("CriuPath = \"/x\"").unwrap_err();
+        assert!(failure.text.starts_with("CriuPath: "), "{failure}");
         assert_eq!(parse(None).unwrap(), RuncOptions::default());
     }
 }

@@ -1,7 +1,7 @@
 //! One process of a container in the table: its phase, its end, and who waits for it. Pure.
 
 use crate::failure::{Failure, Result};
-use crate::model::{Exit, Key, Token};
+use crate::model::{Exit, Key, Ticket, Token};
 use crate::wire::{ExecTask, StateAnswer};
 use std::fmt;
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub struct Process {
     streams: [String; 3],
     terminal: bool,
     pub pid: u32,
+    /// Of the verb that makes it or has made it.
+    pub ticket: Ticket,
     pub phase: Phase,
     /// Known, if not published yet.
     pub end: Option<Exit>,
@@ -64,6 +66,7 @@ impl Process {
             streams,
             terminal,
             pid: 0,
+            ticket: 0,
             phase,
             end: None,
             waits: Vec::new(),
@@ -79,13 +82,18 @@ impl Process {
 
     pub fn state(&self, key: &Key, bundle: String, of_init: Phase) -> StateAnswer {
         let [stdin, stdout, stderr] = self.streams.clone();
-        let is_frozen = self.phase == Phase::Running && of_init == Phase::Paused;
+        let phase = match self.phase {
+            Phase::Running if of_init == Phase::Paused => Phase::Paused,
+            // A restoration takes its time, and the process is not there before.
+            Phase::Starting if self.pid == 0 => Phase::Created,
+            phase => phase,
+        };
         let exit = self.exit();
         StateAnswer {
             id: key.id.clone(),
             bundle,
             pid: self.pid,
-            status: number_of(if is_frozen { Phase::Paused } else { self.phase }),
+            status: number_of(phase),
             stdin,
             stdout,
             stderr,

@@ -109,7 +109,6 @@ fn code(code: Code) -> ttrpc::Code {
         Code::NotFound => ttrpc::Code::NOT_FOUND,
         Code::AlreadyExists => ttrpc::Code::ALREADY_EXISTS,
         Code::FailedPrecondition => ttrpc::Code::FAILED_PRECONDITION,
-        Code::Unimplemented => ttrpc::Code::UNIMPLEMENTED,
     }
 }
 

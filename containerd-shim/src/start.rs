@@ -18,6 +18,12 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// For the lock of the sockets' directory: a `start` holds it for some milliseconds.
+const LOCK: Duration = Duration::from_secs(5);
+/// containerd ends `delete` after 5 s, of which the containers may take most.
+const LOCK_OF_DELETE: Duration = Duration::from_secs(1);
 
 /// Returns what is to be printed.
 pub fn start(args: &Args) -> Result<Vec<u8>> {
@@ -70,7 +76,7 @@ fn bind(socket: &Path) -> Result<Option<UnixListener>> {
     let directory = socket.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     // Two calls of `start` for one group must not both unlink.
-    let _lock = lock(directory).map_err(failed)?;
+    let _lock = lock(directory, LOCK)?;
     let listener = match UnixListener::bind(socket) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             if !is_abandoned(socket) {
@@ -99,15 +105,30 @@ fn connect(socket: &Path) -> nix::Result<OwnedFd> {
     Ok(ours)
 }
 
-fn lock(directory: &Path) -> std::io::Result<Flock<File>> {
-    Flock::lock(File::open(directory)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+/// flock(2) has no deadline, and a process that is stopped may hold the lock.
+fn lock(directory: &Path, limit: Duration) -> Result<Flock<File>> {
+    let failed = |error: std::io::Error| Failure::os(format!("flock {}", directory.display()), error);
+    let end = Instant::now() + limit;
+    let mut file = File::open(directory).map_err(failed)?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK | Errno::EINTR)) if Instant::now() < end => file = back,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let hint = format!("another process has held the lock for {limit:?}");
+                return Err(failed(Errno::EWOULDBLOCK.into()).hint(&hint));
+            }
+            Err((_, errno)) => return Err(failed(errno.into())),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The socket that a shim which was killed has left; one that lives keeps its own.
 pub fn remove_unanswered(bundle: &Path) {
     let address = std::fs::read_to_string(bundle.join("address")).unwrap_or_default();
     let Some(socket) = address.strip_prefix("unix://").map(Path::new) else { return };
-    let Some(Ok(_lock)) = socket.parent().map(lock) else { return };
+    let Some(Ok(_lock)) = socket.parent().map(|directory| lock(directory, LOCK_OF_DELETE)) else { return };
     if is_abandoned(socket) {
         remove(socket);
     }

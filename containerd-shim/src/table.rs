@@ -35,8 +35,8 @@ impl Table {
         match input {
             Input::Call(token, call) => self.call(token, call),
             Input::Done(ticket, result) => self.done(ticket, result),
-            Input::Ended(key, exit) => self.ended(&key, exit),
-            Input::Oom(id, kills) => self.oom(id, kills),
+            Input::Ended(key, ticket, exit) => self.ended(&key, ticket, exit),
+            Input::Oom(id, ticket, kills) => self.oom(id, ticket, kills),
             Input::Late(id, ticket) => self.late(&id, ticket),
             Input::Unanswered(token) => self.unanswered(token),
         }
@@ -137,11 +137,13 @@ impl Table {
             return Err(Failure::new(Code::AlreadyExists, format!("container {} already exists", task.id)));
         }
         self.deleted.forget(&task.id);
-        let init = Process::new([&task.stdin, &task.stdout, &task.stderr], task.terminal, Phase::Creating);
+        let streams = [&task.stdin, &task.stdout, &task.stderr];
+        let mut init = Process::new(streams, task.terminal, Phase::Creating);
         let ticket = self.begin(key, Some(token), Verb::Create(task.clone()));
+        init.ticket = ticket;
         let new = Task {
             bundle: task.bundle.clone(),
-            ticket,
+            unrestored: (!task.checkpoint.is_empty()).then(|| task.clone()),
             init,
             execs: BTreeMap::new(),
             has_own_pids: true,
@@ -172,15 +174,24 @@ impl Table {
     }
 
     fn kill(&mut self, token: Token, key: Key, signal: i32, all: bool) -> Result<()> {
-        let process = self.process(&key)?;
+        self.process(&key)?;
+        let ends_init = key.is_init() && signal == libc::SIGKILL;
+        let task = self.task(&key.id)?;
+        if ends_init && task.is_restoring() {
+            let ticket = task.init.ticket;
+            self.actions.push(Action::Cancel(key.id, ticket));
+            self.answer(token, Ok(Reply::Nothing));
+            return Ok(());
+        }
         if all && key.is_init() {
-            self.task(&key.id)?.is_killed |= signal == libc::SIGKILL;
+            task.check_restored()?;
+            task.is_killed |= ends_init;
             self.begin(key.clone(), Some(token), Verb::KillAll(key.id, signal));
             return Ok(());
         }
-        process.check_killable()?;
+        self.process(&key)?.check_killable()?;
         self.actions.push(Action::Signal(Some(token), key.clone(), signal));
-        if key.is_init() && signal == libc::SIGKILL {
+        if ends_init {
             self.task(&key.id)?.is_killed = true;
             self.begin(key.clone(), None, Verb::KillRest(key.id));
         }
@@ -203,7 +214,7 @@ impl Table {
     }
 
     fn ask(&mut self, token: Token, id: String, verb: fn(String) -> Verb) -> Result<()> {
-        self.task(&id)?;
+        self.task(&id)?.check_restored()?;
         self.begin(Key::init(&id), Some(token), verb(id));
         Ok(())
     }
@@ -236,7 +247,8 @@ impl Table {
         let spec =
             process.spec.take().ok_or_else(|| Failure::precondition("cannot start a running process"))?;
         process.phase = Phase::Starting;
-        self.begin(key, Some(token), Verb::StartExec(spec));
+        let ticket = self.begin(key.clone(), Some(token), Verb::StartExec(spec));
+        self.process(&key)?.ticket = ticket;
         Ok(())
     }
 
@@ -274,35 +286,17 @@ impl Table {
             task.queue.push_back((token, call));
             return Ok(());
         }
-        let key = Key::init(id);
-        let verb = match call {
-            Call::Start(_) => {
-                task.init.check_startable()?;
-                task.init.phase = Phase::Starting;
-                Verb::Start(id.into())
-            }
-            Call::Pause(_) => {
-                task.init.check_running("pause")?;
-                task.init.phase = Phase::Pausing;
-                Verb::Pause(id.into())
-            }
-            Call::Resume(_) if task.init.phase != Phase::Paused => {
-                return Err(Failure::precondition(format!(
-                    "cannot resume a container that is {}",
-                    task.init.phase
-                )));
-            }
-            Call::Resume(_) => Verb::Resume(id.into()),
-            Call::Update(_, resources) => Verb::Update(id.into(), resources),
-            Call::Checkpoint(wanted) => {
-                task.init.check_running("checkpoint")?;
-                Verb::Checkpoint(wanted)
-            }
-            Call::Delete(_) => return self.delete_in_turn(token, key),
-            _ => return Err(Failure::unknown("this request has no turn")),
-        };
-        let ticket = self.begin(key, Some(token), verb);
-        self.task(id)?.busy = Some(ticket);
+        if let Call::Delete(key) = call {
+            return self.delete_in_turn(token, key);
+        }
+        let verb = task.verb_of(id, call)?;
+        let is_restoration = matches!(verb, Verb::Restore(_));
+        let ticket = self.begin(Key::init(id), Some(token), verb);
+        let task = self.task(id)?;
+        task.busy = Some(ticket);
+        if is_restoration {
+            task.init.ticket = ticket;
+        }
         Ok(())
     }
 
@@ -323,7 +317,9 @@ impl Table {
     }
 
     fn begin_delete(&mut self, id: &str) {
-        let ticket = self.begin(Key::init(id), None, Verb::Delete(id.into()));
+        let Ok(task) = self.task(id) else { return };
+        let verb = task.unrestored.clone().map_or(Verb::Delete(id.into()), Verb::DeleteUnrestored);
+        let ticket = self.begin(Key::init(id), None, verb);
         if let Ok(task) = self.task(id) {
             task.busy = Some(ticket);
         }
@@ -333,9 +329,9 @@ impl Table {
         let Some(Job { key, token, verb }) = self.jobs.remove(&ticket) else { return };
         let reply = match &verb {
             Verb::Create(task) => self.created(task, result),
-            Verb::Start(_) => self.started(&key, result),
+            Verb::Start(_) | Verb::Restore(_) => self.started(&key, result),
             Verb::StartExec(_) => self.exec_started(&key, result),
-            Verb::Delete(_) => return self.delete_done(&key, ticket, result),
+            Verb::Delete(_) | Verb::DeleteUnrestored(_) => return self.delete_done(&key, ticket, result),
             Verb::DeleteExec(_) => return self.exec_deleted(&key),
             Verb::Pids(_) => result.map(|outcome| self.named_pids(&key.id, outcome)),
             Verb::Pause(_) => self.froze(&key, result, (Phase::Paused, Phase::Running), Event::Paused),
@@ -410,17 +406,25 @@ impl Table {
     }
 
     fn started(&mut self, key: &Key, result: Result<Outcome>) -> Result<Reply> {
-        let init = &mut self.task(&key.id)?.init;
-        if let Err(failure) = result {
-            init.phase = Phase::Created;
-            return Err(failure);
+        let task = self.task(&key.id)?;
+        // A failure leaves what can be started again, or has ended by a kill.
+        task.init.phase = Phase::Created;
+        let mut is_killed = false;
+        match result? {
+            Outcome::Created { pid, has_own_pids } => {
+                (task.init.pid, task.has_own_pids, task.unrestored) = (pid, has_own_pids, None);
+                // The restoration was done before it was cancelled: the process has an end of its own.
+                is_killed = task.init.end.take().is_some();
+            }
+            Outcome::Pid(pid) => task.init.pid = pid,
+            _ => {}
         }
-        if let Ok(Outcome::Pid(pid)) = result {
-            init.pid = pid;
-        }
-        init.phase = Phase::Running;
-        let pid = init.pid;
+        task.init.phase = Phase::Running;
+        let pid = task.init.pid;
         self.publish(Event::Start { id: key.id.clone(), pid });
+        if is_killed {
+            self.actions.push(Action::Signal(None, key.clone(), libc::SIGKILL));
+        }
         Ok(Reply::Pid(pid))
     }
 
@@ -516,8 +520,11 @@ impl Table {
         self.actions.extend(tokens.into_iter().map(|token| Action::Answer(token, Ok(reply.clone()))));
     }
 
-    fn ended(&mut self, key: &Key, exit: Exit) {
+    fn ended(&mut self, key: &Key, ticket: Ticket, exit: Exit) {
         let Ok(process) = self.process(key) else { return };
+        if process.ticket != ticket {
+            return;
+        }
         if process.end.is_none() {
             process.end = Some(exit);
         }
@@ -536,7 +543,7 @@ impl Table {
     }
 
     fn late(&mut self, id: &str, ticket: Ticket) {
-        if self.task(id).is_ok_and(|task| task.ticket == ticket) {
+        if self.task(id).is_ok_and(|task| task.init.ticket == ticket) {
             self.publish_exit(&Key::init(id));
         }
     }
@@ -551,7 +558,7 @@ impl Table {
         let is_live = |exec: &Process| matches!(exec.phase, Phase::Starting | Phase::Running);
         let has_live = task.execs.values().any(is_live);
         let first = !std::mem::replace(&mut task.is_ending, true);
-        let (has_own_pids, ticket) = (task.has_own_pids, task.ticket);
+        let (has_own_pids, ticket) = (task.has_own_pids, task.init.ticket);
         if first && !has_own_pids {
             self.begin(Key::init(id), None, Verb::KillAll(id.into(), libc::SIGKILL));
         }
@@ -574,9 +581,13 @@ impl Table {
         }
     }
 
-    fn oom(&mut self, id: String, kills: u64) {
+    fn oom(&mut self, id: String, ticket: Ticket, kills: u64) {
         let Ok(task) = self.task(&id) else { return };
-        if kills > task.oom_kills && !matches!(task.init.phase, Phase::Creating | Phase::Stopped) {
+        let is_its_own = task.init.ticket == ticket;
+        if is_its_own
+            && kills > task.oom_kills
+            && !matches!(task.init.phase, Phase::Creating | Phase::Stopped)
+        {
             task.oom_kills = kills;
             self.publish(Event::Oom(id));
         }

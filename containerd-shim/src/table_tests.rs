@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::Reply;
+use crate::model::{KILLED, Reply};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -8,6 +8,7 @@ use std::time::SystemTime;
 #[derive(Clone, Copy, Debug)]
 enum Move {
     Create,
+    CreateFromCheckpoint,
     Start,
     Exec(u8),
     StartExec(u8),
@@ -26,6 +27,7 @@ enum Move {
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
         1 => Just(Move::Create),
+        1 => Just(Move::CreateFromCheckpoint),
         3 => Just(Move::Start),
         2 => (0..3u8).prop_map(Move::Exec),
         3 => (0..3u8).prop_map(Move::StartExec),
@@ -52,11 +54,16 @@ struct World {
     /// At work, oldest first.
     verbs: Vec<(Ticket, Verb)>,
     /// Processes that live, by key; those in `started` run their program.
-    alive: BTreeSet<Key>,
+    /// With the ticket of the verb that has made it.
+    alive: BTreeMap<Key, Ticket>,
+    /// Of the last Create or restoration.
+    init: Ticket,
     events: Vec<String>,
     waits: BTreeMap<Token, Key>,
     open: BTreeSet<Token>,
     timers: Vec<(String, Ticket)>,
+    /// Restorations that were told to end.
+    cancelled: BTreeSet<Ticket>,
     is_late: bool,
     forgotten: Vec<Key>,
 }
@@ -83,7 +90,12 @@ impl World {
             match action {
                 Action::Answer(token, result) => self.answered(token, result),
                 Action::Publish(event) => self.published(event),
-                Action::Begin(ticket, verb) => self.verbs.push((ticket, verb)),
+                Action::Begin(ticket, verb) => {
+                    if matches!(verb, Verb::Create(_) | Verb::Restore(_)) {
+                        self.init = ticket;
+                    }
+                    self.verbs.push((ticket, verb));
+                }
                 Action::Signal(token, key, signal) => {
                     if let Some(token) = token {
                         self.answered(token, Ok(Reply::Nothing));
@@ -93,6 +105,11 @@ impl World {
                     }
                 }
                 Action::StartTimer(id, ticket) => self.timers.push((id, ticket)),
+                Action::Cancel(id, ticket) => {
+                    self.cancelled.insert(ticket);
+                    let exit = Exit { status: KILLED, at: AT };
+                    self.step(Input::Ended(Key::init(&id), ticket, exit));
+                }
                 Action::Forget(key) => self.forgotten.push(key),
                 _ => {}
             }
@@ -102,13 +119,13 @@ impl World {
     fn answered(&mut self, token: Token, result: Result<Reply>) {
         assert!(self.open.remove(&token), "request {token} is answered twice");
         if let (Some(key), Ok(Reply::Exit(_))) = (self.waits.get(&token), result) {
-            assert!(!self.alive.contains(key), "a wait for {key:?} has ended before it");
+            assert!(!self.alive.contains_key(key), "a wait for {key:?} has ended before it");
         }
     }
 
     fn end(&mut self, key: Key) {
-        if self.alive.remove(&key) {
-            self.step(Input::Ended(key, Exit { status: 0, at: AT }));
+        if let Some(ticket) = self.alive.remove(&key) {
+            self.step(Input::Ended(key, ticket, Exit { status: 0, at: AT }));
         }
     }
 
@@ -166,16 +183,23 @@ impl World {
             return self.step(Input::Done(ticket, Err(Failure::unknown("fault"))));
         }
         let outcome = match verb {
-            Verb::Create(_) => {
-                self.alive.insert(key(0));
+            Verb::Create(task) if !task.checkpoint.is_empty() => {
+                Outcome::Created { pid: 0, has_own_pids: true }
+            }
+            // What is told to end may be done already.
+            Verb::Restore(_) if self.cancelled.contains(&ticket) && number.is_multiple_of(2) => {
+                return self.step(Input::Done(ticket, Err(Failure::unknown("cancelled"))));
+            }
+            Verb::Create(_) | Verb::Restore(_) => {
+                self.alive.insert(key(0), ticket);
                 Outcome::Created { pid: 100, has_own_pids: number.is_multiple_of(2) }
             }
             Verb::StartExec(task) => {
-                self.alive.insert(Key { id: "a".into(), exec: task.exec_id.clone() });
+                self.alive.insert(Key { id: "a".into(), exec: task.exec_id.clone() }, ticket);
                 Outcome::Pid(200)
             }
             Verb::KillAll(..) => {
-                for key in self.alive.clone() {
+                for key in self.alive.clone().into_keys() {
                     self.end(key);
                 }
                 Outcome::Nothing
@@ -190,6 +214,11 @@ impl World {
             Move::Create => {
                 let task = CreateTask { id: "a".into(), ..CreateTask::default() };
                 // The kernel has ended what a deletion by force has left.
+                self.call(Call::Create(Arc::new(task)));
+            }
+            Move::CreateFromCheckpoint => {
+                let checkpoint = "/checkpoint".into();
+                let task = CreateTask { id: "a".into(), checkpoint, ..CreateTask::default() };
                 self.call(Call::Create(Arc::new(task)));
             }
             Move::Start => self.call(Call::Start(key(0))),
@@ -208,7 +237,7 @@ impl World {
             Move::End(number) => self.end(key(number)),
             Move::Oom => {
                 self.kills += 1;
-                self.step(Input::Oom("a".into(), self.kills));
+                self.step(Input::Oom("a".into(), self.init, self.kills));
             }
             Move::Late => {
                 if let Some((id, ticket)) = self.timers.pop() {
@@ -233,7 +262,7 @@ proptest! {
             while !world.verbs.is_empty() {
                 world.done(0, true);
             }
-            for key in world.alive.clone() {
+            for key in world.alive.clone().into_keys() {
                 world.end(key);
             }
         }
@@ -295,7 +324,7 @@ fn a_deletion_whose_caller_gave_up_is_answered_again_and_once() {
 #[test]
 fn out_of_memory_is_told_once_for_each_count() {
     let mut world = world(&[Move::Create, Move::Finish(0), Move::Start, Move::Finish(0), Move::Oom]);
-    world.step(Input::Oom("a".into(), 1));
+    world.step(Input::Oom("a".into(), world.init, 1));
     world.play(Move::End(0));
     assert_eq!(world.events[2..], ["oom", "exit a"]);
 }
@@ -376,4 +405,125 @@ fn a_container_that_freezes_after_it_was_killed_is_thawed() {
     world.step(Input::Done(rest.expect("a KillRest"), Ok(Outcome::Nothing)));
     world.play(Move::Finish(0));
     assert!(matches!(world.verbs[..], [(_, Verb::KillRest(_))]), "{:?}", world.verbs);
+}
+
+#[test]
+fn an_end_and_a_lack_of_memory_of_an_earlier_container_are_not_those_of_the_next() {
+    let mut world = world(&RUNNING);
+    for one in [Move::Exec(1), Move::StartExec(1), Move::Finish(0)] {
+        world.play(one);
+    }
+    let (old, old_exec) = (world.init, world.alive[&key(1)]);
+    for one in [Move::End(0), Move::End(1), Move::Delete(0), Move::Finish(0)].into_iter().chain(RUNNING) {
+        world.play(one);
+    }
+    for one in [Move::Exec(1), Move::StartExec(1), Move::Finish(0)] {
+        world.play(one);
+    }
+    let before = world.events.len();
+    let exit = Exit { status: 0, at: AT };
+    world.step(Input::Oom("a".into(), old, 7));
+    world.step(Input::Ended(key(1), old_exec, exit));
+    world.step(Input::Ended(key(0), old, exit));
+    assert_eq!(world.events[before..], [] as [&str; 0]);
+    world.play(Move::Oom);
+    world.play(Move::End(1));
+    world.play(Move::End(0));
+    assert_eq!(world.events[before..], ["oom", "exit e1", "exit a"]);
+}
+
+#[test]
+fn an_exec_needs_an_id() {
+    let mut world = world(&RUNNING);
+    let exec = ExecTask { id: "a".into(), ..ExecTask::default() };
+    let actions = world.table.step(Input::Call(99, Call::Exec(Arc::new(exec))));
+    let [Action::Answer(99, Err(failure))] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(failure.code, Code::InvalidArgument);
+    assert_eq!(world.table.lines().len(), 2, "{:?}", world.table.lines());
+}
+
+fn failure(world: &mut World, call: Call) -> Failure {
+    world.token += 1;
+    let actions = world.table.step(Input::Call(world.token, call));
+    match &actions[..] {
+        [Action::Answer(_, Err(failure))] => failure.clone(),
+        _ => panic!("{actions:?}"),
+    }
+}
+
+const UNRESTORED: [Move; 2] = [Move::CreateFromCheckpoint, Move::Finish(0)];
+
+fn state(world: &mut World) -> (i32, u32, u32) {
+    world.token += 1;
+    match &world.table.step(Input::Call(world.token, Call::State(key(0))))[..] {
+        [Action::Answer(_, Ok(Reply::State(state)))] => (state.status, state.pid, state.exit_status),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_container_from_a_checkpoint_is_created_without_a_process_and_restored_at_its_start() {
+    let mut world = world(&UNRESTORED);
+    assert_eq!((state(&mut world), world.events.as_slice()), ((1, 0, 0), ["create a".into()].as_slice()));
+    for call in [
+        Call::Exec(Arc::new(ExecTask { id: "a".into(), exec_id: "e1".into(), ..ExecTask::default() })),
+        Call::Kill { key: key(0), signal: libc::SIGKILL, all: false },
+        // Clients take NotFound for a process that has ended, and wait for its exit.
+        Call::Kill { key: key(0), signal: libc::SIGKILL, all: true },
+        Call::Pids("a".into()),
+        Call::Stats("a".into()),
+        Call::Update("a".into(), Vec::new()),
+        Call::Pause("a".into()),
+        Call::Resume("a".into()),
+    ] {
+        let failure = failure(&mut world, call.clone());
+        assert_eq!(failure.code, Code::FailedPrecondition, "{call:?}: {failure}");
+    }
+    world.play(Move::Start);
+    assert!(matches!(world.verbs[..], [(_, Verb::Restore(_))]), "{:?}", world.verbs);
+    world.play(Move::Finish(0));
+    assert_eq!(state(&mut world), (2, 100, 0));
+    for one in [Move::Exec(1), Move::StartExec(1), Move::Finish(0), Move::End(1), Move::End(0)] {
+        world.play(one);
+    }
+    assert_eq!(world.events, ["create a", "start a", "added e1", "started e1", "exit e1", "exit a"]);
+    world.play(Move::Delete(0));
+    assert!(matches!(world.verbs[..], [(_, Verb::Delete(_))]), "{:?}", world.verbs);
+}
+
+#[test]
+fn a_restoration_that_fails_can_be_tried_again_and_deleted() {
+    let mut world = world(&UNRESTORED);
+    for _ in 0..2 {
+        world.play(Move::Start);
+        assert!(matches!(world.verbs[..], [(_, Verb::Restore(_))]), "{:?}", world.verbs);
+        world.play(Move::Fail(0));
+        assert_eq!((state(&mut world), world.events.len()), ((1, 0, 0), 1));
+    }
+    world.play(Move::Delete(0));
+    assert!(matches!(world.verbs[..], [(_, Verb::DeleteUnrestored(_))]), "{:?}", world.verbs);
+    world.play(Move::Finish(0));
+    assert_eq!(world.events, ["create a", "delete a"]);
+    assert!(world.open.is_empty() && world.table.is_empty());
+}
+
+#[test]
+fn a_kill_ends_a_restoration_that_is_under_way() {
+    for is_done in [false, true] {
+        let mut world = world(&UNRESTORED);
+        for one in [Move::Wait(0), Move::Start, Move::Kill] {
+            world.play(one);
+        }
+        assert_eq!((world.cancelled.len(), world.events.len()), (1, 1));
+        world.play(Move::Finish(u8::from(is_done)));
+        // Where CRIU was faster, the process is killed.
+        let wanted: &[&str] = if is_done { &["start a", "exit a"] } else { &["exit a"] };
+        assert_eq!(world.events[1..], *wanted);
+        assert!(!world.alive.contains_key(&key(0)));
+        world.play(Move::Delete(0));
+        while !world.verbs.is_empty() {
+            world.play(Move::Finish(0));
+        }
+        assert!(world.open.is_empty() && world.table.is_empty(), "{:?}", world.table.lines());
+    }
 }

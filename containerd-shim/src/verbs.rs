@@ -7,7 +7,7 @@ use crate::stdio::{self, Ends, Named, Owner};
 use crate::wire::{CreateTask, ExecTask, RuncOptions};
 use crate::{metrics, options, rootfs};
 use libruntime::oci_spec::runtime::LinuxNamespaceType;
-use libruntime::{Container, ErrorKind, ExecProcess, OomEvents, Signal, TerminalSize};
+use libruntime::{Container, ErrorKind, ExecProcess, NewContainer, OomEvents, Signal, TerminalSize};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,28 @@ use std::time::Duration;
 
 /// That of the configuration, if it says one.
 const SIZE: TerminalSize = TerminalSize { rows: 0, columns: 0 };
+
+/// Opens the streams that a request names, and gives them to what is to be made. Requests of `Create` and `Exec` have
+/// the same fields, and the library's builders the same methods, but no type in common.
+macro_rules! with_streams {
+    ($new:expr, $task:expr, $namespace:expr, $owner:expr) => {{
+        let (new, task) = ($new, $task);
+        let named = Named {
+            stdin: &task.stdin,
+            stdout: &task.stdout,
+            stderr: &task.stderr,
+            terminal: task.terminal,
+            id: &task.id,
+            namespace: $namespace,
+        };
+        let ([stdin, stdout, stderr], ends) = stdio::open(&named, $owner)?;
+        let new = match task.terminal {
+            true => new.terminal(SIZE),
+            false => new.stdin(stdin).stdout(stdout).stderr(stderr),
+        };
+        (new, ends)
+    }};
+}
 
 /// A container, and what else of it a verb needs.
 #[derive(Clone)]
@@ -38,6 +60,84 @@ pub struct Created {
     pub terminal: Option<OwnedFd>,
     pub oom: Option<OomEvents>,
     pub outcome: Outcome,
+    /// Takes it back where it cannot be watched.
+    pub undo: fn(&Made) -> Result<Outcome>,
+}
+
+/// What a request to create a container says, read.
+pub struct Wanted<'a> {
+    pub task: &'a CreateTask,
+    pub namespace: &'a str,
+    pub options: RuncOptions,
+    pub bundle: PathBuf,
+    record: Record,
+}
+
+impl<'a> Wanted<'a> {
+    pub fn of(task: &'a CreateTask, namespace: &'a str) -> Result<Self> {
+        let options = options::parse(task.options.as_ref())?;
+        check_checkpoint(task, &options)?;
+        let bundle = PathBuf::from(&task.bundle);
+        let record = Record::new(&options, namespace, &group_of(&bundle, &task.id));
+        Ok(Self { task, namespace, options, bundle, record })
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.bundle.join("rootfs")
+    }
+
+    /// Returns how many mounts there are. The record is written first: `delete` needs it where the shim is killed.
+    pub fn mount(&self) -> Result<usize> {
+        self.record.write(&self.bundle)?;
+        rootfs::mount_all(&self.task.rootfs, &self.root())
+    }
+
+    /// The container, to be made, with its streams.
+    pub fn container(&self) -> Result<(NewContainer, Ends)> {
+        let options = &self.options;
+        let new = self.record.runtime().container(&self.task.id).bundle(&self.bundle);
+        let new = new.no_pivot(options.no_pivot_root).no_new_keyring(options.no_new_keyring);
+        let owner = Owner { uid: options.io_uid, gid: options.io_gid };
+        Ok(with_streams!(new, self.task, self.namespace, owner))
+    }
+
+    /// Of a container that was made just now.
+    pub fn finish(
+        self,
+        container: Container,
+        ends: Ends,
+        undo: fn(&Made) -> Result<Outcome>,
+    ) -> Result<Created> {
+        let pid = container.init_pid().unwrap_or(0);
+        let written = replace(&self.bundle.join("init.pid"), &pid.to_string());
+        let has_own_pids = has_own_pids(&container);
+        written.inspect_err(|_| {
+            // The first error is the one to report.
+            let _ = container.delete_force();
+        })?;
+        let (bundle, options, namespace) = (self.bundle, Arc::new(self.options), self.namespace.into());
+        Ok(Created {
+            terminal: container.take_terminal().map(OwnedFd::from),
+            // Without the memory controller there is nothing to be told.
+            oom: container.oom_events().ok(),
+            outcome: Outcome::Created { pid: pid as u32, has_own_pids },
+            ends,
+            made: Made { container, bundle, options, namespace },
+            undo,
+        })
+    }
+}
+
+/// Only the request names a checkpoint: where a client gives the option, containerd copies it there.
+fn check_checkpoint(task: &CreateTask, options: &RuncOptions) -> Result<()> {
+    let (given, path) = (&options.criu_image_path, &task.checkpoint);
+    if !task.parent_checkpoint.is_empty() {
+        return Err(Failure::invalid("parent_checkpoint: only a whole checkpoint can be restored"));
+    }
+    if !given.is_empty() && given != path {
+        return Err(Failure::invalid(format!("CriuImagePath {given:?}: the request is for {path:?}")));
+    }
+    Ok(())
 }
 
 pub fn create(task: &CreateTask, namespace: &str) -> Result<Created> {
@@ -45,59 +145,10 @@ pub fn create(task: &CreateTask, namespace: &str) -> Result<Created> {
 }
 
 fn create_now(task: &CreateTask, namespace: &str) -> Result<Created> {
-    if !task.checkpoint.is_empty() || !task.parent_checkpoint.is_empty() {
-        return Err(Failure::new(crate::failure::Code::Unimplemented, "restoring is not supported yet"));
-    }
-    let options = options::parse(task.options.as_ref())?;
-    let bundle = PathBuf::from(&task.bundle);
-    let record = Record::new(&options, namespace, &group_of(&bundle, &task.id));
-    record.write(&bundle)?;
-    let root = bundle.join("rootfs");
-    let mounts = rootfs::mount_all(&task.rootfs, &root)?;
-    let made = create_mounted(task, namespace, &record, bundle, options);
+    let wanted = Wanted::of(task, namespace)?;
+    let (mounts, root) = (wanted.mount()?, wanted.root());
+    let made = wanted.container().and_then(|(new, ends)| wanted.finish(new.create()?, ends, delete));
     made.inspect_err(|_| rootfs::unmount_last(&root, mounts))
-}
-
-fn create_mounted(
-    task: &CreateTask,
-    namespace: &str,
-    record: &Record,
-    bundle: PathBuf,
-    options: RuncOptions,
-) -> Result<Created> {
-    let named = Named {
-        stdin: &task.stdin,
-        stdout: &task.stdout,
-        stderr: &task.stderr,
-        terminal: task.terminal,
-        id: &task.id,
-        namespace,
-    };
-    let (streams, ends) = stdio::open(&named, Owner { uid: options.io_uid, gid: options.io_gid })?;
-    let new = record.runtime().container(&task.id).bundle(&bundle);
-    let mut new = new.no_pivot(options.no_pivot_root).no_new_keyring(options.no_new_keyring);
-    if task.terminal {
-        new = new.terminal(SIZE);
-    } else {
-        let [stdin, stdout, stderr] = streams;
-        new = new.stdin(stdin).stdout(stdout).stderr(stderr);
-    }
-    let container = new.create()?;
-    let pid = container.init_pid().unwrap_or(0);
-    let written = replace(&bundle.join("init.pid"), &pid.to_string());
-    let has_own_pids = has_own_pids(&container);
-    written.inspect_err(|_| {
-        // The first error is the one to report.
-        let _ = container.delete_force();
-    })?;
-    Ok(Created {
-        terminal: container.take_terminal().map(OwnedFd::from),
-        // Without the memory controller there is nothing to be told.
-        oom: container.oom_events().ok(),
-        outcome: Outcome::Created { pid: pid as u32, has_own_pids },
-        ends,
-        made: Made { container, bundle, options: Arc::new(options), namespace: namespace.into() },
-    })
 }
 
 fn has_own_pids(container: &Container) -> bool {
@@ -121,22 +172,8 @@ fn exec_now(made: &Made, task: &ExecTask) -> Result<Executed> {
     let spec = task.spec.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
     let mut process = libruntime::parse_process(spec)?.0;
     process.set_terminal(Some(task.terminal));
-    let named = Named {
-        stdin: &task.stdin,
-        stdout: &task.stdout,
-        stderr: &task.stderr,
-        terminal: task.terminal,
-        id: &task.id,
-        namespace: &made.namespace,
-    };
-    let (streams, ends) = stdio::open(&named, made.owner())?;
-    let mut new = made.container.exec_process(process).no_new_keyring(made.options.no_new_keyring);
-    if task.terminal {
-        new = new.terminal(SIZE);
-    } else {
-        let [stdin, stdout, stderr] = streams;
-        new = new.stdin(stdin).stdout(stdout).stderr(stderr);
-    }
+    let new = made.container.exec_process(process).no_new_keyring(made.options.no_new_keyring);
+    let (new, ends) = with_streams!(new, task, &made.namespace, made.owner());
     let process = new.spawn()?;
     Ok(Executed { terminal: process.take_terminal().map(OwnedFd::from), process, ends })
 }

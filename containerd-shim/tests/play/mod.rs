@@ -227,8 +227,8 @@ impl Shim {
         options.text(7, self.directory.join("store").to_str().unwrap())
     }
 
-    fn options(&self) -> Vec<u8> {
-        let options = self.root(Fields::default());
+    fn options(&self, more: Fields) -> Vec<u8> {
+        let options = self.root(more);
         Fields::default().text(1, "containerd.runc.v1.Options").bytes(2, &options.0).0
     }
 
@@ -321,18 +321,29 @@ impl Shim {
 
     /// Fails where the shim is gone.
     pub fn try_create(&self, id: &str, more: Fields) -> std::io::Result<Answer> {
-        self.try_create_from(id, &[self.image()], more)
+        self.try_create_from(id, &[self.image()], more, Fields::default())
+    }
+
+    /// With these options of the runtime.
+    pub fn create_from_options(&self, id: &str, more: Fields, options: Fields) -> Answer {
+        self.try_create_from(id, &[self.image()], more, options).unwrap()
     }
 
     /// With these mounts for its root.
     pub fn create_from(&self, id: &str, mounts: &[Fields], more: Fields) -> Answer {
-        self.try_create_from(id, mounts, more).unwrap()
+        self.try_create_from(id, mounts, more, Fields::default()).unwrap()
     }
 
-    fn try_create_from(&self, id: &str, mounts: &[Fields], more: Fields) -> std::io::Result<Answer> {
+    fn try_create_from(
+        &self,
+        id: &str,
+        mounts: &[Fields],
+        more: Fields,
+        options: Fields,
+    ) -> std::io::Result<Answer> {
         let task = more.text(1, id).text(2, self.bundle_of(id).to_str().unwrap());
         let task = mounts.iter().fold(task, |task, mount| task.bytes(3, &mount.0));
-        self.try_call("Create", task.bytes(10, &self.options()))
+        self.try_call("Create", task.bytes(10, &self.options(options)))
     }
 
     /// A mount of the image, which cannot be written to.
