@@ -5,7 +5,10 @@ mod play;
 use play::*;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 const SLEEP: &[&str] = &["busybox", "sleep", "1000"];
 
@@ -180,6 +183,116 @@ fn calls_of_start_at_once_make_one_shim() {
     shim.end();
 }
 
+/// A process that is stopped may hold it.
+#[test]
+fn a_lock_that_is_held_ends_start_and_delete_after_a_while() {
+    let mut shim = prepared!("lock");
+    let directory = shim.directory.join("s");
+    fs::create_dir(&directory).unwrap();
+    let file = fs::File::open(&directory).unwrap();
+    let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let (said, result) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let shim = &shim;
+        scope.spawn(move || said.send(shim.try_launch(&[], Fields::default())));
+        let limit = Duration::from_secs(10);
+        let Ok(output) = result.recv_timeout(limit) else {
+            // Lets it go on, or the test would not end.
+            drop(lock);
+            panic!("start waits for the lock");
+        };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("flock "), "{said}");
+        assert!(said.contains("hint: another process has held the lock for 5s"), "{said}");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "a socket is left");
+        // What a dead shim has left is there: `delete` wants to remove its socket.
+        let socket = directory.join("x");
+        fs::write(shim.bundle_of("a").join("address"), format!("unix://{}", socket.display())).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let begun = Instant::now();
+        assert!(shim.run("a", &["delete"], b"").status.success());
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        drop(lock);
+        assert!(shim.run("a", &["delete"], b"").status.success());
+        assert!(!socket.exists(), "the socket is left");
+    });
+    // Nothing holds the next one up.
+    shim.launch(&[], Fields::default());
+    shim.create("").unwrap();
+    shim.remove();
+    shim.end();
+}
+
+/// Has a system call fail with EPERM in what `command` executes, where its argument at `index` compares so with `value`.
+fn refuse(command: &mut Command, call: libc::c_long, index: u32, comparison: u32, value: u32) {
+    let filter = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let (jump, answer) = (libc::BPF_JMP | libc::BPF_K, libc::BPF_RET | libc::BPF_K);
+    // Of struct seccomp_data: the number of the call, and the lower half of the argument.
+    let mut program = [
+        filter(load, 0, 0, 0),
+        filter(jump | libc::BPF_JEQ, 0, 3, call as u32),
+        filter(load, 0, 0, 16 + 8 * index),
+        filter(jump | comparison, 0, 1, value),
+        filter(answer, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        filter(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let set = move || {
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: the kernel reads the program at the address, which lives until the call returns.
+        let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+        nix::errno::Errno::result(set)?;
+        Ok(())
+    };
+    // SAFETY: one system call, and no memory of the heap.
+    unsafe { command.pre_exec(set) };
+}
+
+#[test]
+fn a_shim_that_cannot_take_signals_ends_and_leaves_no_socket() {
+    let mut shim = prepared!("signals");
+    let output = shim.try_launch_with(&[], Fields::default(), |command| {
+        refuse(command, libc::SYS_rt_sigaction, 0, libc::BPF_JEQ, libc::SIGUSR1 as u32);
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    await_that("the shim ends", || shim.processes().is_empty());
+    assert_eq!(fs::read_dir(shim.directory.join("s")).unwrap().count(), 0, "a socket is left");
+    // The next `start` makes one that serves.
+    shim.launch(&[], Fields::default());
+    shim.create("").unwrap();
+    shim.remove();
+    shim.end();
+}
+
+/// The id is free when that is answered: a client tries again.
+#[test]
+fn a_create_whose_streams_cannot_be_watched_is_answered_when_its_container_is_deleted() {
+    if let Some(reason) = missing() {
+        return eprintln!("{reason}");
+    }
+    let mut shim = Shim::prepare("unwatched", SLEEP, &|config| {
+        // The deletion takes its time.
+        let hook = serde_json::json!({ "path": "/bin/sleep", "args": ["sleep", "0.3"] });
+        config["hooks"] = serde_json::json!({ "poststop": [hook] });
+    });
+    shim.launch(&[], Fields::default());
+    let pid = shim.pid();
+    let is_free = |number: &u32| !Path::new(&format!("/proc/{pid}/fd/{number}")).exists();
+    // That of the next connection, or the one after it.
+    let first = (0..).find(is_free).unwrap();
+    shim.end();
+    let output = shim.try_launch_with(&[], Fields::default(), |command| {
+        refuse(command, libc::SYS_epoll_ctl, 2, libc::BPF_JGE, first + 1);
+    });
+    assert_eq!(format!("unix://{}", shim.socket.display()), text(&fields(&output.stdout), 2));
+    let fifo = shim.fifo("out");
+    let failure = shim.create(fifo.to_str().unwrap()).unwrap_err();
+    assert!(failure.message.contains("epoll_ctl a standard stream: "), "{failure:?}");
+    let store = shim.directory.join("store").join(&shim.name);
+    assert_eq!(fs::read_dir(store).unwrap().count(), 0, "it was answered before");
+    shim.end();
+}
+
 #[test]
 fn a_checkpoint_without_criu_fails_and_the_container_goes_on() {
     let mut shim = prepared!("checkpoint");
@@ -190,7 +303,7 @@ fn a_checkpoint_without_criu_fails_and_the_container_goes_on() {
     shim.create("").unwrap();
     assert_eq!(shim.call("Checkpoint", wanted()).unwrap_err().code, 9);
     shim.of("Start", "").unwrap();
-    let has_criu = std::process::Command::new("criu").arg("--version").output().is_ok();
+    let has_criu = Command::new("criu").arg("--version").output().is_ok();
     if has_criu {
         shim.call("Checkpoint", wanted()).unwrap();
         shim.await_event("checkpointed a");

@@ -205,8 +205,18 @@ impl Shim {
     }
 
     pub fn try_launch(&self, environment: &[(&str, &str)], options: Fields) -> Output {
+        self.try_launch_with(environment, options, |_| ())
+    }
+
+    pub fn try_launch_with(
+        &self,
+        environment: &[(&str, &str)],
+        options: Fields,
+        edit: impl FnOnce(&mut Command),
+    ) -> Output {
         let mut command = self.command("a", &["start"]);
         command.envs(environment.iter().copied()).gid(self.group);
+        edit(&mut command);
         output_of(command, &self.params("a", options))
     }
 
