@@ -120,6 +120,14 @@ impl Process {
         }
     }
 
+    /// containerd's client pauses a container before it has it saved.
+    pub fn check_savable(&self) -> Result<()> {
+        match self.phase {
+            Phase::Paused if self.end.is_none() => Ok(()),
+            _ => self.check_running("checkpoint"),
+        }
+    }
+
     /// A client takes NotFound for success.
     pub fn check_killable(&self) -> Result<()> {
         match self.phase {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::{KILLED, Reply};
+use crate::wire::Checkpoint;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -475,6 +476,7 @@ fn a_container_from_a_checkpoint_is_created_without_a_process_and_restored_at_it
         Call::Update("a".into(), Vec::new()),
         Call::Pause("a".into()),
         Call::Resume("a".into()),
+        Call::Checkpoint(Arc::new(Checkpoint { id: "a".into(), ..Checkpoint::default() })),
     ] {
         let failure = failure(&mut world, call.clone());
         assert_eq!(failure.code, Code::FailedPrecondition, "{call:?}: {failure}");
@@ -489,6 +491,23 @@ fn a_container_from_a_checkpoint_is_created_without_a_process_and_restored_at_it
     assert_eq!(world.events, ["create a", "start a", "added e1", "started e1", "exit e1", "exit a"]);
     world.play(Move::Delete(0));
     assert!(matches!(world.verbs[..], [(_, Verb::Delete(_))]), "{:?}", world.verbs);
+}
+
+/// containerd's client pauses it meanwhile.
+#[test]
+fn a_paused_container_can_be_saved() {
+    let mut world = world(&RUNNING);
+    world.play(Move::Pause);
+    world.play(Move::Finish(0));
+    let wanted = Arc::new(Checkpoint { id: "a".into(), ..Checkpoint::default() });
+    world.call(Call::Checkpoint(wanted));
+    assert!(matches!(world.verbs[..], [(_, Verb::Checkpoint(_))]), "{:?}", world.verbs);
+    // Its processes may end with that.
+    for one in [Move::End(0), Move::Finish(0)] {
+        world.play(one);
+    }
+    assert_eq!(world.events[2..], ["exit a"]);
+    assert!(world.open.is_empty());
 }
 
 #[test]
@@ -519,7 +538,7 @@ fn a_kill_ends_a_restoration_that_is_under_way() {
         // Where CRIU was faster, the process is killed.
         let wanted: &[&str] = if is_done { &["start a", "exit a"] } else { &["exit a"] };
         assert_eq!(world.events[1..], *wanted);
-        assert!(!world.alive.contains_key(&key(0)));
+        assert_eq!(state(&mut world).2, if is_done { 0 } else { KILLED }, "the end of the process itself");
         world.play(Move::Delete(0));
         while !world.verbs.is_empty() {
             world.play(Move::Finish(0));

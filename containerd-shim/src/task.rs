@@ -66,7 +66,7 @@ impl Task {
             Call::Resume(_) => Ok(Verb::Resume(id)),
             Call::Update(_, resources) => self.check_restored().map(|()| Verb::Update(id, resources)),
             Call::Checkpoint(wanted) => {
-                self.init.check_running("checkpoint")?;
+                self.init.check_savable()?;
                 Ok(Verb::Checkpoint(wanted))
             }
             _ => Err(Failure::unknown("this request has no turn")),

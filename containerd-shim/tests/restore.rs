@@ -179,6 +179,8 @@ fn save(shim: &Shim) -> PathBuf {
     // `exit` of containerd.runc.v1.CheckpointOptions.
     let any = Fields::default().text(1, "containerd.runc.v1.CheckpointOptions").bytes(2, &[8, 1]);
     let wanted = Fields::default().text(1, "a").text(2, checkpoint.to_str().unwrap()).bytes(3, &any.0);
+    // As containerd's client does it.
+    shim.of("Pause", "").unwrap();
     shim.call("Checkpoint", wanted).unwrap();
     shim.of("Wait", "").unwrap();
     shim.of("Delete", "").unwrap();
@@ -198,6 +200,7 @@ fn goes_on_after_a_restoration(name: &str, terminal: u64) {
     shim.of("Start", "").unwrap();
     read_until(&mut before, "\n5");
     let checkpoint = save(&shim);
+    assert_eq!(shim.of("Resume", "").unwrap_err().code, 5);
     let mut rest = String::new();
     let _ = std::io::Read::read_to_string(&mut before, &mut rest);
     let saved = last_number(&rest).unwrap_or(5);
