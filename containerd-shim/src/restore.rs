@@ -6,7 +6,7 @@ use crate::model::Outcome;
 use crate::rootfs;
 use crate::verbs::{Created, Made, Wanted};
 use crate::wire::CreateTask;
-use libruntime::{Cancel, CheckpointOptions, ErrorKind};
+use libruntime::{Cancel, CheckpointOptions, ErrorKind, Stdio};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -43,7 +43,18 @@ fn restore_now(task: &CreateTask, namespace: &str, cancel: Cancel) -> Result<Cre
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&work);
     made.map_err(|error| Failure::os(format!("mkdir {}", work.display()), error))?;
     options.work_path = Some(work);
-    let (new, ends) = wanted.container()?;
+    let (mut new, ends) = wanted.container()?;
+    // What was no pipe cannot become one. Without a stream, the shim has given it /dev/null.
+    let [stdin, stdout, stderr] = options.file_streams()?;
+    if !task.terminal && stdin {
+        new = new.stdin(Stdio::null());
+    }
+    if !task.terminal && stdout {
+        new = new.stdout(Stdio::null());
+    }
+    if !task.terminal && stderr {
+        new = new.stderr(Stdio::null());
+    }
     // From here on it is ended by its own verbs.
     let container = new.cancel(cancel).restore(&options)?.without_limits();
     wanted.finish(container, ends, undo)

@@ -200,13 +200,17 @@ fn goes_on_after_a_restoration(name: &str, terminal: u64) {
     shim.of("Start", "").unwrap();
     read_until(&mut before, "\n5");
     let checkpoint = save(&shim);
+    let length = fs::metadata(checkpoint.join("cgroup.img")).unwrap().len();
+    assert!(length < 64 << 10, "cgroups of the host are saved: {length} bytes");
     assert_eq!(shim.of("Resume", "").unwrap_err().code, 5);
     let mut rest = String::new();
     let _ = std::io::Read::read_to_string(&mut before, &mut rest);
     let saved = last_number(&rest).unwrap_or(5);
     let fifo = shim.fifo("after");
     let mut after = open_reader(&fifo);
-    let more = streams(&fifo).text(8, checkpoint.to_str().unwrap());
+    // It had none before, and keeps /dev/null: clients attach to what they restore.
+    let stdin = shim.fifo("stdin");
+    let more = streams(&fifo).text(5, stdin.to_str().unwrap()).text(8, checkpoint.to_str().unwrap());
     assert_eq!(number(&fields(&shim.create_with("a", more).unwrap()), 1), 0);
     let pid = number(&fields(&shim.of("Start", "").unwrap()), 1);
     assert!(pid > 0);
@@ -229,6 +233,22 @@ fn goes_on_after_a_restoration(name: &str, terminal: u64) {
     let wanted = ["create a", "start a", "exec-added e", "exec-started e", "exit e", "paused a", "resumed a"];
     assert_eq!(events[second..second + 7], wanted);
     shim.end();
+    assert!(!has_unmounted_cgroup(&shim.name), "CRIU has made a cgroup where the container has none");
+}
+
+/// In hierarchies of v1 that are not mounted here.
+fn has_unmounted_cgroup(name: &str) -> bool {
+    let of_process = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let controllers = of_process.lines().filter_map(|line| line.split(':').nth(1));
+    let is_mounted = |controllers: &str| {
+        mounts.lines().any(|line| line.contains(" cgroup ") && line.contains(&format!(",{controllers} ")))
+    };
+    controllers.filter(|controllers| !controllers.is_empty() && !is_mounted(controllers)).any(|controllers| {
+        let script = "mount --make-rprivate / && mount -t cgroup -o $0 cgroup /mnt && test -d /mnt/$1";
+        let found = Command::new("unshare").args(["-m", "sh", "-c", script, controllers, name]).status();
+        found.is_ok_and(|status| status.success())
+    })
 }
 
 #[test]

@@ -314,6 +314,7 @@ impl Container {
             track_mem: Some(options.pre_dump),
             external_mounts: externals.into_iter().map(named).collect(),
             external: external_namespaces(spec)?,
+            dump_controllers: controllers(&self.state.cgroup),
             freeze_cgroup: freezer(&self.state.cgroup),
             // The veth pairs of bridges are made anew.
             empty_namespaces: (options.empty_network || connected).then_some(libc::CLONE_NEWNET as u32),
@@ -354,6 +355,15 @@ fn external_namespaces(spec: &Spec) -> Result<Vec<String>> {
 pub(crate) fn namespace_path(spec: &Spec, kind: LinuxNamespaceType) -> Option<PathBuf> {
     let namespaces = spec.linux().as_ref()?.namespaces().as_ref()?;
     namespaces.iter().find(|namespace| namespace.typ() == kind)?.path().clone()
+}
+
+/// Of v1 hierarchies in which the container has a cgroup. In others, such as one that is not mounted here, it is in the
+/// root, and CRIU would save the cgroups of the whole host, and make them all again at each restoration.
+fn controllers(cgroup: &Cgroup) -> Vec<String> {
+    if cgroup.is_v2() {
+        return Vec::new();
+    }
+    cgroup.kernel_paths().keys().flat_map(|names| names.split(',')).map(String::from).collect()
 }
 
 /// The directory by which CRIU freezes all processes at once.

@@ -98,6 +98,8 @@ pub(crate) struct Options {
     pub external: Vec<String>,
     #[prost(uint32, optional, tag = "38")]
     pub empty_namespaces: Option<u32>,
+    #[prost(string, repeated, tag = "43")]
+    pub dump_controllers: Vec<String>,
     #[prost(string, optional, tag = "44")]
     pub freeze_cgroup: Option<String>,
     #[prost(bool, optional, tag = "46")]

@@ -65,6 +65,7 @@ impl Restoration<'_> {
         transaction.make_cgroup()?;
         transaction.begin_network()?;
         let saved = saved_descriptors(&self.directories.images)?;
+        check_streams(&saved, &self.streams.stdio())?;
         give_streams(&self.streams.stdio(), &self.prepared.spec)?;
         let Prepared { spec, request, .. } = self.prepared;
         let rootfs = transaction.state.rootfs.clone();
@@ -176,6 +177,33 @@ impl Restoration<'_> {
     }
 }
 
+impl CheckpointOptions {
+    /// Which of the three standard streams were files from outside of the container when it was saved, such as
+    /// `/dev/null`. CRIU restores them from files alone: a pipe in their place is an error of the restoration.
+    ///
+    /// # Errors
+    /// The checkpoint cannot be read.
+    pub fn file_streams(&self) -> Result<[bool; 3]> {
+        let failed = |error| Error::io(format!("open {}", self.image_path.display()), error);
+        let images = File::open(&self.image_path).map_err(failed)?;
+        let saved = saved_descriptors(&images)?;
+        Ok([0, 1, 2].map(|at: usize| saved[at].starts_with(OUTSIDE)))
+    }
+}
+
+/// CRIU sets the position of what was a file.
+fn check_streams(saved: &[String], given: &[BorrowedFd; 3]) -> Result<()> {
+    let names = ["standard input", "standard output", "standard error"];
+    for ((link, stream), name) in saved.iter().zip(given).zip(names) {
+        let position = nix::unistd::lseek(stream, 0, nix::unistd::Whence::SeekCur);
+        if link.starts_with(OUTSIDE) && position == Err(nix::errno::Errno::ESPIPE) {
+            return Err(Error::unsupported(format!("a pipe as {name}, which was a file when it was saved"))
+                .with_hint("give it a file, such as /dev/null"));
+        }
+    }
+    Ok(())
+}
+
 /// The standard streams belong to the process's user, as in a created container: CRIU opens them as that
 /// user. Devices that others share stay as they are.
 fn give_streams(streams: &[BorrowedFd; 3], spec: &Spec) -> Result<()> {
@@ -239,8 +267,11 @@ fn external_namespaces(spec: &Spec) -> Result<Vec<(&'static str, OwnedFd)>> {
 
 /// The container's cgroup takes the place of the one that was saved.
 fn cgroup_roots(cgroup: &Cgroup) -> Vec<criu::CgroupRoot> {
+    // Without a name it is the root of every hierarchy: where there are others, that would make cgroups in those that the
+    // container has none in.
+    let is_v2 = cgroup.is_v2();
     let root = |(controller, path): (String, PathBuf)| criu::CgroupRoot {
-        controller: Some(controller).filter(|name| !name.is_empty()),
+        controller: Some(controller).filter(|name| !is_v2 || !name.is_empty()),
         path: path.display().to_string(),
     };
     cgroup.kernel_paths().into_iter().map(root).collect()
