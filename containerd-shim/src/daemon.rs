@@ -370,7 +370,7 @@ impl Daemon {
             Brought::Outcome(result) => result,
             Brought::Created(created) => {
                 match (*created).map(|created| self.take_created(&key, ticket, created)) {
-                    Ok(Err(undo)) => return self.work(ticket, key, undo),
+                    Ok(Err(undo)) => return self.work(ticket, key, *undo),
                     Ok(Ok(outcome)) => Ok(outcome),
                     Err(failure) => Err(failure),
                 }
@@ -398,15 +398,15 @@ impl Daemon {
         key: &Key,
         ticket: Ticket,
         created: Created,
-    ) -> std::result::Result<Outcome, impl FnOnce() -> Brought + Send + use<>> {
+    ) -> std::result::Result<Outcome, Box<impl FnOnce() -> Brought + Send + use<>>> {
         let Created { made, ends, terminal, oom, outcome, undo } = created;
         let relays = match Relays::begin(ends, terminal) {
             Ok(relays) => relays,
             Err(failure) => {
-                return Err(move || {
+                return Err(Box::new(move || {
                     let _ = undo(&made);
                     Brought::Outcome(Err(failure))
-                });
+                }));
             }
         };
         let mut live = Live::new(Process::Init(made.container.clone()), Some(made), relays);
