@@ -196,16 +196,7 @@ impl Daemon {
                 token.and_then(|token| self.act(Action::Answer(token, result)))
             }
             Action::Resize(token, key, rows, columns) => {
-                let resizing = self.live.get(&key).map(|live| live.relays.resize(rows, columns));
-                let sender = self.waiting.remove(&token);
-                tokio::spawn(async move {
-                    if let Some(resizing) = resizing {
-                        resizing.await;
-                    }
-                    if let Some(sender) = sender {
-                        let _ = sender.send(Ok(Reply::Nothing));
-                    }
-                });
+                self.resize(token, &key, rows, columns);
                 None
             }
             Action::CloseStdin(key) => {
@@ -241,6 +232,19 @@ impl Daemon {
                 None
             }
         }
+    }
+
+    fn resize(&mut self, token: Token, key: &Key, rows: u16, columns: u16) {
+        let resizing = self.live.get(key).map(|live| live.relays.resize(rows, columns));
+        let sender = self.waiting.remove(&token);
+        tokio::spawn(async move {
+            if let Some(resizing) = resizing {
+                resizing.await;
+            }
+            if let Some(sender) = sender {
+                let _ = sender.send(Ok(Reply::Nothing));
+            }
+        });
     }
 
     fn signal(&self, key: &Key, signal: i32) -> Result<()> {
