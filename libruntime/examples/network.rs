@@ -4,16 +4,12 @@ use libruntime::{Network, Runtime};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bundle = std::env::args().nth(1).ok_or("usage: network BUNDLE")?;
-    let runtime = Runtime::new("/run/libruntime-example");
+    let new = Runtime::new("/run/libruntime-example").container(format!("network-{}", std::process::id()));
     let network = Network::bridge("example0").publish(0x6f6e, 80);
-    let container =
-        runtime.container(format!("network-{}", std::process::id())).bundle(bundle).network(network);
-    let container = container.run()?;
+    let container = new.bundle(bundle).network(network).run()?;
     for interface in container.state().networks.iter().flatten() {
-        println!(
-            "{} on {}: {:?}, ports {:?}",
-            interface.name, interface.bridge, interface.addresses, interface.publish
-        );
+        let (addresses, ports) = (&interface.addresses, &interface.publish);
+        println!("{} on {}: {addresses:?}, ports {ports:?}", interface.name, interface.bridge);
     }
     container.delete_force()?;
     Ok(())

@@ -5,46 +5,33 @@ use std::io::Read;
 
 const AHEAD: usize = 4;
 
-struct Pool {
-    runtime: Runtime,
-    bundle: String,
-    ready: Vec<Container>,
-    made: usize,
+/// All is set up in it; only its program is missing.
+fn create_ahead(runtime: &Runtime, bundle: &str, number: usize) -> libruntime::Result<Container> {
+    let new = runtime.container(format!("warm-{}-{number}", std::process::id())).bundle(bundle);
+    new.stdin(Stdio::null()).stdout(Stdio::piped()).create()
 }
 
-impl Pool {
-    /// All is set up in each of these; only their programs are missing.
-    fn fill(&mut self) -> libruntime::Result<()> {
-        while self.ready.len() < AHEAD {
-            self.made += 1;
-            let id = format!("warm-{}-{}", std::process::id(), self.made);
-            let new = self.runtime.container(id).bundle(&self.bundle);
-            self.ready.push(new.stdin(Stdio::null()).stdout(Stdio::piped()).create()?);
-        }
-        Ok(())
-    }
-
-    fn run(&mut self, program: &Program) -> Result<String, Box<dyn std::error::Error>> {
-        self.fill()?;
-        let container = self.ready.remove(0);
-        container.start_program(program)?;
-        let mut said = String::new();
-        container.take_stdout().ok_or("no pipe")?.read_to_string(&mut said)?;
-        let status = container.wait()?;
-        container.delete()?;
-        Ok(format!("{status}: {said}"))
-    }
+fn run(container: &Container, program: &Program) -> Result<String, Box<dyn std::error::Error>> {
+    container.start_program(program)?;
+    let mut said = String::new();
+    container.take_stdout().ok_or("no pipe")?.read_to_string(&mut said)?;
+    let status = container.wait()?;
+    container.delete()?;
+    Ok(format!("{status}: {said}"))
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bundle = std::env::args().nth(1).ok_or("usage: warm_pool BUNDLE")?;
     let runtime = Runtime::new("/run/libruntime-example");
-    let mut pool = Pool { runtime, bundle, ready: Vec::new(), made: 0 };
+    let create = |number| create_ahead(&runtime, &bundle, number);
+    let mut pool = (0..AHEAD).map(create).collect::<Result<std::collections::VecDeque<_>, _>>()?;
     for number in 1..=8 {
         let job = Program::new(["sh", "-c", "echo job $JOB in $PWD; exit $JOB"]);
         let job = job.env("JOB", &number.to_string()).current_dir("/bin");
-        print!("{}", pool.run(&job)?);
+        let container = pool.pop_front().expect("one is added for each that is taken");
+        print!("{}", run(&container, &job)?);
+        pool.push_back(create(AHEAD + number)?);
     }
-    pool.ready.drain(..).try_for_each(|container| container.delete_force().map(drop))?;
+    pool.iter().try_for_each(|container| container.delete_force().map(drop))?;
     Ok(())
 }
