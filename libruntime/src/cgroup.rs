@@ -261,8 +261,13 @@ impl Cgroup {
     /// only itself: unlike a write to `cgroup.procs`, for which the kernel stops all forks on the
     /// host and waits for a grace period of RCU, which takes milliseconds.
     pub fn tasks(&self) -> Vec<PathBuf> {
+        self.v1_dirs().iter().map(|dir| dir.join(TASKS)).collect()
+    }
+
+    /// The directories of [`Cgroup::tasks`].
+    pub fn v1_dirs(&self) -> Vec<PathBuf> {
         let v1 = self.hierarchies.iter().filter(|hierarchy| !hierarchy.is_v2() && !self.needs_attach());
-        v1.map(|hierarchy| hierarchy.dir.join(TASKS)).collect()
+        v1.map(|hierarchy| hierarchy.dir.clone()).collect()
     }
 
     /// Opens one of [`Cgroup::tasks`]. For a hierarchy that the caller may not use, it is a file that accepts the same

@@ -4,7 +4,6 @@
 
 use crate::container::Container;
 use crate::error::{Error, Result};
-use crate::namespaces::{has, listed};
 use crate::options::Options;
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::prepare::{Prepared, prepare};
@@ -17,7 +16,6 @@ use crate::wait::{self, Wait};
 use crate::{hooks, netdevices, notify, readiness, trace};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::LinuxNamespaceType;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Creates a container: all is set up, and its program waits for `start`. Nothing is left behind by a failure.
@@ -45,11 +43,13 @@ struct Creation<'a> {
 
 impl<'a> Creation<'a> {
     fn run(mut self) -> Result<Container> {
-        self.write_files()?;
+        if self.options.notify_socket.is_some() {
+            readiness::make_directory(self.transaction.directory())?;
+        }
         self.transaction.make_v2_cgroup()?;
         // The v1 cgroups are made while the stage starts, unless its first steps need them.
-        let first = self.transaction.state.cgroup.is_v2()
-            || !has(listed(&self.prepared.spec), LinuxNamespaceType::Cgroup);
+        let cgroup = &self.transaction.state.cgroup;
+        let first = cgroup.is_v2() || self.prepared.plan.opens_below(&cgroup.v1_dirs());
         if first {
             self.transaction.make_cgroup()?;
         }
@@ -59,6 +59,8 @@ impl<'a> Creation<'a> {
         if !first {
             self.transaction.make_cgroup()?;
         }
+        stage.give_cgroups_ahead(&self.transaction.state.cgroup)?;
+        self.write_files()?;
         let in_init = |error: Error| error.within("error during container init");
         while !self.answer(&mut stage).map_err(in_init)? {}
         self.transaction.record()?;
@@ -68,14 +70,11 @@ impl<'a> Creation<'a> {
         Ok(self.transaction.commit(init)?.with_steps(steps))
     }
 
-    /// Writes what later verbs read in the container's directory.
+    /// Writes what verbs after the creation read in the container's directory.
     fn write_files(&self) -> Result<()> {
         let directory = self.transaction.directory();
         if let Some(filter) = &self.prepared.filter {
             directory.write_filter(filter)?;
-        }
-        if self.options.notify_socket.is_some() {
-            readiness::make_directory(directory)?;
         }
         directory.write_after_start(&self.prepared.plan.encode_after_start())
     }

@@ -6,7 +6,7 @@
 //! | `Cloned` | keeps hold of the sender, which goes on; a second time is an error |
 //! | `At(Entered)` | does what it does for a clone, which comes later, and answers |
 //! | `At(Attached)` | has it in its cgroups, and answers |
-//! | `At(Cgroups)` | has made its v1 cgroups, and sends the files through which it joins them |
+//! | `At(Cgroups)` | sends the files through which it joins its v1 cgroups, unless it has sent them ahead |
 //! | `At(Created)` | runs hooks, moves interfaces, and answers |
 //! | `At(Ready)` | records it, and answers; it waits for `start`, or executes |
 //! | a descriptor | passes the seccomp listener on to its agent |
@@ -87,6 +87,8 @@ pub(crate) struct Stage<'a> {
     /// Until the first word of the stage.
     lent: Option<sys::Lent>,
     init: Option<Child>,
+    /// Its cgroups are sent.
+    has_cgroups: bool,
     clock: StageClock,
     steps: Option<StageSteps>,
 }
@@ -120,7 +122,7 @@ impl<'a> Stage<'a> {
         });
         let sys::Spawned { pid, pidfd, lent } = spawned.map_err(spawn_failed)?;
         let (first, lent) = (Some(Child::new(pid, pidfd)), Some(lent));
-        Ok(Self { plan, channel, first, lent, init: None, clock, steps })
+        Ok(Self { plan, channel, first, lent, init: None, has_cgroups: false, clock, steps })
     }
 
     /// The process that works on the plan now: the first, or the one it has cloned.
@@ -211,17 +213,37 @@ impl<'a> Stage<'a> {
 
     /// Lets the stage go on, with the files through which it joins its cgroups, in the plan's order.
     pub fn give_cgroups(&self, cgroup: &Cgroup) -> Result<()> {
+        match self.has_cgroups {
+            true => Ok(()),
+            false => self
+                .send(&self.open_cgroups(cgroup)?)
+                .map_err(|errno| Error::os("sendmsg to the stage", errno)),
+        }
+    }
+
+    /// As [`Stage::give_cgroups`], before the stage asks: then it need not wait. Not where it waits for another answer
+    /// before, which it would take this for.
+    pub fn give_cgroups_ahead(&mut self, cgroup: &Cgroup) -> Result<()> {
+        if self.plan.waits_first_for_cgroups() {
+            // Where this fails, the stage asks for them, or is gone and its last report says why.
+            self.has_cgroups = self.send(&self.open_cgroups(cgroup)?).is_ok();
+        }
+        Ok(())
+    }
+
+    fn open_cgroups(&self, cgroup: &Cgroup) -> Result<Vec<OwnedFd>> {
         let open = |(what, _): &(Handed, _)| match what {
             Handed::CgroupTasks(tasks) => Some(cgroup.open_tasks(tasks)),
             _ => None,
         };
-        let files: Vec<OwnedFd> = self.plan.handed.iter().filter_map(open).collect::<Result<_>>()?;
+        self.plan.handed.iter().filter_map(open).collect()
+    }
+
+    fn send(&self, files: &[OwnedFd]) -> std::result::Result<(), Errno> {
         let fds: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
         let (bytes, rights) = ([IoSlice::new(&[1])], [ControlMessage::ScmRights(&fds)]);
         let channel = self.channel.as_raw_fd();
-        again(|| socket::sendmsg::<()>(channel, &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None))
-            .map(drop)
-            .map_err(|errno| Error::os("sendmsg to the stage", errno))
+        again(|| socket::sendmsg::<()>(channel, &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)).map(drop)
     }
 
     fn failed(&self, step: u32, call: u32, errno: i32) -> Error {
@@ -304,11 +326,13 @@ pub(crate) struct Received {
 
 pub(crate) fn receive(channel: BorrowedFd) -> Result<Received> {
     let mut bytes = [0u8; REPORT_SIZE + 4];
-    let sys::Received { length, fd, sender } = match sys::receive(channel, &mut bytes) {
-        // A peer that dies with unread data resets the connection, which is an end of file too.
-        Err(Errno::ECONNRESET) => sys::Received { length: 0, fd: None, sender: None },
-        other => other.map_err(|errno| Error::os("recvmsg from the stage", errno))?,
+    let received = match sys::receive(channel, &mut bytes) {
+        // A peer has ended with unread data. What it has sent before comes after this error, and then the end of file.
+        Err(Errno::ECONNRESET) => sys::receive(channel, &mut bytes),
+        other => other,
     };
+    let sys::Received { length, fd, sender } =
+        received.map_err(|errno| Error::os("recvmsg from the stage", errno))?;
     let report = match length {
         0 => None,
         _ if fd.is_some() => None,
@@ -479,5 +503,23 @@ fn user_namespace(plan: &Plan) -> Result<OwnedFd> {
         (Some(maps), _) => userns::make(maps),
         (None, Some(path)) => open_namespace(path),
         (None, None) => Err(Error::new(ErrorKind::InvalidConfig, "no user namespace")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_arrives_although_its_sender_has_ended_with_unread_data() {
+        let (ours, theirs) =
+            socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .unwrap();
+        answer(ours.as_fd()).unwrap();
+        let failed = Report::Failed { step: 3, call: 257, errno: libc::ENOENT };
+        socket::send(theirs.as_raw_fd(), &failed.encode(), MsgFlags::empty()).unwrap();
+        drop(theirs);
+        assert!(matches!(receive(ours.as_fd()).unwrap().report, Some(Report::Failed { step: 3, .. })));
+        assert!(receive(ours.as_fd()).unwrap().report.is_none());
     }
 }

@@ -134,7 +134,6 @@ pub fn decode_after_start(bytes: &[u8]) -> Option<Vec<(u32, Step<Text>, Origin)>
 pub enum Handed {
     /// Reports to the library, and its answers.
     Channel,
-    /// The private procfs.
     Procfs,
     /// The socket to which `start` connects.
     Listener,
@@ -178,9 +177,7 @@ pub struct Plan {
     pub handed: Vec<(Handed, Origin)>,
     /// The user namespaces that only hold the maps of an id-mapped mount.
     pub id_maps: Vec<IdMaps>,
-    /// The user namespace to make, if one is to be made.
     pub new_user_namespace: Option<IdMaps>,
-    /// The user namespace to join, if one was given.
     pub joined_user_namespace: Option<PathBuf>,
     pub warnings: Vec<Diagnostic>,
     sources: usize,
@@ -241,13 +238,30 @@ impl Plan {
         else {
             return None;
         };
-        let opens = |(step, _): &(Step<Text>, Origin)| match step {
+        self.sources().find_map(|(source, path)| (source == wanted).then(|| path.first()))
+    }
+
+    /// The sources of mounts, with their paths on the host.
+    fn sources(&self) -> impl Iterator<Item = (&Source, &Text)> {
+        self.steps.iter().filter_map(|(step, _)| match step {
             Step::OpenSource { source, host_path, .. }
             | Step::OpenIdmapped { source, host_path, .. }
-            | Step::OpenDevice { source, host_path, .. } => (source == wanted).then(|| host_path.first()),
+            | Step::OpenDevice { source, host_path, .. } => Some((source, host_path)),
             _ => None,
-        };
-        self.steps.iter().find_map(opens)
+        })
+    }
+
+    /// Whether the stage opens one of these directories, or something below it, as the source of a mount.
+    pub fn opens_below(&self, directories: &[PathBuf]) -> bool {
+        let is_below = |path: PathBuf| directories.iter().any(|directory| path.starts_with(directory));
+        !directories.is_empty() && self.sources().any(|(_, path)| is_below(path.to_path()))
+    }
+
+    /// Whether the v1 cgroups are the first that the stage waits for.
+    pub fn waits_first_for_cgroups(&self) -> bool {
+        let waits = |step: &Step<Text>| matches!(step, Step::ReceiveFds { .. } | Step::Sync { .. });
+        let first = self.steps.iter().map(|(step, _)| step).find(|step| waits(step));
+        matches!(first, Some(Step::ReceiveFds { .. }))
     }
 
     /// The steps after `start`, with which a later process explains a failure: their numbers, origins and objects,
@@ -429,7 +443,6 @@ fn uses_descriptors(step: &Step<Text>) -> bool {
 pub use capabilities::names as known_capabilities;
 pub use mount_options::known as known_mount_options;
 
-/// The attributes that a mount's options ask for.
 pub fn mount_options(options: &[String]) -> crate::step::Attrs {
     mount_options::parse(options).attrs
 }

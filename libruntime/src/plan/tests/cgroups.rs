@@ -1,7 +1,8 @@
 //! The `cgroup` mount: by version of the host, with and without a cgroup namespace.
 
-use super::{Given, check_on};
+use super::{Given, check_on, given, merge, minimal, planned};
 use crate::host::CgroupMount;
+use crate::plan::Plan;
 use expect_test::expect;
 
 const MOUNT: &str = r#"[{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "ro"]}]"#;
@@ -141,4 +142,33 @@ fn a_host_without_any_hierarchy_has_an_empty_mount() {
             + mounts[0]: SetAttributes { place: "/sys/fs/cgroup" in Kept(1), attrs: Attrs { set: ro } }
         "#]],
     );
+}
+
+fn plan_on_v1(fragment: &str) -> Plan {
+    let (mut given, mut config) = (given(), minimal());
+    v1(&mut given);
+    merge(&mut config, serde_json::from_str(fragment).unwrap());
+    planned(&config, &given).unwrap().0
+}
+
+#[test]
+fn a_cgroup_is_opened_as_the_source_of_a_mount_or_not() {
+    let opens = |fragment: &str| plan_on_v1(fragment).opens_below(&["/sys/fs/cgroup/systemd/box".into()]);
+    let bind = |source: &str| {
+        format!(r#"{{"mounts": [{{"destination": "/x", "source": "{source}", "options": ["bind"]}}]}}"#)
+    };
+    assert!(opens(&with("")));
+    assert!(!opens(&with(r#", {"type": "cgroup"}"#)));
+    assert!(opens(&bind("/sys/fs/cgroup/systemd/box/tasks")));
+    assert!(!opens(&bind("/sys/fs/cgroup/systemd/box2")));
+    assert!(!plan_on_v1(&with("")).opens_below(&[]));
+}
+
+#[test]
+fn cgroups_are_the_first_wait_unless_a_pid_namespace_is_joined() {
+    let first = |namespaces: &str| plan_on_v1(&with(namespaces)).waits_first_for_cgroups();
+    assert!(first(r#", {"type": "pid"}"#));
+    assert!(!first(r#", {"type": "pid", "path": "/proc/1/ns/pid"}"#));
+    // On v2 there is nothing to give.
+    assert!(!planned(&minimal(), &given()).unwrap().0.waits_first_for_cgroups());
 }
