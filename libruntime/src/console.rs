@@ -107,7 +107,6 @@ pub(crate) fn receive_terminal(socket: BorrowedFd) -> Result<OwnedFd> {
     received.fd.ok_or_else(|| Error::external("no terminal came through the console socket"))
 }
 
-/// Sends a terminal's master over a console socket.
 pub(crate) fn send_terminal(socket: BorrowedFd, master: BorrowedFd) -> Result<()> {
     let (bytes, fds) = ([IoSlice::new(b"/dev/ptmx")], [master.as_raw_fd()]);
     let rights = [ControlMessage::ScmRights(&fds)];

@@ -375,7 +375,6 @@ impl Container {
         .map_err(Refused::into_error)
     }
 
-    /// The plan of a startContainer hook.
     pub(crate) fn plan_hook(&self, hook: &Hook, place: &str) -> Result<Plan> {
         let spec = self.spec()?;
         let has_profile = spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());

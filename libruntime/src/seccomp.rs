@@ -87,7 +87,6 @@ pub fn compile(seccomp: &LinuxSeccomp, warnings: &mut Vec<Diagnostic>) -> Result
     compile_for(Machine::NATIVE, seccomp, warnings)
 }
 
-/// Compiles for any machine.
 pub fn compile_for(
     machine: Machine,
     seccomp: &LinuxSeccomp,

@@ -86,7 +86,6 @@ pub fn open_path(path: &Path) -> Result<OwnedFd> {
     nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())
 }
 
-/// pidfd_open(2).
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: integer arguments only, and the result is a new descriptor.
     unsafe { owned(libc::syscall(libc::SYS_pidfd_open, pid, 0)) }
@@ -187,7 +186,6 @@ const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 
-/// fsopen(2).
 fn fsopen(fstype: &CStr) -> Result<OwnedFd> {
     // SAFETY: `fstype` is a C string, and the result a new descriptor.
     unsafe { owned(libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC)) }

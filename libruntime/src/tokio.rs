@@ -19,7 +19,6 @@ async fn blocking<T: Send + 'static>(verb: impl FnOnce() -> Result<T> + Send + '
     spawn_blocking(verb).await.map_err(failed)?
 }
 
-/// Waits until a descriptor is readable.
 async fn readable(descriptor: impl AsFd) -> Result<()> {
     let failed = |error| Error::io("epoll_ctl a descriptor of tokio's", error);
     let copy: OwnedFd = descriptor.as_fd().try_clone_to_owned().map_err(failed)?;

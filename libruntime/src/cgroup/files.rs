@@ -82,7 +82,6 @@ pub(super) fn children(dir: &Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-/// The error of a failed call on a path.
 pub(super) fn failed(call: &str, path: &Path, errno: Errno) -> Error {
     Error::os(format!("{call} {}", path.display()), errno)
 }

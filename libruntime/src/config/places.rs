@@ -59,7 +59,6 @@ fn step<'t, 'p>(
     here.entries().filter_map(fits).min_by_key(|(_, _, after)| after.len())
 }
 
-/// A name without its escapes.
 fn unescaped(name: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(name);
     if !name.contains(&b'\\') {
@@ -106,7 +105,6 @@ fn range_of(text: &str, part: &[u8]) -> Range<usize> {
     start..(start + part.len()).min(text.len())
 }
 
-/// A range of bytes as lines and columns.
 pub(crate) fn span(text: &str, bytes: Range<usize>) -> Span {
     Span { start: position(text, bytes.start), end: position(text, bytes.end) }
 }

@@ -32,7 +32,6 @@ const ALIAS: &str = "onggi bridge of ";
 /// The beginning of the alias of such a bridge that stays when no container is connected to it.
 const KEPT: &str = "onggi bridge kept by ";
 
-/// A bridge as it is requested.
 pub(super) struct Bridge {
     name: String,
     /// Its own addresses, which are the containers' gateways.
@@ -351,7 +350,6 @@ fn mark(host: &mut Netlink, claims: &Claims, index: u32, keep: bool) -> Outcome<
     host.set_link(message)
 }
 
-/// Claims the container's addresses.
 pub(super) fn give_addresses(claims: &Claims, id: &str, one: &mut Attachment, bridge: &Bridge) -> Result<()> {
     let network = &one.network;
     for (subnet, v4) in bridge.subnets.into_iter().zip([true, false]) {

@@ -89,7 +89,6 @@ fn staying(elements: &[Element]) -> Result<Vec<Vec<u8>>> {
     Ok(staying)
 }
 
-/// Sets elements to expire.
 pub(super) fn expire(elements: &[Element]) -> Result<()> {
     let mut socket = Netlink::netfilter()?;
     let mut ours = Vec::new();

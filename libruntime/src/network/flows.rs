@@ -78,7 +78,6 @@ fn of_udp(socket: &mut Netlink, family: i32) -> Result<Vec<Vec<u8>>> {
     }
 }
 
-/// The destination of a flow's first packet.
 fn destination(flow: &[u8]) -> Option<(IpAddr, u16)> {
     let addresses = value_of(flow, 0, CTA_TUPLE_IP)?;
     let to = value_of(addresses, 0, CTA_IP_V4_DST).or_else(|| value_of(addresses, 0, CTA_IP_V6_DST))?;

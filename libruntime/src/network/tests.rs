@@ -442,7 +442,6 @@ fn many_may_allocate_at_once() {
     });
 }
 
-/// The addresses that are claimed on a bridge.
 fn store_addresses(store: &Store, bridge: &str) -> Vec<String> {
     let names = Claims::lock(&store.0).unwrap().names(bridge).unwrap();
     names.into_iter().filter(|name| name.parse::<IpAddr>().is_ok()).collect()

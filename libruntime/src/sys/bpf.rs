@@ -148,7 +148,6 @@ pub fn attach_device_program(
     unsafe { bpf(BPF_PROG_ATTACH, &mut attr) }.map(drop)
 }
 
-/// Detaches one program from a cgroup directory.
 pub fn detach_device_program(cgroup: BorrowedFd, program: BorrowedFd) -> Result<(), Errno> {
     let mut attr = AttachAttr {
         target_fd: cgroup.as_raw_fd() as u32,

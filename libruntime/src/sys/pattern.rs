@@ -24,7 +24,6 @@ impl Pattern {
         Err(CStr::from_bytes_until_nul(&why).unwrap_or_default().to_string_lossy().into_owned())
     }
 
-    /// Whether any part of the text matches.
     pub fn matches(&self, text: &CStr) -> bool {
         // SAFETY: the expression is compiled, the text ends in NUL, and no matches are asked for.
         unsafe { libc::regexec(&raw const self.0, text.as_ptr(), 0, ptr::null_mut(), 0) == 0 }

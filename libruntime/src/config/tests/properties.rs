@@ -25,7 +25,6 @@ fn rows() -> Vec<(&'static str, &'static str)> {
     lines.map(|line| line.split_once(' ').map(|(path, what)| (path, what.trim())).unwrap()).collect()
 }
 
-/// The paths of all leaves, in the notation of the list.
 fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
         _ if SECTIONS.contains(&path) => drop(found.insert(path.to_owned())),
