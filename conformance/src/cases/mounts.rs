@@ -38,6 +38,7 @@ pub const CASES: &[Case] = &[
     case!(sysfs_is_bound_where_the_network_is_the_hosts, [Root]),
     case!(no_mounts_at_all),
     case!(mounts_of_the_host_are_gone),
+    case!(binds_are_listed_in_the_order_of_the_configuration),
     case!(mounts_of_the_host_are_not_copied, [Root, Kernel(6, 12)]),
     case!(overlay_with_long_paths, [Root]),
     case!(bind_without_propagation_lets_nothing_out, [Root]),
@@ -365,6 +366,19 @@ fn exchange(t: &Test, root: Option<&str>, options: &[&str]) -> Outcome<(bool, bo
 }
 
 /// Longer than one value of fsconfig(2) may be.
+fn binds_are_listed_in_the_order_of_the_configuration(t: &Test) -> Outcome {
+    let mut config = t.config();
+    let wanted: Vec<String> = (0..6).map(|n| format!("/listed/{n}")).collect();
+    for (n, destination) in wanted.iter().enumerate() {
+        match n % 2 {
+            0 => config.mount(destination, "tmpfs", "tmpfs", &[]),
+            _ => config.bind(&t.folder("volume")?, destination, &[]),
+        };
+    }
+    let found = t.script(&config, "cut -d' ' -f5 /proc/self/mountinfo | grep ^/listed/")?;
+    same("mount points", found.lines().map(str::to_owned).collect::<Vec<_>>(), wanted)
+}
+
 /// A run costs the same on a host with thousands of mounts: the kernel numbers all mounts that are ever made.
 fn mounts_of_the_host_are_not_copied(t: &Test) -> Outcome {
     let dir = t.folder("host")?;

@@ -19,6 +19,10 @@ use std::path::{Path, PathBuf};
 pub(crate) fn add(added: &[Mount], spec: &Spec, host: &Host, bundle: &Path, pid: i32) -> Result<Plan> {
     let mut plan = begin();
     let steps = Mounts::added(&mut plan, added, spec, host, bundle, pid)?;
+    // A mount can only be cloned in its own namespace.
+    let (clones, steps): (Vec<_>, Vec<_>) =
+        steps.into_iter().partition(|(_, step)| matches!(step, Step::CloneSource { .. }));
+    clones.into_iter().for_each(|(origin, step)| plan.push(origin, step));
     enter(&mut plan);
     for (origin, mut step) in steps {
         match &mut step {

@@ -1,6 +1,6 @@
 //! THE order in which a container is made. Each line whose place matters says why it is there.
 
-use super::mounts::{Mounts, at_root};
+use super::mounts::{Mounts, Sources, at_root, has_binds};
 use super::request::{Namespaces, Request, place};
 use super::{Handed, Origin, Plan, Text, nodes, process, readiness};
 use crate::config::sysctl::{key_path, namespace_of};
@@ -50,10 +50,16 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     // Sources are paths of the caller, so they are opened in its mounts, before any mount is made.
     let before_sources = plan.steps().len();
+    let in_user_namespace = namespaces.needs_scratch(host);
+    let sources = match bare {
+        _ if in_user_namespace || bare && has_binds(spec, request) => Sources::Parked,
+        true => Sources::Detached,
+        false => Sources::Opened,
+    };
     let first = if bare { propagation.namespace } else { 0 };
-    let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces, first)?;
+    let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces, (sources, first))?;
     process::raise_open_files(&mut plan, before_sources, process, host);
-    let needs_scratch = namespaces.needs_scratch(host);
+    let scratch = sources == Sources::Parked;
     let host_path = Text::path(&rootfs);
     if propagation.shared && own_mounts && !bare {
         plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path: host_path.clone() });
@@ -63,9 +69,9 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         let fd = plan.hand("linux.namespaces", Handed::BareMounts);
         plan.push("linux.namespaces", Step::EnterBareMounts { fd });
     }
-    plan.push("root.path", if needs_scratch { Step::AttachRootfsInScratch } else { Step::AttachRootfs });
-    if bare && needs_scratch {
-        // In the new user namespace, what lies over the old root could not be taken off together with that.
+    plan.push("root.path", if scratch { Step::AttachRootfsInScratch } else { Step::AttachRootfs });
+    if bare && scratch {
+        // The old root cannot be taken off by its path while the scratch directory lies over it.
         plan.push("root.path", Step::OpenRoot { path: Text::of(".") });
         plan.push("root.path", Step::PivotRoot);
     }
@@ -73,14 +79,16 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if streams_outside {
         process::own_streams(&mut plan, process, linux.uid_mappings().as_deref());
     }
-    if needs_scratch {
+    if scratch {
         mounts.park(&mut plan);
+    }
+    if in_user_namespace {
         enter_user_namespace(&mut plan, &namespaces);
     }
     join(&mut plan, &namespaces, |namespace| !outside(namespace));
     time_offsets(&mut plan, &linux, &namespaces);
     // The mount namespace is made again where it must belong to the user namespace.
-    let mount_again = if needs_scratch { Ns::Mount as u64 } else { 0 };
+    let mount_again = if in_user_namespace { Ns::Mount as u64 } else { 0 };
     // The root directory of mqueue belongs to the user who makes the IPC namespace.
     let as_root = if namespaces.user.is_some() { namespaces.cloned() & Ns::Ipc as u64 } else { 0 };
     let cloned = namespaces.cloned() & !as_root | mount_again;
@@ -108,7 +116,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if as_root != 0 {
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(as_root) });
     }
-    if needs_scratch {
+    if scratch {
         plan.push("root.path", Step::UnlockRoot);
     }
     plan.push("root.path", Step::OpenRoot { path: Text::of(".") });

@@ -151,6 +151,48 @@ fn parse_attribute(option: &str, found: &mut Options) {
     }
 }
 
+/// A bind mount is private unless another propagation is asked for.
+pub fn private_unless_asked(mut attrs: Attrs) -> Attrs {
+    if attrs.propagation == 0 {
+        attrs.propagation = libc::MS_PRIVATE | libc::MS_REC;
+    }
+    attrs
+}
+
+/// `MOUNT_ATTR_*` that restrict what is done with files.
+const RESTRICTIONS: u64 = libc::MOUNT_ATTR_RDONLY
+    | libc::MOUNT_ATTR_NOSUID
+    | libc::MOUNT_ATTR_NODEV
+    | libc::MOUNT_ATTR_NOEXEC
+    | libc::MOUNT_ATTR_NOSYMFOLLOW;
+pub const ATIMES: u64 = libc::MOUNT_ATTR__ATIME;
+
+/// A bind mount without attributes to set keeps those of its source. One with attributes has these alone, as with the
+/// peers, whose mount(2) sets all or none (MS_REMOUNT); access times are a group of their own there.
+pub fn nothing_kept(mut attrs: Attrs) -> Attrs {
+    let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
+    if attrs.set & (RESTRICTIONS | times) != 0 {
+        attrs.clear |= RESTRICTIONS & !attrs.set;
+    }
+    if attrs.set & times != 0 {
+        // For access times, the kernel wants all bits cleared that are not set.
+        attrs.clear |= ATIMES | libc::MOUNT_ATTR_NODIRATIME & !attrs.set;
+    }
+    attrs
+}
+
+/// Splits attributes for a source that is cloned twice: an unbindable mount cannot be cloned.
+pub fn unbindable_last(attrs: Attrs) -> (Attrs, Attrs) {
+    match attrs.propagation & libc::MS_UNBINDABLE {
+        0 => (attrs, Attrs::default()),
+        _ => {
+            let private = libc::MS_PRIVATE | attrs.propagation & libc::MS_REC;
+            let last = Attrs { propagation: attrs.propagation, ..Attrs::default() };
+            (Attrs { propagation: private, ..attrs }, last)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,9 @@
 
 use super::filesystem::{self, LONGEST_VALUE};
 use super::kept::KeptMounts;
-use super::mount_options::{self, Links, Options};
+use super::mount_options::{
+    self, ATIMES, Links, Options, nothing_kept, private_unless_asked, unbindable_last,
+};
 use super::readiness;
 use super::request::{Namespaces, Request};
 use super::{Handed, IdMaps, Plan, Text, devices};
@@ -23,8 +25,7 @@ pub(super) struct Mounts {
     /// Mounts of the caller that are parked, and never attached: a user namespace may mount a procfs or sysfs only where
     /// it can see one (mount_namespaces(7)).
     seen: Vec<(String, Source)>,
-    /// Whether sources are parked below a scratch directory, and cloned again from there.
-    scratch: bool,
+    sources: Sources,
     /// [`Attrs::first`] of clones of the caller's mounts.
     first: u64,
     /// The host's null device, which masks files.
@@ -36,6 +37,18 @@ pub(super) struct Mounts {
     kept: KeptMounts,
     /// Filesystems that become read-only once everything in them is made.
     readonly: Vec<(String, PathBuf)>,
+}
+
+/// Where a source is until it is attached. Mounts are listed in the order in which they were cloned last, which is to be
+/// that of the configuration (proc_pid_mountinfo(5)).
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Sources {
+    /// In the caller's mounts, opened; it is cloned when it is attached.
+    Opened,
+    /// Parked below a scratch directory, and cloned again from there.
+    Parked,
+    /// Cloned: only for what is not listed in the configuration.
+    Detached,
 }
 
 /// What all mounts are planned with.
@@ -74,9 +87,9 @@ impl Mounts {
         host: &Host,
         request: &Request,
         namespaces: &Namespaces,
-        first: u64,
+        (sources, first): (Sources, u64),
     ) -> Result<Self> {
-        let mut mounts = Self { first, ..Self::none(namespaces.needs_scratch(host)) };
+        let mut mounts = Self { first, ..Self::none(sources) };
         let new_cgroup_namespace = namespaces.is_new(Ns::Cgroup);
         let label = mount_label(plan, spec, host);
         let (user, pid, bundle) = (namespaces.user, namespaces.joined_pid, request.bundle.as_path());
@@ -106,7 +119,7 @@ impl Mounts {
         if (namespaces.user.is_some() || host.in_user_namespace) && !mounts.host_dev {
             mounts.open_devices(site.plan, &linux);
         }
-        if mounts.scratch && host.bare_mounts {
+        if namespaces.user.is_some() && host.bare_mounts {
             mounts.open_seen(site.plan, spec);
         }
         Ok(mounts)
@@ -121,7 +134,7 @@ impl Mounts {
         bundle: &Path,
         pid: i32,
     ) -> Result<Vec<(String, Step<Text>)>> {
-        let mut mounts = Self::none(false);
+        let mut mounts = Self::none(Sources::Opened);
         let label = mount_label(plan, spec, host);
         let pid = Some(plan.hand("", Handed::Namespace(format!("/proc/{pid}/ns/pid").into())));
         let (user, new_cgroup_namespace, owns_network) = (None, false, true);
@@ -132,13 +145,13 @@ impl Mounts {
         Ok(mounts.attach)
     }
 
-    fn none(scratch: bool) -> Self {
+    fn none(sources: Sources) -> Self {
         Self {
             attach: Vec::new(),
             opened: Vec::new(),
             devices_opened: Vec::new(),
             seen: Vec::new(),
-            scratch,
+            sources,
             first: 0,
             null: None,
             devices: BTreeMap::new(),
@@ -192,7 +205,7 @@ impl Mounts {
         source
     }
 
-    /// A bind mount. It is cloned at once: a mount can only be cloned in its own namespace.
+    /// A bind mount.
     fn bind(
         &mut self,
         plan: &mut Plan,
@@ -206,7 +219,11 @@ impl Mounts {
         let nofollow = links.source_nofollow || links.copy;
         plan.push(format!("{origin}.source"), Step::OpenSource { source, host_path, nofollow });
         let (attrs, lifted) = self.split(attrs);
-        plan.push(origin.to_string(), Step::CloneSource { source, recursive, attrs });
+        let clone = |attrs| Step::CloneSource { source, recursive, attrs };
+        match self.sources {
+            Sources::Opened => self.attach.push((origin.into(), clone(attrs))),
+            Sources::Parked | Sources::Detached => plan.push(origin.to_string(), clone(attrs)),
+        }
         self.attach_source(origin, source, target, lifted, links);
     }
 
@@ -216,26 +233,25 @@ impl Mounts {
         let all_private = attrs.propagation & libc::MS_REC != 0
             && attrs.propagation & (libc::MS_PRIVATE | libc::MS_UNBINDABLE) != 0;
         let attrs = Attrs { first: if all_private { 0 } else { self.first }, ..attrs };
-        if !self.scratch {
+        if self.sources != Sources::Parked {
             return (attrs, Attrs::default());
         }
         // Outside, because access times can only be changed together with what is set.
         let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
         let (clear, rec_clear) = (attrs.clear & !times, attrs.rec_clear & !times);
-        // A mount namespace of a new user namespace has no peers outside; and an unbindable mount cannot be cloned.
-        let (outside, propagation) = match attrs.propagation & (libc::MS_SHARED | libc::MS_UNBINDABLE) {
-            0 => (attrs.propagation, 0),
-            libc::MS_SHARED => (attrs.propagation, attrs.propagation),
-            _ => (libc::MS_PRIVATE | attrs.propagation & libc::MS_REC, attrs.propagation),
-        };
         let (clear_times, rec_clear_times) = (attrs.clear & times, attrs.rec_clear & times);
-        let outside = Attrs { clear: clear_times, rec_clear: rec_clear_times, propagation: outside, ..attrs };
-        (outside, Attrs { clear, rec_clear, propagation, ..Attrs::default() })
+        let (outside, mut inside) =
+            unbindable_last(Attrs { clear: clear_times, rec_clear: rec_clear_times, ..attrs });
+        // A mount namespace of a new user namespace has no peers outside.
+        if attrs.propagation & libc::MS_SHARED != 0 {
+            inside.propagation = attrs.propagation;
+        }
+        (outside, Attrs { clear, rec_clear, ..inside })
     }
 
     /// `lifted` are the restrictions of the source that are to be lifted inside, where the kernel may refuse that.
     fn attach_source(&mut self, origin: &str, source: Source, target: Text, lifted: Attrs, links: Links) {
-        if self.scratch {
+        if self.sources == Sources::Parked {
             self.opened.push((origin.into(), source));
             self.attach.push((origin.into(), Step::FetchSource { source, attrs: lifted }));
         }
@@ -459,7 +475,7 @@ impl Mounts {
     }
 
     pub fn fetch_devices(&self, plan: &mut Plan) {
-        for (origin, source) in self.devices_opened.iter().filter(|_| self.scratch) {
+        for (origin, source) in self.devices_opened.iter().filter(|_| self.sources == Sources::Parked) {
             plan.push(origin.clone(), Step::FetchSource { source: *source, attrs: Attrs::default() });
         }
     }
@@ -504,34 +520,14 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
     Path::new("/").join(path)
 }
 
-/// A bind mount is private unless another propagation is asked for.
-fn private_unless_asked(mut attrs: Attrs) -> Attrs {
-    if attrs.propagation == 0 {
-        attrs.propagation = libc::MS_PRIVATE | libc::MS_REC;
-    }
-    attrs
-}
-
-/// `MOUNT_ATTR_*` that restrict what is done with files.
-const RESTRICTIONS: u64 = libc::MOUNT_ATTR_RDONLY
-    | libc::MOUNT_ATTR_NOSUID
-    | libc::MOUNT_ATTR_NODEV
-    | libc::MOUNT_ATTR_NOEXEC
-    | libc::MOUNT_ATTR_NOSYMFOLLOW;
-const ATIMES: u64 = libc::MOUNT_ATTR__ATIME;
-
-/// A bind mount without attributes to set keeps those of its source. One with attributes has these alone, as with the
-/// peers, whose mount(2) sets all or none (MS_REMOUNT); access times are a group of their own there.
-fn nothing_kept(mut attrs: Attrs) -> Attrs {
-    let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
-    if attrs.set & (RESTRICTIONS | times) != 0 {
-        attrs.clear |= RESTRICTIONS & !attrs.set;
-    }
-    if attrs.set & times != 0 {
-        // For access times, the kernel wants all bits cleared that are not set.
-        attrs.clear |= ATIMES | libc::MOUNT_ATTR_NODIRATIME & !attrs.set;
-    }
-    attrs
+/// Whether the configuration has bind mounts.
+pub(super) fn has_binds(spec: &Spec, request: &Request) -> bool {
+    let is_bind = |mount: &Mount| {
+        let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
+        options.bind || mount.typ().as_deref() == Some("bind")
+    };
+    let files = request.notify_socket.is_some() || !request.network_files.is_empty();
+    files || spec.mounts().iter().flatten().any(is_bind)
 }
 
 /// Whether something is made later below mount `at`, with no other mount over that place.

@@ -22,14 +22,25 @@ fn a_container_can_begin_without_a_copy_of_the_callers_mounts() {
             - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
+            - root.path: AttachRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv/a" }
             + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[1].source: OpenSource { source: Source(1), host_path: "/srv/b" }
             + mounts[1]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { first: shared, propagation: rec+shared } }
             + root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: private }
             + linux.namespaces: EnterBareMounts { fd: Fd(2) }
+            + root.path: AttachRootfsInScratch
+            + root.path: OpenRoot { path: "." }
+            + root.path: PivotRoot
+            after process.user.uid: ChownStreams
+            + mounts[0]: ParkSource { source: Source(0) }
+            + mounts[1]: ParkSource { source: Source(1) }
+            after linux.namespaces: Clone
+            + root.path: UnlockRoot
             after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: FetchSource { source: Source(0) }
             + mounts[0]: MoveMount { source: Source(0), target: "/a" }
+            + mounts[1]: FetchSource { source: Source(1), attrs: Attrs { propagation: rec+shared } }
             + mounts[1]: MoveMount { source: Source(1), target: "/b" }
             after root.path: PivotRoot
             + linux.rootfsPropagation: SetAttributes { place: "/", attrs: Attrs { propagation: rec+shared } }

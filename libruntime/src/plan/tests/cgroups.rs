@@ -49,8 +49,8 @@ fn v2_without_a_cgroup_namespace_is_the_containers_own_directory() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup" }
         "#]],
     );
@@ -89,21 +89,21 @@ fn v1_without_a_cgroup_namespace_is_one_directory_of_each_hierarchy() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/cpu,cpuacct/box" }
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0].source: OpenSource { source: Source(1), host_path: "/sys/fs/cgroup/systemd/box" }
-            + mounts[0]: CloneSource { source: Source(1), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0].source: OpenSource { source: Source(2), host_path: "/sys/fs/cgroup/unified/box" }
-            + mounts[0]: CloneSource { source: Source(2), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             after JoinSessionKeyring
             + linux.cgroupsPath: ReceiveFds { first: Fd(2), count: 1 }
             + linux.cgroupsPath: JoinCgroup { fd: Fd(2), tasks: "/sys/fs/cgroup/cpu,cpuacct/box/tasks" }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
             + mounts[0]: KeepMount { mount: Kept(1) }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup/cpu,cpuacct" }
             + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpu" }
             + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpuacct" }
+            + mounts[0]: CloneSource { source: Source(1), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(1), target: "/sys/fs/cgroup/systemd" }
+            + mounts[0]: CloneSource { source: Source(2), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(2), target: "/sys/fs/cgroup/unified" }
             + mounts[0]: SetAttributes { place: "/sys/fs/cgroup" in Kept(1), attrs: Attrs { set: ro } }
             after process.args[0]: Exec

@@ -108,7 +108,6 @@ fn a_user_namespace_without_its_own_network_shows_the_sysfs_of_the_host() {
             - linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
             - linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys" }
-            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { rec_set: ro, propagation: rec+private } }
             + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
             + linux.devices: OpenDevice { source: Source(3), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
@@ -122,6 +121,7 @@ fn a_user_namespace_without_its_own_network_shows_the_sysfs_of_the_host() {
             - linux.devices: MoveMount { source: Source(3), target: "/dev/random" }
             - linux.devices: MoveMount { source: Source(4), target: "/dev/urandom" }
             - linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
+            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { rec_set: ro, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/sys" }
             + linux.devices: MoveMount { source: Source(1), target: "/dev/null" }
             + linux.devices: MoveMount { source: Source(2), target: "/dev/zero" }

@@ -173,9 +173,9 @@ fn a_bind_source_is_opened_first_and_attached_in_its_turn() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[1].source: OpenSource { source: Source(0), host_path: "/bundle/data" }
-            + mounts[1]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, mode_of_target: true }
+            + mounts[1]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[1]: MoveMount { source: Source(0), target: "/t/d" }
         "#]],
     );
@@ -191,11 +191,11 @@ fn links_at_either_end_of_a_bind_mount_can_be_taken_as_they_are() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/l", nofollow: true }
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + mounts[1].source: OpenSource { source: Source(1), host_path: "/l", nofollow: true }
-            + mounts[1]: CloneSource { source: Source(1), attrs: Attrs { propagation: rec+private } }
             after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/a", copy_link: true }
+            + mounts[1]: CloneSource { source: Source(1), attrs: Attrs { propagation: rec+private } }
             + mounts[1]: MoveMount { source: Source(1), target: "/b", nofollow: true }
         "#]],
     );
@@ -208,8 +208,8 @@ fn the_type_bind_is_enough() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
     );
@@ -222,8 +222,8 @@ fn attributes_of_a_bind_mount_are_set_before_it_is_attached() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid+noatime, clear: nodev+noexec+atimes+nodiratime+nosymfollow, propagation: rec+private } }
             after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid+noatime, clear: nodev+noexec+atimes+nodiratime+nosymfollow, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
     );
@@ -236,8 +236,8 @@ fn recursive_attributes_are_those_of_the_whole_tree() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
-            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { rec_set: ro+nosuid+noatime, rec_clear: nodev+atimes, propagation: rec+private } }
             after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { rec_set: ro+nosuid+noatime, rec_clear: nodev+atimes, propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/d" }
         "#]],
     );
@@ -491,7 +491,6 @@ fn nothing_is_made_in_a_dev_that_is_the_hosts() {
         expect![[r#"
             after linux.rootfsPropagation: SetPropagation
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/dev" }
-            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             after linux.resources.cpu.cpus: SetAffinity
             - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
@@ -505,6 +504,7 @@ fn nothing_is_made_in_a_dev_that_is_the_hosts() {
             - linux.devices: Symlink { content: "/proc/self/fd/2", path: "/dev/stderr" }
             - linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
             - linux.devices: Symlink { content: "/proc/kcore", path: "/dev/core" }
+            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[0]: MoveMount { source: Source(0), target: "/dev" }
         "#]],
     );

@@ -71,9 +71,7 @@ fn the_plan_of_a_config_like_dockers() {
             linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
             mounts[4].source: OpenSource { source: Source(0), host_path: "/var/lib/docker/hosts" }
-            mounts[4]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             mounts[5].source: OpenSource { source: Source(1), host_path: "/srv/data" }
-            mounts[5]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { set: ro, clear: nosuid+nodev+noexec+nosymfollow, propagation: rec+slave } }
             linux.maskedPaths: OpenDevice { source: Source(2), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             root.path: CloneRootfs { host_path: "/var/lib/docker/overlay2/1/merged", propagation: slave }
             root.path: AttachRootfs
@@ -90,7 +88,9 @@ fn the_plan_of_a_config_like_dockers() {
             mounts[1]: Mount { fstype: "tmpfs", options: "source tmpfs mode 755 size 65536k", target: "/dev", flags: nosuid+strictatime }
             mounts[2]: Mount { fstype: "devpts", options: "source devpts newinstance  ptmxmode 0666 mode 0620 gid 5", target: "/dev/pts", flags: nosuid+noexec }
             mounts[3]: Mount { fstype: "cgroup2", options: "source cgroup", target: "/sys/fs/cgroup", flags: ro+nosuid+nodev+noexec }
+            mounts[4]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             mounts[4]: MoveMount { source: Source(0), target: "/etc/hosts" }
+            mounts[5]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { set: ro, clear: nosuid+nodev+noexec+nosymfollow, propagation: rec+slave } }
             mounts[5]: MoveMount { source: Source(1), target: "/data" }
             linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
@@ -150,7 +150,6 @@ fn the_plan_of_a_rootless_config() {
             linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
             mounts[2].source: OpenSource { source: Source(0), host_path: "/sys" }
-            mounts[2]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             linux.maskedPaths: OpenDevice { source: Source(1), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             linux.devices: OpenDevice { source: Source(2), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             linux.devices: OpenDevice { source: Source(3), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
@@ -172,6 +171,7 @@ fn the_plan_of_a_rootless_config() {
             mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: nosuid, strict: true }
             mounts[0]: KeepMount { mount: Kept(1) }
             mounts[1]: Mount { fstype: "tmpfs", options: "source tmpfs mode 755", target: "/dev", flags: nosuid }
+            mounts[2]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
             mounts[2]: MoveMount { source: Source(0), target: "/sys" }
             linux.devices: MoveMount { source: Source(2), target: "/dev/null" }
             linux.devices: MoveMount { source: Source(3), target: "/dev/zero" }
