@@ -6,8 +6,9 @@ use crate::failure::Result;
 use crate::model::KILLED;
 use crate::record::Record;
 use crate::wire::DeleteAnswer;
-use crate::{start, verbs};
+use crate::{pod_namespaces, start, verbs};
 use prost::Message;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -35,22 +36,31 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
     let own = Left { record, bundle, id: args.id.clone() };
     let removed = remove_together(&own, &others, Instant::now() + LIMIT);
     start::remove_unanswered(&own.bundle);
+    pod_namespaces::remove_mounts(&own.bundle);
     // containerd keeps the bundle after a failure, and the next `delete` finds what it needs.
     let pid = removed?;
     let exited_at = Some(SystemTime::now().into());
     Ok(DeleteAnswer { pid, exit_status: KILLED, exited_at }.encode_to_vec())
 }
 
-/// The rest of the group: their bundles lie beside this one.
+/// The rest of the group: their bundles lie beside this one, or the store has them.
 fn others(group: &str, bundle: &Path, args: &Args) -> Vec<Left> {
     let entries = bundle.parent().and_then(|parent| std::fs::read_dir(parent).ok());
     let ids =
         entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let left = ids.filter(|id| *id != args.id).map(|id| {
-        let bundle = bundle.with_file_name(&id);
-        Left { record: Record::read(&bundle, &args.namespace), bundle, id }
-    });
-    left.filter(|left| left.record.group == group).collect()
+    let mut bundles: BTreeMap<String, PathBuf> =
+        ids.map(|id| (id.clone(), bundle.with_file_name(&id))).collect();
+    // Those of a pod without a pause container lie elsewhere.
+    for (id, container) in Record::read(bundle, &args.namespace).runtime().containers().into_iter().flatten()
+    {
+        if let Ok(container) = container {
+            bundles.entry(id).or_insert(container.state().bundle);
+        }
+    }
+    bundles.remove(&args.id);
+    let read =
+        |(id, bundle): (String, PathBuf)| Left { record: Record::read(&bundle, &args.namespace), bundle, id };
+    bundles.into_iter().map(read).filter(|left| left.record.group == group).collect()
 }
 
 /// All at once: one that cannot be killed takes its whole time. Returns the pid of the first one's init; of the others

@@ -8,13 +8,16 @@ use crate::idle;
 use crate::live::{Live, Process};
 use crate::log;
 use crate::model::{Action, Call, Exit, Input, KILLED, Key, Outcome, Reply, Ticket, Token, Verb};
+use crate::pod::{self, Pod};
+use crate::pod_config;
+use crate::pod_namespaces::{self, Held};
 use crate::reaper;
 use crate::restore;
 use crate::stdio::Relays;
 use crate::sys;
 use crate::table::Table;
 use crate::verbs::{self, Created, Executed, Made};
-use crate::wire::CreateTask;
+use crate::wire::{CreateSandbox, CreateTask};
 use crate::worker;
 use libruntime::Cancel;
 use nix::errno::Errno;
@@ -43,6 +46,8 @@ enum Brought {
     Created(Box<Result<Created>>),
     Executed(Result<Executed>),
     Outcome(Result<Outcome>),
+    Held(Token, Result<Held>),
+    Released,
 }
 
 pub struct Daemon {
@@ -51,6 +56,10 @@ pub struct Daemon {
     table: Table,
     events: Events,
     live: HashMap<Key, Live>,
+    pod: Pod,
+    held: Option<Held>,
+    /// With its last container.
+    is_ending: bool,
     /// Restorations under way.
     restoring: HashMap<Ticket, Cancel>,
     waiting: HashMap<Token, oneshot::Sender<Result<Reply>>>,
@@ -78,6 +87,9 @@ impl Daemon {
             table: Table::default(),
             events,
             live: HashMap::new(),
+            pod: Pod::default(),
+            held: None,
+            is_ending: false,
             restoring: HashMap::new(),
             waiting: HashMap::new(),
             look_at: FEW,
@@ -100,7 +112,7 @@ impl Daemon {
                     idle::give_back_text();
                     is_at_rest = true;
                 }
-                () = tokio::time::sleep(IDLE), if daemon.table.is_empty() => daemon.is_over = true,
+                () = tokio::time::sleep(IDLE), if !daemon.is_needed() => daemon.is_over = true,
             }
         }
         // First: a `start` that still found this shim would give its address to containerd.
@@ -116,7 +128,14 @@ impl Daemon {
         }
         self.last_token += 1;
         self.waiting.insert(self.last_token, sender);
-        self.step(Input::Call(self.last_token, call));
+        match call {
+            Call::Pod(call) => self.step_pod(pod::Input::Call(self.last_token, call)),
+            call => self.step(Input::Call(self.last_token, call)),
+        }
+    }
+
+    fn is_needed(&self) -> bool {
+        !self.table.is_empty() || self.pod.is_there()
     }
 
     /// Those that have gone: a container may run for months, and a Wait of each of them would stay.
@@ -125,6 +144,7 @@ impl Daemon {
         for token in gone.collect::<Vec<_>>() {
             self.waiting.remove(&token);
             self.step(Input::Unanswered(token));
+            self.step_pod(pod::Input::Unanswered(token));
         }
         self.look_at = 2 * self.waiting.len() + FEW;
     }
@@ -132,9 +152,9 @@ impl Daemon {
     fn signalled(&mut self, signal: reaper::Signal) {
         match signal {
             reaper::Signal::Child => self.reap(),
-            reaper::Signal::End => self.is_over = self.table.is_empty(),
+            reaper::Signal::End => self.is_over = !self.is_needed(),
             reaper::Signal::Dump => {
-                for line in self.table.lines() {
+                for line in self.table.lines().into_iter().chain(self.pod.line()) {
                     log::info("table", &[("line", &line)]);
                 }
             }
@@ -173,6 +193,42 @@ impl Daemon {
                 inputs.extend(self.act(action));
             }
         }
+        self.is_over |= self.is_ending && self.table.is_empty();
+    }
+
+    fn step_pod(&mut self, input: pod::Input) {
+        for action in self.pod.step(input, SystemTime::now()) {
+            match action {
+                pod::Action::Answer(token, result) => {
+                    // Nobody may wait for it any more.
+                    let _ = self.waiting.remove(&token).map(|sender| sender.send(result));
+                }
+                pod::Action::Hold(token, wanted) => self.hold(token, wanted),
+                pod::Action::Release => {
+                    if let Some(held) = self.held.take() {
+                        self.work(0, Key::init(""), move || {
+                            held.release();
+                            Brought::Released
+                        });
+                    }
+                }
+                pod::Action::Exit => {
+                    self.is_ending = true;
+                    self.is_over = self.table.is_empty();
+                }
+            }
+        }
+    }
+
+    /// On a worker: another mount may be slow.
+    fn hold(&self, token: Token, wanted: Arc<CreateSandbox>) {
+        let brought = self.brought.clone();
+        tokio::spawn(async move {
+            let hold =
+                move || pod_namespaces::hold(pod_config::wanted(&wanted)?, wanted.bundle_path.as_ref());
+            let held = worker::verb(hold).await.and_then(|held| held);
+            let _ = brought.send((0, Key::init(""), Instant::now(), Brought::Held(token, held)));
+        });
     }
 
     /// May have an input at once.
@@ -228,7 +284,8 @@ impl Daemon {
                 None
             }
             Action::Exit => {
-                self.is_over = true;
+                // The pod's own Shutdown ends the shim of one.
+                self.is_over = !self.pod.is_there();
                 None
             }
         }
@@ -260,13 +317,15 @@ impl Daemon {
         log::debug("begin", &[("verb", verb.name()), ("id", verb.id())]);
         match verb {
             Verb::Create(task) => {
-                let namespace = self.namespace.clone();
+                let (namespace, pod) = (self.namespace.clone(), self.pod_bundle());
                 let key = Key::init(&task.id);
                 if !task.checkpoint.is_empty() {
                     return self
                         .work(ticket, key, move || Brought::Outcome(restore::prepare(&task, &namespace)));
                 }
-                self.work(ticket, key, move || Brought::Created(Box::new(verbs::create(&task, &namespace))))
+                self.work(ticket, key, move || {
+                    Brought::Created(Box::new(verbs::create(&task, &namespace, pod)))
+                })
             }
             Verb::Restore(task) => self.restore(ticket, task),
             Verb::DeleteUnrestored(task) => {
@@ -303,16 +362,21 @@ impl Daemon {
     }
 
     fn restore(&mut self, ticket: Ticket, task: Arc<CreateTask>) {
-        let (namespace, key) = (self.namespace.clone(), Key::init(&task.id));
+        let (namespace, pod, key) = (self.namespace.clone(), self.pod_bundle(), Key::init(&task.id));
         match Cancel::new() {
             Ok(cancel) => {
                 self.restoring.insert(ticket, cancel.clone());
                 self.work(ticket, key, move || {
-                    Brought::Created(Box::new(restore::restore(&task, &namespace, cancel)))
+                    Brought::Created(Box::new(restore::restore(&task, &namespace, pod, cancel)))
                 });
             }
             Err(error) => self.bring(ticket, key, Brought::Outcome(Err(error.into()))),
         }
+    }
+
+    /// Of the pod, where this shim has one: its containers share its files.
+    fn pod_bundle(&self) -> Option<PathBuf> {
+        self.held.as_ref().map(|held| held.bundle().into())
     }
 
     fn made(&self, id: &str) -> Result<Made> {
@@ -371,6 +435,11 @@ impl Daemon {
     fn take(&mut self, ticket: Ticket, key: Key, begun: Instant, brought: Brought) {
         self.restoring.remove(&ticket);
         let result = match brought {
+            Brought::Held(token, held) => {
+                let held = held.map(|held| self.held.insert(held).pid);
+                return self.step_pod(pod::Input::Held(token, held));
+            }
+            Brought::Released => return self.step_pod(pod::Input::Released),
             Brought::Outcome(result) => result,
             Brought::Created(created) => {
                 match (*created).map(|created| self.take_created(&key, ticket, created)) {

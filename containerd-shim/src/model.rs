@@ -58,6 +58,20 @@ pub enum Call {
     Checkpoint(Arc<wire::Checkpoint>),
     Connect(String),
     Shutdown,
+    Pod(PodCall),
+}
+
+/// The Sandbox service's methods.
+#[derive(Clone, Debug)]
+pub enum PodCall {
+    Create(Arc<wire::CreateSandbox>),
+    Start(String),
+    Status(String),
+    Platform(String),
+    Ping(String),
+    Wait(String),
+    Stop(String),
+    Shutdown(String),
 }
 
 #[derive(Debug)]
@@ -129,6 +143,23 @@ pub enum Reply {
     Stats(Any),
     Connect {
         task_pid: u32,
+    },
+    Pod(PodReply),
+}
+
+#[derive(Clone, Debug)]
+pub enum PodReply {
+    Started {
+        pid: u32,
+        at: SystemTime,
+    },
+    Platform,
+    Status {
+        id: String,
+        pid: u32,
+        is_ready: bool,
+        started_at: Option<SystemTime>,
+        exited_at: Option<SystemTime>,
     },
 }
 

@@ -9,7 +9,7 @@ use crate::wire::CreateTask;
 use libruntime::{Cancel, CheckpointOptions, ErrorKind, Stdio};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Of CRIU's log, below the bundle: containers may be restored from one checkpoint at the same time.
 const WORK: &str = "criu";
@@ -20,7 +20,7 @@ pub fn prepare(task: &CreateTask, namespace: &str) -> Result<Outcome> {
 }
 
 fn prepare_now(task: &CreateTask, namespace: &str) -> Result<Outcome> {
-    let wanted = Wanted::of(task, namespace)?;
+    let wanted = Wanted::of(task, namespace, None)?;
     // Before anything is made: a wrong path is the most frequent mistake.
     std::fs::read_dir(&task.checkpoint)
         .map_err(|error| Failure::os(format!("open the checkpoint {}", task.checkpoint), error))?;
@@ -29,12 +29,12 @@ fn prepare_now(task: &CreateTask, namespace: &str) -> Result<Outcome> {
 }
 
 /// `Start`, on a worker. After a failure it can be tried again, or the container be deleted.
-pub fn restore(task: &CreateTask, namespace: &str, cancel: Cancel) -> Result<Created> {
-    restore_now(task, namespace, cancel).map_err(|failure| failure.within("OCI runtime restore failed"))
+pub fn restore(task: &CreateTask, namespace: &str, pod: Option<PathBuf>, cancel: Cancel) -> Result<Created> {
+    restore_now(task, namespace, pod, cancel).map_err(|failure| failure.within("OCI runtime restore failed"))
 }
 
-fn restore_now(task: &CreateTask, namespace: &str, cancel: Cancel) -> Result<Created> {
-    let wanted = Wanted::of(task, namespace)?;
+fn restore_now(task: &CreateTask, namespace: &str, pod: Option<PathBuf>, cancel: Cancel) -> Result<Created> {
+    let wanted = Wanted::of(task, namespace, pod)?;
     let mut options = CheckpointOptions::new(&task.checkpoint);
     let work = match wanted.options.criu_work_path.as_str() {
         "" => wanted.bundle.join(WORK),

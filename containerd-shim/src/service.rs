@@ -2,7 +2,7 @@
 //! block or decide.
 
 use crate::failure::{Code, Failure, Result};
-use crate::model::{Call, Key, Reply};
+use crate::model::{Call, Key, PodCall, PodReply, Reply};
 use crate::wire::{self, Any, ProcessOf};
 use prost::Message;
 use std::collections::HashMap;
@@ -16,12 +16,10 @@ pub type Calls = mpsc::UnboundedSender<(Call, oneshot::Sender<Result<Reply>>)>;
 const TASK: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 /// Services that containerd asks for and this shim has not. A name that the server does not know at all is answered
 /// with InvalidArgument by the ttrpc crate; containerd tries an older version on Unimplemented alone.
-const NONE: [&str; 4] = [
-    "containerd.task.v4.Task",
-    "containerd.task.v5.Task",
-    "containerd.runtime.sandbox.v1.Sandbox",
-    "containerd.runtime.sandbox.v2.Sandbox",
-];
+const NONE: [&str; 3] =
+    ["containerd.task.v4.Task", "containerd.task.v5.Task", "containerd.runtime.sandbox.v2.Sandbox"];
+
+const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
 type Parse = fn(&[u8]) -> std::result::Result<Call, prost::DecodeError>;
 
@@ -57,12 +55,28 @@ const METHODS: &[(&str, Parse)] = &[
     ("Shutdown", |_| Ok(Call::Shutdown)),
 ];
 
+/// Without `SandboxMetrics`: the ttrpc crate answers Unimplemented.
+const SANDBOX_METHODS: &[(&str, Parse)] = &[
+    ("CreateSandbox", |bytes| Ok(Call::Pod(PodCall::Create(Arc::new(Message::decode(bytes)?))))),
+    ("StartSandbox", |bytes| Ok(Call::Pod(PodCall::Start(sandbox(bytes)?)))),
+    ("SandboxStatus", |bytes| Ok(Call::Pod(PodCall::Status(sandbox(bytes)?)))),
+    ("Platform", |bytes| Ok(Call::Pod(PodCall::Platform(sandbox(bytes)?)))),
+    ("PingSandbox", |bytes| Ok(Call::Pod(PodCall::Ping(sandbox(bytes)?)))),
+    ("WaitSandbox", |bytes| Ok(Call::Pod(PodCall::Wait(sandbox(bytes)?)))),
+    ("StopSandbox", |bytes| Ok(Call::Pod(PodCall::Stop(sandbox(bytes)?)))),
+    ("ShutdownSandbox", |bytes| Ok(Call::Pod(PodCall::Shutdown(sandbox(bytes)?)))),
+];
+
 fn key(bytes: &[u8]) -> std::result::Result<Key, prost::DecodeError> {
     ProcessOf::decode(bytes).map(|of| Key { id: of.id, exec: of.exec_id })
 }
 
 fn id(bytes: &[u8]) -> std::result::Result<String, prost::DecodeError> {
     key(bytes).map(|key| key.id)
+}
+
+fn sandbox(bytes: &[u8]) -> std::result::Result<String, prost::DecodeError> {
+    wire::IdOf::decode(bytes).map(|of| of.id)
 }
 
 struct Method {
@@ -92,10 +106,13 @@ impl MethodHandler for Method {
 }
 
 pub fn services(calls: &Calls) -> HashMap<String, Service> {
-    let methods = || METHODS.iter().map(|(name, parse)| ((*name).into(), method(*parse, calls))).collect();
+    let methods = |list: &[(&str, Parse)]| {
+        list.iter().map(|(name, parse)| ((*name).into(), method(*parse, calls))).collect()
+    };
     let of = |methods| Service { methods, streams: HashMap::new() };
-    let task = TASK.iter().map(|name| ((*name).into(), of(methods())));
-    task.chain(NONE.iter().map(|name| ((*name).into(), of(HashMap::new())))).collect()
+    let task = TASK.iter().map(|name| ((*name).into(), of(methods(METHODS))));
+    let sandbox = (SANDBOX.into(), of(methods(SANDBOX_METHODS)));
+    task.chain([sandbox]).chain(NONE.iter().map(|name| ((*name).into(), of(HashMap::new())))).collect()
 }
 
 fn method(parse: Parse, calls: &Calls) -> Box<dyn MethodHandler + Send + Sync> {
@@ -132,9 +149,34 @@ fn encode(reply: Reply) -> Vec<u8> {
             wire::PidsAnswer { processes: pids.into_iter().map(info).collect() }.encode_to_vec()
         }
         Reply::Stats(stats) => wire::StatsAnswer { stats: Some(stats) }.encode_to_vec(),
+        Reply::Pod(reply) => encode_of_pod(reply),
         Reply::Connect { task_pid } => {
             let shim_pid = std::process::id();
             wire::ConnectAnswer { shim_pid, task_pid, version: String::new() }.encode_to_vec()
+        }
+    }
+}
+
+fn encode_of_pod(reply: PodReply) -> Vec<u8> {
+    match reply {
+        PodReply::Started { pid, at } => {
+            wire::StartedSandbox { pid, created_at: Some(at.into()) }.encode_to_vec()
+        }
+        PodReply::Platform => {
+            // Go's names.
+            let architecture = match std::env::consts::ARCH {
+                "x86_64" => "amd64",
+                "aarch64" => "arm64",
+                other => other,
+            };
+            let platform = wire::Platform { os: "linux".into(), architecture: architecture.into() };
+            wire::PlatformAnswer { platform: Some(platform) }.encode_to_vec()
+        }
+        PodReply::Status { id, pid, is_ready, started_at, exited_at } => {
+            let state = if is_ready { "SANDBOX_READY" } else { "SANDBOX_NOTREADY" };
+            let [created_at, exited_at] = [started_at, exited_at].map(|time| time.map(Into::into));
+            let state = state.into();
+            wire::SandboxStatus { sandbox_id: id, pid, state, created_at, exited_at }.encode_to_vec()
         }
     }
 }

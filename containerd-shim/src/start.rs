@@ -4,7 +4,7 @@
 use crate::args::Args;
 use crate::bootstrap::{self, MAX_INPUT, Wanted};
 use crate::failure::{Failure, Result};
-use crate::record::{group_of, replace};
+use crate::record::{Record, group_of, replace};
 use crate::{options, sys};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -33,6 +33,10 @@ pub fn start(args: &Args) -> Result<Vec<u8>> {
     let group = group_of(&bundle, &wanted.id);
     let socket = socket_path(&wanted, &group);
     let address = format!("unix://{}", socket.display());
+    if !bundle.join("config.json").exists() {
+        // Of a sandbox, whose own request does not have the options.
+        Record::new(&options, &wanted.namespace, &group).write(&bundle)?;
+    }
     let listener = bind(&socket)?;
     // Before the shim is there: it would go on without anybody who knows of it.
     replace(&bundle.join("address"), &address)

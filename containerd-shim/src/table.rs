@@ -84,6 +84,7 @@ impl Table {
             Call::Resize { key, rows, columns } => self.resize(token, key, rows, columns),
             Call::CloseIo { key, stdin } => self.close_io(token, key, stdin),
             Call::Pids(id) => self.ask(token, id, Verb::Pids),
+            Call::Pod(_) => Err(Failure::unknown("this is not about a container")),
             Call::Stats(id) => self.ask(token, id, Verb::Stats),
             Call::Start(Key { ref id, .. })
             | Call::Pause(ref id)

@@ -5,9 +5,9 @@ use crate::model::Outcome;
 use crate::record::{Record, group_of, replace};
 use crate::stdio::{self, Ends, Named, Owner};
 use crate::wire::{CreateTask, ExecTask, RuncOptions};
-use crate::{metrics, options, rootfs};
+use crate::{metrics, options, pod_namespaces, rootfs};
 use libruntime::oci_spec::runtime::LinuxNamespaceType;
-use libruntime::{Container, ErrorKind, ExecProcess, NewContainer, OomEvents, Signal, TerminalSize};
+use libruntime::{Config, Container, ErrorKind, ExecProcess, NewContainer, OomEvents, Signal, TerminalSize};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,15 +71,17 @@ pub struct Wanted<'a> {
     pub options: RuncOptions,
     pub bundle: PathBuf,
     record: Record,
+    /// The bundle of its pod, if that has no pause container.
+    pod: Option<PathBuf>,
 }
 
 impl<'a> Wanted<'a> {
-    pub fn of(task: &'a CreateTask, namespace: &'a str) -> Result<Self> {
+    pub fn of(task: &'a CreateTask, namespace: &'a str, pod: Option<PathBuf>) -> Result<Self> {
         let options = options::parse(task.options.as_ref())?;
         check_checkpoint(task, &options)?;
         let bundle = PathBuf::from(&task.bundle);
         let record = Record::new(&options, namespace, &group_of(&bundle, &task.id));
-        Ok(Self { task, namespace, options, bundle, record })
+        Ok(Self { task, namespace, options, bundle, record, pod })
     }
 
     pub fn root(&self) -> PathBuf {
@@ -95,7 +97,12 @@ impl<'a> Wanted<'a> {
     /// The container, to be made, with its streams.
     pub fn container(&self) -> Result<(NewContainer, Ends)> {
         let options = &self.options;
-        let new = self.record.runtime().container(&self.task.id).bundle(&self.bundle);
+        let mut new = self.record.runtime().container(&self.task.id).bundle(&self.bundle);
+        if let Some(pod) = &self.pod {
+            let mut spec = Config::load(&self.bundle)?.spec;
+            pod_namespaces::share(&mut spec, pod)?;
+            new = new.spec(spec);
+        }
         let new = new.no_pivot(options.no_pivot_root).no_new_keyring(options.no_new_keyring);
         let owner = Owner { uid: options.io_uid, gid: options.io_gid };
         Ok(with_streams!(new, self.task, self.namespace, owner))
@@ -140,12 +147,12 @@ fn check_checkpoint(task: &CreateTask, options: &RuncOptions) -> Result<()> {
     Ok(())
 }
 
-pub fn create(task: &CreateTask, namespace: &str) -> Result<Created> {
-    create_now(task, namespace).map_err(|failure| failure.within("OCI runtime create failed"))
+pub fn create(task: &CreateTask, namespace: &str, pod: Option<PathBuf>) -> Result<Created> {
+    create_now(task, namespace, pod).map_err(|failure| failure.within("OCI runtime create failed"))
 }
 
-fn create_now(task: &CreateTask, namespace: &str) -> Result<Created> {
-    let wanted = Wanted::of(task, namespace)?;
+fn create_now(task: &CreateTask, namespace: &str, pod: Option<PathBuf>) -> Result<Created> {
+    let wanted = Wanted::of(task, namespace, pod)?;
     let (mounts, root) = (wanted.mount()?, wanted.root());
     let made = wanted.container().and_then(|(new, ends)| wanted.finish(new.create()?, ends, delete));
     made.inspect_err(|_| rootfs::unmount_last(&root, mounts))

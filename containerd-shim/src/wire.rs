@@ -331,3 +331,65 @@ pub struct RuntimeVersion {
     #[prost(string, tag = "2")]
     pub revision: String,
 }
+
+/// A request for a sandbox, of which only the id is read: field 2 of some is no text.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct IdOf {
+    #[prost(string, tag = "1")]
+    pub id: String,
+}
+
+/// `containerd.runtime.sandbox.v1.CreateSandboxRequest`, as far as it is read.
+#[derive(Clone, PartialEq, Message)]
+pub struct CreateSandbox {
+    #[prost(string, tag = "1")]
+    pub sandbox_id: String,
+    #[prost(string, tag = "2")]
+    pub bundle_path: String,
+    #[prost(message, repeated, tag = "3")]
+    pub rootfs: Vec<Mount>,
+    #[prost(message, optional, tag = "4")]
+    pub options: Option<Any>,
+    #[prost(string, tag = "5")]
+    pub netns_path: String,
+}
+
+/// `StartSandboxResponse`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct StartedSandbox {
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+    #[prost(message, optional, tag = "2")]
+    pub created_at: Option<Timestamp>,
+}
+
+/// `PlatformResponse`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct PlatformAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub platform: Option<Platform>,
+}
+
+/// `containerd.types.Platform`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Platform {
+    #[prost(string, tag = "1")]
+    pub os: String,
+    #[prost(string, tag = "2")]
+    pub architecture: String,
+}
+
+/// `SandboxStatusResponse`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SandboxStatus {
+    #[prost(string, tag = "1")]
+    pub sandbox_id: String,
+    #[prost(uint32, tag = "2")]
+    pub pid: u32,
+    #[prost(string, tag = "3")]
+    pub state: String,
+    #[prost(message, optional, tag = "5")]
+    pub created_at: Option<Timestamp>,
+    #[prost(message, optional, tag = "6")]
+    pub exited_at: Option<Timestamp>,
+}

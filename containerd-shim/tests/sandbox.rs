@@ -1,0 +1,224 @@
+//! Pods without a pause container: the Sandbox service. Needs root, busybox and unshare.
+
+mod play;
+
+use play::*;
+use prost::Message;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Child, Command};
+
+const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
+/// Of `NamespaceMode`.
+const CONTAINER: u64 = 1;
+const SLEEP: &[&str] = &["busybox", "sleep", "1000"];
+
+/// A shim for a pod `p`, and a network namespace.
+struct Pod {
+    shim: Shim,
+    network: Child,
+}
+
+impl Pod {
+    fn begin(name: &str) -> Option<Self> {
+        if let Some(reason) = missing() {
+            eprintln!("{reason}");
+            return None;
+        }
+        let mut shim = Shim::prepare(name, SLEEP, &|_| ());
+        // Where containerd has it: not beside those of containers, and without a configuration.
+        let bundle = shim.directory.join("sandboxes/p");
+        fs::create_dir_all(&bundle).unwrap();
+        symlink(&bundle, shim.bundle_of("p")).unwrap();
+        fs::create_dir(shim.directory.join("image/etc")).unwrap();
+        for file in ["hostname", "hosts", "resolv.conf"] {
+            fs::write(shim.directory.join("image/etc").join(file), "of the image\n").unwrap();
+        }
+        let output = shim.start_of("p");
+        assert!(output.status.success(), "{output:?}");
+        shim.socket = text(&fields(&output.stdout), 2).strip_prefix("unix://").unwrap().into();
+        let network = Command::new("unshare").args(["-n", "sleep", "1000"]).spawn().unwrap();
+        let own = fs::read_link("/proc/self/ns/net").unwrap();
+        let path = format!("/proc/{}/ns/net", network.id());
+        await_that("a network namespace", || fs::read_link(&path).is_ok_and(|link| link != own));
+        Some(Self { shim, network })
+    }
+
+    fn network_path(&self) -> String {
+        format!("/proc/{}/ns/net", self.network.id())
+    }
+
+    fn call(&self, method: &str, payload: Fields) -> Answer {
+        let request =
+            Request { service: SANDBOX.into(), method: method.into(), payload: payload.0, timeout_nano: 0 };
+        let mut socket = self.shim.connect();
+        socket.write_all(&frame(1, &request.encode_to_vec())).unwrap();
+        answer(&receive(&mut socket).unwrap().1)
+    }
+
+    fn of(&self, method: &str) -> Answer {
+        self.call(method, Fields::default().text(1, "p"))
+    }
+
+    /// `namespaces` is a NamespaceOption.
+    fn create(&self, namespaces: Fields, sysctl: &str) -> Answer {
+        let security = Fields::default().bytes(1, &namespaces.0);
+        let sysctl = Fields::default().text(1, sysctl).text(2, "123");
+        let linux = Fields::default().bytes(2, &security.0).bytes(3, &sysctl.0);
+        let dns = Fields::default().text(1, "10.9.8.7");
+        let config = Fields::default().text(2, "in-the-pod").bytes(4, &dns.0).bytes(8, &linux.0);
+        let any = Fields::default().text(1, "runtime.v1.PodSandboxConfig").bytes(2, &config.0);
+        let bundle = self.shim.directory.join("sandboxes/p");
+        let wanted = Fields::default().text(1, "p").text(2, bundle.to_str().unwrap());
+        self.call("CreateSandbox", wanted.bytes(4, &any.0).text(5, &self.network_path()))
+    }
+
+    /// Ready; returns its pid.
+    fn start(&self) -> u64 {
+        self.create(Fields::default().number(2, CONTAINER), "kernel.shmmni").unwrap();
+        assert_eq!(self.state(), ("SANDBOX_NOTREADY".into(), self.state().1));
+        let pid = number(&fields(&self.of("StartSandbox").unwrap()), 1);
+        assert_eq!(self.state(), ("SANDBOX_READY".into(), pid));
+        pid
+    }
+
+    fn state(&self) -> (String, u64) {
+        let status = fields(&self.of("SandboxStatus").unwrap());
+        (text(&status, 3), number(&status, 2))
+    }
+
+    /// The bundle of a container as containerd writes it, and what it says of itself.
+    fn run(&self, id: &str, pid: u64, script: &str) -> String {
+        self.shim.add(id, &["busybox", "sh", "-c", &format!("{script}; echo done; busybox sleep 1000")]);
+        let path = self.shim.bundle_of(id).join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config["annotations"] = serde_json::json!({ "io.kubernetes.cri.sandbox-id": "p" });
+        let own = ["pid", "mount"].map(|kind| serde_json::json!({ "type": kind }));
+        let shared = [("network", "net"), ("ipc", "ipc"), ("uts", "uts")].map(
+            |(kind, name)| serde_json::json!({ "type": kind, "path": format!("/proc/{pid}/ns/{name}") }),
+        );
+        config["linux"]["namespaces"] = own.into_iter().chain(shared).collect();
+        let shm = serde_json::json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm" });
+        config["mounts"].as_array_mut().unwrap().push(shm);
+        fs::write(&path, config.to_string()).unwrap();
+        let fifo = self.shim.fifo(&format!("out-{id}"));
+        let mut reader = open_reader(&fifo);
+        self.shim.create_with(id, Fields::default().text(6, fifo.to_str().unwrap())).unwrap();
+        self.shim.call("Start", of_container(id, "")).unwrap();
+        read_until(&mut reader, "done")
+    }
+
+    fn remove(&self, id: &str) {
+        self.shim.call("Kill", of_container(id, "").number(3, 9)).unwrap();
+        self.shim.call("Wait", of_container(id, "")).unwrap();
+        self.shim.call("Delete", of_container(id, "")).unwrap();
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = self.network.kill();
+        let _ = self.network.wait();
+    }
+}
+
+fn link(pid: impl std::fmt::Display, kind: &str) -> std::path::PathBuf {
+    fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap()
+}
+
+/// Of all threads.
+fn children(shim: i32) -> String {
+    let threads = fs::read_dir(format!("/proc/{shim}/task")).unwrap().flatten();
+    threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default()).collect()
+}
+
+#[test]
+fn containers_share_a_pod_that_has_no_process() {
+    let Some(pod) = Pod::begin("sandbox") else { return };
+    let name_of_host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let pid = pod.start();
+    let of_shim = pod.shim.pid();
+    assert_eq!(children(of_shim), "", "there is a process");
+    assert!(!fs::read_dir("/proc").unwrap().flatten().any(|one| one.file_name() == pid.to_string().as_str()));
+    assert_eq!(link(pid, "net"), link(pod.network.id(), "net"));
+    for kind in ["ipc", "uts"] {
+        assert_ne!(link(pid, kind), link("self", kind), "{kind}");
+    }
+    for kind in ["net", "ipc", "uts"] {
+        assert_eq!(link(of_shim, kind), link("self", kind), "{kind} of the shim");
+    }
+    let platform = fields(&pod.of("Platform").unwrap());
+    assert_eq!(text(&fields(&platform[&1].1), 1), "linux");
+    pod.of("PingSandbox").unwrap();
+    assert_eq!(pod.of("SandboxMetrics").unwrap_err().code, 12);
+    let script = "busybox hostname; busybox cat /etc/hostname /etc/resolv.conf /proc/sys/kernel/shmmni; \
+                  busybox readlink /proc/self/ns/ipc; echo of b > /dev/shm/f";
+    let said = pod.run("b", pid, script);
+    let ipc = link(pid, "ipc").display().to_string();
+    for wanted in ["in-the-pod\nin-the-pod\n", "nameserver 10.9.8.7\n", "\n123\n", &ipc] {
+        assert!(said.contains(wanted), "no {wanted:?} in {said}");
+    }
+    let said = pod.run("c", pid, "busybox cat /dev/shm/f /etc/hosts");
+    assert!(said.contains("of b\n") && !said.contains("of the image"), "{said}");
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), name_of_host);
+    pod.remove("b");
+    pod.remove("c");
+    // The last container has gone, and the pod has not.
+    pod.shim.of("Shutdown", "").unwrap();
+    std::thread::scope(|scope| {
+        let wait = scope.spawn(|| pod.of("WaitSandbox"));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!wait.is_finished());
+        pod.call("StopSandbox", Fields::default().text(1, "p").number(2, 10)).unwrap();
+        let exit = fields(&wait.join().unwrap().unwrap());
+        assert_eq!((number(&exit, 1), exit.contains_key(&2)), (0, true));
+    });
+    assert_eq!(pod.state(), ("SANDBOX_NOTREADY".into(), 0));
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the thread is left");
+    pod.of("StopSandbox").unwrap();
+    pod.of("ShutdownSandbox").unwrap();
+    await_end(of_shim);
+    assert!(!pod.shim.socket.exists(), "the socket is left");
+    pod.shim.check_nothing_left();
+}
+
+#[test]
+fn delete_cleans_up_a_pod_whose_shim_was_killed() {
+    let Some(pod) = Pod::begin("sandbox-killed") else { return };
+    let pid = pod.start();
+    pod.run("b", pid, "true");
+    let of_shim = pod.shim.pid();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(of_shim), nix::sys::signal::Signal::SIGKILL).unwrap();
+    await_end(of_shim);
+    let deleted = pod.shim.run(
+        "p",
+        &["-bundle", pod.shim.directory.join("sandboxes/p").to_str().unwrap(), "delete"],
+        b"",
+    );
+    assert!(deleted.status.success(), "{deleted:?}");
+    assert!(!pod.shim.socket.exists(), "the socket is left");
+    pod.shim.check_nothing_left();
+}
+
+#[test]
+fn a_pod_that_the_shim_cannot_make_is_refused_and_leaves_nothing() {
+    let Some(pod) = Pod::begin("sandbox-refused") else { return };
+    let own = || Fields::default().number(2, CONTAINER);
+    for (namespaces, sysctl, wanted) in [
+        (Fields::default(), "net.ipv4.ip_forward", "namespace_options.pid: "),
+        (own(), "kernel.core_pattern", "kernel.core_pattern is not of a namespace"),
+        // Only the kernel knows: after the mount.
+        (own(), "net.no.such", "write /proc/sys/net/no/such: "),
+    ] {
+        let failure = pod.create(namespaces, sysctl).unwrap_err();
+        assert!(failure.message.contains(wanted), "{failure:?}");
+        assert_eq!(pod.of("StartSandbox").unwrap_err().code, 5);
+        pod.shim.check_nothing_left();
+    }
+    let of_shim = pod.shim.pid();
+    pod.of("ShutdownSandbox").unwrap();
+    await_end(of_shim);
+    assert!(!pod.shim.socket.exists(), "the socket is left");
+}
