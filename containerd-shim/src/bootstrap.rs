@@ -87,12 +87,12 @@ fn or(value: String, other: &str) -> String {
 
 /// The bare address is understood by all up to 2.2, as version 2 of the task interface. A sandbox, which has no
 /// configuration, is possible with version 3 alone.
-pub fn answer(dialect: Dialect, address: &str, has_config: bool) -> Vec<u8> {
+pub fn answer(dialect: Dialect, address: &str, is_of_container: bool) -> Vec<u8> {
     match dialect {
         Dialect::Params => {
             BootstrapResult { version: 3, address: address.into(), protocol: "ttrpc".into() }.encode_to_vec()
         }
-        Dialect::Flags if has_config => address.into(),
+        Dialect::Flags if is_of_container => address.into(),
         Dialect::Flags => {
             serde_json::json!({ "version": 3, "address": address, "protocol": "ttrpc" }).to_string().into()
         }

@@ -2,7 +2,7 @@
 //! the name of its field.
 
 use crate::failure::{Failure, Result};
-use crate::wire::CreateSandbox;
+use crate::wire::{Any, CreateSandbox};
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -78,7 +78,16 @@ pub struct Wanted {
 }
 
 pub fn wanted(request: &CreateSandbox) -> Result<Wanted> {
-    let config = config(request)?;
+    let network = Some(request.netns_path.clone()).filter(|path| !path.is_empty());
+    if !request.rootfs.is_empty() {
+        return Err(Failure::invalid("rootfs: a pod has no root file system"));
+    }
+    let Some(any) = &request.options else {
+        // Not by CRI: what else its containers share, their own configurations say.
+        let (hostname, sysctls) = (String::new(), BTreeMap::new());
+        return Ok(Wanted { network, has_ipc: true, hostname, resolver: None, sysctls });
+    };
+    let config = config(any)?;
     let linux = config.linux.unwrap_or_default();
     let namespaces = linux.security.and_then(|security| security.namespaces).unwrap_or_default();
     if namespaces.pid == POD {
@@ -90,14 +99,10 @@ pub fn wanted(request: &CreateSandbox) -> Result<Wanted> {
     if namespaces.user.is_some_and(|user| user.mode == POD) {
         return Err(refused("userns_options", "this shim makes no user namespace for a pod"));
     }
-    let network = Some(request.netns_path.clone()).filter(|path| !path.is_empty());
     if network.is_some() != (namespaces.network != NODE) {
         return Err(Failure::invalid(
             "netns_path: a pod has one if and only if its network is not the host's",
         ));
-    }
-    if !request.rootfs.is_empty() {
-        return Err(Failure::invalid("rootfs: a pod has no root file system"));
     }
     let has_ipc = namespaces.ipc != NODE;
     for name in linux.sysctls.keys() {
@@ -107,10 +112,7 @@ pub fn wanted(request: &CreateSandbox) -> Result<Wanted> {
     Ok(Wanted { network, has_ipc, hostname: config.hostname, resolver, sysctls: linux.sysctls })
 }
 
-fn config(request: &CreateSandbox) -> Result<Config> {
-    let Some(any) = &request.options else {
-        return Err(Failure::invalid("options: there is no PodSandboxConfig"));
-    };
+fn config(any: &Any) -> Result<Config> {
     if any.type_url.rsplit('/').next() != Some(CONFIG) {
         return Err(Failure::invalid(format!("options of an unknown type: {}", any.type_url)));
     }
@@ -149,7 +151,6 @@ fn resolver(dns: &Dns) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Any;
 
     fn request(namespaces: Namespaces, sysctl: &str) -> CreateSandbox {
         let sysctls = Some(sysctl).filter(|name| !name.is_empty());
@@ -186,6 +187,8 @@ mod tests {
             let failure = wanted(&request(namespaces, sysctl)).unwrap_err();
             assert!(failure.text.contains(field), "{failure}");
         }
-        assert!(wanted(&CreateSandbox::default()).is_err());
+        assert_eq!(wanted(&CreateSandbox::default()).unwrap().network, None);
+        let any = Some(Any { type_url: "x.Y".into(), value: Vec::new() });
+        assert!(wanted(&CreateSandbox { options: any, ..CreateSandbox::default() }).is_err());
     }
 }

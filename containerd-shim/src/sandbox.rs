@@ -1,4 +1,4 @@
-//! Which containers share a shim: those of a pod, by their annotations. Pure.
+//! Which containers share a shim: those of a pod, by their annotations; and whose bundle it is. Pure.
 
 const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
@@ -13,9 +13,21 @@ pub fn group(config: &[u8], id: &str) -> String {
         .unwrap_or_else(|| id.into())
 }
 
+/// Of a container, by the `config.json` of a bundle. That of a sandbox has none, or one without a process.
+pub fn is_of_container(config: &[u8]) -> bool {
+    let config: serde_json::Value = serde_json::from_slice(config).unwrap_or_default();
+    config.get("process").is_some()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::group;
+    use super::{group, is_of_container};
+
+    #[test]
+    fn a_container_has_a_process() {
+        assert!(is_of_container(br#"{"process":{}}"#));
+        assert!(!is_of_container(b"") && !is_of_container(br#"{"ociVersion":"1.0.2"}"#));
+    }
 
     #[test]
     fn a_pod_is_known_by_its_annotations() {

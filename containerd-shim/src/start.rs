@@ -5,7 +5,7 @@ use crate::args::Args;
 use crate::bootstrap::{self, MAX_INPUT, Wanted};
 use crate::failure::{Failure, Result};
 use crate::record::{Record, group_of, replace};
-use crate::{options, sys};
+use crate::{options, sandbox, sys};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
@@ -33,10 +33,8 @@ pub fn start(args: &Args) -> Result<Vec<u8>> {
     let group = group_of(&bundle, &wanted.id);
     let socket = socket_path(&wanted, &group);
     let address = format!("unix://{}", socket.display());
-    if !bundle.join("config.json").exists() {
-        // Of a sandbox, whose own request does not have the options.
-        Record::new(&options, &wanted.namespace, &group).write(&bundle)?;
-    }
+    // For `delete` of a sandbox, whose own request does not have the options.
+    Record::new(&options, &wanted.namespace, &group).write(&bundle)?;
     let listener = bind(&socket)?;
     // Before the shim is there: it would go on without anybody who knows of it.
     replace(&bundle.join("address"), &address)
@@ -48,7 +46,8 @@ pub fn start(args: &Args) -> Result<Vec<u8>> {
             remove(&socket);
         })?;
     }
-    Ok(bootstrap::answer(wanted.dialect, &address, bundle.join("config.json").exists()))
+    let config = std::fs::read(bundle.join("config.json")).unwrap_or_default();
+    Ok(bootstrap::answer(wanted.dialect, &address, sandbox::is_of_container(&config)))
 }
 
 pub fn input() -> Result<Vec<u8>> {
