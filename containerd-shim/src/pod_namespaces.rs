@@ -20,6 +20,9 @@ const SHM: &str = "shm";
 const SHM_OPTIONS: &str = "mode=1777,size=65536k";
 const STACK: usize = 64 << 10;
 
+/// On disk, unlike the bundle, where containerd has made it: containers may write to the files.
+const WORK: &str = "work";
+
 /// Files that the containers of a pod have, with the host's that stands in.
 const FILES: [(&str, &str); 3] =
     [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
@@ -89,13 +92,18 @@ fn write_files(wanted: &Wanted, bundle: &Path) -> Result<()> {
         };
         // A host may lack its own.
         let text = own.unwrap_or_else(|| std::fs::read_to_string(of_host).unwrap_or_default());
-        let path = bundle.join(name);
+        let path = directory(bundle).join(name);
         write(&path, &text)?;
         // Whatever the umask is: containers of any user read it.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
             .map_err(|error| Failure::os(format!("chmod {}", path.display()), error))?;
     }
     Ok(())
+}
+
+fn directory(bundle: &Path) -> PathBuf {
+    let work = bundle.join(WORK);
+    if work.is_dir() { work } else { bundle.into() }
 }
 
 fn mount_shm(bundle: &Path) -> Result<()> {
@@ -128,9 +136,11 @@ impl Held {
 /// Gives a container what it shares with its pod, where its configuration names nothing else.
 pub fn share(spec: &mut Spec, bundle: &Path) -> Result<()> {
     let mut mounts = spec.mounts().clone().unwrap_or_default();
-    let mut add = |name: &str, destination: &str| {
-        let options = ["rbind", "rprivate"];
-        let mount = json!({ "destination": destination, "type": "bind", "source": bundle.join(name), "options": options });
+    let is_read_only = spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false));
+    let mut add = |source: PathBuf, destination: &str, flag: &str| {
+        let options = ["rbind", "rprivate", flag];
+        let mount =
+            json!({ "destination": destination, "type": "bind", "source": source, "options": options });
         let mount = serde_json::from_value(mount);
         mount.map(|mount| mounts.push(mount)).map_err(|error| Failure::unknown(error.to_string()))
     };
@@ -138,7 +148,7 @@ pub fn share(spec: &mut Spec, bundle: &Path) -> Result<()> {
     let has = |destination: &str| given.iter().any(|mount| mount.destination() == Path::new(destination));
     for (name, destination) in FILES {
         if !has(destination) {
-            add(name, destination)?;
+            add(directory(bundle).join(name), destination, if is_read_only { "ro" } else { "rw" })?;
         }
     }
     // containerd gives each container memory of its own where the pod has no directory for it.
@@ -146,7 +156,7 @@ pub fn share(spec: &mut Spec, bundle: &Path) -> Result<()> {
     let is_own =
         |mount: &&libruntime::Mount| mount.destination() == shm && mount.typ().as_deref() == Some("tmpfs");
     if bundle.join(SHM).exists() && (given.iter().any(|mount| is_own(&mount)) || !has("/dev/shm")) {
-        add(SHM, "/dev/shm")?;
+        add(bundle.join(SHM), "/dev/shm", "rw")?;
         let own = mounts.iter().position(|mount| is_own(&mount));
         own.into_iter().for_each(|at| drop(mounts.remove(at)));
     }

@@ -19,6 +19,8 @@ const SLEEP: &[&str] = &["busybox", "sleep", "1000"];
 struct Pod {
     shim: Shim,
     network: Child,
+    /// The roots of its containers are.
+    is_read_only: bool,
 }
 
 impl Pod {
@@ -31,6 +33,8 @@ impl Pod {
         // Where containerd has it: not beside those of containers, and without a configuration.
         let bundle = shim.directory.join("sandboxes/p");
         fs::create_dir_all(&bundle).unwrap();
+        fs::create_dir(shim.directory.join("disk")).unwrap();
+        symlink(shim.directory.join("disk"), bundle.join("work")).unwrap();
         symlink(&bundle, shim.bundle_of("p")).unwrap();
         fs::create_dir(shim.directory.join("image/etc")).unwrap();
         for file in ["hostname", "hosts", "resolv.conf"] {
@@ -43,7 +47,7 @@ impl Pod {
         let own = fs::read_link("/proc/self/ns/net").unwrap();
         let path = format!("/proc/{}/ns/net", network.id());
         await_that("a network namespace", || fs::read_link(&path).is_ok_and(|link| link != own));
-        Some(Self { shim, network })
+        Some(Self { shim, network, is_read_only: false })
     }
 
     fn network_path(&self) -> String {
@@ -95,6 +99,7 @@ impl Pod {
         let path = self.shim.bundle_of(id).join("config.json");
         let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         config["annotations"] = serde_json::json!({ "io.kubernetes.cri.sandbox-id": "p" });
+        config["root"]["readonly"] = self.is_read_only.into();
         let own = ["pid", "mount"].map(|kind| serde_json::json!({ "type": kind }));
         let shared = [("network", "net"), ("ipc", "ipc"), ("uts", "uts")].map(
             |(kind, name)| serde_json::json!({ "type": kind, "path": format!("/proc/{pid}/ns/{name}") }),
@@ -136,7 +141,17 @@ fn children(shim: i32) -> String {
 
 #[test]
 fn containers_share_a_pod_that_has_no_process() {
-    let Some(pod) = Pod::begin("sandbox") else { return };
+    share_a_pod("sandbox", false);
+}
+
+#[test]
+fn files_of_a_pod_are_read_only_where_the_root_of_a_container_is() {
+    share_a_pod("sandbox-read-only", true);
+}
+
+fn share_a_pod(name: &str, is_read_only: bool) {
+    let Some(mut pod) = Pod::begin(name) else { return };
+    pod.is_read_only = is_read_only;
     let name_of_host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let pid = pod.start();
     let of_shim = pod.shim.pid();
@@ -160,7 +175,10 @@ fn containers_share_a_pod_that_has_no_process() {
     for wanted in ["in-the-pod\nin-the-pod\n", "nameserver 10.9.8.7\n", "\n123\n", &ipc] {
         assert!(said.contains(wanted), "no {wanted:?} in {said}");
     }
-    let said = pod.run("c", pid, "busybox cat /dev/shm/f /etc/hosts");
+    let files = |directory: &str| fs::read_dir(pod.shim.directory.join(directory)).unwrap().count();
+    assert_eq!(files("disk"), 3, "the files are not on disk");
+    let said = pod.run("c", pid, "busybox cat /dev/shm/f /etc/hosts; (echo 1.2.3.4 >> /etc/hosts) 2>&1");
+    assert_eq!(said.contains("Read-only file system"), is_read_only, "{said}");
     assert!(said.contains("of b\n") && !said.contains("of the image"), "{said}");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), name_of_host);
     pod.remove("b");
