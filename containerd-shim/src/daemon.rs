@@ -201,7 +201,9 @@ impl Daemon {
             match action {
                 pod::Action::Answer(token, result) => {
                     // Nobody may wait for it any more.
-                    let _ = self.waiting.remove(&token).map(|sender| sender.send(result));
+                    if let Some(sender) = self.waiting.remove(&token) {
+                        let _ = sender.send(result);
+                    }
                 }
                 pod::Action::Hold(token, wanted) => self.hold(token, wanted),
                 pod::Action::Release => {

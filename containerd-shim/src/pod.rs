@@ -109,7 +109,10 @@ impl Pod {
                 let sandbox = self.sandbox(&id)?;
                 match sandbox.exit {
                     Some(exit) => Reply::Exit(exit),
-                    None => return Ok(sandbox.waits.push(token)),
+                    None => {
+                        sandbox.waits.push(token);
+                        return Ok(());
+                    }
                 }
             }
             PodCall::Stop(id) => return self.stop(token, &id, false),
