@@ -17,10 +17,10 @@ type Cycle = fn(bundle: &str, id: &str) -> Done;
 
 const USAGE: &str = "usage: embed times BUNDLE [ROUNDS] [--busy]\n       embed soak BUNDLE libruntime|libcontainer [SECONDS] [THREADS]";
 
-fn cycle_of(name: &str) -> Done<Cycle> {
+fn cycle_of(name: &str, bundle: &str) -> Done<Cycle> {
     match name {
         "libruntime" => Ok(ours::cycle),
-        "libcontainer" => Ok(theirs::cycle),
+        "libcontainer" => theirs::check(bundle).map(|()| theirs::cycle as Cycle),
         "crun" => Ok(times::crun),
         _ => Err(USAGE.into()),
     }
@@ -32,8 +32,8 @@ fn main() -> Done {
     match args[..] {
         ["times", bundle, ref rest @ ..] => times::compare(bundle, rest),
         // What `times` starts.
-        ["cycles", bundle, name, count] => times::cycles(bundle, cycle_of(name)?, count.parse()?),
-        ["soak", bundle, name, ref rest @ ..] => soak::soak(bundle, cycle_of(name)?, rest),
+        ["cycles", bundle, name, count] => times::cycles(bundle, cycle_of(name, bundle)?, count.parse()?),
+        ["soak", bundle, name, ref rest @ ..] => soak::soak(bundle, cycle_of(name, bundle)?, rest),
         _ => Err(USAGE.into()),
     }
 }
