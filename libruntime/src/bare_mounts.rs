@@ -14,7 +14,8 @@ use std::os::fd::{AsFd, OwnedFd};
 /// More than kdevtmpfs has on any kernel, and too few to cost anything.
 const FEW: u32 = 8;
 
-/// Opens it. There is none before Linux 6.12, for a caller that is not the host's root, and in a pid namespace of its own, where process 2 is not `kthreadd`, which stays in the initial namespace.
+/// Opens it. There is none before Linux 6.12, for a caller that is not the host's root, and in a pid namespace of its own,
+/// where process 2 is not `kthreadd`, which stays in the initial namespace.
 pub(crate) fn find() -> Option<OwnedFd> {
     let initial = File::open("/proc/2/ns/mnt").ok()?;
     let before = sys::neighbour_of_mount_namespace(initial.as_fd(), Neighbour::Previous);

@@ -1,11 +1,14 @@
 //! Whether a container begins with a mount namespace that has next to no mounts.
 
 use super::create::has_hooks_before_pivot;
-use super::mount_options;
 use super::request::Request;
+use super::{capabilities, mount_options};
 use crate::host::Host;
 use crate::namespaces;
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
+
+/// What setns(2) wants for a mount namespace.
+const ENTERS_MOUNTS: u64 = capabilities::SYS_CHROOT | capabilities::SYS_ADMIN;
 
 /// Whether the container can be made from a mount namespace with next to no mounts, in place of a copy of the caller's:
 /// everything that it needs of the caller's is opened before that is entered. A copy costs as much as the host has mounts.
@@ -13,6 +16,7 @@ pub fn wants_bare_mounts(spec: &Spec, host: &Host, request: &Request) -> bool {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     !host.rootless()
         && !host.in_user_namespace
+        && host.capabilities & ENTERS_MOUNTS == ENTERS_MOUNTS
         && namespaces::is_new(namespaces::listed(spec), Ns::Mount)
         // It leaves what is below the container's root where it is.
         && !request.no_pivot

@@ -51,6 +51,7 @@ const NUMBERED: [C; 41] = [
 ];
 
 /// Loading a seccomp filter without no_new_privs takes it.
+pub(super) const SYS_CHROOT: u64 = 1 << 18;
 pub(super) const SYS_PTRACE: u64 = 1 << 19;
 pub(super) const SYS_ADMIN: u64 = 1 << 21;
 pub(super) const SYS_NICE: u64 = 1 << 23;
@@ -112,6 +113,7 @@ mod tests {
     fn numbers_are_those_of_the_kernel() {
         assert_eq!(bit(C::Chown), 1);
         assert_eq!(bit(C::SysAdmin), SYS_ADMIN);
+        assert_eq!(bit(C::SysChroot), SYS_CHROOT);
         assert_eq!(bit(C::SysPtrace), SYS_PTRACE);
         assert_eq!(bit(C::SysNice), SYS_NICE);
         assert_eq!(bit(C::CheckpointRestore), 1 << 40);

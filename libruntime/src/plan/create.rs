@@ -1,6 +1,6 @@
 //! THE order in which a container is made. Each line whose place matters says why it is there.
 
-use super::mounts::{Mounts, Sources, at_root, has_binds};
+use super::mounts::{Mounts, Sources, at_root, lists_binds};
 use super::request::{Namespaces, Request, place};
 use super::{Handed, Origin, Plan, Text, nodes, process, readiness};
 use crate::config::sysctl::{key_path, namespace_of};
@@ -52,7 +52,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let before_sources = plan.steps().len();
     let in_user_namespace = namespaces.needs_scratch(host);
     let sources = match bare {
-        _ if in_user_namespace || bare && has_binds(spec, request) => Sources::Parked,
+        _ if in_user_namespace || bare && lists_binds(spec, request, host, &namespaces) => Sources::Parked,
         true => Sources::Detached,
         false => Sources::Opened,
     };

@@ -47,7 +47,7 @@ pub(super) enum Sources {
     Opened,
     /// Parked below a scratch directory, and cloned again from there.
     Parked,
-    /// Cloned: only for what is not listed in the configuration.
+    /// Cloned, for what the configuration does not list.
     Detached,
 }
 
@@ -520,8 +520,12 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
     Path::new("/").join(path)
 }
 
-/// Whether the configuration has bind mounts.
-pub(super) fn has_binds(spec: &Spec, request: &Request) -> bool {
+/// Whether the configuration lists what becomes a bind mount. The hierarchies of v1 below a `cgroup` mount are not listed.
+pub(super) fn lists_binds(spec: &Spec, request: &Request, host: &Host, namespaces: &Namespaces) -> bool {
+    let own_hierarchy = matches!(&host.cgroup_mounts[..], [CgroupMount { v2: true, .. }]);
+    if own_hierarchy && !namespaces.is_new(Ns::Cgroup) {
+        return true;
+    }
     let is_bind = |mount: &Mount| {
         let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
         options.bind || mount.typ().as_deref() == Some("bind")

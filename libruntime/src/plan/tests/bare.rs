@@ -163,4 +163,7 @@ fn the_callers_mounts_are_copied_where_something_needs_them_later() {
     assert!(!wants(&|given| given.request.no_pivot = true, "{}"));
     assert!(!wants(&|given| given.host.uid = 1000, "{}"));
     assert!(!wants(&|given| given.host.in_user_namespace = true, "{}"));
+    for capability in [18, 21] {
+        assert!(!wants(&|given| given.host.capabilities &= !(1 << capability), "{}"), "{capability}");
+    }
 }
