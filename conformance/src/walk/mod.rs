@@ -91,8 +91,9 @@ pub fn walk(t: &Test, kind: Kind, verb: Verb, setting: Setting, sample: usize) -
     let mut figures = Figures::default();
     let counted = attempt(t, &scene, None)?;
     let mut points = points(&counted.record["calls"], kind);
-    if verb == Verb::Create && kind == Kind::Kills {
-        // After the last answer to the stage, `create` is done: the init of a container is killed.
+    if verb == Verb::Create {
+        // After the last answer to the stage, `create` is done: what is struck is the init of a container, and the tracer
+        // may end with `create` in the middle of that.
         let last = last_answer(&counted.record["calls"]);
         points.retain(|point| point.role != Role::Stage || point.at <= last);
     }
@@ -192,6 +193,9 @@ fn chosen(points: &[Point], number: usize) -> Vec<Point> {
 /// Calls that a run makes beyond those that were counted, until it makes no more.
 fn beyond(t: &Test, scene: &Scene, counted: &Value, kind: Kind, figures: &mut Figures) -> Outcome {
     for role in Role::ALL {
+        if scene.verb == Verb::Create && role == Role::Stage {
+            continue;
+        }
         let mut at = counted["counts"][role as usize].as_u64().unwrap_or(0) + 1;
         let fault = if kind == Kind::Kills { Fault::Kill } else { Fault::Error(0) };
         while visit(t, scene, Point { role, at, fault }, figures)? {
