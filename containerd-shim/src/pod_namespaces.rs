@@ -9,8 +9,8 @@ use libruntime::Spec;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::json;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{DirBuilder, File, Metadata};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
@@ -62,6 +62,7 @@ fn hold_namespaces(wanted: Wanted, bundle: &Path) -> Result<Held> {
 fn enter(wanted: &Wanted) -> Result<()> {
     if let Some(path) = &wanted.network {
         let namespace = File::open(path).map_err(|error| Failure::os(format!("open {path}"), error))?;
+        refuse_own(&namespace, path)?;
         setns(&namespace, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Failure::os(format!("setns {path}"), errno))?;
         unshare(CloneFlags::CLONE_NEWUTS).map_err(|errno| Failure::os("unshare CLONE_NEWUTS", errno))?;
@@ -76,6 +77,20 @@ fn enter(wanted: &Wanted) -> Result<()> {
         write(format!("/proc/sys/{}", name.replace('.', "/")), value)?;
     }
     Ok(())
+}
+
+/// Namespaces are compared, not paths: sysctls of a pod, and whatever its containers do, would change the host's network.
+fn refuse_own(namespace: &File, path: &str) -> Result<()> {
+    const OWN: &str = "/proc/thread-self/ns/net";
+    let file = |found: std::io::Result<Metadata>, name: &str| {
+        let found = found.map_err(|error| Failure::os(format!("stat {name}"), error))?;
+        Ok::<_, Failure>((found.dev(), found.ino()))
+    };
+    match file(namespace.metadata(), path)? == file(std::fs::metadata(OWN), OWN)? {
+        true => Err(Failure::invalid(format!("netns_path: {path} is the network namespace of the shim"))
+            .hint("a pod that uses the host's network has no netns_path")),
+        false => Ok(()),
+    }
 }
 
 fn write(path: impl AsRef<Path>, text: &str) -> Result<()> {

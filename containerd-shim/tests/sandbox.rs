@@ -68,6 +68,10 @@ impl Pod {
 
     /// `namespaces` is a NamespaceOption.
     fn create(&self, namespaces: Fields, sysctl: &str) -> Answer {
+        self.create_in(&self.network_path(), namespaces, sysctl)
+    }
+
+    fn create_in(&self, network: &str, namespaces: Fields, sysctl: &str) -> Answer {
         let security = Fields::default().bytes(1, &namespaces.0);
         let sysctl = Fields::default().text(1, sysctl).text(2, "123");
         let linux = Fields::default().bytes(2, &security.0).bytes(3, &sysctl.0);
@@ -76,7 +80,7 @@ impl Pod {
         let any = Fields::default().text(1, "runtime.v1.PodSandboxConfig").bytes(2, &config.0);
         let bundle = self.shim.directory.join("sandboxes/p");
         let wanted = Fields::default().text(1, "p").text(2, bundle.to_str().unwrap());
-        self.call("CreateSandbox", wanted.bytes(4, &any.0).text(5, &self.network_path()))
+        self.call("CreateSandbox", wanted.bytes(4, &any.0).text(5, network))
     }
 
     /// Ready; returns its pid.
@@ -137,6 +141,14 @@ fn link(pid: impl std::fmt::Display, kind: &str) -> std::path::PathBuf {
 fn children(shim: i32) -> String {
     let threads = fs::read_dir(format!("/proc/{shim}/task")).unwrap().flatten();
     threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default()).collect()
+}
+
+#[test]
+fn the_network_namespace_of_the_shim_is_refused() {
+    let Some(pod) = Pod::begin("own-network") else { return };
+    // Were it not refused, there is no such sysctl to change.
+    let refused = pod.create_in("/proc/self/ns/net", Fields::default(), "net.none").unwrap_err();
+    assert!(refused.message.contains("is the network namespace of the shim"), "{refused:?}");
 }
 
 #[test]

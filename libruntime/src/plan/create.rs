@@ -51,10 +51,12 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     // Sources are paths of the caller, so they are opened in its mounts, before any mount is made.
     let before_sources = plan.steps().len();
     let in_user_namespace = namespaces.needs_scratch(host);
-    let sources = match bare {
-        _ if in_user_namespace || bare && lists_binds(spec, request, host, &namespaces) => Sources::Parked,
-        true => Sources::Detached,
-        false => Sources::Opened,
+    let sources = if in_user_namespace || bare && lists_binds(spec, request, host, &namespaces) {
+        Sources::Parked
+    } else if bare {
+        Sources::Detached
+    } else {
+        Sources::Opened
     };
     let first = if bare { propagation.namespace } else { 0 };
     let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces, (sources, first))?;

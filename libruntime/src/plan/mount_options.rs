@@ -181,18 +181,6 @@ pub fn nothing_kept(mut attrs: Attrs) -> Attrs {
     attrs
 }
 
-/// Splits attributes for a source that is cloned twice: an unbindable mount cannot be cloned.
-pub fn unbindable_last(attrs: Attrs) -> (Attrs, Attrs) {
-    match attrs.propagation & libc::MS_UNBINDABLE {
-        0 => (attrs, Attrs::default()),
-        _ => {
-            let private = libc::MS_PRIVATE | attrs.propagation & libc::MS_REC;
-            let last = Attrs { propagation: attrs.propagation, ..Attrs::default() };
-            (Attrs { propagation: private, ..attrs }, last)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,9 +2,7 @@
 
 use super::filesystem::{self, LONGEST_VALUE};
 use super::kept::KeptMounts;
-use super::mount_options::{
-    self, ATIMES, Links, Options, nothing_kept, private_unless_asked, unbindable_last,
-};
+use super::mount_options::{self, ATIMES, Links, Options, nothing_kept, private_unless_asked};
 use super::readiness;
 use super::request::{Namespaces, Request};
 use super::{Handed, IdMaps, Plan, Text, devices};
@@ -219,16 +217,16 @@ impl Mounts {
         let nofollow = links.source_nofollow || links.copy;
         plan.push(format!("{origin}.source"), Step::OpenSource { source, host_path, nofollow });
         let (attrs, lifted) = self.split(attrs);
-        let clone = |attrs| Step::CloneSource { source, recursive, attrs };
+        let clone = Step::CloneSource { source, recursive, attrs };
         match self.sources {
-            Sources::Opened => self.attach.push((origin.into(), clone(attrs))),
-            Sources::Parked | Sources::Detached => plan.push(origin.to_string(), clone(attrs)),
+            Sources::Opened => self.attach.push((origin.into(), clone)),
+            Sources::Parked | Sources::Detached => plan.push(origin.to_string(), clone),
         }
         self.attach_source(origin, source, target, lifted, links);
     }
 
-    /// Splits attributes into those that are set outside the user namespace and inside: inside, the host's restrictions
-    /// cannot be lifted.
+    /// Splits attributes into those that are set before a source is parked, and when it is fetched: in a user namespace,
+    /// the host's restrictions cannot be lifted then.
     fn split(&self, attrs: Attrs) -> (Attrs, Attrs) {
         let all_private = attrs.propagation & libc::MS_REC != 0
             && attrs.propagation & (libc::MS_PRIVATE | libc::MS_UNBINDABLE) != 0;
@@ -239,14 +237,15 @@ impl Mounts {
         // Outside, because access times can only be changed together with what is set.
         let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
         let (clear, rec_clear) = (attrs.clear & !times, attrs.rec_clear & !times);
+        // A mount namespace of a new user namespace has no peers outside; and an unbindable mount cannot be cloned.
+        let (outside, propagation) = match attrs.propagation & (libc::MS_SHARED | libc::MS_UNBINDABLE) {
+            0 => (attrs.propagation, 0),
+            libc::MS_SHARED => (attrs.propagation, attrs.propagation),
+            _ => (libc::MS_PRIVATE | attrs.propagation & libc::MS_REC, attrs.propagation),
+        };
         let (clear_times, rec_clear_times) = (attrs.clear & times, attrs.rec_clear & times);
-        let (outside, mut inside) =
-            unbindable_last(Attrs { clear: clear_times, rec_clear: rec_clear_times, ..attrs });
-        // A mount namespace of a new user namespace has no peers outside.
-        if attrs.propagation & libc::MS_SHARED != 0 {
-            inside.propagation = attrs.propagation;
-        }
-        (outside, Attrs { clear, rec_clear, ..inside })
+        let outside = Attrs { clear: clear_times, rec_clear: rec_clear_times, propagation: outside, ..attrs };
+        (outside, Attrs { clear, rec_clear, propagation, ..Attrs::default() })
     }
 
     /// `lifted` are the restrictions of the source that are to be lifted inside, where the kernel may refuse that.
@@ -522,13 +521,12 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
 
 /// Whether the configuration lists what becomes a bind mount. The hierarchies of v1 below a `cgroup` mount are not listed.
 pub(super) fn lists_binds(spec: &Spec, request: &Request, host: &Host, namespaces: &Namespaces) -> bool {
-    let own_hierarchy = matches!(&host.cgroup_mounts[..], [CgroupMount { v2: true, .. }]);
-    if own_hierarchy && !namespaces.is_new(Ns::Cgroup) {
-        return true;
-    }
+    let is_v2 = matches!(&host.cgroup_mounts[..], [CgroupMount { v2: true, .. }]);
+    let binds_cgroup = is_v2 && !namespaces.is_new(Ns::Cgroup);
     let is_bind = |mount: &Mount| {
         let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
-        options.bind || mount.typ().as_deref() == Some("bind")
+        let fstype = mount.typ().as_deref().unwrap_or_default();
+        options.bind || fstype == "bind" || binds_cgroup && matches!(fstype, "cgroup" | "cgroup2")
     };
     let files = request.notify_socket.is_some() || !request.network_files.is_empty();
     files || spec.mounts().iter().flatten().any(is_bind)

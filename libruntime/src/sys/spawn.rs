@@ -52,8 +52,8 @@ pub struct Spawned {
     pub lent: Lent,
 }
 
-/// Memory that a child uses until it has executed its program or is dead. To be dropped after that: what is still used
-/// then, is never freed.
+/// Memory that a child uses until it has executed its program or is dead. It is to be dropped after that; what the child
+/// still uses when it is dropped is never freed.
 pub struct Lent(ManuallyDrop<Box<Child>>);
 
 impl Lent {
@@ -130,7 +130,7 @@ pub fn spawn(what: &Spawn) -> Result<Spawned> {
         stack: Stack::new()?,
     });
     let flags = (libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID) as u64;
-    let clone = Clone { flags, cgroup: what.cgroup, stack: &child.stack, is_here: Some(&child.is_here) };
+    let clone = CloneArgs { flags, cgroup: what.cgroup, stack: &child.stack, is_here: Some(&child.is_here) };
     // SAFETY: `Lent` has the stack and what the child reads until the child has left.
     let (pid, pidfd) = with_signals_blocked(|| unsafe { clone3(&clone, run_child, &*child) })?;
     Ok(Spawned { pid, pidfd, lent: Lent(ManuallyDrop::new(child)) })
@@ -155,7 +155,7 @@ pub fn hold_user_namespace() -> Result<Holder> {
     let flags = libc::CLONE_VM as u64 | libc::CLONE_PIDFD as u64 | libc::CLONE_NEWUSER as u64;
     let stack = Stack::new()?;
     OUR_PID.store(std::process::id(), Ordering::Relaxed);
-    let clone = Clone { flags, cgroup: None, stack: &stack, is_here: None };
+    let clone = CloneArgs { flags, cgroup: None, stack: &stack, is_here: None };
     // SAFETY: the stack is the holder's, which has it until the child is dead.
     let (pid, pidfd) = with_signals_blocked(|| unsafe { clone3(&clone, hold, &()) })?;
     Ok(Holder { pid, pidfd, stack: ManuallyDrop::new(stack) })
@@ -254,7 +254,7 @@ impl Drop for Stack {
 }
 
 /// Arguments of clone3(2).
-struct Clone<'a> {
+struct CloneArgs<'a> {
     flags: u64,
     cgroup: Option<BorrowedFd<'a>>,
     stack: &'a Stack,
@@ -266,7 +266,7 @@ struct Clone<'a> {
 ///
 /// # Safety
 /// The stack, `is_here` and `argument` stay until the child has executed a program or is dead.
-unsafe fn clone3<T>(clone: &Clone, f: extern "C" fn(&T) -> !, argument: &T) -> Result<(i32, OwnedFd)> {
+unsafe fn clone3<T>(clone: &CloneArgs, f: extern "C" fn(&T) -> !, argument: &T) -> Result<(i32, OwnedFd)> {
     const CLEAR_SIGHAND: u64 = 1 << 32;
     const INTO_CGROUP: u64 = 1 << 33;
     let mut pidfd: RawFd = -1;
