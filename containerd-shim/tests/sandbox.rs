@@ -147,7 +147,8 @@ fn children(shim: i32) -> String {
 fn the_network_namespace_of_the_shim_is_refused() {
     let Some(pod) = Pod::begin("own-network") else { return };
     // Were it not refused, there is no such sysctl to change.
-    let refused = pod.create_in("/proc/self/ns/net", Fields::default(), "net.none").unwrap_err();
+    let refused =
+        pod.create_in("/proc/self/ns/net", Fields::default().number(2, CONTAINER), "net.none").unwrap_err();
     assert!(refused.message.contains("is the network namespace of the shim"), "{refused:?}");
 }
 
