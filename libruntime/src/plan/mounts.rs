@@ -49,6 +49,15 @@ pub(super) enum Sources {
     Detached,
 }
 
+/// A bind mount to be made.
+struct Tree {
+    target: Text,
+    recursive: bool,
+    attrs: Attrs,
+    links: Links,
+    sources: Sources,
+}
+
 /// What all mounts are planned with.
 struct Site<'a> {
     plan: &'a mut Plan,
@@ -204,34 +213,28 @@ impl Mounts {
     }
 
     /// A bind mount.
-    fn bind(
-        &mut self,
-        plan: &mut Plan,
-        origin: &str,
-        host_path: Text,
-        tree: (bool, Attrs, Links),
-        target: Text,
-    ) {
+    fn bind(&mut self, plan: &mut Plan, origin: &str, host_path: Text, tree: Tree) {
         let source = plan.new_source();
-        let (recursive, attrs, links) = tree;
+        let Tree { target, recursive, attrs, links, sources } = tree;
         let nofollow = links.source_nofollow || links.copy;
         plan.push(format!("{origin}.source"), Step::OpenSource { source, host_path, nofollow });
-        let (attrs, lifted) = self.split(attrs);
+        let (attrs, lifted) = self.split(attrs, sources);
         let clone = Step::CloneSource { source, recursive, attrs };
-        match self.sources {
+        match sources {
             Sources::Opened => self.attach.push((origin.into(), clone)),
             Sources::Parked | Sources::Detached => plan.push(origin.to_string(), clone),
         }
-        self.attach_source(origin, source, target, lifted, links);
+        let parked = (sources == Sources::Parked).then_some(lifted);
+        self.attach_source(origin, source, target, parked, links);
     }
 
     /// Splits attributes into those that are set before a source is parked, and when it is fetched: in a user namespace,
     /// the host's restrictions cannot be lifted then.
-    fn split(&self, attrs: Attrs) -> (Attrs, Attrs) {
+    fn split(&self, attrs: Attrs, sources: Sources) -> (Attrs, Attrs) {
         let all_private = attrs.propagation & libc::MS_REC != 0
             && attrs.propagation & (libc::MS_PRIVATE | libc::MS_UNBINDABLE) != 0;
         let attrs = Attrs { first: if all_private { 0 } else { self.first }, ..attrs };
-        if self.sources != Sources::Parked {
+        if sources != Sources::Parked {
             return (attrs, Attrs::default());
         }
         // Outside, because access times can only be changed together with what is set.
@@ -248,11 +251,18 @@ impl Mounts {
         (outside, Attrs { clear, rec_clear, propagation, ..Attrs::default() })
     }
 
-    /// `lifted` are the restrictions of the source that are to be lifted inside, where the kernel may refuse that.
-    fn attach_source(&mut self, origin: &str, source: Source, target: Text, lifted: Attrs, links: Links) {
-        if self.sources == Sources::Parked {
+    /// `parked` are the restrictions of a parked source that are to be lifted inside, where the kernel may refuse that.
+    fn attach_source(
+        &mut self,
+        origin: &str,
+        source: Source,
+        target: Text,
+        parked: Option<Attrs>,
+        links: Links,
+    ) {
+        if let Some(attrs) = parked {
             self.opened.push((origin.into(), source));
-            self.attach.push((origin.into(), Step::FetchSource { source, attrs: lifted }));
+            self.attach.push((origin.into(), Step::FetchSource { source, attrs }));
         }
         let (nofollow, copy_link) = (links.destination_nofollow, links.copy);
         let step = Step::MoveMount { source, target, strict: false, nofollow, copy_link };
@@ -307,7 +317,9 @@ impl Mounts {
                 private_unless_asked(options.attrs);
             let (rec_set, rec_clear) = (rec_set | set, rec_clear | clear);
             let attrs = Attrs { rec_set, rec_clear, propagation, ..Attrs::default() };
-            self.bind(site.plan, &origin, Text::of("/sys"), (true, attrs, Links::default()), target);
+            let (links, sources) = (Links::default(), self.sources);
+            let tree = Tree { target, recursive: true, attrs, links, sources };
+            self.bind(site.plan, &origin, Text::of("/sys"), tree);
         } else if fstype == "cgroup" || fstype == "cgroup2" {
             self.plan_cgroup(site, origin, mount, &options);
         } else {
@@ -323,7 +335,6 @@ impl Mounts {
             let is_long = options.data.iter().any(|(_, value)| value.len() > LONGEST_VALUE);
             let has_mode = options.data.iter().any(|(key, _)| key == "mode");
             let mode_of_target = fstype == "tmpfs" && !has_mode;
-            let copy_up = options.copy_up;
             let step = if let (Some(pid_namespace), "proc") = (site.pid, fstype) {
                 let options = filesystem::options(mount, &options, None);
                 Step::MountProcfs { pid_namespace, options, target, flags, attrs }
@@ -337,8 +348,8 @@ impl Mounts {
                     (Text::path(&filesystem::source(mount)), filesystem::as_text(&options, label));
                 Step::MountByText { fstype: Text::of(fstype), source, options, target, flags }
             } else {
+                let (fstype, copy_up) = (Text::of(fstype), options.copy_up);
                 let options = filesystem::options(mount, &options, label);
-                let fstype = Text::of(fstype);
                 Step::Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict }
             };
             self.attach.push((origin, step));
@@ -368,17 +379,21 @@ impl Mounts {
         );
         let target = Text::path(&absolute(mount.destination()));
         match idmap(site, &origin, mount, options)? {
-            None => self.bind(site.plan, &origin, host_path, (recursive, attrs, options.links), target),
+            None => {
+                let tree = Tree { target, recursive, attrs, links: options.links, sources: self.sources };
+                self.bind(site.plan, &origin, host_path, tree);
+            }
             Some(_) if options.links.source_nofollow || options.links.copy => {
                 return Err(Error::unsupported("an id-mapped mount of a symbolic link")
                     .at(format!("{origin}.options")));
             }
             Some(fd) => {
                 let (source, recursive_map) = (site.plan.new_source(), options.recursive_idmap);
-                let (attrs, lifted) = self.split(attrs);
+                let (attrs, lifted) = self.split(attrs, self.sources);
+                let parked = (self.sources == Sources::Parked).then_some(lifted);
                 let step = Step::OpenIdmapped { source, host_path, recursive, attrs, fd, recursive_map };
                 site.plan.push(format!("{origin}.source"), step);
-                self.attach_source(&origin, source, target, lifted, options.links);
+                self.attach_source(&origin, source, target, parked, options.links);
             }
         }
         Ok(())
@@ -461,8 +476,15 @@ impl Mounts {
             self.attach.push((origin.into(), step));
         } else {
             let host_path = Text::path(&what.host_path);
-            let tree = (false, private_unless_asked(attrs), Links::default());
-            self.bind(site.plan, origin, host_path, tree, target);
+            // The order of hierarchies within their directory is nobody's concern.
+            let in_directory = !what.name.is_empty();
+            let sources = match self.sources {
+                Sources::Parked if site.user.is_none() && in_directory => Sources::Detached,
+                sources => sources,
+            };
+            let attrs = private_unless_asked(attrs);
+            let tree = Tree { target, recursive: false, attrs, links: Links::default(), sources };
+            self.bind(site.plan, origin, host_path, tree);
         }
     }
 
