@@ -52,7 +52,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let before_sources = plan.steps().len();
     let in_user_namespace = namespaces.needs_scratch(host);
     let sources = if in_user_namespace || bare && lists_binds(spec, request, host, &namespaces) {
-        Sources::Parked
+        Sources::Parked { by_name: in_user_namespace }
     } else if bare {
         Sources::Detached
     } else {
@@ -61,7 +61,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let first = if bare { propagation.namespace } else { 0 };
     let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces, (sources, first))?;
     process::raise_open_files(&mut plan, before_sources, process, host);
-    let scratch = sources == Sources::Parked;
+    let scratch = matches!(sources, Sources::Parked { .. });
     let host_path = Text::path(&rootfs);
     if propagation.shared && own_mounts && !bare {
         plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path: host_path.clone() });

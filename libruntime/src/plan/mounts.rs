@@ -43,8 +43,9 @@ pub(super) struct Mounts {
 pub(super) enum Sources {
     /// In the caller's mounts, opened; it is cloned when it is attached.
     Opened,
-    /// Parked below a scratch directory, and cloned again from there.
-    Parked,
+    /// Parked below a scratch directory, and cloned again from there: by its descriptor or, where the mount namespace is
+    /// made again for another user namespace, by its name.
+    Parked { by_name: bool },
     /// Cloned, for what the configuration does not list.
     Detached,
 }
@@ -222,9 +223,9 @@ impl Mounts {
         let clone = Step::CloneSource { source, recursive, attrs };
         match sources {
             Sources::Opened => self.attach.push((origin.into(), clone)),
-            Sources::Parked | Sources::Detached => plan.push(origin.to_string(), clone),
+            Sources::Parked { .. } | Sources::Detached => plan.push(origin.to_string(), clone),
         }
-        let parked = (sources == Sources::Parked).then_some(lifted);
+        let parked = matches!(sources, Sources::Parked { .. }).then_some(lifted);
         self.attach_source(origin, source, target, parked, links);
     }
 
@@ -234,7 +235,7 @@ impl Mounts {
         let all_private = attrs.propagation & libc::MS_REC != 0
             && attrs.propagation & (libc::MS_PRIVATE | libc::MS_UNBINDABLE) != 0;
         let attrs = Attrs { first: if all_private { 0 } else { self.first }, ..attrs };
-        if sources != Sources::Parked {
+        if !matches!(sources, Sources::Parked { .. }) {
             return (attrs, Attrs::default());
         }
         // Outside, because access times can only be changed together with what is set.
@@ -390,7 +391,7 @@ impl Mounts {
             Some(fd) => {
                 let (source, recursive_map) = (site.plan.new_source(), options.recursive_idmap);
                 let (attrs, lifted) = self.split(attrs, self.sources);
-                let parked = (self.sources == Sources::Parked).then_some(lifted);
+                let parked = matches!(self.sources, Sources::Parked { .. }).then_some(lifted);
                 let step = Step::OpenIdmapped { source, host_path, recursive, attrs, fd, recursive_map };
                 site.plan.push(format!("{origin}.source"), step);
                 self.attach_source(&origin, source, target, parked, options.links);
@@ -479,7 +480,7 @@ impl Mounts {
             // The order of hierarchies within their directory is nobody's concern.
             let in_directory = !what.name.is_empty();
             let sources = match self.sources {
-                Sources::Parked if site.user.is_none() && in_directory => Sources::Detached,
+                Sources::Parked { by_name: false } if in_directory => Sources::Detached,
                 sources => sources,
             };
             let attrs = private_unless_asked(attrs);
@@ -488,15 +489,18 @@ impl Mounts {
         }
     }
 
-    /// For a mount namespace of another user namespace: see the stage's scratch directory.
+    /// See the stage's scratch directory.
     pub fn park(&self, plan: &mut Plan) {
-        for (origin, source) in self.opened.iter().chain(&self.devices_opened).chain(&self.seen) {
-            plan.push(origin.clone(), Step::ParkSource { source: *source });
+        let by_name = self.sources == Sources::Parked { by_name: true };
+        let devices = self.devices_opened.iter().filter(|_| by_name);
+        for (origin, source) in self.opened.iter().chain(devices).chain(&self.seen) {
+            plan.push(origin.clone(), Step::ParkSource { source: *source, by_name });
         }
     }
 
     pub fn fetch_devices(&self, plan: &mut Plan) {
-        for (origin, source) in self.devices_opened.iter().filter(|_| self.sources == Sources::Parked) {
+        let by_name = self.sources == Sources::Parked { by_name: true };
+        for (origin, source) in self.devices_opened.iter().filter(|_| by_name) {
             plan.push(origin.clone(), Step::FetchSource { source: *source, attrs: Attrs::default() });
         }
     }

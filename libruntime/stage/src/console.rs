@@ -50,9 +50,9 @@ pub fn send_fd(socket: i32, fd: i32, text: &[u8]) -> Done {
 }
 
 /// Attached over a regular file. What the image has at this path is resolved inside the root, or replaced.
-pub fn mount(state: &State) -> Done {
+pub fn mount(state: &mut State) -> Done {
     let tree = open_tree(state.console, b"\0", false)?;
-    let place = paths::ensure(state.root, b"dev/console\0", Missing::File, true)?;
+    let place = paths::ensure(state.root, &mut state.last, b"dev/console\0", Missing::File, true)?;
     move_mount(tree, place)?;
     close(place);
     close(tree);

@@ -6,15 +6,28 @@ use linux_raw_sys::prctl as p;
 use onggi_stage::{Capabilities, NamespaceFlags};
 
 /// `CLONE_CLEAR_SIGHAND` leaves ignored signals ignored (clone(2)), and most callers ignore SIGPIPE.
-pub fn reset_signals() -> Done {
-    for signal in 1..=64 {
-        // SIGKILL and SIGSTOP cannot be set.
-        if signal != 9 && signal != 19 {
-            set_default_action(signal)?;
-        }
+pub fn reset_signals(procfs: i32) -> Done {
+    // SIGKILL and SIGSTOP cannot be set, nor ignored.
+    const UNSETTABLE: u64 = 1 << (9 - 1) | 1 << (19 - 1);
+    let ignored = ignored_signals(procfs).unwrap_or(!UNSETTABLE);
+    for signal in (1..=64).filter(|signal| ignored & 1 << (signal - 1) != 0) {
+        set_default_action(signal)?;
     }
     unblock_all_signals()?;
     set_umask(0)
+}
+
+/// `SigIgn` of proc_pid_status(5). `None` where that cannot be read, or comes after a long list of groups.
+fn ignored_signals(procfs: i32) -> Option<u64> {
+    const KEY: &[u8] = b"\nSigIgn:\t";
+    let file = openat(procfs, b"self/status\0", k::O_RDONLY).ok()?;
+    let mut status = [0u8; 4096];
+    let length = read(file, &mut status);
+    close(file);
+    let status = status.get(..length.ok()?)?;
+    let at = status.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
+    let digits = status.get(at..at + 16)?;
+    digits.iter().try_fold(0, |mask, digit| Some(mask << 4 | u64::from(char::from(*digit).to_digit(16)?)))
 }
 
 /// The kernel ignores signals without a handler for the init of a pid namespace. A container that waits for its start

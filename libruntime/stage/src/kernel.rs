@@ -255,13 +255,19 @@ pub fn move_mount(from: i32, to: i32) -> Done {
     call(Call::move_mount, [from as usize, empty, to as usize, empty, flags as usize]).map(drop)
 }
 
-/// mount_setattr(2) on the mount behind `fd`; `userns` is used with `MOUNT_ATTR_IDMAP`.
+/// The same to what `name` is in the directory `to`.
+pub fn move_mount_to(from: i32, to: i32, name: &[u8]) -> Done {
+    let (empty, flags) = (c"".as_ptr() as usize, k::MOVE_MOUNT_F_EMPTY_PATH);
+    call(Call::move_mount, [from as usize, empty, to as usize, path(name)?, flags as usize]).map(drop)
+}
+
 /// `what` is the type, the source and the options.
 pub fn mount(what: (&[u8], &[u8], &[u8]), target: &[u8], flags: u32) -> Done {
     let (fstype, source, options) = (path(what.0)?, path(what.1)?, path(what.2)?);
     call(Call::mount, [source, path(target)?, fstype, flags as usize, options]).map(drop)
 }
 
+/// mount_setattr(2) on the mount behind `fd`; `userns` is used with `MOUNT_ATTR_IDMAP`.
 pub fn mount_setattr(fd: i32, recursive: bool, set: u64, clear: u64, propagation: u64, userns: i32) -> Done {
     let attr = k::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: userns as u64 };
     let flags = k::AT_EMPTY_PATH | if recursive { k::AT_RECURSIVE } else { 0 };

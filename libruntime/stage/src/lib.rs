@@ -176,9 +176,11 @@ pub enum Step<T> {
     AttachRootfs,
     /// The same, below a scratch directory that also has the parked sources.
     AttachRootfsInScratch,
-    /// Attaches a source in the scratch directory.
+    /// Attaches a source in the scratch directory, where it has its number as its name. `by_name`: its descriptor is of
+    /// no use later, because the mount namespace is copied.
     ParkSource {
         source: Source,
+        by_name: bool,
     },
     /// Clones the root below the scratch directory and attaches that over it: what a mount namespace of
     /// another user namespace has inherited is locked, and cannot be pivoted into (mount_namespaces(7)).

@@ -59,7 +59,7 @@ fn run(state: &mut State, plan: &'static [u8]) -> ! {
     state.take_handed(header.fds);
     state.record_times(header.times);
     while !rest.is_empty() {
-        let Ok((step, after)) = postcard::take_from_bytes::<Step<&[u8]>>(rest) else { exit(252) };
+        let Ok((step, after)) = postcard::take_from_bytes::<Step<&'static [u8]>>(rest) else { exit(252) };
         if let Err(failed) = run_step(state, &step) {
             let _ = state.report_failed(failed);
             exit(1);
@@ -71,10 +71,27 @@ fn run(state: &mut State, plan: &'static [u8]) -> ! {
     exit(251)
 }
 
-fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
+/// Steps after which the directory in which something was made last is still the one of its path.
+fn keeps_last(step: &Step<&[u8]>) -> bool {
     use Step::*;
+    matches!(
+        step,
+        Mount { .. }
+            | MoveMount { .. }
+            | FetchSource { .. }
+            | KeepMount { .. }
+            | MakeNode { .. }
+            | Symlink { .. }
+    )
+}
+
+fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
+    use Step::*;
+    if !keeps_last(step) {
+        state.last.forget();
+    }
     match *step {
-        ResetSignals => identity::reset_signals(),
+        ResetSignals => identity::reset_signals(state.procfs()),
         WriteProcess { path, value } => identity::write_process(state.procfs(), path, value),
         WriteSysctl { path, value } => identity::write_sysctl(state.procfs(), path, value),
         Setns { fd, namespaces } => identity::setns(state.fd(fd), namespaces),
@@ -101,10 +118,10 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         EnterBareMounts { fd } => mounts::enter_bare(state, state.fd(fd)),
         AttachRootfs => mounts::attach_rootfs(state),
         AttachRootfsInScratch => mounts::attach_rootfs_in_scratch(state),
-        ParkSource { source } => mounts::park_source(state, source),
+        ParkSource { source, by_name } => mounts::park_source(state, source, by_name),
         UnlockRoot => mounts::unlock_root(state),
         FetchSource { source, attrs } => {
-            let tree = mounts::fetch_source(state.scratch, source)?;
+            let tree = mounts::fetch_source(state, source)?;
             mounts::set_attributes(tree, attrs)?;
             state.put_source(source, tree)
         }
@@ -125,12 +142,12 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
             mounts::attach(state, mount, Missing::Directory, target, true)
         }
         MountByText { fstype, source, options, target, flags } => {
-            let place = paths::ensure(state.root, target, Missing::Directory, false)?;
+            let place = paths::ensure(state.root, &mut state.last, target, Missing::Directory, false)?;
             mounts::mount_by_text(state.procfs(), (fstype, source, options), place, flags.0)
         }
         MoveMount { source, target, strict, nofollow, copy_link } => {
             let tree = state.take_source(source)?;
-            if copy_link && nodes::copy_link(state.root, tree, target)? {
+            if copy_link && nodes::copy_link(state, tree, target)? {
                 return Ok(());
             }
             mounts::attach_source(state, tree, target, strict, nofollow)
@@ -139,9 +156,9 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         KeepMount { mount } => state.keep_attached(mount),
         SetAttributes { ref place, attrs } => mounts::set_attributes_at(state, place, attrs),
         MakeNode { path, mode, major, minor, uid, gid } => {
-            nodes::make_node(state.root, path, mode, (major, minor), (uid, gid))
+            nodes::make_node(state, path, mode, (major, minor), (uid, gid))
         }
-        Symlink { content, path } => nodes::symlink(state.root, content, path),
+        Symlink { content, path } => nodes::symlink(state, content, path),
         OpenConsole { socket, columns, rows, uid, relayed } => {
             console::open(state, state.fd(socket), (columns, rows), uid, relayed)
         }
@@ -168,7 +185,7 @@ fn run_step(state: &mut State, step: &Step<&[u8]>) -> Done {
         SetPersonality { persona } => identity::set_personality(persona),
         SetMemoryPolicy { mode, nodes } => identity::set_memory_policy(mode, nodes),
         SetUmask { mask } => identity::set_umask(mask),
-        Chdir { path, make } => nodes::chdir(state.root, path, make),
+        Chdir { path, make } => nodes::chdir(state, path, make),
         Fchdir { fd } => fchdir(state.fd(fd)),
         FindHome { uid } => nodes::find_home(state, uid),
         SetGroups { groups } => identity::set_groups(groups),

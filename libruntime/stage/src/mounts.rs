@@ -125,9 +125,7 @@ pub fn attach_rootfs_in_scratch(state: &State) -> Done {
     close(state.rootfs_place);
     fchdir(scratch)?;
     mkdirat(scratch, SCRATCH_ROOT, 0o755)?;
-    let root = openat(scratch, SCRATCH_ROOT, k::O_PATH)?;
-    move_mount(state.rootfs, root)?;
-    close(root);
+    move_mount_to(state.rootfs, scratch, SCRATCH_ROOT)?;
     close(scratch);
     close(state.rootfs);
     Ok(())
@@ -155,7 +153,7 @@ fn parked_name(source: Source) -> [u8; 6] {
     name
 }
 
-pub fn park_source(state: &mut State, source: Source) -> Done {
+pub fn park_source(state: &mut State, source: Source, by_name: bool) -> Done {
     let tree = state.take_source(source)?;
     let name = parked_name(source);
     if is_directory(tree)? {
@@ -163,16 +161,20 @@ pub fn park_source(state: &mut State, source: Source) -> Done {
     } else {
         mknodat(AT_FDCWD, &name, k::S_IFREG | 0o644, 0, 0)?;
     }
-    let place = openat(AT_FDCWD, &name, k::O_PATH)?;
-    move_mount(tree, place)?;
-    close(place);
-    close(tree);
-    Ok(())
+    move_mount_to(tree, AT_FDCWD, &name)?;
+    if by_name {
+        close(tree);
+        return Ok(());
+    }
+    state.put_source(source, tree)
 }
 
-pub fn fetch_source(scratch: i32, source: Source) -> Done<i32> {
-    // A symbolic link that is mounted there is the source itself.
-    let parked = openat(scratch, &parked_name(source), k::O_PATH | k::O_NOFOLLOW)?;
+pub fn fetch_source(state: &mut State, source: Source) -> Done<i32> {
+    let parked = match state.take_source(source) {
+        Ok(kept) => kept,
+        // A symbolic link that is mounted there is the source itself.
+        Err(_) => openat(state.scratch, &parked_name(source), k::O_PATH | k::O_NOFOLLOW)?,
+    };
     let tree = open_tree(parked, b"\0", true)?;
     close(parked);
     Ok(tree)
@@ -191,8 +193,8 @@ pub fn mode_of(root: i32, target: &[u8]) -> Done<Option<[u8; 5]>> {
 }
 
 /// Attaches a mount tree. A missing `target` is made, as a file or directory `like` the tree's top.
-pub fn attach(state: &mut State, tree: i32, like: Missing, target: &[u8], strict: bool) -> Done {
-    let place = paths::ensure(state.root, target, like, strict)?;
+pub fn attach(state: &mut State, tree: i32, like: Missing, target: &'static [u8], strict: bool) -> Done {
+    let place = paths::ensure(state.root, &mut state.last, target, like, strict)?;
     if let Err(failed) = move_mount(tree, place) {
         // The kernel would return EINVAL for this, which says less.
         return Err(match (like, is_directory(place)?) {
@@ -206,9 +208,16 @@ pub fn attach(state: &mut State, tree: i32, like: Missing, target: &[u8], strict
     Ok(())
 }
 
-pub fn attach_source(state: &mut State, tree: i32, target: &[u8], strict: bool, nofollow: bool) -> Done {
+pub fn attach_source(
+    state: &mut State,
+    tree: i32,
+    target: &'static [u8],
+    strict: bool,
+    nofollow: bool,
+) -> Done {
     let like = if is_directory(tree)? { Missing::Directory } else { Missing::File };
     if nofollow && let Some(link) = paths::resolve_link(state.root, target)? {
+        state.last.forget();
         move_mount(tree, link)?;
         close(link);
         state.set_attached(tree);

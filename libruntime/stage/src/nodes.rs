@@ -16,8 +16,14 @@ pub fn open_root(state: &mut State, path: &[u8]) -> Done {
 
 /// An existing node stays if it is the same device with the same mode and owner. Anything else but a directory is
 /// replaced: otherwise an image could choose what `/dev/null` is, and who may open a device.
-pub fn make_node(root: i32, path: &[u8], mode: u32, device: (u32, u32), owner: (u32, u32)) -> Done {
-    let (parent, name) = paths::ensure_parent(root, path)?;
+pub fn make_node(
+    state: &mut State,
+    path: &'static [u8],
+    mode: u32,
+    device: (u32, u32),
+    owner: (u32, u32),
+) -> Done {
+    let (parent, name) = paths::ensure_parent(state.root, &mut state.last, path)?;
     if let Err(failed) = mknodat(parent, name, mode, device.0, device.1) {
         if failed.errno != EEXIST {
             return Err(failed);
@@ -30,7 +36,6 @@ pub fn make_node(root: i32, path: &[u8], mode: u32, device: (u32, u32), owner: (
     if owner != (0, 0) {
         fchownat(parent, name, owner.0, owner.1)?;
     }
-    close(parent);
     Ok(())
 }
 
@@ -42,11 +47,9 @@ fn is_this_node(parent: i32, name: &[u8], mode: u32, device: (u32, u32), owner: 
     Ok(u32::from(found.stx_mode) == mode && is_device && (found.stx_uid, found.stx_gid) == owner)
 }
 
-pub fn symlink(root: i32, content: &[u8], path: &[u8]) -> Done {
-    let (parent, name) = paths::ensure_parent(root, path)?;
-    let made = symlinkat(content, parent, name);
-    close(parent);
-    match made {
+pub fn symlink(state: &mut State, content: &[u8], path: &'static [u8]) -> Done {
+    let (parent, name) = paths::ensure_parent(state.root, &mut state.last, path)?;
+    match symlinkat(content, parent, name) {
         Err(Failed { errno: EEXIST, .. }) => Ok(()),
         other => other,
     }
@@ -54,7 +57,7 @@ pub fn symlink(root: i32, content: &[u8], path: &[u8]) -> Done {
 
 /// Copies the symbolic link that a mount consists of, and accepts no other file in its place. `false` where the mount
 /// is not a symbolic link.
-pub fn copy_link(root: i32, tree: i32, target: &[u8]) -> Done<bool> {
+pub fn copy_link(state: &mut State, tree: i32, target: &'static [u8]) -> Done<bool> {
     if !is_link(tree)? {
         return Ok(false);
     }
@@ -62,22 +65,23 @@ pub fn copy_link(root: i32, tree: i32, target: &[u8]) -> Done<bool> {
     let (mut wanted, mut there) = ([0u8; LONGEST], [0u8; LONGEST]);
     let length = readlinkat(tree, b"\0", &mut wanted)?.len();
     let content = wanted.get(..=length).ok_or(Failed { call: Sysno::readlinkat, errno: ENAMETOOLONG })?;
-    let (parent, name) = paths::ensure_parent(root, target)?;
+    let (parent, name) = paths::ensure_parent(state.root, &mut state.last, target)?;
     if let Err(failed) = symlinkat(content, parent, name) {
         let same = readlinkat(parent, name, &mut there).is_ok_and(|link| Some(link) == content.get(..length));
         if !same {
             return Err(failed);
         }
     }
-    close(parent);
     close(tree);
     Ok(true)
 }
 
 /// A magic link such as `/proc/self/fd/7` is no directory below the root, and is refused.
-pub fn chdir(root: i32, path: &[u8], make: bool) -> Done {
-    let directory =
-        if make { paths::ensure(root, path, Missing::Directory, false) } else { paths::resolve(root, path) }?;
+pub fn chdir(state: &mut State, path: &'static [u8], make: bool) -> Done {
+    let directory = match make {
+        true => paths::ensure(state.root, &mut state.last, path, Missing::Directory, false),
+        false => paths::resolve(state.root, path),
+    }?;
     fchdir(directory)?;
     close(directory);
     Ok(())

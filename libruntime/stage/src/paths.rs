@@ -18,6 +18,36 @@ pub enum Missing {
     File,
 }
 
+/// The directory in which something was made last. What follows in the same directory is made there, without resolving
+/// the path again.
+pub struct Last {
+    fd: i32,
+    /// With the slash at its end.
+    path: &'static [u8],
+}
+
+impl Last {
+    pub const NONE: Self = Self { fd: 0, path: b"" };
+
+    /// To be called where a mount may have covered the directory, or a part of its path.
+    pub fn forget(&mut self) {
+        if self.fd > 0 {
+            close(self.fd);
+        }
+        *self = Self::NONE;
+    }
+
+    fn put(&mut self, fd: i32, path: &'static [u8]) -> i32 {
+        self.forget();
+        *self = Self { fd, path };
+        fd
+    }
+
+    fn find(&self, path: &[u8]) -> Option<i32> {
+        (self.fd > 0 && self.path == path).then_some(self.fd)
+    }
+}
+
 /// Opens a path below `root` as it is, with `O_PATH`.
 pub fn resolve(root: i32, path: &[u8]) -> Done<i32> {
     openat2(root, path, k::O_PATH | k::O_CLOEXEC, 0, IN_ROOT)
@@ -70,37 +100,58 @@ impl Prefix {
 }
 
 /// Opens a path below `root`, making its missing components: directories, and `missing` at the end.
-pub fn ensure(root: i32, path: &[u8], missing: Missing, strict: bool) -> Done<i32> {
+pub fn ensure(root: i32, last: &mut Last, path: &'static [u8], missing: Missing, strict: bool) -> Done<i32> {
+    let (directory, name) = split(path);
+    if let Some(parent) = last.find(directory).filter(|_| !strict && is_plain(name)) {
+        match make_here(parent, name, missing) {
+            Err(Failed { errno: ELOOP, .. }) => {}
+            other => return other,
+        }
+    }
+    last.forget();
     let opened = if strict { resolve_strictly(root, path) } else { resolve(root, path) };
     match opened {
-        Err(Failed { errno: ENOENT, .. }) => make_last(root, text(path), missing),
+        Err(Failed { errno: ENOENT, .. }) => make_last(root, last, path, missing),
         other => other,
     }
 }
 
 /// Makes the last component, which usually is the only missing one, or else all missing ones.
-fn make_last(root: i32, path: &[u8], missing: Missing) -> Done<i32> {
-    let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-    if start < path.len()
-        && let Ok(parent) = Prefix::of([path, b"", b""])?.cut(start, |parent| resolve(root, parent))
+fn make_last(root: i32, last: &mut Last, path: &'static [u8], missing: Missing) -> Done<i32> {
+    let (directory, name) = split(path);
+    if is_plain(name)
+        && let Ok(parent) =
+            Prefix::of([directory, b"", b""])?.cut(directory.len(), |path| resolve(root, path))
     {
-        let made = make_one(root, parent, path, (start, path.len()), missing, 0);
-        close(parent);
-        return made;
+        last.put(parent, directory);
+        return make_one(root, parent, text(path), (directory.len(), text(path).len()), missing, 0);
     }
-    make(root, path, missing, 0)
+    make(root, text(path), missing, 0)
 }
 
-/// The same for the directory of `path`. Returns the directory, and the last component with its NUL.
-pub fn ensure_parent(root: i32, path: &[u8]) -> Done<(i32, &[u8])> {
-    let cut = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-    let (parent, name) = path.split_at(cut);
-    let parent = if parent.is_empty() { b"." } else { parent };
+/// The same for the directory of `path`, which stays open in `last`. Returns the directory, and the last component with
+/// its NUL.
+pub fn ensure_parent<'a>(root: i32, last: &mut Last, path: &'static [u8]) -> Done<(i32, &'a [u8])> {
+    let (directory, name) = split(path);
+    if let Some(parent) = last.find(directory) {
+        return Ok((parent, name));
+    }
+    let parent = if directory.is_empty() { b"." } else { directory };
     let opened = match Prefix::of([parent, b"", b""])?.cut(parent.len(), |parent| resolve(root, parent)) {
         Err(Failed { errno: ENOENT, .. }) => make(root, parent, Missing::Directory, 0)?,
         other => other?,
     };
-    Ok((opened, name))
+    Ok((last.put(opened, directory), name))
+}
+
+/// The directory with the slash at its end, and the last component with its NUL.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    path.split_at(path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1))
+}
+
+/// Whether it names something in its directory.
+fn is_plain(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"\0" | b".\0" | b"..\0")
 }
 
 /// A path without its NUL.
@@ -141,23 +192,26 @@ fn make_one(
 ) -> Done<i32> {
     let component = path.get(cut.0..cut.1).unwrap_or_default();
     let name = Prefix::of([component, b"", b""])?;
-    let made = match what {
-        Missing::Directory => mkdirat(parent, &name.bytes, 0o755),
-        Missing::File => mknodat(parent, &name.bytes, k::S_IFREG | 0o644, 0, 0),
-    };
-    let exists = match made {
-        Err(Failed { errno: EEXIST, .. }) => true,
-        other => other.map(|()| false)?,
-    };
-    let flags = k::O_PATH | k::O_CLOEXEC;
-    match openat2(parent, &name.bytes, flags, 0, k::RESOLVE_BENEATH | k::RESOLVE_NO_SYMLINKS) {
+    match make_here(parent, &name.bytes, what) {
         // The look-up failed, and yet the name exists: it is a dangling symbolic link. Anything else was made by another
         // container with the same root meanwhile.
-        Err(Failed { errno: ELOOP, .. }) if exists => {
-            make_target(root, parent, &name, path, cut.0, what, depth)
-        }
+        Err(Failed { errno: ELOOP, .. }) => make_target(root, parent, &name, path, cut.0, what, depth),
         other => other,
     }
+}
+
+/// Opens `name` in the directory `parent`, where it is made if it is missing. ELOOP for a symbolic link.
+fn make_here(parent: i32, name: &[u8], what: Missing) -> Done<i32> {
+    let made = match what {
+        Missing::Directory => mkdirat(parent, name, 0o755),
+        Missing::File => mknodat(parent, name, k::S_IFREG | 0o644, 0, 0),
+    };
+    match made {
+        Err(Failed { errno: EEXIST, .. }) => {}
+        other => other?,
+    }
+    let flags = k::O_PATH | k::O_CLOEXEC;
+    openat2(parent, name, flags, 0, k::RESOLVE_BENEATH | k::RESOLVE_NO_SYMLINKS)
 }
 
 /// Makes what the dangling link `name` points at, inside the root.

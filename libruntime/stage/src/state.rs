@@ -1,7 +1,7 @@
 //! The state of the stage between two steps: descriptors, and nothing that a decision could depend on.
 
 use crate::kernel::*;
-use crate::paths;
+use crate::paths::{self, Last};
 use crate::program::Program;
 use core::sync::atomic::{AtomicU64, Ordering};
 use onggi_stage::{
@@ -21,6 +21,7 @@ pub struct State {
     pub rootfs_place: i32,
     /// The container's root.
     pub root: i32,
+    pub last: Last,
     /// The scratch directory that holds parked sources.
     pub scratch: i32,
     /// The mount that was attached last.
@@ -53,6 +54,7 @@ impl State {
         rootfs: 0,
         rootfs_place: 0,
         root: 0,
+        last: Last::NONE,
         scratch: 0,
         attached: 0,
         kept: [0; MAX_KEPT],

@@ -38,8 +38,8 @@ fn a_container_can_begin_without_a_copy_of_the_callers_mounts() {
             + root.path: OpenRoot { path: "." }
             + root.path: PivotRoot
             after process.user.uid: ChownStreams
-            + mounts[0]: ParkSource { source: Source(0) }
-            + mounts[1]: ParkSource { source: Source(1) }
+            + mounts[0]: ParkSource { source: Source(0), by_name: false }
+            + mounts[1]: ParkSource { source: Source(1), by_name: false }
             after linux.namespaces: Clone
             + root.path: UnlockRoot
             after linux.resources.cpu.cpus: SetAffinity
@@ -92,7 +92,7 @@ fn in_a_user_namespace_the_callers_procfs_is_parked_too() {
             + root.path: OpenRoot { path: "." }
             + root.path: PivotRoot
             after linux.devices: ParkSource
-            + mounts[1]: ParkSource { source: Source(7) }
+            + mounts[1]: ParkSource { source: Source(7), by_name: true }
             after linux.namespaces[1]: Fd(2) is UserNamespace
             + linux.namespaces: Fd(3) is BareMounts
         "#]],
@@ -106,27 +106,27 @@ fn a_cgroup_mount_of_v2_is_parked_to_be_listed_in_its_order() {
     check(
         cgroup,
         expect![[r#"
-        after ResetSignals
-        - linux.namespaces: Unshare { namespaces: mount }
-        - linux.rootfsPropagation: SetPropagation { propagation: slave }
-        after mounts[0].source: OpenSource
-        + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
-        after root.path: CloneRootfs
-        - root.path: AttachRootfs
-        + linux.namespaces: EnterBareMounts { fd: Fd(2) }
-        + root.path: AttachRootfsInScratch
-        + root.path: OpenRoot { path: "." }
-        + root.path: PivotRoot
-        after process.user.uid: ChownStreams
-        + mounts[0]: ParkSource { source: Source(0) }
-        after linux.namespaces: Clone
-        + root.path: UnlockRoot
-        after linux.resources.cpu.cpus: SetAffinity
-        - mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
-        + mounts[0]: FetchSource { source: Source(0) }
-        after process.args[0]: Exec
-        + linux.namespaces: Fd(2) is BareMounts
-    "#]],
+            after ResetSignals
+            - linux.namespaces: Unshare { namespaces: mount }
+            - linux.rootfsPropagation: SetPropagation { propagation: slave }
+            after mounts[0].source: OpenSource
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
+            after root.path: CloneRootfs
+            - root.path: AttachRootfs
+            + linux.namespaces: EnterBareMounts { fd: Fd(2) }
+            + root.path: AttachRootfsInScratch
+            + root.path: OpenRoot { path: "." }
+            + root.path: PivotRoot
+            after process.user.uid: ChownStreams
+            + mounts[0]: ParkSource { source: Source(0), by_name: false }
+            after linux.namespaces: Clone
+            + root.path: UnlockRoot
+            after linux.resources.cpu.cpus: SetAffinity
+            - mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
+            + mounts[0]: FetchSource { source: Source(0) }
+            after process.args[0]: Exec
+            + linux.namespaces: Fd(2) is BareMounts
+        "#]],
     );
 }
 

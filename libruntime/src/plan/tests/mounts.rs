@@ -338,7 +338,7 @@ fn an_idmap_without_maps_takes_those_of_the_container() {
             after mounts[0]: CloneSource
             + mounts[1].source: OpenIdmapped { source: Source(1), host_path: "/srv", attrs: Attrs { propagation: rec+private }, fd: Fd(2) }
             after mounts[0]: ParkSource
-            + mounts[1]: ParkSource { source: Source(1) }
+            + mounts[1]: ParkSource { source: Source(1), by_name: true }
             after mounts[0]: MoveMount
             + mounts[1]: FetchSource { source: Source(1) }
             + mounts[1]: MoveMount { source: Source(1), target: "/d" }
@@ -474,7 +474,7 @@ fn in_a_user_namespace_devices_are_the_hosts_but_a_fifo_is_made() {
             after linux.devices: OpenDevice
             + linux.devices[0]: OpenDevice { source: Source(6), host_path: "/dev/fuse", mode: 8630, major: 10, minor: 229 }
             after linux.devices: ParkSource
-            + linux.devices[0]: ParkSource { source: Source(6) }
+            + linux.devices[0]: ParkSource { source: Source(6), by_name: true }
             after linux.devices: FetchSource
             + linux.devices[0]: FetchSource { source: Source(6) }
             after linux.devices: MoveMount

@@ -44,12 +44,12 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
             - process.user.uid: ChownStreams { uid: 0 }
             + root.path: AttachRootfsInScratch
             + process.user.uid: ChownStreams { uid: 1000 }
-            + linux.devices: ParkSource { source: Source(0) }
-            + linux.devices: ParkSource { source: Source(1) }
-            + linux.devices: ParkSource { source: Source(2) }
-            + linux.devices: ParkSource { source: Source(3) }
-            + linux.devices: ParkSource { source: Source(4) }
-            + linux.devices: ParkSource { source: Source(5) }
+            + linux.devices: ParkSource { source: Source(0), by_name: true }
+            + linux.devices: ParkSource { source: Source(1), by_name: true }
+            + linux.devices: ParkSource { source: Source(2), by_name: true }
+            + linux.devices: ParkSource { source: Source(3), by_name: true }
+            + linux.devices: ParkSource { source: Source(4), by_name: true }
+            + linux.devices: ParkSource { source: Source(5), by_name: true }
             + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: user }
             after NotDumpable
             - linux.namespaces: Clone { namespaces: none }
