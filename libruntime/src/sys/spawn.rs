@@ -291,6 +291,8 @@ unsafe fn clone3<T>(clone: &CloneArgs, f: extern "C" fn(&T) -> !, argument: &T) 
     Ok((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
+// The operands are in registers that neither the kernel nor the child's first instructions change: the compiler may
+// choose the frame pointer for any other operand.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3_call(args: &libc::clone_args, f: usize, argument: usize) -> isize {
     let mut result = libc::SYS_clone3 as isize;
@@ -301,12 +303,12 @@ unsafe fn clone3_call(args: &libc::clone_args, f: usize, argument: usize) -> isi
             "test rax, rax",
             "jnz 2f",
             "xor ebp, ebp",
-            "mov rdi, {argument}",
-            "call {f}",
+            "mov rdi, r9",
+            "call r8",
             "ud2",
             "2:",
-            f = in(reg) f,
-            argument = in(reg) argument,
+            in("r8") f,
+            in("r9") argument,
             inout("rax") result,
             in("rdi") args as *const libc::clone_args,
             in("rsi") size_of::<libc::clone_args>(),
@@ -326,12 +328,12 @@ unsafe fn clone3_call(args: &libc::clone_args, f: usize, argument: usize) -> isi
             "svc #0",
             "cbnz x0, 2f",
             "mov x29, xzr",
-            "mov x0, {argument}",
-            "blr {f}",
+            "mov x0, x10",
+            "blr x9",
             "brk #1",
             "2:",
-            f = in(reg) f,
-            argument = in(reg) argument,
+            in("x9") f,
+            in("x10") argument,
             inout("x0") result,
             in("x1") size_of::<libc::clone_args>(),
             in("x8") libc::SYS_clone3,
