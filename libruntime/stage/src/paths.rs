@@ -22,12 +22,12 @@ pub enum Missing {
 /// the path again.
 pub struct Last {
     fd: i32,
-    /// With the slash at its end.
-    path: &'static [u8],
+    /// With the slash at its end. `None` is zeros, which take no space in the file.
+    path: Option<&'static [u8]>,
 }
 
 impl Last {
-    pub const NONE: Self = Self { fd: 0, path: b"" };
+    pub const NONE: Self = Self { fd: 0, path: None };
 
     /// To be called where a mount may have covered the directory, or a part of its path.
     pub fn forget(&mut self) {
@@ -39,12 +39,12 @@ impl Last {
 
     fn put(&mut self, fd: i32, path: &'static [u8]) -> i32 {
         self.forget();
-        *self = Self { fd, path };
+        *self = Self { fd, path: Some(path) };
         fd
     }
 
     fn find(&self, path: &[u8]) -> Option<i32> {
-        (self.fd > 0 && self.path == path).then_some(self.fd)
+        (self.path == Some(path)).then_some(self.fd)
     }
 }
 
