@@ -22,7 +22,7 @@ pub(crate) mod removed;
 mod repair;
 pub(crate) mod resources;
 mod scheduling;
-mod strict;
+pub(crate) mod strict;
 pub(crate) mod sysctl;
 #[cfg(test)]
 mod tests;

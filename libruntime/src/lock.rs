@@ -4,20 +4,18 @@ use crate::error::{Error, Result};
 use crate::wait::{self, DEADLINE};
 use nix::errno::Errno;
 use std::fs::{self, File, TryLockError};
-use std::os::fd::OwnedFd;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Takes an exclusive lock on an open file or directory, which ends with the last descriptor. flock(2) has no timeout,
 /// so the lock is polled for.
-pub(crate) fn exclusive(opened: &OwnedFd, path: &Path) -> Result<()> {
+pub(crate) fn exclusive(opened: &File, path: &Path) -> Result<()> {
     within(opened, path, DEADLINE)
 }
 
-fn within(opened: &OwnedFd, path: &Path, limit: Duration) -> Result<()> {
+fn within(file: &File, path: &Path, limit: Duration) -> Result<()> {
     let failed = |error| Error::io(format!("flock {}", path.display()), error);
-    let file: File = opened.try_clone().map_err(failed)?.into();
     let (end, mut pause) = (Instant::now() + limit, Duration::from_micros(100));
     loop {
         match file.try_lock() {
@@ -26,7 +24,7 @@ fn within(opened: &OwnedFd, path: &Path, limit: Duration) -> Result<()> {
                 wait::check(|| format!("lock {}", path.display()))?;
                 std::thread::sleep(pause);
             }
-            Err(TryLockError::WouldBlock) => return Err(held(&file, path, limit)),
+            Err(TryLockError::WouldBlock) => return Err(held(file, path, limit)),
             Err(TryLockError::Error(error)) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
@@ -64,7 +62,7 @@ mod tests {
     #[test]
     fn a_lock_that_is_held_is_not_waited_for_without_an_end() {
         let path = std::env::temp_dir().join(format!("onggi-lock-{}", std::process::id()));
-        let open = || OwnedFd::from(File::options().create(true).append(true).open(&path).unwrap());
+        let open = || File::options().create(true).append(true).open(&path).unwrap();
         let (one, other) = (open(), open());
         exclusive(&one, &path).unwrap();
         let begin = Instant::now();

@@ -363,7 +363,7 @@ pub(crate) fn step_error(
 
 /// The name of a process, which changes when it executes a program.
 pub(crate) fn name_of(pid: i32) -> Option<String> {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()
+    sys::read_short(&format!("/proc/{pid}/comm")).ok().and_then(|name| String::from_utf8(name).ok())
 }
 
 /// Whether a stage that has closed its channel has executed its program; otherwise it was killed. `name` is the stage's

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
 use crate::seccomp::Filter;
 use crate::status::Status;
-use crate::sys::ExitStatus;
+use crate::sys::{self, ExitStatus};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
@@ -90,12 +90,9 @@ struct Stat {
 
 /// From `/proc/PID/stat`, which every user may read; `None` where there is no such process.
 fn stat(pid: i32) -> std::io::Result<Option<Stat>> {
-    // The kernel gives all of it in one read(2), which is a few hundred bytes.
-    let mut bytes = [0; 2048];
-    let opened = fs::File::open(format!("/proc/{pid}/stat"));
-    match opened.and_then(|mut file| file.read(&mut bytes)) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
-        read => fields(&bytes[..read?]).map(Some).ok_or_else(|| std::io::ErrorKind::InvalidData.into()),
+    match sys::read_short(&format!("/proc/{pid}/stat")) {
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        read => fields(&read?).map(Some).ok_or_else(|| std::io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -213,7 +210,7 @@ pub(crate) struct Directory {
 /// The lock of a directory, held until this is dropped. Only its holder changes the directory.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _opened: OwnedFd,
+    _opened: fs::File,
 }
 
 /// Opens a directory that belongs to the caller. Another user's directory could name hooks to run and processes to
@@ -333,10 +330,12 @@ impl Directory {
     }
 
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        serde_json::from_slice(&self.read(name)?).map_err(|error| {
-            Error::external(format!("{} is damaged: {error}", self.path.join(name).display()))
-                .with_hint("deletion by force removes the container")
-        })
+        serde_json::from_slice(&self.read(name)?).map_err(|error| self.damaged(name, &error))
+    }
+
+    fn damaged(&self, name: &str, error: &serde_json::Error) -> Error {
+        Error::external(format!("{} is damaged: {error}", self.path.join(name).display()))
+            .with_hint("deletion by force removes the container")
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
@@ -391,7 +390,8 @@ impl Directory {
 
     /// The configuration as it was at creation, with updates; the bundle may have changed since.
     pub fn read_spec(&self) -> Result<Spec> {
-        self.read_json(SPEC)
+        let text = self.read(SPEC)?;
+        crate::config::strict::from_slice(&text).map_err(|error| self.damaged(SPEC, &error))
     }
 
     /// Replaces it by a rename.
@@ -435,7 +435,6 @@ impl Directory {
         // Opened anew: flock(2) locks belong to the open file description, and each thread has to be a holder of its
         // own.
         let opened = self.open_file(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY);
-        let opened = opened.map(OwnedFd::from);
         let opened = match opened {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(self.gone()),
             other => other.map_err(|error| Error::io(format!("open {}", self.path.display()), error))?,

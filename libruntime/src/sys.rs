@@ -86,6 +86,22 @@ pub fn open_path(path: &Path) -> Result<OwnedFd> {
     nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())
 }
 
+/// The first 2 KiB of a file of procfs, which the kernel gives in one read(2). By openat(2), because musl's open(3) sets
+/// `FD_CLOEXEC` by a call of its own.
+pub fn read_short(path: &str) -> Result<Vec<u8>> {
+    use nix::fcntl::{AT_FDCWD, OFlag, openat};
+    let file = openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    let mut bytes = vec![0; 2048];
+    let length = loop {
+        match nix::unistd::read(&file, &mut bytes) {
+            Err(Errno::EINTR) => {}
+            read => break read?,
+        }
+    };
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: integer arguments only, and the result is a new descriptor.
     unsafe { owned(libc::syscall(libc::SYS_pidfd_open, pid, 0)) }

@@ -6,13 +6,13 @@
 
 use super::found::Found;
 use super::removed::Removed;
-use super::strict::Strict;
+use super::strict::{self, Strict};
 use super::version::is_before;
 use crate::error::{DiagnosticCode, Error, ErrorKind, Result};
 use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use serde_path_to_error::{Path, Segment};
+use serde_path_to_error::{Path, Segment, Track};
 
 /// Which object the bytes are: it decides how places are named.
 #[derive(Clone, Copy)]
@@ -67,8 +67,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], root: Root) -> Result<(T,
 /// # Errors
 /// The text is not JSON, or nothing more can be said about it than that.
 pub(crate) fn examine<T: DeserializeOwned>(bytes: &[u8], root: Root) -> Result<Repaired<T>> {
-    let mut text = serde_json::Deserializer::from_slice(bytes);
-    match T::deserialize(Strict(&mut text)).and_then(|typed| text.end().map(|()| typed)) {
+    match strict::from_slice(bytes) {
         Ok(typed) => {
             let (found, removed) = Default::default();
             Ok(Repaired { typed: Some(typed), found, text: None, removed })
@@ -99,14 +98,15 @@ fn repair<T: DeserializeOwned>(bytes: &[u8], root: Root, first: &serde_json::Err
         state.report(DiagnosticCode::DuplicateProperty, name, &text);
     }
     for _ in 0..MAX_ROUNDS.min(MAX_REREAD / bytes.len()) {
-        let error = match serde_path_to_error::deserialize::<_, T>(Strict(&value)) {
+        let mut track = Track::new();
+        let error = match strict::slowly(serde_path_to_error::Deserializer::new(Strict(&value), &mut track)) {
             Ok(typed) => {
                 let text = serde_json::to_vec(&value).ok();
                 return Ok(Repaired { typed: Some(typed), found: state.found, text, removed: state.removed });
             }
             Err(error) => error,
         };
-        if !state.fix(&mut value, error.path(), &error.inner().to_string()) {
+        if !state.fix(&mut value, &track.path(), &error) {
             break;
         }
     }

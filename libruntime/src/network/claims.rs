@@ -11,7 +11,6 @@ use crate::lock;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind as IoErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -33,9 +32,8 @@ impl Claims {
         let failed = |error| Error::io(format!("open {}/lock", root.display()), error);
         DirBuilder::new().recursive(true).mode(0o700).create(root.join("bridges")).map_err(failed)?;
         let lock = File::options().create(true).append(true).open(root.join("lock")).map_err(failed)?;
-        let lock = OwnedFd::from(lock);
         lock::exclusive(&lock, &root.join("lock"))?;
-        Ok(Self { store, root, lock: lock.into() })
+        Ok(Self { store, root, lock })
     }
 
     /// Duplicates the descriptor of the lock for a helper process, so that the lock is held until the helper ends, even

@@ -477,10 +477,9 @@ impl Mounts {
             self.attach.push((origin.into(), step));
         } else {
             let host_path = Text::path(&what.host_path);
-            // The order of hierarchies within their directory is nobody's concern.
-            let in_directory = !what.name.is_empty();
             let sources = match self.sources {
-                Sources::Parked { by_name: false } if in_directory => Sources::Detached,
+                // The order of hierarchies within their directory is nobody's concern.
+                Sources::Parked { by_name: false } if !what.name.is_empty() => Sources::Detached,
                 sources => sources,
             };
             let attrs = private_unless_asked(attrs);
