@@ -8,12 +8,16 @@
 
 mod bundle;
 mod cgroups;
+mod counts;
 mod floor_plan;
 mod measure;
 mod network;
 mod options;
 mod peers;
+mod plot;
 mod report;
+mod scale;
+mod site;
 mod stats;
 mod timed;
 mod trace;
@@ -21,23 +25,21 @@ mod work;
 
 use std::process::ExitCode;
 
-use nix::sys::prctl::set_child_subreaper;
 use nix::sys::utsname::uname;
-use nix::unistd::Uid;
 
 use cgroups::Hierarchy;
 use options::Options;
 use report::Setting;
+use site::with_site;
 use work::Contestant;
-
-/// Of the temporary directory and of the cgroups; this process's id follows.
-const PREFIX: &str = "onggi-bench-";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.split_first() {
         Some((mode, rest)) if mode == "trace" => trace::main(rest),
         Some((mode, rest)) if mode == "network" => network::main(rest),
+        Some((mode, rest)) if mode == "counts" => counts::main(rest),
+        Some((mode, rest)) if mode == "scale" => scale::main(rest),
         _ => options::parse(args.into_iter()).and_then(|options| match options {
             Some(options) => compare(&options),
             None => {
@@ -56,39 +58,21 @@ fn main() -> ExitCode {
 }
 
 fn compare(options: &Options) -> Result<(), String> {
-    if !Uid::effective().is_root() {
-        return Err("namespaces, cgroups and mounts are made: run it as root".to_owned());
-    }
-    let runtimes = peers::find(options.runtimes.as_deref())?;
-    let hierarchies = cgroups::hierarchies()?;
-    // The inits that `create` leaves behind come to this process, as they come to an engine's shim.
-    set_child_subreaper(true).map_err(|error| format!("PR_SET_CHILD_SUBREAPER: {error}"))?;
-    timed::start_watchdog();
-    let name = format!("{PREFIX}{}", std::process::id());
-    cgroups::remove_stale(&hierarchies, PREFIX, &std::env::temp_dir());
-    // Dropped in the opposite order: cgroups, which still hold what hung, before the bundles.
-    let place = bundle::Place::new(&name)?;
-    let parent = cgroups::Parent::new(&hierarchies, &name)?;
-    let mut contestants = Vec::new();
-    for by in ["path", "fd"] {
-        contestants.push(Contestant::floor(&place, &parent, &hierarchies, by, options)?);
-    }
-    for runtime in runtimes {
-        contestants.push(Contestant::runtime(&place, &parent, runtime, options)?);
-    }
-    let setting = setting(&hierarchies, &contestants, options)?;
-    let mut works = Vec::new();
-    for work in &options.work {
-        eprintln!("benches: {} …", work.name());
-        works.push((*work, measure::measure(&mut contestants, *work, options)));
-    }
-    timed::end_children();
-    if options.json {
-        println!("{:#}", report::as_json(&setting, &works));
-    } else {
-        print!("{}", report::table(&setting, &works));
-    }
-    Ok(())
+    with_site(options, |site| {
+        let mut contestants = site.contestants("")?;
+        let setting = setting(site.hierarchies, &contestants, options)?;
+        let mut works = Vec::new();
+        for work in &options.work {
+            eprintln!("benches: {} …", work.name());
+            works.push((*work, measure::measure(&mut contestants, *work, options)));
+        }
+        if options.json {
+            println!("{:#}", report::as_json(&setting, &works));
+        } else {
+            print!("{}", report::table(&setting, &works));
+        }
+        Ok(())
+    })
 }
 
 fn setting(

@@ -57,10 +57,18 @@ fn traced(contestant: &mut Contestant, row: &mut Row, work: Work) -> Option<Trac
             Err(error) => failed(contestant, row, work, id, format!("while traced: {error}")),
         }
     }
+    trace_of_medians(&traces)
+}
+
+pub fn trace_of_medians(traces: &[Trace]) -> Option<Trace> {
     let median = |of: fn(&Trace) -> u64| {
         quartiles(traces.iter().map(|trace| of(trace) as f64)).map(|found| found.median as u64)
     };
-    Some(Trace { calls: median(|trace| trace.calls)?, peak: median(|trace| trace.peak)? })
+    Some(Trace {
+        calls: median(|trace| trace.calls)?,
+        peak: median(|trace| trace.peak)?,
+        own: median(|trace| trace.own)?,
+    })
 }
 
 fn prepared(contestant: &mut Contestant, work: Work) -> (&mut Contestant, Row) {

@@ -7,6 +7,7 @@
 
 use crate::bundle::Place;
 use crate::cgroups;
+use crate::site::PREFIX;
 use crate::stats::{Quartiles, quartiles};
 use serde_json::{Value, json};
 use std::fs;
@@ -64,8 +65,8 @@ fn enter(words: &[&str]) -> Result<(), String> {
 
 fn measure(rounds: usize) -> Result<Vec<Row>, String> {
     let hierarchies = cgroups::hierarchies()?;
-    cgroups::remove_stale(&hierarchies, crate::PREFIX, &std::env::temp_dir());
-    let name = format!("{}{}", crate::PREFIX, std::process::id());
+    cgroups::remove_stale(&hierarchies, PREFIX, &std::env::temp_dir());
+    let name = format!("{}{}", PREFIX, std::process::id());
     let place = Place::new(&name)?;
     // Runtimes remove a container's cgroup, but not what they made above it.
     let parent = cgroups::Parent::new(&hierarchies, &name)?;

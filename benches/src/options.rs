@@ -6,6 +6,8 @@ pub const USAGE: &str = "\
 Compares OCI runtimes with each other and with the kernel's own cost (`floor`), on this machine, as root.
 
 usage: cargo run --release -p benches [-- OPTIONS]
+       cargo run -p benches -- counts [--runtime PATH] [--accept]    compares what can be counted with counts.txt
+       cargo run --release -p benches -- scale --help    how the cost grows with mounts and containers
        cargo run --release -p benches -- network [--check] [ROUNDS]    what a network adds, beside CNI and Podman
 
   --rounds N              interleaved rounds of every contestant (default 30)
@@ -65,19 +67,25 @@ pub struct Options {
     pub json: bool,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            rounds: 30,
+            runtimes: None,
+            work: Work::ALL.to_vec(),
+            cold: false,
+            seccomp: false,
+            cgroup_namespace: true,
+            trace: true,
+            timeout: Duration::from_secs(20),
+            json: false,
+        }
+    }
+}
+
 /// Ok(None) when help was asked for.
 pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-    let mut options = Options {
-        rounds: 30,
-        runtimes: None,
-        work: Work::ALL.to_vec(),
-        cold: false,
-        seccomp: false,
-        cgroup_namespace: true,
-        trace: true,
-        timeout: Duration::from_secs(20),
-        json: false,
-    };
+    let mut options = Options::default();
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {

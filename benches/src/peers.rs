@@ -8,25 +8,34 @@ use std::process::Command;
 
 const KNOWN: [&str; 4] = ["onggi", "runc", "crun", "youki"];
 
+#[derive(Clone)]
 pub struct Runtime {
     pub name: String,
     pub program: PathBuf,
     pub version: String,
 }
 
-/// The runtimes asked for, or all known ones that are installed. One that is asked for and missing is an error.
+/// The runtimes asked for, or all known ones that are installed. One that is asked for and missing is an error. Each has
+/// a name of its own: two versions of one runtime would share their state otherwise.
 pub fn find(asked: Option<&[String]>) -> Result<Vec<Runtime>, String> {
-    let Some(asked) = asked else {
-        return Ok(KNOWN
+    let mut found: Vec<Runtime> = match asked {
+        None => KNOWN.iter().filter_map(|name| Some(runtime(name, locate(name)?))).collect(),
+        Some(asked) => asked
             .iter()
-            .filter_map(|name| locate(name).map(|program| runtime(name, program)))
-            .collect());
+            .map(|name| match locate(name) {
+                Some(program) => Ok(runtime(name, program)),
+                None => Err(format!("{name}: not found; give a path, or ${}", name.to_uppercase())),
+            })
+            .collect::<Result<_, _>>()?,
     };
-    let found = asked.iter().map(|name| match locate(name) {
-        Some(program) => Ok(runtime(name, program)),
-        None => Err(format!("{name}: not found; give a path, or ${}", name.to_uppercase())),
-    });
-    found.collect()
+    for at in 1..found.len() {
+        let taken = |name: &String| found[..at].iter().any(|one| &one.name == name);
+        let name = &found[at].name;
+        let numbered = (2..).map(|number| format!("{name}-{number}"));
+        found[at].name =
+            [name.clone()].into_iter().chain(numbered).find(|name| !taken(name)).expect("endless");
+    }
+    Ok(found)
 }
 
 /// A path as it is; a name from its variable (`$ONGGI`), beside this program, or in PATH.
@@ -94,6 +103,13 @@ impl Verbs<'_> {
     pub fn state(&self, id: &str) -> Command {
         let mut command = self.verb("state");
         command.arg(id);
+        command
+    }
+
+    /// onggi's own.
+    pub fn explain(&self, bundle: &Path) -> Command {
+        let mut command = self.verb("explain");
+        command.arg("--bundle").arg(bundle);
         command
     }
 

@@ -112,6 +112,7 @@ fn json_row(rows: &[Row], row: &Row) -> Value {
         "milliseconds": spread(times(row)),
         "peak_kib": row.trace.map(|trace| trace.peak),
         "system_calls": row.trace.map(|trace| trace.calls),
+        "own_kib": row.trace.map(|trace| trace.own),
         "samples_ms": row.samples,
         "failures": row.failures.0,
         "first_failure": row.failures.1,

@@ -1,53 +1,75 @@
-//! Counts the system calls of a command and of everything that it starts, and finds the largest process;
-//! the program in the container is not counted.
+//! Counts the system calls of a command and of everything that it starts, and finds the largest process. The program in
+//! the container is not counted.
 //!
-//! Done with ptrace in a process of its own (`benches trace RESULT -- COMMAND…`), never while time is
-//! measured. A process that outlives the command, as the init that `create` leaves, is let go and runs on.
+//! Done with ptrace in a process of its own (`benches trace …`), never while time is measured. A process that outlives
+//! the command, as the init that `create` leaves, is let go and runs on.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 
 use nix::libc::PTRACE_SYSCALL_INFO_ENTRY;
 use nix::sys::ptrace::{self, Event, Options};
-use nix::sys::signal::{SIGCONT, kill};
+use nix::sys::signal::{SIGCONT, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+const USAGE: &str = "usage: trace RESULT -- COMMAND…";
 
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct Trace {
     pub calls: u64,
     /// Peak resident memory of the largest process, in KiB.
     pub peak: u64,
+    /// The part of it that is the process's own, in KiB: pages of its program's file are not in here.
+    pub own: u64,
 }
 
-/// The mode `trace RESULT -- COMMAND…`: writes calls and peak to RESULT, ends as the command does.
-pub fn main(args: &[String]) -> Result<(), String> {
-    let [result, separator, command @ ..] = args else {
-        return Err("usage: trace RESULT -- COMMAND…".to_owned());
-    };
-    if separator != "--" || command.is_empty() {
-        return Err("usage: trace RESULT -- COMMAND…".to_owned());
+impl Trace {
+    /// Of two commands that make one work: counts add up, of the memory the larger counts.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            calls: self.calls + other.calls,
+            peak: self.peak.max(other.peak),
+            own: self.own.max(other.own),
+        }
     }
-    let (trace, status) = trace(command)?;
-    fs::write(result, format!("{} {}", trace.calls, trace.peak)).map_err(|e| format!("{result}: {e}"))?;
+}
+
+/// The mode `trace`: writes the counts to RESULT, ends as the command does.
+pub fn main(args: &[String]) -> Result<(), String> {
+    let [result, separator, command @ ..] = args else { return Err(USAGE.to_owned()) };
+    if separator != "--" || command.is_empty() {
+        return Err(USAGE.to_owned());
+    }
+    let (Trace { calls, peak, own }, status) = trace(command)?;
+    fs::write(result, format!("{calls} {peak} {own}")).map_err(|e| format!("{result}: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("{}: {status}", command.join(" "))) }
 }
 
 pub fn read(result: &std::path::Path) -> Result<Trace, String> {
     let text = fs::read_to_string(result).map_err(|e| format!("{}: {e}", result.display()))?;
-    let number = |text: Option<&str>| text.and_then(|text| text.parse().ok());
-    let mut words = text.split(' ');
-    match (number(words.next()), number(words.next())) {
-        (Some(calls), Some(peak)) => Ok(Trace { calls, peak }),
+    let numbers: Option<Vec<u64>> = text.split(' ').map(|text| text.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[calls, peak, own]) => Ok(Trace { calls, peak, own }),
         _ => Err(format!("{}: {text:?} is no result of a trace", result.display())),
     }
 }
 
+/// The processes that are traced, and what was counted.
+struct Tracer {
+    root: Pid,
+    /// Counting begins with the command's execution.
+    counting: bool,
+    trace: Trace,
+    /// Those that are the program in the container by now.
+    contained: HashSet<Pid>,
+}
+
 fn trace(command: &[String]) -> Result<(Trace, ExitStatus), String> {
     let text = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
-    // A shell that stops itself can be seized before the command exists. It is not counted: counting
-    // begins with its exec.
+    // A shell that stops itself can be seized before the command exists. It is not counted.
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]).args(command);
     let root =
@@ -58,39 +80,66 @@ fn trace(command: &[String]) -> Result<(Trace, ExitStatus), String> {
     let report = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_TRACEEXIT;
     ptrace::seize(root, follow | report).map_err(text("PTRACE_SEIZE"))?;
     kill(root, SIGCONT).map_err(text("kill"))?;
-    let (mut trace, mut counting) = (Trace::default(), false);
+    let mut tracer = Tracer { root, counting: false, trace: Trace::default(), contained: HashSet::new() };
     loop {
         let status = waitpid(None, Some(WaitPidFlag::__WALL)).map_err(text("waitpid"))?;
-        let resumed = match status {
-            WaitStatus::Exited(pid, code) if pid == root => {
-                return Ok((trace, ExitStatus::from_raw(code << 8)));
-            }
-            WaitStatus::Signaled(pid, signal, _) if pid == root => {
-                return Ok((trace, ExitStatus::from_raw(signal as i32)));
-            }
+        let ended = match status {
+            WaitStatus::Exited(pid, code) if pid == root => Some(code << 8),
+            WaitStatus::Signaled(pid, signal, _) if pid == root => Some(signal as i32),
+            _ => None,
+        };
+        if let Some(status) = ended {
+            return Ok((tracer.trace, ExitStatus::from_raw(status)));
+        }
+        match tracer.go_on(status) {
+            // It was killed in the meantime, and its end is reported next.
+            Ok(()) | Err(nix::Error::ESRCH) => {}
+            Err(error) => return Err(format!("ptrace: {error}")),
+        }
+    }
+}
+
+impl Tracer {
+    fn go_on(&mut self, status: WaitStatus) -> nix::Result<()> {
+        match status {
             WaitStatus::PtraceSyscall(pid) => {
-                if counting
+                if self.counting
                     && ptrace::syscall_info(pid).is_ok_and(|info| info.op == PTRACE_SYSCALL_INFO_ENTRY)
                 {
-                    trace.calls += 1;
-                    trace.peak = trace.peak.max(peak(pid));
+                    self.trace.calls += 1;
+                    // Not only at the end, because an exec starts it anew.
+                    self.count_memory(pid);
                 }
-                ptrace::syscall(pid, None)
+                self.resume(pid, None)
             }
             WaitStatus::PtraceEvent(pid, _, event) => {
-                counting |= pid == root && event == Event::PTRACE_EVENT_EXEC as i32;
-                if counting && event == Event::PTRACE_EVENT_EXIT as i32 && !is_the_containers(pid) {
-                    trace.peak = trace.peak.max(peak(pid));
+                if event == Event::PTRACE_EVENT_EXEC as i32 {
+                    self.counting |= pid == self.root;
+                    if is_the_containers(pid) {
+                        self.contained.insert(pid);
+                    }
                 }
-                ptrace::syscall(pid, None)
+                if self.counting && event == Event::PTRACE_EVENT_EXIT as i32 {
+                    self.count_memory(pid);
+                }
+                self.resume(pid, None)
             }
-            WaitStatus::Stopped(pid, signal) => ptrace::syscall(pid, signal),
+            WaitStatus::Stopped(pid, signal) => self.resume(pid, Some(signal)),
             _ => Ok(()),
-        };
-        // ESRCH: it was killed in the meantime, and its end is reported next.
-        match resumed {
-            Ok(()) | Err(nix::Error::ESRCH) => {}
-            Err(error) => return Err(format!("PTRACE_SYSCALL: {error}")),
+        }
+    }
+
+    fn count_memory(&mut self, pid: Pid) {
+        if !self.contained.contains(&pid) {
+            let (peak, own) = memory(pid);
+            (self.trace.peak, self.trace.own) = (self.trace.peak.max(peak), self.trace.own.max(own));
+        }
+    }
+
+    fn resume(&self, pid: Pid, signal: Option<Signal>) -> nix::Result<()> {
+        match self.contained.contains(&pid) {
+            true => ptrace::cont(pid, signal),
+            false => ptrace::syscall(pid, signal),
         }
     }
 }
@@ -100,12 +149,14 @@ fn is_the_containers(pid: Pid) -> bool {
     fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("bin/busybox"))
 }
 
-/// VmHWM of a process, 0 when it has no memory any more. It is read at every call, and not only at the end,
-/// because an exec starts it anew.
-fn peak(pid: Pid) -> u64 {
+/// VmHWM and RssAnon of a process (proc_pid_status(5)), 0 when it has no memory any more.
+fn memory(pid: Pid) -> (u64, u64) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    field.and_then(|field| field.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    let field = |name| {
+        let field = status.lines().find_map(|line| line.strip_prefix(name));
+        field.and_then(|field| field.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    };
+    (field("VmHWM:"), field("RssAnon:"))
 }
 
 #[cfg(test)]
@@ -121,7 +172,7 @@ mod tests {
     fn children_are_counted_and_the_exit_code_is_the_commands() {
         let (alone, status) = traced("exit 3");
         assert_eq!(status.code(), Some(3));
-        assert!(alone.calls > 10 && alone.peak > 100, "{alone:?}");
+        assert!(alone.calls > 10 && alone.peak > 100 && alone.own > 10, "{alone:?}");
         let (family, status) = traced("/bin/true; /bin/true");
         assert!(status.success());
         assert!(family.calls > alone.calls + 20, "{family:?} {alone:?}");

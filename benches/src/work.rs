@@ -32,6 +32,8 @@ pub struct Contestant {
     dir: PathBuf,
     limit: Duration,
     live: Option<Live>,
+    /// How many containers [`Contestant::keep`] has made.
+    kept: usize,
 }
 
 enum Who {
@@ -72,17 +74,17 @@ impl Contestant {
         let version = format!("{} ({})", runtime.version, runtime.program.display());
         let who = Who::Runtime { program: runtime.program, state, bundle, live_bundle };
         let name = runtime.name;
-        Ok(Self { name, version, who, dir, limit: options.timeout, live: None })
+        Ok(Self { name, version, who, dir, limit: options.timeout, live: None, kept: 0 })
     }
 
     pub fn floor(
         place: &Place,
         parent: &Parent,
         hierarchies: &[Hierarchy],
-        by: &'static str,
+        (by, suffix): (&'static str, &str),
         options: &Options,
     ) -> Result<Self, String> {
-        let name = if by == "path" { "floor".to_owned() } else { format!("floor-{by}") };
+        let name = if by == "path" { format!("floor{suffix}") } else { format!("floor-{by}{suffix}") };
         let dir = directory(place, &name)?;
         let plan = |kind: &str, args: &[&str]| {
             let cgroup = format!("{}/{name}-{kind}", parent.name);
@@ -98,7 +100,7 @@ impl Contestant {
         set_executable(&program)?;
         let version = format!("this bench's own program, mounts by {by}");
         let who = Who::Floor { program, by, plan, live_plan };
-        Ok(Self { name, version, who, dir, limit: options.timeout, live: None })
+        Ok(Self { name, version, who, dir, limit: options.timeout, live: None, kept: 0 })
     }
 
     /// Floor has no state to show, and its way of mounting makes no difference to an exec.
@@ -145,6 +147,51 @@ impl Contestant {
         }
     }
 
+    /// Has `count` sleeping containers, each with a bundle of its own.
+    pub fn keep(
+        &mut self,
+        count: usize,
+        bundle: impl Fn(usize) -> Result<PathBuf, String>,
+    ) -> Result<(), String> {
+        let verbs = self.verbs().ok_or("floor keeps no containers")?;
+        let pid_file = self.dir.join("kept.pid");
+        for number in self.kept..count {
+            self.clock(&mut verbs.create(&bundle(number)?, &pid_file, &kept_id(number)))?;
+            self.clock(&mut verbs.start(&kept_id(number)))?;
+        }
+        self.kept = self.kept.max(count);
+        Ok(())
+    }
+
+    pub fn drop_kept(&mut self) {
+        for number in 0..std::mem::take(&mut self.kept) {
+            if let Some(verbs) = self.verbs() {
+                // What it leaves is ended as a child of this process.
+                let _ = self.clock(&mut verbs.delete(&kept_id(number), true));
+            }
+        }
+    }
+
+    /// The command of [`Work::Run`].
+    pub fn run(&self, id: &str) -> Command {
+        match &self.who {
+            Who::Floor { program, by, plan, .. } => {
+                let mut command = Command::new(program);
+                command.args(["run", by]).arg(plan);
+                command
+            }
+            Who::Runtime { program, state, bundle, .. } => Verbs { program, state }.run(bundle, id),
+        }
+    }
+
+    /// Of the program's file, in KiB.
+    pub fn size(&self) -> Result<u64, String> {
+        let (Who::Floor { program, .. } | Who::Runtime { program, .. }) = &self.who;
+        fs::metadata(program)
+            .map(|found| found.len() / 1024)
+            .map_err(|e| format!("{}: {e}", program.display()))
+    }
+
     pub fn time(&self, work: Work, id: &str) -> Result<Duration, String> {
         match self.measure(work, id, &|command| self.clock(command).map(Meter::Clock))? {
             Meter::Clock(took) => Ok(took),
@@ -166,24 +213,20 @@ impl Contestant {
         meter: &dyn Fn(&mut Command) -> Result<Meter, String>,
     ) -> Result<Meter, String> {
         match &self.who {
-            Who::Floor { program, by, plan, live_plan } => {
-                let mut command = Command::new(program);
-                match (work, &self.live) {
-                    (Work::Run, _) => command.args(["run", by]).arg(plan),
-                    (Work::Exec, Some(live)) => {
-                        command.arg("exec").arg(exec_plan(live_plan)?).arg(live.init.to_string())
-                    }
-                    _ => return Err(format!("floor does no {}", work.name())),
+            _ if work == Work::Run => meter(&mut self.run(id)),
+            Who::Floor { program, live_plan, .. } => {
+                let (Work::Exec, Some(live)) = (work, &self.live) else {
+                    return Err(format!("floor does no {}", work.name()));
                 };
-                meter(&mut command)
+                let mut command = Command::new(program);
+                meter(command.arg("exec").arg(exec_plan(live_plan)?).arg(live.init.to_string()))
             }
             Who::Runtime { bundle, .. } => {
                 let verbs = self.verbs().expect("a runtime has verbs");
                 match work {
-                    Work::Run => meter(&mut verbs.run(bundle, id)),
                     Work::Exec => meter(&mut verbs.exec(LIVE)),
                     Work::State => meter(&mut verbs.state(LIVE)),
-                    Work::Create => {
+                    Work::Create | Work::Run => {
                         let pid_file = self.dir.join("created.pid");
                         let created = meter(&mut verbs.create(bundle, &pid_file, id))?;
                         let init = read_pid(&pid_file)?;
@@ -194,6 +237,15 @@ impl Contestant {
                     }
                 }
             }
+        }
+    }
+
+    /// The instructions of user code of `explain`, which reads a configuration and plans its container, by callgrind.
+    /// The other verbs make system calls that valgrind lacks (3.19: clone3(2) with shared memory, pidfd_open(2)).
+    pub fn instructions(&self) -> Result<u64, String> {
+        match (&self.who, self.verbs()) {
+            (Who::Runtime { bundle, .. }, Some(verbs)) => callgrind(&verbs.explain(bundle), self.limit),
+            _ => Err("floor plans nothing".to_owned()),
         }
     }
 
@@ -211,23 +263,37 @@ impl Contestant {
     fn ptrace(&self, command: &Command) -> Result<Trace, String> {
         let (result, own) = (self.dir.join("trace"), std::env::current_exe().map_err(|e| e.to_string())?);
         let mut tracer = Command::new(own);
-        tracer.arg("trace").arg(&result).arg("--").arg(command.get_program()).args(command.get_args());
+        tracer.arg("trace").arg(&result).arg("--");
+        tracer.arg(command.get_program()).args(command.get_args());
         self.clock(&mut tracer)?;
         trace::read(&result)
     }
 }
 
 impl Meter {
-    /// Two commands of one work: times and calls add up, of the memory the larger counts.
+    /// Two commands of one work.
     fn and(self, other: Meter) -> Meter {
         match (self, other) {
             (Meter::Clock(one), Meter::Clock(two)) => Meter::Clock(one + two),
-            (Meter::Ptrace(one), Meter::Ptrace(two)) => {
-                Meter::Ptrace(Trace { calls: one.calls + two.calls, peak: one.peak.max(two.peak) })
-            }
+            (Meter::Ptrace(one), Meter::Ptrace(two)) => Meter::Ptrace(one.and(two)),
             _ => unreachable!("one measurement has one kind of meter"),
         }
     }
+}
+
+fn callgrind(command: &Command, limit: Duration) -> Result<u64, String> {
+    let mut valgrind = Command::new("timeout");
+    valgrind.arg(limit.as_secs().to_string());
+    valgrind.args(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    let output = valgrind.arg(command.get_program()).args(command.get_args()).output();
+    let output = output.map_err(|e| format!("valgrind: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let count = text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
+    count.filter(|_| output.status.success()).ok_or_else(|| format!("valgrind: {}: {text}", output.status))
+}
+
+fn kept_id(number: usize) -> String {
+    format!("kept{number}")
 }
 
 fn directory(place: &Place, name: &str) -> Result<PathBuf, String> {

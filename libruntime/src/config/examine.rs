@@ -8,7 +8,7 @@ use super::found::Found;
 use super::places::{self, Part};
 use super::removed::Removed;
 use super::repair::{self, Repaired, Root};
-use super::strict::{self, Strict};
+use super::strict::Strict;
 use super::{check_spec, namespaces, written};
 use crate::diagnostic::{Diagnostic, DiagnosticCode as Code, Severity};
 use oci_spec::runtime::Spec;
@@ -102,7 +102,7 @@ fn follows_from(later: &Diagnostic, earlier: &[Diagnostic]) -> bool {
 fn unknown_properties(text: &[u8]) -> Vec<Diagnostic> {
     let mut unknown = Vec::new();
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let mut note = |path: serde_ignored::Path| {
+    let note = |path: serde_ignored::Path| {
         let place = place_of(&path);
         // Read from the text; oci-spec has other names for them (written.rs).
         let known = ["linux.intelRdt.enableCMT", "linux.intelRdt.enableMBM"].contains(&place.as_str());
@@ -112,7 +112,7 @@ fn unknown_properties(text: &[u8]) -> Vec<Diagnostic> {
         }
     };
     // The same text was read before, so it cannot fail.
-    let _ = strict::slowly::<Spec>(serde_ignored::Deserializer::new(Strict(&mut reader), &mut note));
+    let _: Result<Spec, _> = serde_ignored::deserialize(Strict(&mut reader), note);
     unknown
 }
 

@@ -12,7 +12,7 @@ use crate::error::{DiagnosticCode, Error, ErrorKind, Result};
 use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use serde_path_to_error::{Path, Segment, Track};
+use serde_path_to_error::{Path, Segment};
 
 /// Which object the bytes are: it decides how places are named.
 #[derive(Clone, Copy)]
@@ -98,15 +98,14 @@ fn repair<T: DeserializeOwned>(bytes: &[u8], root: Root, first: &serde_json::Err
         state.report(DiagnosticCode::DuplicateProperty, name, &text);
     }
     for _ in 0..MAX_ROUNDS.min(MAX_REREAD / bytes.len()) {
-        let mut track = Track::new();
-        let error = match strict::slowly(serde_path_to_error::Deserializer::new(Strict(&value), &mut track)) {
+        let error = match serde_path_to_error::deserialize::<_, T>(Strict(&value)) {
             Ok(typed) => {
                 let text = serde_json::to_vec(&value).ok();
                 return Ok(Repaired { typed: Some(typed), found: state.found, text, removed: state.removed });
             }
             Err(error) => error,
         };
-        if !state.fix(&mut value, &track.path(), &error) {
+        if !state.fix(&mut value, error.path(), &error.inner().to_string()) {
             break;
         }
     }

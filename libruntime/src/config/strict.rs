@@ -19,13 +19,6 @@ pub(crate) fn from_slice<'de, T: Deserialize<'de>>(text: &'de [u8]) -> serde_jso
     reader.end().map(|()| typed)
 }
 
-/// The same value by way of a `dyn` deserialiser: the code of all types exists once for all deserialisers that are used
-/// in this way, whose speed does not matter. The error is its text.
-pub(crate) fn slowly<'de, T: Deserialize<'de>>(deserializer: impl Deserializer<'de>) -> Result<T, String> {
-    let mut erased = <dyn erased_serde::Deserializer>::erase(deserializer);
-    T::deserialize(&mut erased as &mut dyn erased_serde::Deserializer).map_err(|error| error.to_string())
-}
-
 /// A visitor of a struct: it has no `visit_seq`.
 struct Object<V>(V);
 

@@ -1,0 +1,177 @@
+//! What onggi costs in things that can be counted, compared with the counts that were accepted last: what grows by more
+//! than 2 % is an error. `counts --accept` writes new ones.
+//!
+//! The counts are those of one kind of machine, which names its section of `counts.txt`: the kernel, the cgroup
+//! hierarchies and the capabilities decide how many calls there are. On another kind only the program's size is
+//! compared, and that is said. Page faults and resident memory are not among the counts: two copies of one program had
+//! 106 and 158 faults, by how large the pages are that the page cache has of the file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cgroups;
+use crate::measure::trace_of_medians;
+use crate::options::{Options, Work};
+use crate::site::with_site;
+use crate::trace::Trace;
+use crate::work::Contestant;
+
+const USAGE: &str = "usage: counts [--runtime PATH] [--accept]";
+
+/// Section, then what is counted. The section of the size has no name.
+type Counts = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// The growth that is accepted, in percent.
+const MOST_GROWTH: u64 = 2;
+
+/// Traces whose median counts.
+const TRACES: usize = 3;
+
+pub fn main(args: &[String]) -> Result<(), String> {
+    let (mut runtime, mut accept) = ("onggi".to_owned(), false);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--runtime" => runtime = args.next().ok_or(USAGE)?.clone(),
+            "--accept" => accept = true,
+            _ => return Err(USAGE.to_owned()),
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("counts.txt");
+    let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut known = parse(&text)?;
+    let options =
+        Options { runtimes: Some(vec![runtime]), timeout: Duration::from_secs(120), ..Options::default() };
+    let section = section()?;
+    let now = with_site(&options, |site| {
+        let mut contestants = site.runtimes("")?;
+        let [contestant] = &mut contestants[..] else { return Err("one runtime is counted".to_owned()) };
+        Ok(Counts::from([
+            (String::new(), BTreeMap::from([("KiB of the program".to_owned(), contestant.size()?)])),
+            (section.clone(), count(contestant)?),
+        ]))
+    })?;
+    if !accept && !known.contains_key(&section) {
+        println!("{section}: nothing is known about this kind of machine, so only the size is compared");
+    }
+    let (table, grown) = compare(&known, &now);
+    print!("{table}");
+    if accept {
+        known.extend(now);
+        return fs::write(&path, as_text(&known)).map_err(|e| format!("{}: {e}", path.display()));
+    }
+    match grown {
+        0 => Ok(()),
+        _ => Err(format!(
+            "{grown} counts have grown by more than {MOST_GROWTH} %; if that has to be, `counts --accept` writes them"
+        )),
+    }
+}
+
+fn section() -> Result<String, String> {
+    let kernel = nix::sys::utsname::uname().map_err(|e| format!("uname: {e}"))?;
+    let release = kernel.release().to_string_lossy().into_owned();
+    let version = release.split('.').take(2).collect::<Vec<_>>().join(".");
+    let hierarchies = cgroups::hierarchies()?;
+    let status = fs::read_to_string("/proc/self/status").map_err(|e| format!("/proc/self/status: {e}"))?;
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or_default();
+    let count = hierarchies.len();
+    let layout = cgroups::layout(&hierarchies);
+    Ok(format!("Linux {version}, cgroup {layout} ({count}), capabilities {}", capabilities.trim()))
+}
+
+fn count(contestant: &mut Contestant) -> Result<BTreeMap<String, u64>, String> {
+    let mut counts = BTreeMap::from([("explain instructions".to_owned(), contestant.instructions()?)]);
+    for work in Work::ALL {
+        contestant.prepare(work)?;
+        let traces: Result<Vec<Trace>, String> =
+            (0..TRACES).map(|turn| contestant.trace(work, &format!("c{turn}"))).collect();
+        contestant.clean([]);
+        let trace = trace_of_medians(&traces?).ok_or("no trace")?;
+        let mut put = |what: &str, count: u64| counts.insert(format!("{} {what}", work.name()), count);
+        put("system calls", trace.calls);
+        put("KiB of memory", trace.own);
+    }
+    Ok(counts)
+}
+
+/// A table, and how many counts have grown too much.
+fn compare(known: &Counts, now: &Counts) -> (String, usize) {
+    let (mut table, mut grown) = (String::new(), 0);
+    for (section, counts) in now {
+        for (what, count) in counts {
+            let before = known.get(section).and_then(|known| known.get(what));
+            let too_much = before.is_some_and(|before| *count > before + most_growth(*before));
+            grown += usize::from(too_much);
+            let before = before.map_or("-".to_owned(), u64::to_string);
+            let mark = if too_much { "  GROWN" } else { "" };
+            writeln!(table, "{what:<24} {count:>10}  before {before:>10}{mark}")
+                .expect("writing to a String");
+        }
+    }
+    (table, grown)
+}
+
+/// Small counts may vary by a few: two calls more or less in a wait, a page of the allocator.
+fn most_growth(before: u64) -> u64 {
+    (before * MOST_GROWTH / 100).max(3)
+}
+
+fn parse(text: &str) -> Result<Counts, String> {
+    let (mut counts, mut section) = (Counts::new(), String::new());
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name.to_owned();
+            continue;
+        }
+        let (what, count) = line.rsplit_once(' ').ok_or_else(|| format!("counts.txt: {line:?}"))?;
+        let count = count.parse().map_err(|_| format!("counts.txt: {line:?} has no count"))?;
+        counts.entry(section.clone()).or_default().insert(what.trim_end().to_owned(), count);
+    }
+    Ok(counts)
+}
+
+fn as_text(counts: &Counts) -> String {
+    let mut text =
+        "# What onggi costs, by kind of machine. Written by `cargo run -p benches -- counts --accept`.\n"
+            .to_owned();
+    for (section, counts) in counts {
+        if !section.is_empty() {
+            writeln!(text, "\n[{section}]").expect("writing to a String");
+        }
+        for (what, count) in counts {
+            writeln!(text, "{what:<24} {count}").expect("writing to a String");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_two_percent_is_too_much_and_an_unknown_machine_is_not() {
+        let counts = |calls: u64| {
+            Counts::from([("machine".to_owned(), BTreeMap::from([("run system calls".to_owned(), calls)]))])
+        };
+        assert_eq!(compare(&counts(1000), &counts(1020)).1, 0);
+        assert_eq!(compare(&counts(1000), &counts(900)).1, 0);
+        assert_eq!(compare(&counts(1000), &counts(1021)).1, 1);
+        assert_eq!(compare(&Counts::new(), &counts(1021)).1, 0);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let size = BTreeMap::from([("KiB of the program".to_owned(), 5000)]);
+        let counts = Counts::from([
+            (String::new(), size),
+            ("Linux 6.18, cgroup v2 (1)".to_owned(), BTreeMap::from([("run KiB of memory".to_owned(), 7)])),
+        ]);
+        assert_eq!(parse(&as_text(&counts)), Ok(counts));
+        assert!(parse("run system calls many").is_err());
+    }
+}

@@ -1,0 +1,72 @@
+//! Where the contestants are measured: one directory with their bundles, one cgroup, both removed at the end.
+
+use std::path::PathBuf;
+
+use nix::sys::prctl::set_child_subreaper;
+use nix::unistd::Uid;
+
+use crate::bundle::Place;
+use crate::cgroups::{self, Hierarchy, Parent};
+use crate::options::Options;
+use crate::peers::{self, Runtime};
+use crate::timed;
+use crate::work::Contestant;
+
+/// Of the temporary directory and of the cgroups; this process's id follows.
+pub const PREFIX: &str = "onggi-bench-";
+
+pub struct Site<'a> {
+    pub place: Place,
+    pub hierarchies: &'a [Hierarchy],
+    parent: Parent<'a>,
+    found: Vec<Runtime>,
+    options: &'a Options,
+}
+
+/// Makes the directory and the cgroup, and removes them after `f`, with what contestants have left.
+pub fn with_site<T>(options: &Options, f: impl FnOnce(&Site) -> Result<T, String>) -> Result<T, String> {
+    if !Uid::effective().is_root() {
+        return Err("namespaces, cgroups and mounts are made: run it as root".to_owned());
+    }
+    let found = peers::find(options.runtimes.as_deref())?;
+    let hierarchies = cgroups::hierarchies()?;
+    // The inits that `create` leaves behind come to this process, as they come to an engine's shim.
+    set_child_subreaper(true).map_err(|error| format!("PR_SET_CHILD_SUBREAPER: {error}"))?;
+    timed::start_watchdog();
+    let name = format!("{PREFIX}{}", std::process::id());
+    cgroups::remove_stale(&hierarchies, PREFIX, &std::env::temp_dir());
+    let place = Place::new(&name)?;
+    let parent = Parent::new(&hierarchies, &name)?;
+    let site = Site { place, hierarchies: &hierarchies, parent, found, options };
+    let result = f(&site);
+    timed::end_children();
+    // The cgroups first, which still hold what hung.
+    drop(site.parent);
+    result
+}
+
+impl Site<'_> {
+    /// Floor in both forms, and the runtimes. `suffix` is added to their names, by which they have their own bundles,
+    /// cgroups and state.
+    pub fn contestants(&self, suffix: &str) -> Result<Vec<Contestant>, String> {
+        let floor =
+            |by| Contestant::floor(&self.place, &self.parent, self.hierarchies, (by, suffix), self.options);
+        let mut contestants = vec![floor("path")?, floor("fd")?];
+        contestants.extend(self.runtimes(suffix)?);
+        Ok(contestants)
+    }
+
+    pub fn runtimes(&self, suffix: &str) -> Result<Vec<Contestant>, String> {
+        let named = |one: &Runtime| Runtime { name: format!("{}{suffix}", one.name), ..one.clone() };
+        let contestant = |one| Contestant::runtime(&self.place, &self.parent, named(one), self.options);
+        self.found.iter().map(contestant).collect()
+    }
+
+    /// The bundle of one of many sleeping containers of a contestant.
+    pub fn live_bundle(&self, name: &str, number: usize) -> Result<PathBuf, String> {
+        let Options { cgroup_namespace, seccomp, .. } = *self.options;
+        let cgroup = format!("{}/{name}-kept{number}", self.parent.name);
+        let config = self.place.config(&cgroup, &["/bin/sleep", "3600"], cgroup_namespace, seccomp);
+        self.place.bundle(&format!("{name}-kept{number}"), &config)
+    }
+}
