@@ -5,6 +5,7 @@
 use crate::bundle::{Config, link};
 use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::test::{Container, Test, mount_line};
+use serde_json::json;
 use std::fs;
 
 pub const CASES: &[Case] = &[
@@ -23,6 +24,8 @@ pub const CASES: &[Case] = &[
     case!(the_root_as_destination_is_contained),
     case!(a_bind_over_the_program_is_what_runs),
     case!(a_destination_that_is_a_dangling_link_inside_is_made),
+    case!(what_a_later_mount_covers_is_not_mounted_into),
+    case!(a_working_directory_is_not_made_below_a_mask),
 ];
 
 /// A container with a bind of a volume, before it runs; the volume has a file `mine`.
@@ -168,4 +171,20 @@ fn a_destination_that_is_a_dangling_link_inside_is_made(t: &Test) -> Outcome {
     link(&c.path("/var/run"), "/run")?;
     let output = c.run()?.ok()?;
     contains("mount", &mount_line(&output.json()?, "/run/x")?, "/run/x")
+}
+
+fn what_a_later_mount_covers_is_not_mounted_into(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.args(&["/bin/sh", "-c", "touch /new/two/file && ls /new"]);
+    for destination in ["/new", "/new/one", "/new", "/new/two"] {
+        config.mount(destination, "tmpfs", "tmpfs", &[]);
+    }
+    same("what is in the second mount", t.run(&config)?.ok()?.stdout.trim(), "two")
+}
+
+fn a_working_directory_is_not_made_below_a_mask(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.args(&["/bin/true"]).set("process.cwd", json!("/dev/made"));
+    config.set("linux.maskedPaths", json!(["/dev"]));
+    t.run(&config)?.refused().map(drop)
 }
