@@ -17,6 +17,7 @@ mod peers;
 mod plot;
 mod report;
 mod scale;
+mod shim;
 mod site;
 mod stats;
 mod timed;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Some((mode, rest)) if mode == "network" => network::main(rest),
         Some((mode, rest)) if mode == "counts" => counts::main(rest),
         Some((mode, rest)) if mode == "scale" => scale::main(rest),
+        Some((mode, rest)) if mode == "shim" => shim::main(rest),
         _ => options::parse(args.into_iter()).and_then(|options| match options {
             Some(options) => compare(&options),
             None => {

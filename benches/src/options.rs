@@ -9,6 +9,7 @@ usage: cargo run --release -p benches [-- OPTIONS]
        cargo run -p benches -- counts [--runtime PATH] [--accept]    compares what can be counted with counts.txt
        cargo run --release -p benches -- scale --help    how the cost grows with mounts and containers
        cargo run --release -p benches -- network [--check] [ROUNDS]    what a network adds, beside CNI and Podman
+       cargo run --release -p benches -- shim [--help]                 containerd's shims
 
   --rounds N              interleaved rounds of every contestant (default 30)
   --runtimes a,b,…        onggi, runc, crun, youki, or paths (default: those that are installed;

@@ -39,7 +39,7 @@ pub fn find(asked: Option<&[String]>) -> Result<Vec<Runtime>, String> {
 }
 
 /// A path as it is; a name from its variable (`$ONGGI`), beside this program, or in PATH.
-fn locate(name: &str) -> Option<PathBuf> {
+pub fn locate(name: &str) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(PathBuf::from(name)).filter(|path| path.is_file());
     }

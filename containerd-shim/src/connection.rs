@@ -12,10 +12,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// containerd has one for each container of the pod. More would take the descriptors that containers need.
 const AT_ONCE: usize = 256;
+
+/// Something was written to a client.
+pub static WRITES: Notify = Notify::const_new();
 
 pub struct Connection {
     stream: UnixStream,
@@ -72,6 +75,9 @@ impl AsyncWrite for Connection {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.is_full = written.is_pending();
+        if !this.is_full {
+            WRITES.notify_waiters();
+        }
         if !this.is_full
             && let Some(reader) = this.reader.take()
         {

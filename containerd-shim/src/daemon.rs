@@ -2,6 +2,7 @@
 //! inputs of the table; what the table says is done here. Must not block: verbs run on workers.
 
 use crate::checkpoint;
+use crate::connection;
 use crate::events::Events;
 use crate::failure::{Failure, Result};
 use crate::idle;
@@ -23,6 +24,7 @@ use libruntime::Cancel;
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +37,9 @@ const IDLE: Duration = Duration::from_secs(300);
 const REST: Duration = Duration::from_millis(500);
 /// For events that containerd has not taken when the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
+
+/// Until the answer to Shutdown is written. A shim that ends by itself or by a signal has none.
+const LAST_ANSWER: Duration = Duration::from_millis(20);
 
 /// So many requests wait before clients that have gone are looked for.
 const FEW: usize = 64;
@@ -117,9 +122,13 @@ impl Daemon {
         }
         // First: a `start` that still found this shim would give its address to containerd.
         let _ = std::fs::remove_file(&daemon.socket);
-        // The answer to Shutdown is written meanwhile.
+        let mut written = pin!(connection::WRITES.notified());
+        // From here on, also those during the next line.
+        written.as_mut().enable();
         daemon.events.drain(LAST_EVENTS).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let _ = tokio::time::timeout(LAST_ANSWER, written).await;
+        // Other answers that were ready with it.
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 
     fn request(&mut self, call: Call, sender: oneshot::Sender<Result<Reply>>) {

@@ -44,10 +44,10 @@ mod table;
 mod task;
 mod uri;
 mod verbs;
-mod wire;
 mod worker;
 
 use args::Args;
+use containerd_shim_onggi::wire;
 use failure::{Failure, Result};
 use std::io::Write;
 use std::process::ExitCode;

@@ -3,6 +3,9 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
+use containerd_shim_onggi::client::{self, REQUEST, RESPONSE};
+#[allow(unused_imports)]
+pub use containerd_shim_onggi::client::{Answer, Request, Response, Status, receive};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,34 +47,6 @@ pub const IS_STOPPED: u8 = 1;
 /// It closes each connection at the first event, and keeps none.
 pub const HANGS_UP: u8 = 2;
 pub const TASK: &str = "containerd.task.v3.Task";
-
-#[derive(Clone, PartialEq, Message)]
-pub struct Request {
-    #[prost(string, tag = "1")]
-    pub service: String,
-    #[prost(string, tag = "2")]
-    pub method: String,
-    #[prost(bytes = "vec", tag = "3")]
-    pub payload: Vec<u8>,
-    #[prost(int64, tag = "4")]
-    pub timeout_nano: i64,
-}
-
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Status {
-    #[prost(int32, tag = "1")]
-    pub code: i32,
-    #[prost(string, tag = "2")]
-    pub message: String,
-}
-
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Response {
-    #[prost(message, optional, tag = "1")]
-    pub status: Option<Status>,
-    #[prost(bytes = "vec", tag = "2")]
-    pub payload: Vec<u8>,
-}
 
 /// Texts and numbers by field; enough for every request of the Task service.
 #[derive(Clone, Default)]
@@ -119,18 +94,12 @@ pub fn number(fields: &BTreeMap<u32, (u64, Vec<u8>)>, tag: u32) -> u64 {
 }
 
 pub fn send(socket: &mut UnixStream, stream: u32, kind: u8, message: &[u8]) {
-    let mut frame = frame(stream, message);
-    frame[8] = kind;
-    socket.write_all(&frame).unwrap();
+    socket.write_all(&client::frame(stream, kind, message)).unwrap();
 }
 
 /// Of a request.
 pub fn frame(stream: u32, message: &[u8]) -> Vec<u8> {
-    let mut frame = (message.len() as u32).to_be_bytes().to_vec();
-    frame.extend(stream.to_be_bytes());
-    frame.extend([1, 0]);
-    frame.extend(message);
-    frame
+    client::frame(stream, REQUEST, message)
 }
 
 /// Of the Task service.
@@ -138,16 +107,6 @@ pub fn request(method: &str, payload: Fields) -> Vec<u8> {
     Request { service: TASK.into(), method: method.into(), payload: payload.0, timeout_nano: 0 }
         .encode_to_vec()
 }
-
-pub fn receive(socket: &mut UnixStream) -> std::io::Result<(u32, Vec<u8>)> {
-    let mut head = [0; 10];
-    socket.read_exact(&mut head)?;
-    let mut message = vec![0; u32::from_be_bytes(head[..4].try_into().unwrap()) as usize];
-    socket.read_exact(&mut message)?;
-    Ok((u32::from_be_bytes(head[4..8].try_into().unwrap()), message))
-}
-
-pub type Answer = Result<Vec<u8>, Status>;
 
 /// Why the tests cannot run here.
 pub fn missing() -> Option<&'static str> {
@@ -510,11 +469,7 @@ pub fn of_container(id: &str, exec: &str) -> Fields {
 }
 
 pub fn answer(message: &[u8]) -> Answer {
-    let Response { status, payload } = Response::decode(message).unwrap();
-    match status {
-        Some(status) if status.code != 0 => Err(status),
-        _ => Ok(payload),
-    }
+    client::answer(message).unwrap()
 }
 
 pub fn await_end(pid: i32) {
@@ -588,8 +543,7 @@ fn take_events(path: &Path, receiver: &Arc<AtomicU8>) -> Arc<Mutex<Vec<String>>>
                 let is_exec = topic.contains("exec") || topic.contains("exit");
                 let name = if is_exec { text(&event, 2) } else { text(&event, 1) };
                 list.lock().unwrap().push(format!("{} {name}", topic.trim_start_matches("/tasks/")));
-                let mut answer = frame(stream, &Response::default().encode_to_vec());
-                answer[8] = 2;
+                let answer = client::frame(stream, RESPONSE, &Response::default().encode_to_vec());
                 // The shim may have gone meanwhile.
                 let _ = connection.write_all(&answer);
             }
