@@ -114,7 +114,7 @@ mod tests {
         let Ok(mut programs) = Programs::listen() else { return eprintln!("skipped: needs root") };
         programs.count().expect("nothing is lost");
         std::process::Command::new("sh").args(["-c", "true; env true"]).status().expect("sh");
-        // sh, env and true: the first one is of the shell itself. Other tests execute nothing.
+        // sh, env and the true of env; that of sh is no program.
         assert!(programs.count().expect("nothing is lost") >= 3);
     }
 }
