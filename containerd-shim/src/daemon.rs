@@ -33,8 +33,9 @@ use tokio::sync::{mpsc, oneshot};
 const GRACE: Duration = Duration::from_secs(10);
 /// A shim that never got a container is of no use to anybody.
 const IDLE: Duration = Duration::from_secs(300);
-/// Without a request or an end of a process, when workers have ended as well.
-const REST: Duration = Duration::from_millis(500);
+/// Without a request or an end of a process, when workers have ended as well. Longer than the period of most probes: each
+/// would pay for the pages that were given back before it.
+const REST: Duration = Duration::from_secs(3);
 /// For events that containerd has not taken when the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 
