@@ -216,20 +216,41 @@ impl Daemon {
                     }
                 }
                 pod::Action::Hold(token, wanted) => self.hold(token, wanted),
-                pod::Action::Release => {
-                    if let Some(held) = self.held.take() {
-                        self.work(0, Key::init(""), move || {
-                            held.release();
-                            Brought::Released
-                        });
-                    }
-                }
+                pod::Action::Release => self.release(),
                 pod::Action::Exit => {
                     self.is_ending = true;
                     self.is_over = self.table.is_empty();
                 }
             }
         }
+    }
+
+    /// With the containers that still run, such as those that containerd has lost: their pod ends after them.
+    fn release(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        let inits: Vec<Key> = self.live.keys().filter(|key| key.is_init()).cloned().collect();
+        let mut ends = Vec::new();
+        for key in inits {
+            // One that has ended already cannot be killed, and is not waited for.
+            let kill = Call::Kill { key: key.clone(), signal: libc::SIGKILL, all: false };
+            self.request(kill, oneshot::channel().0);
+            let (sender, end) = oneshot::channel();
+            self.request(Call::Wait(key), sender);
+            ends.push(end);
+        }
+        let brought = self.brought.clone();
+        tokio::spawn(async move {
+            let all = async {
+                for end in ends {
+                    let _ = end.await;
+                }
+            };
+            // A process in the kernel may not end at all.
+            let _ = tokio::time::timeout(GRACE, all).await;
+            // Without a worker it is dropped: its thread ends, and `delete` finds the mount.
+            let _ = worker::verb(move || held.release()).await;
+            let _ = brought.send((0, Key::init(""), Instant::now(), Brought::Released));
+        });
     }
 
     /// On a worker: another mount may be slow.

@@ -14,6 +14,8 @@ const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 /// Of `NamespaceMode`.
 const CONTAINER: u64 = 1;
 const SLEEP: &[&str] = &["busybox", "sleep", "1000"];
+/// Of a task's `Status`.
+const STOPPED: u64 = 3;
 
 /// A shim for a pod `p`, and a network namespace.
 struct Pod {
@@ -212,6 +214,27 @@ fn share_a_pod(name: &str, is_read_only: bool) {
     pod.of("ShutdownSandbox").unwrap();
     await_end(of_shim);
     assert!(!pod.shim.socket.exists(), "the socket is left");
+    pod.shim.check_nothing_left();
+}
+
+#[test]
+fn a_pod_that_is_stopped_ends_its_containers_first() {
+    let Some(pod) = Pod::begin("sandbox-stopped") else { return };
+    let pid = pod.start();
+    // The second one is frozen: a signal alone does not end it.
+    pod.run("b", pid, "true");
+    pod.run("d", pid, "true");
+    pod.shim.call("Pause", of_container("d", "")).unwrap();
+    pod.of("StopSandbox").unwrap();
+    for id in ["b", "d"] {
+        let state = fields(&pod.shim.call("State", of_container(id, "")).unwrap());
+        assert_eq!((number(&state, 4), number(&state, 9)), (STOPPED, 137), "{id}");
+        pod.shim.call("Delete", of_container(id, "")).unwrap();
+    }
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the thread is left");
+    let of_shim = pod.shim.pid();
+    pod.of("ShutdownSandbox").unwrap();
+    await_end(of_shim);
     pod.shim.check_nothing_left();
 }
 
