@@ -1,19 +1,24 @@
-//! Death of the shim at any instant: what is left then, containerd's call of `delete` finds. Needs root and busybox.
+//! Death of the shim at any instant, and at its system calls: what is left then, containerd's call of `delete` finds.
+//! Needs root and busybox. With `WALK=all` it dies before and after every call.
 
 mod play;
 
+use nix::errno::Errno;
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use play::*;
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 const SLEEP: &[&str] = &["busybox", "sleep", "1000"];
 /// Instants at which the shim is killed, for each verb.
 const INSTANTS: u32 = 24;
+const VERBS: [&str; 4] = ["Create", "Start", "Exec", "Delete"];
 
 /// What a shim that dies leaves behind becomes a child of this process's main thread. What has ended is reaped, as
 /// the host's init does it: a pid namespace ends with its last zombie. Returns those that live.
@@ -75,16 +80,98 @@ fn kill_at(shim: &mut Shim, verb: &str, delay: Duration) {
         std::thread::sleep(delay);
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     });
+    check_delete(shim, pid, &format!("{verb} after {delay:?}"));
+}
+
+/// After the death of the shim.
+fn check_delete(shim: &Shim, pid: i32, what: &str) {
     await_end(pid);
     // Its threads may end after its first one.
     await_that("its socket is closed", || UnixStream::connect(&shim.socket).is_err());
     let output = shim.run("a", &["delete"], b"");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{verb} after {delay:?}: {said}");
+    assert!(output.status.success() && said.is_empty(), "{what}: {said}");
     assert_eq!(number(&fields(&output.stdout), 2), 137);
     shim.check_nothing_left();
-    assert!(!shim.socket.exists(), "{verb} after {delay:?}: the socket is left");
-    check_no_process_left(&format!("{verb} after {delay:?}"));
+    assert!(!shim.socket.exists(), "{what}: the socket is left");
+    check_no_process_left(what);
+}
+
+/// Follows all threads of the shim, and none of the processes that it makes. Each stops before and after each system call;
+/// at the stop of this number the shim is killed, with the call not made or just made. Counts until the shim is gone.
+fn follow(pid: Pid, last: u32, stops: &AtomicU32, ready: &mpsc::Sender<()>) -> nix::Result<()> {
+    let options = ptrace::Options::PTRACE_O_TRACESYSGOOD | ptrace::Options::PTRACE_O_TRACECLONE;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let thread = Pid::from_raw(thread.file_name().to_str().unwrap().parse().unwrap());
+        ptrace::seize(thread, options)?;
+        ptrace::interrupt(thread)?;
+    }
+    let mut is_ready = false;
+    loop {
+        let thread = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
+            Err(Errno::ECHILD) => return Ok(()),
+            Err(errno) => return Err(errno),
+            Ok(WaitStatus::PtraceSyscall(thread)) => {
+                if stops.fetch_add(1, Ordering::Relaxed) + 1 == last {
+                    kill(pid, Signal::SIGKILL)?;
+                }
+                (thread, None)
+            }
+            // A process that does not say SIGCHLD at its end counts as a thread for the kernel.
+            Ok(WaitStatus::PtraceEvent(thread, ..)) if !is_of(pid, thread) => {
+                let _ = ptrace::detach(thread, None);
+                continue;
+            }
+            Ok(WaitStatus::PtraceEvent(thread, ..)) => (thread, None),
+            Ok(WaitStatus::Stopped(thread, signal)) => (thread, Some(signal)),
+            Ok(_) => continue,
+        };
+        // It may be dead by now.
+        let _ = ptrace::syscall(thread.0, thread.1);
+        if !std::mem::replace(&mut is_ready, true) {
+            let _ = ready.send(());
+        }
+    }
+}
+
+fn is_of(pid: Pid, thread: Pid) -> bool {
+    fs::exists(format!("/proc/{pid}/task/{thread}")).unwrap_or(false)
+}
+
+/// How many stops there were until the verb was answered; it may not be, after the last one.
+fn walk_to(shim: &mut Shim, verb: &str, last: u32) -> u32 {
+    shim.launch(&[], Fields::default());
+    bring_to(shim, verb);
+    let (pid, stops, (said, ready)) = (shim.pid(), AtomicU32::new(0), mpsc::channel());
+    let until_answer = std::thread::scope(|scope| {
+        let tracer = scope.spawn(|| follow(Pid::from_raw(pid), last, &stops, &said));
+        ready.recv_timeout(Duration::from_secs(5)).expect("the shim can be traced");
+        call(shim, verb);
+        let until_answer = stops.load(Ordering::Relaxed);
+        // Where it came so far.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        tracer.join().unwrap().unwrap();
+        until_answer
+    });
+    check_delete(shim, pid, &format!("{verb}, stop {last} of {until_answer}"));
+    until_answer
+}
+
+#[test]
+fn a_shim_that_is_killed_at_a_system_call_leaves_nothing_that_delete_does_not_find() {
+    if let Some(reason) = missing() {
+        return eprintln!("{reason}");
+    }
+    reaping(|| {
+        let mut shim = Shim::prepare("walked", SLEEP, &|_| ());
+        for verb in VERBS {
+            let all = walk_to(&mut shim, verb, u32::MAX);
+            let step = if std::env::var_os("WALK").is_some() { 1 } else { all.div_ceil(INSTANTS) };
+            let walked = (1..=all).step_by(step as usize).map(|last| walk_to(&mut shim, verb, last)).count();
+            eprintln!("{verb}: killed at {walked} of {all} stops");
+            assert!(all > 10, "{verb} has {all} stops");
+        }
+    });
 }
 
 /// How long the verb takes here.
@@ -106,6 +193,23 @@ fn a_shim_that_is_killed_at_any_instant_leaves_nothing_that_delete_does_not_find
     if let Some(reason) = missing() {
         return eprintln!("{reason}");
     }
+    reaping(|| {
+        let mut shim = Shim::prepare("instants", SLEEP, &|_| ());
+        for verb in VERBS {
+            let step = time_of(&mut shim, verb) * 5 / 4 / INSTANTS;
+            for at in 0..INSTANTS {
+                kill_at(&mut shim, verb, step * at);
+            }
+        }
+    });
+}
+
+/// One test at a time: what a shim leaves is adopted by the process.
+static ADOPTING: Mutex<()> = Mutex::new(());
+
+/// Reaps what is adopted, as the host's init does it.
+fn reaping(kills: impl FnOnce() + Send) {
+    let _adopting = ADOPTING.lock().unwrap_or_else(|poison| poison.into_inner());
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -116,18 +220,8 @@ fn a_shim_that_is_killed_at_any_instant_leaves_nothing_that_delete_does_not_find
             }
         });
         // On a thread of its own: the children of the main one are reaped.
-        let kills = scope.spawn(kill_at_many_instants).join();
+        let kills = scope.spawn(kills).join();
         is_over.store(true, Ordering::Relaxed);
         kills.unwrap();
     });
-}
-
-fn kill_at_many_instants() {
-    let mut shim = Shim::prepare("instants", SLEEP, &|_| ());
-    for verb in ["Create", "Start", "Exec", "Delete"] {
-        let step = time_of(&mut shim, verb) * 5 / 4 / INSTANTS;
-        for at in 0..INSTANTS {
-            kill_at(&mut shim, verb, step * at);
-        }
-    }
 }
