@@ -103,8 +103,11 @@ fn follow(pid: Pid, last: u32, stops: &AtomicU32, ready: &mpsc::Sender<()>) -> n
     let options = ptrace::Options::PTRACE_O_TRACESYSGOOD | ptrace::Options::PTRACE_O_TRACECLONE;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let thread = Pid::from_raw(thread.file_name().to_str().unwrap().parse().unwrap());
-        ptrace::seize(thread, options)?;
-        ptrace::interrupt(thread)?;
+        match ptrace::seize(thread, options).and_then(|()| ptrace::interrupt(thread)) {
+            // A worker of an earlier verb has ended meanwhile.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno),
+        }
     }
     let mut is_ready = false;
     loop {
