@@ -13,7 +13,7 @@ const IDS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 /// For each pod.
 const EXECS: usize = 100;
 /// After which workers that are not used have ended, and the shim has given its text back.
-const IDLE: Duration = Duration::from_millis(900);
+const IDLE: Duration = Duration::from_millis(3500);
 
 /// What one process has of the machine: memory in kB. Printed, and compared in part.
 #[allow(dead_code)]

@@ -15,7 +15,7 @@ use crate::stats::{Quartiles, quartiles, ratios};
 /// Contestants take turns of so many seconds.
 const SLICE: usize = 10;
 /// After which a shim is at rest.
-const REST: Duration = Duration::from_millis(1500);
+const REST: Duration = Duration::from_millis(3500);
 /// Clients at once, each with pods of its own.
 const CLIENTS: usize = 4;
 

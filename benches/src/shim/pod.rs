@@ -44,6 +44,8 @@ pub struct Ground<'a> {
     pub name: &'a str,
     pub account: &'a Account,
     events: PathBuf,
+    /// As containerd gives it: that of the container with other arguments.
+    process: String,
 }
 
 impl<'a> Ground<'a> {
@@ -56,7 +58,8 @@ impl<'a> Ground<'a> {
                 thread::spawn(|| client::serve(connection, drop));
             }
         });
-        Ok(Self { place, name, account, events })
+        let process = place.config(name, &["/bin/true"], true, false)["process"].to_string();
+        Ok(Self { place, name, account, events, process })
     }
 }
 
@@ -276,10 +279,9 @@ impl Calls<'_> {
     /// Runs `/bin/true` to its end, and deletes it; with the container's fifos.
     pub fn exec(&mut self, id: &str, exec: &str) -> Result<(), String> {
         let bundle = bundle_of(self.pod.ground, self.pod.kind, id);
-        let process = json!({ "args": ["/bin/true"], "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } });
         let spec = Any {
             type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
-            value: process.to_string().into(),
+            value: self.pod.ground.process.clone().into(),
         };
         let task = ExecTask {
             id: id.into(),

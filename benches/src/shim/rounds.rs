@@ -11,7 +11,7 @@ use super::programs::Programs;
 /// After a step, for what goes on behind its answer: it is of its processor time.
 const SETTLE: Duration = Duration::from_millis(30);
 /// After which a shim is at rest.
-const REST: Duration = Duration::from_millis(1500);
+const REST: Duration = Duration::from_millis(3500);
 /// A contestant that fails so often is left out.
 const PATIENCE: usize = 3;
 const CONTAINERS: usize = 10;
