@@ -6,7 +6,7 @@ use crate::bundle::{self, Config};
 use crate::case::{Outcome, Stop, fail, skip};
 use crate::host::Host;
 use crate::process::{self, Output, Started};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -49,13 +49,16 @@ pub struct Test {
     base: PathBuf,
     /// The cgroup below which all containers of the case are.
     pub cgroup: String,
+    /// Has the host's mounts in sight while a container is set up: a hook has to see them. A runtime that sets containers up
+    /// where these are not even mounted would hide what it would otherwise let out.
+    pub with_host_mounts: bool,
     count: AtomicU32,
 }
 
 impl Test {
     pub fn new(host: Host, runtime: Runtime, base: PathBuf, cgroup: String) -> Self {
         let dir = runtime.dir.clone();
-        Self { host, runtime, dir, base, cgroup, count: AtomicU32::new(0) }
+        Self { host, runtime, dir, base, cgroup, with_host_mounts: false, count: AtomicU32::new(0) }
     }
 
     /// Something that is printed beside the case's name when it has passed.
@@ -77,7 +80,11 @@ impl Test {
 
     /// The configuration to start from.
     pub fn config(&self) -> Config {
-        Config::base(&self.host)
+        let mut config = Config::base(&self.host);
+        if self.with_host_mounts {
+            config.push("hooks.createRuntime", json!({ "path": "/bin/true" }));
+        }
+        config
     }
 
     /// The same with a shell script to run.
