@@ -68,17 +68,25 @@ pub fn draw(axes: &[Axis], path: &Path) -> Result<(), String> {
     let root = SVGBackend::new(path, (640, HEIGHT * axes.len() as u32)).into_drawing_area();
     let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     root.fill(&WHITE).map_err(|e| failed(&e))?;
+    let mut names: Vec<&str> = Vec::new();
+    for series in axes.iter().flat_map(|axis| &axis.series) {
+        if !names.contains(&series.name.as_str()) {
+            names.push(&series.name);
+        }
+    }
     for (area, axis) in root.split_evenly((axes.len(), 1)).iter().zip(axes) {
-        draw_one(area, axis).map_err(|e| failed(&e))?;
+        draw_one(area, axis, &names).map_err(|e| failed(&e))?;
     }
     root.present().map_err(|e| failed(&e))
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
+/// `names` are those of all pictures, in each of which a name has the same colour.
 fn draw_one<'a>(
     area: &Area<'a>,
     axis: &Axis,
+    names: &[&str],
 ) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>> {
     let all = || axis.series.iter().flat_map(|series| &series.points);
     let least = all().map(|point| point.milliseconds.median).fold(f64::INFINITY, f64::min);
@@ -89,10 +97,12 @@ fn draw_one<'a>(
         .margin(8)
         .x_label_area_size(32)
         .y_label_area_size(44)
-        .build_cartesian_2d(0..last, 0.0..most * 1.05)?;
-    chart.configure_mesh().x_desc(axis.unit).y_desc("× the least").draw()?;
-    for (number, series) in axis.series.iter().enumerate() {
-        let colour = Palette99::pick(number).to_rgba();
+        .build_cartesian_2d(0..last, 0.0..most * 1.4)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.light_line_style(TRANSPARENT).x_desc(axis.unit).y_desc("× the least").draw()?;
+    for series in &axis.series {
+        let number = names.iter().position(|name| *name == series.name);
+        let colour = Palette99::pick(number.unwrap_or(names.len())).to_rgba();
         let points = || series.points.iter().map(|point| (point.x, point.milliseconds.median / least));
         chart
             .draw_series(LineSeries::new(points(), colour.stroke_width(2)))?
