@@ -10,6 +10,7 @@ mod report;
 mod rounds;
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -135,6 +136,7 @@ fn compare(options: &Options) -> Result<(), String> {
     kinds.iter().try_for_each(|kind| account.make(&kind.name))?;
     let ground = Ground::new(&place, &name, &account)?;
     let heading = vec![setting(cgroups::layout(&hierarchies), options)?];
+    let _strays = Strays(&name);
     match options.mode {
         Mode::Rounds => {
             let rows = rounds::measure(&ground, &kinds, options.rounds);
@@ -155,6 +157,20 @@ fn compare(options: &Options) -> Result<(), String> {
             let found = load::scale(&ground, &kinds.swap_remove(0), &size)?;
             load::print_scale(&heading, &size, &found, options.json);
             found.check()
+        }
+    }
+}
+
+/// crun makes directories where a hierarchy of cgroup v1 that the host lacks would be.
+struct Strays<'a>(&'a str);
+
+impl Drop for Strays<'_> {
+    fn drop(&mut self) {
+        let entries = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        let is_hierarchy = |path: &Path| path.join("cgroup.procs").exists();
+        for path in entries.map(|entry| entry.path()).filter(|path| !is_hierarchy(path)) {
+            // Mostly there is none.
+            let _ = fs::remove_dir_all(path.join(self.0));
         }
     }
 }
