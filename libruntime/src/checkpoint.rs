@@ -186,7 +186,9 @@ impl Directories {
     /// namespace, which `/proc/PID/root` leads to.
     pub fn open(options: &CheckpointOptions, root: &Path) -> Result<Self> {
         let open = |path: &Path| {
-            let path = std::path::absolute(path).map_err(|error| Error::io("getcwd", error))?;
+            // Below `root` an absolute link leads back to the caller's mounts; containerd's `work` in a bundle is one.
+            let failed = |error| Error::io(format!("open {}", path.display()), error);
+            let path = path.canonicalize().map_err(failed)?;
             let path = root.join(path.strip_prefix("/").unwrap_or(&path));
             let mut directory = OpenOptions::new();
             directory.read(true).custom_flags(libc::O_DIRECTORY);

@@ -72,11 +72,8 @@ impl<'a> Creation<'a> {
 
     /// Writes what verbs after the creation read in the container's directory.
     fn write_files(&self) -> Result<()> {
-        let directory = self.transaction.directory();
-        if let Some(filter) = &self.prepared.filter {
-            directory.write_filter(filter)?;
-        }
-        directory.write_after_start(&self.prepared.plan.encode_after_start())
+        self.transaction.write_filter(self.prepared)?;
+        self.transaction.directory().write_after_start(&self.prepared.plan.encode_after_start())
     }
 
     fn launch(&self, listener: OwnedFd) -> Result<Stage<'a>> {

@@ -64,6 +64,7 @@ impl Restoration<'_> {
         transaction.make_v2_cgroup()?;
         transaction.make_cgroup()?;
         transaction.begin_network()?;
+        transaction.write_filter(self.prepared)?;
         let saved = saved_descriptors(&self.directories.images)?;
         check_streams(&saved, &self.streams.stdio())?;
         give_streams(&self.streams.stdio(), &self.prepared.spec)?;

@@ -229,6 +229,11 @@ impl<'a> Transaction<'a> {
         hooks::run_all(create_runtime, "hooks.createRuntime", &state, &site, limits)
     }
 
+    /// Writes the filter that later processes of the container get, and hooks within it.
+    pub fn write_filter(&self, prepared: &Prepared) -> Result<()> {
+        prepared.filter.as_ref().map_or(Ok(()), |filter| self.directory().write_filter(filter))
+    }
+
     /// Makes the state with the container's init the one that counts, while its program does not run yet. A crash
     /// before this leaves a container that is being created, and one after this a container that can be deleted.
     pub fn record(&mut self) -> Result<()> {

@@ -22,6 +22,8 @@ pub const CASES: &[Case] = &[
     case!(a_joined_network_namespace_is_joined_again, [Root, Criu], 60),
     case!(a_connection_within_the_container_is_kept, [Root, Criu], 60),
     case!(a_user_namespace_is_restored, [Root, Criu], 60),
+    case!(exec_in_a_restored_container_has_its_filter, [Root, Criu], 60),
+    case!(directories_by_links_are_found, [Root, Criu], 60),
     case!(restore_in_the_foreground_has_the_exit_code, [Root, Criu], 60),
     case!(capabilities_beyond_the_configuration_are_refused, [Root, Criu], 60),
     case!(a_missing_filter_is_refused, [Root, Criu], 60),
@@ -213,6 +215,37 @@ fn a_user_namespace_is_restored(t: &Test) -> Outcome {
     await_progress(&c, saved)?;
     let map = fs::read_to_string(format!("/proc/{}/uid_map", c.pid()?))?;
     same("uid map", map.split_whitespace().collect::<Vec<_>>(), vec!["0", "100000", "65536"])?;
+    c.delete_force()?.ok()?;
+    Ok(())
+}
+
+fn exec_in_a_restored_container_has_its_filter(t: &Test) -> Outcome {
+    let mut config = t.shell(COUNTER);
+    config.set(
+        "linux.seccomp",
+        json!({ "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 85 }] }),
+    );
+    let c = counting(t, &config)?;
+    checkpoint(t, &c, &[])?.ok()?;
+    restore(t, &c, &["--detach"])?.ok()?;
+    let probe = c.exec_with(&[], &["/bin/grep", "Seccomp:", "/proc/self/status"])?.ok()?.stdout;
+    contains("status", &probe, "2")?;
+    c.delete_force()?.ok()?;
+    Ok(())
+}
+
+/// As in the bundles of containerd, whose `work` is a link to another directory, by an absolute path.
+fn directories_by_links_are_found(t: &Test) -> Outcome {
+    for (link, target) in [("images", "elsewhere-images"), ("work", "elsewhere-work")] {
+        let target = t.folder(target)?;
+        std::os::unix::fs::symlink(target, t.dir.join(link))?;
+    }
+    let c = counting(t, &t.shell(COUNTER))?;
+    checkpoint(t, &c, &[])?.ok()?;
+    let saved = count(&c)?;
+    restore(t, &c, &["--detach"])?.ok()?;
+    await_progress(&c, saved)?;
     c.delete_force()?.ok()?;
     Ok(())
 }
