@@ -52,6 +52,8 @@ pub enum Need {
     Path(&'static str),
     /// CRIU, in a version that knows this kernel.
     Criu,
+    /// An engine's program in PATH.
+    Program(&'static str),
 }
 
 impl Need {
@@ -73,6 +75,7 @@ impl Need {
             Need::Capability(n) => (host.capabilities & (1 << n) != 0, format!("needs capability {n}")),
             Need::Kernel(a, b) => (host.kernel >= (a, b), format!("needs Linux {a}.{b}")),
             Need::Criu => (criu(), "needs CRIU, and `criu check` to pass".to_owned()),
+            Need::Program(name) => (crate::process::is_in_path(name), format!("needs the program {name}")),
             Need::Path(path) => (std::path::Path::new(path).exists(), format!("needs {path}")),
         };
         (!there).then_some(reason)

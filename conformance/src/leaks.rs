@@ -2,6 +2,7 @@
 //! directory and the host's devices. `Before::look` remembers, `left_behind` compares, `sweep` removes.
 //! Every case is checked, so that each of them is a test for leaks too.
 
+use crate::case::{Outcome, fail};
 use crate::host::Host;
 use crate::process;
 use crate::test::Test;
@@ -15,6 +16,8 @@ pub struct Before {
     mounts: Vec<String>,
     canary: Vec<String>,
     devices: Vec<String>,
+    /// Those of an engine.
+    processes: Vec<i32>,
 }
 
 const DEVICES: &[&str] =
@@ -22,11 +25,25 @@ const DEVICES: &[&str] =
 
 impl Before {
     pub fn look(test: &Test) -> Self {
-        Self { mounts: mounts(), canary: tree(&test.canary()), devices: devices() }
+        let processes = process::descendants(std::process::id() as i32);
+        Self { mounts: mounts(), canary: tree(&test.canary()), devices: devices(), processes }
+    }
+
+    /// Things that end by themselves get a moment, those of an engine a longer one; what stays is a failure.
+    pub fn nothing_left(&self, test: &Test) -> Outcome {
+        let mut left = Vec::new();
+        for _ in 0..if test.has_engine() { 600 } else { 100 } {
+            left = self.left_behind(test);
+            if left.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        fail(format!("left behind: {}", left.join("; ")))
     }
 
     /// Everything that is there and was not, or is not as it was.
-    pub fn left_behind(&self, test: &Test) -> Vec<String> {
+    fn left_behind(&self, test: &Test) -> Vec<String> {
         let mut found = differences("mount", &self.mounts, &mounts());
         // A mount vanishes from every namespace when somebody removes the directory that it is on.
         let place = |line: &str| line.split(": ").nth(1)?.split(' ').nth(4).map(str::to_owned);
@@ -35,19 +52,27 @@ impl Before {
         });
         found.extend(differences("canary", &self.canary, &tree(&test.canary())));
         found.extend(differences("device", &self.devices, &devices()));
-        for entry in fs::read_dir(&test.runtime.state).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            // crun keeps compiled filters there, which is no container's state.
-            if !name.starts_with('.') {
-                found.push(format!("state {name}"));
+        for state in std::iter::once(&test.runtime.state).chain(test.states()) {
+            for entry in fs::read_dir(state).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                // crun keeps compiled filters there, which is no container's state.
+                if !name.starts_with('.') {
+                    found.push(format!("state {name}"));
+                }
             }
         }
         for cgroup in test.host.cgroups(&test.cgroup) {
-            for entry in directories(&cgroup) {
+            // Podman has one for its monitors, Docker one above those of a build's steps, for ever.
+            let of_engine = |path: &str| {
+                test.has_engine() && ["/conmon", "/buildkit"].iter().any(|end| path.ends_with(end))
+            };
+            for entry in directories(&cgroup).into_iter().filter(|entry| !of_engine(entry)) {
                 found.push(format!("cgroup {entry}"));
             }
         }
-        for pid in process::descendants(std::process::id() as i32) {
+        let mut processes = process::descendants(std::process::id() as i32);
+        processes.retain(|pid| !self.processes.contains(pid));
+        for pid in processes {
             let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             found.push(format!("process {pid} {}", words.replace('\0', " ").trim()));
         }
@@ -61,9 +86,11 @@ pub fn sweep(test: &Test) {
     for pid in process::descendants(std::process::id() as i32) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
+    // An engine's directory is beside that of the case.
+    let dir = if test.has_engine() { test.dir.parent().unwrap_or(&test.dir) } else { &test.dir };
     for line in mounts().iter().rev() {
         let target = line.split(' ').nth(4).unwrap_or_default();
-        if Path::new(target).starts_with(&test.dir) {
+        if Path::new(target).starts_with(dir) {
             let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
         }
     }

@@ -7,6 +7,11 @@ mod bundle;
 mod case;
 mod cases;
 mod differential;
+mod engine;
+mod engine_image;
+mod engine_limits;
+mod engine_shared;
+mod engine_start;
 mod expected;
 mod host;
 mod leaks;
@@ -34,6 +39,7 @@ usage: RUNTIME=NAME|PATH[,…] conformance [OPTION…] [FILTER…]
   --list       prints the cases and what they need
   --jobs N     runs N cases at a time (default 2)
   --quiet      prints no table, only failures and totals
+  --markdown   prints the table of several runtimes for a page of documentation
   --differential        compares RUNTIME with runc and crun, see src/differential.rs
   --differential=print  prints every difference and judges none
 CONFORMANCE_KEEP=1 keeps the scratch directory, which is made in $TMPDIR or /tmp
@@ -47,6 +53,7 @@ struct Options {
     only: Option<String>,
     list: bool,
     quiet: bool,
+    markdown: bool,
     /// Whether to judge.
     differential: Option<bool>,
     jobs: usize,
@@ -64,6 +71,7 @@ fn options() -> Result<Options, String> {
         match arg.as_str() {
             "--list" => options.list = true,
             "--quiet" => options.quiet = true,
+            "--markdown" => options.markdown = true,
             "--differential" => options.differential = Some(true),
             "--differential=print" => options.differential = Some(false),
             "--without" => options.without.push(value()?),
@@ -146,7 +154,7 @@ fn run() -> Result<bool, String> {
     let scratch = runner::prepare().map_err(|stop| format!("{stop:?}"))?;
     let several = candidates.len() > 1;
     let rows = runner::all(&chosen, &candidates, options.jobs, &scratch, |case, candidate, verdict| {
-        if !options.quiet && !several {
+        if !options.quiet && !options.markdown && !several {
             report::line(case, &grade(case, candidate, verdict), verdict);
         }
     });
@@ -156,7 +164,9 @@ fn run() -> Result<bool, String> {
         .zip(&rows)
         .map(|(case, row)| candidates.iter().zip(row).map(|(c, verdict)| grade(case, c, verdict)).collect())
         .collect();
-    if !options.quiet && several {
+    if options.markdown {
+        report::markdown(&chosen, &candidates, &graded);
+    } else if !options.quiet && several {
         report::table(&chosen, &candidates, &graded);
     }
     Ok(report::end(&chosen, &candidates, &graded))

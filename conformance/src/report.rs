@@ -83,6 +83,23 @@ pub fn table(cases: &[Case], candidates: &[Candidate], rows: &[Vec<Grade>]) {
     }
 }
 
+/// The same as a table of Markdown, without reasons.
+pub fn markdown(cases: &[Case], candidates: &[Candidate], rows: &[Vec<Grade>]) {
+    let heads: Vec<String> = candidates.iter().map(|c| format!("{} {}", c.name, c.version)).collect();
+    println!("| case | {} |\n|---|{}", heads.join(" | "), "---|".repeat(heads.len()));
+    for (case, row) in cases.iter().zip(rows) {
+        let words: Vec<&str> = row
+            .iter()
+            .map(|grade| match grade {
+                Grade::Pass | Grade::Surprise(_) => "pass",
+                Grade::Skip(_) => "-",
+                Grade::Fail(_) | Grade::Known(_) => "**fail**",
+            })
+            .collect();
+        println!("| {} | {} |", case.full_name(), words.join(" | "));
+    }
+}
+
 /// True when both runc and crun were run and both failed.
 fn suspect(candidates: &[Candidate], row: &[Grade]) -> bool {
     let failed = |name: &str| candidates.iter().zip(row).any(|(c, grade)| c.name == name && grade.failed());

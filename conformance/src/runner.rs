@@ -1,9 +1,12 @@
 //! Runs cases, each in a process of its own: this program again with `--case`. The inner process is a
 //! subreaper with its own mount namespace, bounds the case by its time, sweeps and says how it ended;
-//! the outer one bounds the inner one. main.rs calls `all`, and `inside` for `--case`.
+//! the outer one bounds the inner one. Cases of a group that has an engine share one inner process, and
+//! the engine in it (engine.rs). main.rs calls `all`, and `inside` for `--case`.
 
 use crate::case::{Case, Outcome, Stop};
 use crate::cases;
+use crate::engine;
+use crate::engine_shared::Shared;
 use crate::host::Host;
 use crate::leaks::{self, Before};
 use crate::test::{Runtime, Test};
@@ -79,6 +82,33 @@ pub struct Verdict {
     pub milliseconds: u64,
 }
 
+/// The cases that one inner process runs, one after the other, with one runtime.
+struct Batch<'a> {
+    cases: &'a [Case],
+    /// The number of its first case among all.
+    first: usize,
+    candidate: usize,
+    dir: PathBuf,
+}
+
+fn batches<'a>(chosen: &'a [Case], candidates: usize, scratch: &Path) -> Vec<Batch<'a>> {
+    let mut found = Vec::new();
+    let mut first = 0;
+    for cases in chosen.chunk_by(|a, b| a.group == b.group && engine::of_group(a.group).is_some()) {
+        for candidate in 0..candidates {
+            let dir = scratch.join(found.len().to_string());
+            found.push(Batch { cases, first, candidate, dir });
+        }
+        first += cases.len();
+    }
+    found
+}
+
+/// Where a case of a batch has its files: those with an engine beside each other.
+fn case_dir(case: &Case, dir: &Path) -> PathBuf {
+    if engine::of_group(case.group).is_some() { dir.join(case.name) } else { dir.to_path_buf() }
+}
+
 /// Runs all cases with all candidates; `done` hears of each as it ends. In the answer, one row per case.
 pub fn all(
     chosen: &[Case],
@@ -88,23 +118,21 @@ pub fn all(
     done: impl Fn(&Case, &Candidate, &Verdict) + Sync,
 ) -> Vec<Vec<Verdict>> {
     let next = AtomicUsize::new(0);
+    let batches = batches(chosen, candidates.len(), scratch);
     let total = chosen.len() * candidates.len();
     let results: Mutex<Vec<Option<Verdict>>> = Mutex::new(vec![None; total]);
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= total {
-                        break;
-                    }
-                    let case = &chosen[index / candidates.len()];
-                    let candidate = &candidates[index % candidates.len()];
-                    let verdict = outside(case, candidate, scratch, index);
-                    done(case, candidate, &verdict);
-                    if let Ok(mut results) = results.lock() {
-                        results[index] = Some(verdict);
-                    }
+                while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let candidate = &candidates[batch.candidate];
+                    outside(batch, candidate, scratch, |at, verdict| {
+                        done(&batch.cases[at], candidate, &verdict);
+                        if let Ok(mut results) = results.lock() {
+                            let index = (batch.first + at) * candidates.len() + batch.candidate;
+                            results[index] = Some(verdict);
+                        }
+                    });
                 }
             });
         }
@@ -116,30 +144,45 @@ pub fn all(
     flat.chunks(candidates.len()).map(<[Verdict]>::to_vec).collect()
 }
 
-/// One case in a process of its own.
-fn outside(case: &Case, candidate: &Candidate, scratch: &Path, index: usize) -> Verdict {
-    let begin = Instant::now();
-    let dir = scratch.join(format!("{index}"));
-    let stop = match started(case, candidate, scratch, &dir) {
-        Ok(stop) => stop,
-        Err(Stop::Fail(text)) => Err(Stop::Fail(format!("the suite itself: {text}"))),
-        Err(skip) => Err(skip),
+/// One batch in a process of its own; `done` hears of each of its cases, by number.
+fn outside(batch: &Batch, candidate: &Candidate, scratch: &Path, mut done: impl FnMut(usize, Verdict)) {
+    let mut begin = Instant::now();
+    let mut at = 0;
+    let mut ended = |stop: Result<(), Stop>| {
+        let note = batch.cases.get(at).map(|case| case_dir(case, &batch.dir).join("note"));
+        let note = note.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        done(at, Verdict { stop, note, milliseconds: begin.elapsed().as_millis() as u64 });
+        begin = Instant::now();
+        at += 1;
+        at
     };
-    let note = fs::read_to_string(dir.join("note")).unwrap_or_default();
-    if std::env::var_os("CONFORMANCE_KEEP").is_none() {
-        let _ = fs::remove_dir_all(&dir);
+    if let Err(stop) = started(batch, candidate, scratch, &mut ended) {
+        let stop = match stop {
+            Stop::Fail(text) => Stop::Fail(format!("the suite itself: {text}")),
+            skip => skip,
+        };
+        while ended(Err(stop.clone())) < batch.cases.len() {}
     }
-    Verdict { stop, note, milliseconds: begin.elapsed().as_millis() as u64 }
+    if std::env::var_os("CONFORMANCE_KEEP").is_none() {
+        engine::remove_files(&batch.dir);
+    }
 }
 
-fn started(case: &Case, candidate: &Candidate, scratch: &Path, dir: &Path) -> Outcome<Result<(), Stop>> {
-    bundle::make_dir(dir)?;
-    let log = fs::File::create(dir.join("log"))?;
+/// Starts the inner process and calls `ended` with each result, which answers how many there are.
+fn started(
+    batch: &Batch,
+    candidate: &Candidate,
+    scratch: &Path,
+    ended: &mut impl FnMut(Result<(), Stop>) -> usize,
+) -> Outcome {
+    bundle::make_dir(&batch.dir)?;
+    let log = fs::File::create(batch.dir.join("log"))?;
+    let names: Vec<String> = batch.cases.iter().map(Case::full_name).collect();
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["--case", &case.full_name(), "--name", &candidate.name, "--program"])
+        .args(["--case", &names.join(","), "--name", &candidate.name, "--program"])
         .arg(&candidate.program)
         .arg("--dir")
-        .arg(dir)
+        .arg(&batch.dir)
         .arg("--scratch")
         .arg(scratch)
         .stdin(Stdio::null())
@@ -147,28 +190,56 @@ fn started(case: &Case, candidate: &Candidate, scratch: &Path, dir: &Path) -> Ou
         .stderr(log)
         .process_group(0)
         .spawn()?;
+    let mut at = 0;
     // The inner process stops the case by itself and then needs time to sweep.
-    let end = Instant::now() + case.limit() + Duration::from_secs(45) * process::slowness();
-    while child.try_wait()?.is_none() {
+    let time = |at: usize| batch.cases[at].limit() + Duration::from_secs(45) * process::slowness();
+    let mut end = Instant::now() + time(at);
+    loop {
+        let gone = child.try_wait()?.is_some();
+        while let Some(result) = batch.cases.get(at).and_then(|case| result(&case_dir(case, &batch.dir))) {
+            at = ended(result);
+            end = Instant::now() + batch.cases.get(at).map_or(Duration::from_secs(45), |_| time(at));
+        }
+        if gone {
+            break;
+        }
         if Instant::now() > end {
-            let _ = kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGKILL);
+            kill_all(child.id() as i32);
             child.wait()?;
-            let _ = delete_from_outside(candidate, dir);
-            return Ok(Err(Stop::Fail("did not even stop after its time".into())));
+            let _ = delete_from_outside(candidate, &batch.dir);
+            if at < batch.cases.len() {
+                at = ended(Err(Stop::Fail("did not even stop after its time".into())));
+            }
+            break;
         }
         std::thread::sleep(Duration::from_millis(4));
     }
-    let text = fs::read_to_string(dir.join("result")).unwrap_or_default();
-    let result: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    while at < batch.cases.len() {
+        let log = fs::read_to_string(batch.dir.join("log")).unwrap_or_default();
+        let text = format!("the case's process ended without a result: {}", log.trim());
+        at = ended(Err(Stop::Fail(text)));
+    }
+    Ok(())
+}
+
+/// Ends an inner process and all that it has started, which else would be nobody's.
+fn kill_all(inner: i32) {
+    let below = process::descendants(inner);
+    let _ = kill(Pid::from_raw(-inner), Signal::SIGKILL);
+    for pid in below {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// What the inner process has written of a case, if it has.
+fn result(dir: &Path) -> Option<Result<(), Stop>> {
+    let text = fs::read_to_string(dir.join("result")).ok()?;
+    let result: Value = serde_json::from_str(&text).ok()?;
     let detail = result["detail"].as_str().unwrap_or_default().to_owned();
-    Ok(match result["status"].as_str() {
+    Some(match result["status"].as_str() {
         Some("pass") => Ok(()),
         Some("skip") => Err(Stop::Skip(detail)),
-        Some("fail") => Err(Stop::Fail(detail)),
-        _ => {
-            let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
-            Err(Stop::Fail(format!("the case's process ended without a result: {}", log.trim())))
-        }
+        _ => Err(Stop::Fail(detail)),
     })
 }
 
@@ -181,16 +252,44 @@ fn delete_from_outside(candidate: &Candidate, dir: &Path) -> Outcome {
     Ok(())
 }
 
-/// The other side of [`outside`]: runs one case here and writes `result`.
-pub fn inside(name: &str, runtime_name: &str, program: PathBuf, dir: PathBuf, scratch: &Path) -> Outcome {
-    let case = cases::all().into_iter().find(|case| case.full_name() == name);
-    let case = case.ok_or_else(|| Stop::Fail(format!("no case {name}")))?;
+/// The other side of [`outside`]: runs cases here, with names that have commas between them, and writes
+/// the `result` of each.
+pub fn inside(names: &str, runtime_name: &str, program: PathBuf, dir: PathBuf, scratch: &Path) -> Outcome {
+    let known = cases::all();
+    let find = |name: &str| known.iter().find(|case| case.full_name() == name).copied();
+    let mut shared = Shared::new(runtime_name, program, &dir);
+    let mut entered = false;
     let host = Host::look();
-    let missing = case.needs.iter().find_map(|need| need.missing(&host));
-    let verdict = match missing {
-        Some(reason) => Err(Stop::Skip(reason)),
-        None => judged(&case, host, runtime_name, program, &dir, scratch),
-    };
+    // All needs are asked for first: later one thread waits for every child.
+    let mut all = Vec::new();
+    for name in names.split(',') {
+        let case = find(name).ok_or_else(|| Stop::Fail(format!("no case {name}")))?;
+        all.push((case, case.needs.iter().find_map(|need| need.missing(&host))));
+    }
+    let count = all.len();
+    for (at, (case, missing)) in all.into_iter().enumerate() {
+        if is_orphan() {
+            break;
+        }
+        let own = case_dir(&case, &dir);
+        bundle::make_dir(&own)?;
+        let verdict = match missing {
+            Some(reason) => Err(Stop::Skip(reason)),
+            None => {
+                if !entered && host.root {
+                    own_namespaces(&dir)?;
+                }
+                entered = true;
+                judged(&case, &mut shared, &own, scratch)
+            }
+        };
+        let end = if at + 1 == count { shared.end() } else { Ok(()) };
+        write_result(&own, if matches!(verdict, Err(Stop::Fail(_))) { verdict } else { end.and(verdict) })?;
+    }
+    shared.end()
+}
+
+fn write_result(dir: &Path, verdict: Outcome) -> Outcome {
     let (status, detail) = match verdict {
         Ok(()) => ("pass", String::new()),
         Err(Stop::Skip(reason)) => ("skip", reason),
@@ -198,7 +297,10 @@ pub fn inside(name: &str, runtime_name: &str, program: PathBuf, dir: PathBuf, sc
     };
     let short: String = detail.chars().take(1200).collect();
     let detail = if short.len() < detail.len() { format!("{short}…") } else { detail };
-    fs::write(dir.join("result"), json!({ "status": status, "detail": detail }).to_string())?;
+    // By a rename, because the outer process looks for it while this one goes on.
+    let text = json!({ "status": status, "detail": detail }).to_string();
+    fs::write(dir.join("result.new"), text)?;
+    fs::rename(dir.join("result.new"), dir.join("result"))?;
     Ok(())
 }
 
@@ -210,12 +312,9 @@ pub fn enter(dir: &Path) -> Outcome {
 }
 
 /// Prepares, runs the case within its time, compares with before, sweeps.
-fn judged(case: &Case, host: Host, name: &str, program: PathBuf, dir: &Path, scratch: &Path) -> Outcome {
+fn judged(case: &Case, shared: &mut Shared, dir: &Path, scratch: &Path) -> Outcome {
     nix::sys::prctl::set_child_subreaper(true)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    if host.root {
-        own_namespaces(dir)?;
-    }
     let host = Host::look();
     for sub in ["state", "canary", "canary/dir"] {
         bundle::make_dir(&dir.join(sub))?;
@@ -224,25 +323,30 @@ fn judged(case: &Case, host: Host, name: &str, program: PathBuf, dir: &Path, scr
         fs::write(dir.join(file), "untouched")?;
     }
     let runtime = Runtime {
-        program,
-        name: name.to_owned(),
+        program: shared.program.clone(),
+        name: shared.runtime.clone(),
         state: dir.join("state"),
         dir: dir.to_path_buf(),
         flags: &[],
     };
-    let last = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let last = shared.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let cgroup = format!("{}/{last}", cgroup_parent(&host, scratch));
     let mut test = Test::new(host, runtime, scratch.join("base"), cgroup);
     test.with_host_mounts = case.group.starts_with("escapes");
     // The thread of a case that hangs outlives this function: what it works with is never freed.
     let test: &'static Test = Box::leak(Box::new(test));
+    let ready = engine::of_group(case.group).map_or(Ok(()), |kind| shared.ready(kind, test));
     let before = Before::look(test);
-    let mut verdict = within_time(case, test);
+    let mut verdict = ready.and_then(|()| within_time(case, test));
     leaks::delete_containers(test);
     if verdict == Ok(()) {
-        verdict = nothing_left(&before, test);
+        verdict = before.nothing_left(test);
     }
-    leaks::sweep(test);
+    // What a failure leaves in an engine is not for the next case; else that goes on with the same one.
+    if !shared.is_running() || matches!(verdict, Err(Stop::Fail(_))) {
+        shared.abandon();
+        leaks::sweep(test);
+    }
     verdict
 }
 
@@ -254,23 +358,23 @@ fn within_time(case: &Case, test: &'static Test) -> Outcome {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(test)));
         let _ = sender.send(result.unwrap_or_else(|_| Err(Stop::Fail("the case itself panicked".into()))));
     });
-    match receiver.recv_timeout(case.limit()) {
-        Ok(result) => result,
-        Err(_) => Err(Stop::Fail(format!("not finished after {} s", case.limit().as_secs()))),
+    let end = Instant::now() + case.limit();
+    loop {
+        match receiver.recv_timeout(Duration::from_secs(1)) {
+            Ok(result) => return result,
+            Err(_) if is_orphan() => return Err(Stop::Fail("the suite itself has ended".into())),
+            Err(_) if Instant::now() < end => {}
+            Err(_) => {
+                return Err(Stop::Fail(format!("not finished after {} s", case.limit().as_secs())));
+            }
+        }
     }
 }
 
-/// Things that end by themselves get a moment; what stays is a failure.
-fn nothing_left(before: &Before, test: &Test) -> Outcome {
-    let mut left = Vec::new();
-    for _ in 0..100 {
-        left = before.left_behind(test);
-        if left.is_empty() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Err(Stop::Fail(format!("left behind: {}", left.join("; "))))
+/// Whether the outer process is gone: nobody wants a result, and engines must not stay.
+fn is_orphan() -> bool {
+    static PARENT: std::sync::OnceLock<Pid> = std::sync::OnceLock::new();
+    *PARENT.get_or_init(nix::unistd::getppid) != nix::unistd::getppid()
 }
 
 /// Namespaces for the case, so that whatever a runtime does to "the host" is done to those. The mounts

@@ -4,12 +4,14 @@
 
 use crate::bundle::{self, Config};
 use crate::case::{Outcome, Stop, fail, skip};
+use crate::engine::{Engine, Kind};
 use crate::host::Host;
 use crate::process::{self, Output, Started};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -53,12 +55,40 @@ pub struct Test {
     /// where these are not even mounted would hide what it would otherwise let out.
     pub with_host_mounts: bool,
     count: AtomicU32,
+    /// What runs the containers of the case in place of itself.
+    pub engines: OnceLock<Vec<&'static Engine>>,
 }
 
 impl Test {
     pub fn new(host: Host, runtime: Runtime, base: PathBuf, cgroup: String) -> Self {
         let dir = runtime.dir.clone();
-        Self { host, runtime, dir, base, cgroup, with_host_mounts: false, count: AtomicU32::new(0) }
+        let count = AtomicU32::new(0);
+        Self { host, runtime, dir, base, cgroup, with_host_mounts: false, count, engines: OnceLock::new() }
+    }
+
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// The engine of the case's group.
+    pub fn engine(&self) -> Outcome<&'static Engine> {
+        let first = self.engines.get().and_then(|all| all.first());
+        first.copied().ok_or_else(|| Stop::Fail("the case has no engine".into()))
+    }
+
+    /// One of several engines that a group has beside each other.
+    pub fn engine_of(&self, kind: Kind) -> Outcome<&'static Engine> {
+        let found = self.engines.get().and_then(|all| all.iter().find(|engine| engine.kind == kind));
+        found.copied().ok_or_else(|| Stop::Skip(format!("{kind:?} is not installed")))
+    }
+
+    pub fn has_engine(&self) -> bool {
+        self.engines.get().is_some()
+    }
+
+    /// Where the runtime keeps the containers of engines.
+    pub fn states(&self) -> impl Iterator<Item = &PathBuf> {
+        self.engines.get().into_iter().flatten().flat_map(|engine| &engine.states)
     }
 
     /// Something that is printed beside the case's name when it has passed.

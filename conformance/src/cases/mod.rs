@@ -6,6 +6,16 @@ mod bad_input;
 mod cgroups;
 mod checkpoint;
 mod cli;
+mod engine_buildah;
+mod engine_checkpoint;
+mod engine_cri;
+mod engine_ctr;
+mod engine_docker;
+mod engine_everyday;
+mod engine_limits;
+mod engine_networks;
+mod engine_podman;
+mod engine_rootless;
 mod escapes;
 mod escapes_dev;
 mod escapes_input;
@@ -51,6 +61,13 @@ pub fn all() -> Vec<Case> {
         cgroups::CASES,
         checkpoint::CASES,
         cli::CASES,
+        engine_buildah::CASES,
+        engine_cri::CASES,
+        engine_ctr::CASES,
+        &engine_docker::CASES.concat(),
+        engine_networks::CASES,
+        &engine_podman::CASES.concat(),
+        engine_rootless::CASES,
         escapes::CASES,
         escapes_dev::CASES,
         escapes_input::CASES,
