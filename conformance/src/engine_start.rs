@@ -29,6 +29,8 @@ pub struct Setting<'a> {
 
 /// The user of [`Kind::Rootless`].
 pub const USER: u32 = 61000;
+/// The first of its subordinate ids.
+pub const SUBORDINATE: u32 = 300_000;
 
 pub fn is_installed(kind: Kind) -> bool {
     let programs: &[&str] = match kind {
@@ -149,8 +151,8 @@ fn rootless(setting: &Setting) -> Outcome<Engine> {
     for (file, line) in [
         ("/etc/passwd", format!("conformance:x:{id}:{id}::{}:/bin/sh\n", dir.display())),
         ("/etc/group", format!("conformance:x:{id}:\n")),
-        ("/etc/subuid", "conformance:300000:65536\n".to_owned()),
-        ("/etc/subgid", "conformance:300000:65536\n".to_owned()),
+        ("/etc/subuid", format!("conformance:{SUBORDINATE}:65536\n")),
+        ("/etc/subgid", format!("conformance:{SUBORDINATE}:65536\n")),
     ] {
         let mut text = fs::read_to_string(file).unwrap_or_default();
         text.retain(|c| c != '\r');

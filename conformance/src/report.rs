@@ -83,10 +83,28 @@ pub fn table(cases: &[Case], candidates: &[Candidate], rows: &[Vec<Grade>]) {
     }
 }
 
-/// The same as a table of Markdown, without reasons.
+/// The same as tables of Markdown, without reasons: how many of each group pass, and each case.
 pub fn markdown(cases: &[Case], candidates: &[Candidate], rows: &[Vec<Grade>]) {
     let heads: Vec<String> = candidates.iter().map(|c| format!("{} {}", c.name, c.version)).collect();
-    println!("| case | {} |\n|---|{}", heads.join(" | "), "---|".repeat(heads.len()));
+    let line = format!("{} |\n|---|{}", heads.join(" | "), "---|".repeat(heads.len()));
+    println!("| group: passed of those that were run | {line}");
+    let mut at = 0;
+    for group in cases.chunk_by(|a, b| a.group == b.group) {
+        let rows = &rows[at..at + group.len()];
+        at += group.len();
+        let share = |candidate: usize| {
+            let grades = rows.iter().map(|row| &row[candidate]);
+            let (passed, failed) = grades.fold((0, 0), |(passed, failed), grade| match grade {
+                Grade::Pass | Grade::Surprise(_) => (passed + 1, failed),
+                Grade::Fail(_) | Grade::Known(_) => (passed, failed + 1),
+                Grade::Skip(_) => (passed, failed),
+            });
+            format!("{passed} of {}", passed + failed)
+        };
+        let shares: Vec<String> = (0..candidates.len()).map(share).collect();
+        println!("| {} | {} |", group[0].group, shares.join(" | "));
+    }
+    println!("\n| case | {line}");
     for (case, row) in cases.iter().zip(rows) {
         let words: Vec<&str> = row
             .iter()

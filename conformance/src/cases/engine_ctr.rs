@@ -1,7 +1,7 @@
 //! containerd, asked by ctr: its shim of runc, which calls the runtime, or this project's own (ONGGI_SHIM).
 
 use crate::case::Need::{Criu, Program, Root};
-use crate::case::{Case, Outcome, case, check, contains, same, skip};
+use crate::case::{Case, Outcome, Stop, case, check, contains, same, skip};
 use crate::engine::{self, Engine};
 use crate::engine_limits::{self, Limits};
 use crate::engine_start;
@@ -74,6 +74,13 @@ fn remove(engine: &Engine) -> Outcome {
     engine::no_scope("box-*.scope")
 }
 
+/// What a process in the container prints. It stays for a moment, because ctr closes the streams of one that has
+/// ended before it has read them.
+fn shown(engine: &Engine, id: &str, command: &str) -> Outcome<String> {
+    let output = exec(engine, id, &["sh", "-c", &format!("{command}; sleep 0.3")])?;
+    Ok(output.ok()?.stdout.trim().to_owned())
+}
+
 fn exec(engine: &Engine, id: &str, words: &[&str]) -> Outcome<Output> {
     engine.call(&[&["task", "exec", "--exec-id", id, "one"], words].concat())
 }
@@ -131,7 +138,7 @@ fn limits_are_in_the_cgroup(t: &Test) -> Outcome {
 
 fn exec_is_root(t: &Test) -> Outcome {
     let engine = sleeper(t, &[])?;
-    contains("id", &exec(engine, "e", &["id"])?.ok()?.stdout, "uid=0")?;
+    contains("id", &shown(engine, "e", "id")?, "uid=0")?;
     remove(engine)
 }
 
@@ -214,13 +221,10 @@ fn checkpoint_and_restore(t: &Test) -> Outcome {
     let counter = "i=0; while :; do i=$((i+1)); echo $i > /count.new; mv /count.new /count; sleep 0.05; done";
     run(t, &["-d"], "one", &["sh", "-c", counter])?.ok()?;
     let engine = t.engine()?;
-    let count = |id: &str| -> Outcome<u32> {
-        let text = exec(engine, id, &["cat", "/count"])?.ok()?.stdout;
-        Ok(text.trim().parse().unwrap_or(0))
-    };
+    let count = |id: &str| Ok::<u32, Stop>(shown(engine, id, "cat /count")?.parse().unwrap_or(0));
     let mut at = 0;
     engine.until("it counts", || {
-        at = exec(engine, "e", &["cat", "/count"])?.stdout.trim().parse().unwrap_or(0);
+        at = count("e").unwrap_or(0);
         Ok(at > 10)
     })?;
     let image = "localhost/saved:latest";

@@ -12,7 +12,8 @@ macro_rules! limited {
         crate::cases::engine_limits::limited!($list, $needs:
             limits_are_in_the_cgroup, stats_show_the_limit, update_changes_the_memory, pause_and_unpause,
             exec_is_refused_while_paused, too_much_memory_is_told, a_device_is_there,
-            a_device_that_is_not_given_is_denied, privileged_has_every_capability, a_private_cgroup_namespace);
+            a_device_that_is_not_given_is_denied, privileged_has_every_capability, a_private_cgroup_namespace,
+            processors_and_the_score_of_the_killer, a_rule_for_a_device, unmasked_paths_are_seen);
     };
     ($list:ident, $needs:tt: $($name:ident),* $(,)?) => {
         $(fn $name(t: &$crate::test::Test) -> $crate::case::Outcome {
@@ -138,4 +139,28 @@ pub fn a_private_cgroup_namespace(t: &Test) -> Outcome {
     let line = line.unwrap_or_default();
     check!(line.ends_with(":/") || t.host.unified, "the path of the host is seen: {output}");
     Ok(())
+}
+
+pub fn processors_and_the_score_of_the_killer(t: &Test) -> Outcome {
+    let script = "grep Cpus_allowed_list /proc/self/status; cat /proc/self/oom_score_adj";
+    let output = t.engine()?.script(&["--cpuset-cpus", "0", "--oom-score-adj", "500"], script)?;
+    same("output", output.split_whitespace().collect::<Vec<_>>(), vec!["Cpus_allowed_list:", "0", "500"])
+}
+
+/// A node that the container makes itself, and what is allowed of it.
+pub fn a_rule_for_a_device(t: &Test) -> Outcome {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        return crate::case::skip("needs a device that containers have not by default: /dev/fuse");
+    }
+    let script = "mknod /made c 10 229 && (: < /made) && ! (: > /made) 2> /dev/null && echo right";
+    let options = ["--cap-add", "mknod", "--device-cgroup-rule", "c 10:229 rm"];
+    same("output", t.engine()?.script(&options, script)?.as_str(), "right")
+}
+
+pub fn unmasked_paths_are_seen(t: &Test) -> Outcome {
+    let engine = t.engine()?;
+    let option = if engine.kind == Kind::Docker { "systempaths=unconfined" } else { "unmask=all" };
+    let script = "grep -c -e ' /proc/keys ' -e ' /proc/sys ' -e ' /sys/firmware ' /proc/self/mountinfo; true";
+    check!(engine.script(&[], script)? != "0", "nothing is masked by default");
+    same("masks", engine.script(&["--security-opt", option], script)?.as_str(), "0")
 }

@@ -67,7 +67,7 @@ pub fn all() -> Vec<Case> {
         &engine_docker::CASES.concat(),
         engine_networks::CASES,
         &engine_podman::CASES.concat(),
-        engine_rootless::CASES,
+        &engine_rootless::CASES.concat(),
         escapes::CASES,
         escapes_dev::CASES,
         escapes_input::CASES,
