@@ -286,7 +286,12 @@ pub fn inside(names: &str, runtime_name: &str, program: PathBuf, dir: PathBuf, s
         let end = if at + 1 == count { shared.end() } else { Ok(()) };
         write_result(&own, if matches!(verdict, Err(Stop::Fail(_))) { verdict } else { end.and(verdict) })?;
     }
-    shared.end()
+    let end = shared.end();
+    if is_orphan() {
+        // Nobody else removes what all cases share.
+        finish(scratch);
+    }
+    end
 }
 
 fn write_result(dir: &Path, verdict: Outcome) -> Outcome {
