@@ -54,6 +54,8 @@ pub enum Need {
     Criu,
     /// An engine's program in PATH.
     Program(&'static str),
+    /// containerd 2 with a shim that it can ask for pods (ONGGI_SHIM), and the plugins of CNI.
+    Sandboxer,
 }
 
 impl Need {
@@ -76,6 +78,9 @@ impl Need {
             Need::Kernel(a, b) => (host.kernel >= (a, b), format!("needs Linux {a}.{b}")),
             Need::Criu => (criu(), "needs CRIU, and `criu check` to pass".to_owned()),
             Need::Program(name) => (crate::process::is_in_path(name), format!("needs the program {name}")),
+            Need::Sandboxer => {
+                (sandboxer(), "needs containerd 2, ONGGI_SHIM and the plugins of CNI".to_owned())
+            }
             Need::Path(path) => (std::path::Path::new(path).exists(), format!("needs {path}")),
         };
         (!there).then_some(reason)
@@ -89,6 +94,13 @@ fn criu() -> bool {
         let check = Command::new("criu").arg("check").stdout(Stdio::null()).stderr(Stdio::null()).status();
         check.is_ok_and(|status| status.success())
     })
+}
+
+fn sandboxer() -> bool {
+    let version = || Command::new("containerd").arg("--version").stdin(Stdio::null()).output();
+    std::env::var_os("ONGGI_SHIM").is_some()
+        && crate::engine::cni_plugins().is_some()
+        && version().is_ok_and(|output| !String::from_utf8_lossy(&output.stdout).contains(" 1."))
 }
 
 fn systemd(host: &Host) -> bool {

@@ -18,18 +18,21 @@ pub enum Kind {
     Ctr,
     /// containerd, asked over CRI as a kubelet does.
     Cri,
+    /// The same with pods that its shim makes.
+    Sandbox,
     Docker,
 }
 
 /// The engines of a group's cases, the first of them the one that they are about.
 pub fn of_group(group: &str) -> Option<&'static [Kind]> {
     Some(match group {
-        "engine_podman" | "engine_podman_more" => &[Kind::Podman],
+        "engine_podman" => &[Kind::Podman],
         "engine_rootless" => &[Kind::Rootless],
         "engine_buildah" => &[Kind::Buildah],
         "engine_ctr" => &[Kind::Ctr],
         "engine_cri" => &[Kind::Cri],
-        "engine_docker" | "engine_docker_more" => &[Kind::Docker],
+        "engine_sandbox" => &[Kind::Sandbox],
+        "engine_docker" => &[Kind::Docker],
         "engine_networks" => &[Kind::Podman, Kind::Docker, Kind::Ctr],
         _ => return None,
     })
@@ -141,13 +144,20 @@ impl Engine {
                 let mut found = row.filter(|words| words.first() == Some(&name));
                 found.next().and_then(|words| words.get(1).map(|pid| (*pid).to_owned())).unwrap_or_default()
             }
-            Kind::Cri => self.says(&["pid", name])?,
+            Kind::Cri | Kind::Sandbox => self.says(&["pid", name])?,
             _ => self.inspect(name, ".State.Pid")?,
         };
         match text.parse() {
             Ok(pid) if pid > 0 => Ok(pid),
             _ => fail(format!("{:?} has no process of {name}: {text:?}", self.kind)),
         }
+    }
+
+    /// The containers that the runtime has where the engine keeps them.
+    pub fn listed(&self, runtime: &Path) -> Outcome<String> {
+        let Some(store) = self.states.first() else { return fail("no store is known") };
+        let mut command = Command::new(runtime);
+        Ok(process::ask(command.arg("--root").arg(store).args(["list", "-q"]))?.ok()?.stdout)
     }
 
     /// Polls until something holds.
@@ -161,6 +171,12 @@ impl Engine {
         }
         fail(format!("not within 30 s: {what}"))
     }
+}
+
+/// Where the plugins of CNI are.
+pub fn cni_plugins() -> Option<PathBuf> {
+    let places = ["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from);
+    places.into_iter().find(|dir| dir.join("bridge").exists())
 }
 
 /// Whether systemd makes the cgroups of containers here.

@@ -2,8 +2,8 @@
 //! that they write is in a directory of the case, or in file systems that `own_files` lays over the host's.
 
 use crate::bundle;
-use crate::case::{Outcome, fail};
-use crate::engine::{Engine, Kind, systemd};
+use crate::case::{Outcome, fail, skip};
+use crate::engine::{Engine, Kind, cni_plugins, systemd};
 use crate::engine_image::{archive, saved};
 use crate::process;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -37,7 +37,7 @@ pub fn is_installed(kind: Kind) -> bool {
         Kind::Podman => &["podman"],
         Kind::Rootless => &["podman", "newuidmap", "setpriv"],
         Kind::Buildah => &["podman", "buildah"],
-        Kind::Ctr | Kind::Cri => &["containerd", "ctr"],
+        Kind::Ctr | Kind::Cri | Kind::Sandbox => &["containerd", "ctr"],
         Kind::Docker => &["dockerd", "docker"],
     };
     programs.iter().all(|program| process::is_in_path(program))
@@ -49,7 +49,7 @@ pub fn start(kind: Kind, setting: &Setting) -> Outcome<Engine> {
         Kind::Podman => podman(setting),
         Kind::Rootless => rootless(setting),
         Kind::Buildah => buildah(setting),
-        Kind::Ctr | Kind::Cri => containerd(kind, setting),
+        Kind::Ctr | Kind::Cri | Kind::Sandbox => containerd(kind, setting),
         Kind::Docker => docker(setting),
     }
 }
@@ -217,18 +217,40 @@ fn answers(engine: &Engine, args: &[&str]) -> Outcome {
     fail(format!("{:?} does not come up: {}", engine.kind, lines.join(" | ")))
 }
 
+/// What a program has in its help.
+fn knows(program: &str, args: &[&str], option: &str) -> bool {
+    let output = process::ask(Command::new(program).args(args));
+    output.is_ok_and(|output| output.stdout.contains(option) || output.stderr.contains(option))
+}
+
+/// Puts the shim where containerd looks for the one of runc: ctr has the option of systemd's cgroups for this name
+/// alone, and a sandbox is of the program with the runtime's name, whatever path CRI is given.
+fn shim_as_runc(setting: &Setting) -> Outcome<String> {
+    let bin = setting.dir.join("bin");
+    bundle::make_dir(&bin)?;
+    if let Some(shim) = shim(setting.name) {
+        std::os::unix::fs::symlink(shim, bin.join("containerd-shim-runc-v2"))?;
+    }
+    Ok(format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default()))
+}
+
 fn containerd(kind: Kind, setting: &Setting) -> Outcome<Engine> {
     let dir = &setting.dir;
+    if kind == Kind::Sandbox && shim(setting.name).is_none() {
+        return skip("is about this project's shim");
+    }
     let plain = dir.display();
-    let cri = if kind == Kind::Cri { cri_table(setting) } else { String::new() };
-    let without = if kind == Kind::Cri { "" } else { "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]" };
+    let (table, without) = match kind {
+        Kind::Ctr => (String::new(), "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]"),
+        _ => (cri_table(kind, setting)?, ""),
+    };
     let text = format!(
         "version = 2\nroot = \"{plain}/root\"\nstate = \"{plain}/state\"\noom_score = 0\n{without}\n\
-         [grpc]\naddress = \"{plain}/sock\"\n{cri}"
+         [grpc]\naddress = \"{plain}/sock\"\n{table}"
     );
     fs::write(dir.join("config.toml"), text)?;
     let store = if shim(setting.name).is_some() { "onggi" } else { "runc" };
-    let space = if kind == Kind::Cri { "k8s.io" } else { "default" };
+    let space = if kind == Kind::Ctr { "default" } else { "k8s.io" };
     let socket = dir.join("sock");
     let mut engine = Engine {
         kind,
@@ -240,22 +262,36 @@ fn containerd(kind: Kind, setting: &Setting) -> Outcome<Engine> {
         daemon: None,
         states: vec![Path::new("/run/containerd").join(store).join(space)],
     };
-    engine.daemon =
-        Some(daemon(Command::new("containerd").arg("--config").arg(dir.join("config.toml")), dir)?);
-    answers(&engine, &["version"])?;
-    let archive = archive(setting.base, setting.shared)?;
-    for (name, command) in [("box", &["sh"][..]), ("pause", &["/bin/sleep", "1000000"])] {
-        let file = saved(&archive, setting.shared, name, command)?;
-        engine.says(&["image", "import", "--snapshotter", "native", &file.display().to_string()])?;
+    let mut command = Command::new("containerd");
+    if kind == Kind::Sandbox || kind == Kind::Ctr && systemd() {
+        command.env("PATH", shim_as_runc(setting)?);
     }
-    if kind == Kind::Cri {
+    engine.daemon = Some(daemon(command.arg("--config").arg(dir.join("config.toml")), dir)?);
+    answers(&engine, &["version"])?;
+    import_saved(&engine, setting)?;
+    if kind != Kind::Ctr {
         let script = dir.join("cri.py");
         fs::write(&script, include_str!("../cri"))?;
-        let Some(python) = python() else { return fail("no Python has the module grpc") };
+        let Some(python) = python() else { return skip("needs Python's module grpc (python3-grpcio)") };
         engine.words = words(&[&python, &script, &socket]);
+        if kind == Kind::Sandbox {
+            engine.environment.push(("NETWORK", "pod".to_owned()));
+        }
         answers(&engine, &["ready"])?;
     }
     Ok(engine)
+}
+
+fn import_saved(engine: &Engine, setting: &Setting) -> Outcome {
+    let archive = archive(setting.base, setting.shared)?;
+    // By ctr itself, where it can also have containerd do it: that knows no snapshotter for it in 2.1.
+    let local: &[&str] =
+        if knows("ctr", &["image", "import", "--help"], "--local") { &["--local"] } else { &[] };
+    for (name, command) in [("box", &["sh"][..]), ("pause", &["/bin/sleep", "1000000"])] {
+        let file = saved(&archive, setting.shared, name, command)?.display().to_string();
+        engine.says(&[&["image", "import"], local, &["--snapshotter", "native", &file]].concat())?;
+    }
+    Ok(())
 }
 
 /// The first Python that has the module that the client of CRI needs.
@@ -267,20 +303,58 @@ pub fn python() -> Option<&'static str> {
     ["python3", "/usr/bin/python3"].into_iter().find(works)
 }
 
-fn cri_table(setting: &Setting) -> String {
-    let shim = shim(setting.name).map(|shim| shim.display().to_string());
-    let kind = shim.unwrap_or_else(|| "io.containerd.runc.v2".to_owned());
-    format!(
+fn cri_table(kind: Kind, setting: &Setting) -> Outcome<String> {
+    let own = shim(setting.name).filter(|_| kind == Kind::Cri).map(|shim| shim.display().to_string());
+    let program = own.unwrap_or_else(|| "io.containerd.runc.v2".to_owned());
+    let mut text = format!(
         "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"localhost/pause:latest\"\n\
          restrict_oom_score_adj = true\ndisable_hugetlb_controller = true\n\
          [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"native\"\n\
          default_runtime_name = \"tested\"\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.tested]\nruntime_type = \"{kind}\"\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.tested.options]\n\
-         BinaryName = \"{}\"\nSystemdCgroup = {}\n",
-        setting.program.display(),
-        systemd()
-    )
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.tested]\nruntime_type = \"{program}\"\n"
+    );
+    if kind == Kind::Sandbox {
+        text.push_str("sandboxer = \"shim\"\n");
+    }
+    text.push_str("[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.tested.options]\n");
+    text.push_str(&format!("SystemdCgroup = {}\n", systemd()));
+    // This project's shim executes none.
+    if shim(setting.name).is_none() {
+        text.push_str(&format!("BinaryName = \"{}\"\n", setting.program.display()));
+    }
+    if let Some(plugins) = cni_plugins().filter(|_| kind == Kind::Sandbox) {
+        let dir = setting.dir.display();
+        text.push_str(&format!(
+            "[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"{}\"\nconf_dir = \"{dir}\"\n",
+            plugins.display()
+        ));
+        let ipam = serde_json::json!({ "type": "host-local", "dataDir": format!("{dir}/leases"), "subnet": "10.79.0.0/16" });
+        let bridge =
+            serde_json::json!({ "type": "bridge", "bridge": "cni2", "isGateway": true, "ipam": ipam });
+        let list = serde_json::json!({ "cniVersion": "0.4.0", "name": "pods", "plugins": [bridge] });
+        fs::write(setting.dir.join("10-pods.conflist"), list.to_string())?;
+    }
+    Ok(text)
+}
+
+/// Options of dockerd for the runtime, and where that keeps its containers then.
+fn docker_runtime(setting: &Setting) -> Outcome<(Vec<String>, PathBuf)> {
+    let file = setting.dir.join("daemon.json");
+    let Some(shim) = shim(setting.name) else {
+        // A file of its own: the host's may name other runtimes.
+        fs::write(file, "{}")?;
+        let runtime = format!("tested={}", setting.program.display());
+        let options = ["--default-runtime", "tested", "--add-runtime", &runtime].map(str::to_owned).to_vec();
+        return Ok((options, setting.dir.join("exec/runtime-runc/moby")));
+    };
+    let version = process::ask(Command::new("dockerd").arg("--version"))?.stdout;
+    if ["version 20.", "version 19.", "version 18."].iter().any(|old| version.contains(old)) {
+        return skip("needs Docker 23, which has other shims than runc's");
+    }
+    let shim = serde_json::json!({ "runtimeType": shim.display().to_string() });
+    let text = serde_json::json!({ "runtimes": { "tested": shim }, "default-runtime": "tested" });
+    fs::write(file, text.to_string())?;
+    Ok((Vec::new(), PathBuf::from("/run/containerd/onggi/moby")))
 }
 
 fn docker(setting: &Setting) -> Outcome<Engine> {
@@ -288,7 +362,7 @@ fn docker(setting: &Setting) -> Outcome<Engine> {
     let (socket, bin) = (format!("unix://{}", dir.join("sock").display()), dir.join("bin"));
     let at = |name: &str| dir.join(name).display().to_string();
     bundle::make_dir(&bin)?;
-    fs::write(dir.join("daemon.json"), "{}")?;
+    let (options, state) = docker_runtime(setting)?;
     // BuildKit in Docker 20.10 looks for `runc` in PATH; what it calls it with is kept for a case.
     let script =
         format!("#!/bin/sh\necho \"$*\" >> {}\nexec {} \"$@\"\n", at("buildkit"), setting.program.display());
@@ -296,8 +370,11 @@ fn docker(setting: &Setting) -> Outcome<Engine> {
     fs::set_permissions(bin.join("runc"), fs::Permissions::from_mode(0o755))?;
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("dockerd");
-    command.args(["--oom-score-adjust", "0", "--storage-driver", "vfs", "--default-runtime", "tested"]);
-    command.args(["--experimental", "--add-runtime", &format!("tested={}", setting.program.display())]);
+    command.args(["--experimental", "--storage-driver", "vfs"]).args(options);
+    // Its own score needs CAP_SYS_RESOURCE; since 25.0 it keeps the one that it has.
+    if knows("dockerd", &["--help"], "--oom-score-adjust") {
+        command.args(["--oom-score-adjust", "0"]);
+    }
     command.args(["--data-root", &at("root"), "--exec-root", &at("exec"), "--pidfile", &at("pid")]);
     command.args(["--config-file", &at("daemon.json"), "--host", &socket]);
     command.args(["--exec-opt", &format!("native.cgroupdriver={}", manager())]);
@@ -306,7 +383,7 @@ fn docker(setting: &Setting) -> Outcome<Engine> {
     }
     // The distribution's own client fits its daemon.
     let client = ["/usr/bin/docker", "docker"].into_iter().find(|path| Path::new(path).is_file());
-    let mut engine = Engine {
+    let engine = Engine {
         kind: Kind::Docker,
         dir: dir.clone(),
         words: words(&[&client.unwrap_or("docker"), &"--host", &socket]),
@@ -314,13 +391,10 @@ fn docker(setting: &Setting) -> Outcome<Engine> {
         image: "box",
         cgroup: None,
         daemon: Some(daemon(command.env("PATH", path), dir)?),
-        states: vec![dir.join("exec/runtime-runc/moby")],
+        states: vec![state],
     };
     answers(&engine, &["version"])?;
     import(&engine, setting)?;
-    if systemd() {
-        engine.cgroup = None;
-    }
     Ok(engine)
 }
 

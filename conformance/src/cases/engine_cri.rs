@@ -26,14 +26,14 @@ pub const CASES: &[Case] = &[
 const BOX: &str = "localhost/box:latest";
 
 /// A pod, and where its cgroup is below: a slice of systemd's, or a path.
-struct Pod {
-    engine: &'static Engine,
-    id: String,
+pub struct Pod {
+    pub engine: &'static Engine,
+    pub id: String,
     parent: String,
 }
 
 impl Pod {
-    fn new(t: &Test) -> Outcome<Self> {
+    pub fn new(t: &Test) -> Outcome<Self> {
         if engine_start::python().is_none() {
             return skip("needs Python's module grpc (python3-grpcio)");
         }
@@ -44,23 +44,23 @@ impl Pod {
         Ok(Self { engine, id, parent })
     }
 
-    fn create(&self, name: &str, limits: &[&str], words: &[&str]) -> Outcome<String> {
+    pub fn create(&self, name: &str, limits: &[&str], words: &[&str]) -> Outcome<String> {
         let start = ["create", &self.id, name, &self.parent, BOX];
         self.engine.says(&[&start, limits, &["--"], words].concat())
     }
 
-    fn container(&self, limits: &[&str], words: &[&str]) -> Outcome<String> {
+    pub fn container(&self, limits: &[&str], words: &[&str]) -> Outcome<String> {
         let id = self.create("one", limits, words)?;
         self.engine.says(&["start", &id])?;
         Ok(id)
     }
 
-    fn sleeper(&self, limits: &[&str]) -> Outcome<String> {
+    pub fn sleeper(&self, limits: &[&str]) -> Outcome<String> {
         self.container(limits, &["sleep", "1000"])
     }
 
     /// As a kubelet does; then nothing of its containers may be left in the cgroup of the pod.
-    fn remove(self, t: &Test) -> Outcome {
+    pub fn remove(self, t: &Test) -> Outcome {
         self.engine.says(&["stopp", &self.id])?;
         self.engine.says(&["rmp", &self.id])?;
         engine::no_scope("cri-containerd-*.scope")?;
@@ -84,7 +84,7 @@ fn limits(t: &Test) -> (&'static [&'static str], Option<u64>) {
     }
 }
 
-fn a_pod_with_a_container(t: &Test) -> Outcome {
+pub fn a_pod_with_a_container(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let id = pod.sleeper(&[])?;
     pod.engine.says(&["stop", &id])?;
@@ -92,7 +92,7 @@ fn a_pod_with_a_container(t: &Test) -> Outcome {
     pod.remove(t)
 }
 
-fn limits_are_in_the_cgroup(t: &Test) -> Outcome {
+pub fn limits_are_in_the_cgroup(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let (words, pids) = limits(t);
     let id = pod.sleeper(words)?;
@@ -101,17 +101,14 @@ fn limits_are_in_the_cgroup(t: &Test) -> Outcome {
     pod.remove(t)
 }
 
-fn it_is_one_of_the_runtime_that_was_given(t: &Test) -> Outcome {
+pub fn it_is_one_of_the_runtime_that_was_given(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let id = pod.sleeper(&[])?;
-    let Some(store) = pod.engine.states.first() else { return skip("no store is known") };
-    let mut command = Command::new(&t.runtime.program);
-    let output = process::ask(command.arg("--root").arg(store).args(["list", "-q"]))?.ok()?;
-    contains("list", &output.stdout, &id)?;
+    contains("list", &pod.engine.listed(&t.runtime.program)?, &id)?;
     pod.remove(t)
 }
 
-fn it_is_in_the_cgroup_of_its_pod(t: &Test) -> Outcome {
+pub fn it_is_in_the_cgroup_of_its_pod(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let id = pod.sleeper(&[])?;
     let path = engine_limits::cgroup(&t.host, pod.engine.pid(&id)?, "memory")?;
@@ -119,7 +116,7 @@ fn it_is_in_the_cgroup_of_its_pod(t: &Test) -> Outcome {
     pod.remove(t)
 }
 
-fn exec_has_output_and_an_exit_code(t: &Test) -> Outcome {
+pub fn exec_has_output_and_an_exit_code(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let id = pod.sleeper(&[])?;
     contains("id", &pod.engine.says(&["exec", &id, "id"])?, "uid=0")?;
@@ -127,7 +124,7 @@ fn exec_has_output_and_an_exit_code(t: &Test) -> Outcome {
     pod.remove(t)
 }
 
-fn stats_have_the_memory(t: &Test) -> Outcome {
+pub fn stats_have_the_memory(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let id = pod.sleeper(&[])?;
     // containerd collects them in its own time.
@@ -137,7 +134,7 @@ fn stats_have_the_memory(t: &Test) -> Outcome {
     pod.remove(t)
 }
 
-fn update_changes_the_limits(t: &Test) -> Outcome {
+pub fn update_changes_the_limits(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let (words, pids) = limits(t);
     let id = pod.sleeper(words)?;
@@ -152,7 +149,7 @@ fn update_changes_the_limits(t: &Test) -> Outcome {
     pod.remove(t)
 }
 
-fn too_much_memory_is_told(t: &Test) -> Outcome {
+pub fn too_much_memory_is_told(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let id = pod.container(&["memory=16777216"], &["sh", "-c", "x=x; while :; do x=$x$x; done"])?;
     pod.engine.until("it has ended", || Ok(!pod.engine.says(&["reason", &id])?.is_empty()))?;
@@ -161,7 +158,7 @@ fn too_much_memory_is_told(t: &Test) -> Outcome {
     pod.remove(t)
 }
 
-fn containers_of_a_pod_share_its_namespaces(t: &Test) -> Outcome {
+pub fn containers_of_a_pod_share_its_namespaces(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let one = pod.sleeper(&[])?;
     let two = pod.create("two", &[], &["sleep", "1000"])?;
@@ -172,7 +169,7 @@ fn containers_of_a_pod_share_its_namespaces(t: &Test) -> Outcome {
     pod.remove(t)
 }
 
-fn a_missing_program_is_an_error_of_start(t: &Test) -> Outcome {
+pub fn a_missing_program_is_an_error_of_start(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let id = pod.create("one", &[], &["nothing"])?;
     let output = pod.engine.call(&["start", &id])?.refused()?;

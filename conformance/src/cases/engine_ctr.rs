@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     case!(privileged_has_every_capability, [Root, Program("containerd"), Program("ctr")], 120),
     case!(the_default_filter_is_on, [Root, Program("containerd"), Program("ctr")], 120),
     case!(limits_are_in_the_cgroup, [Root, Program("containerd"), Program("ctr")], 120),
+    case!(it_is_one_of_the_runtime_that_was_given, [Root, Program("containerd"), Program("ctr")], 120),
     case!(exec_is_root, [Root, Program("containerd"), Program("ctr")], 120),
     case!(exec_says_the_exit_code, [Root, Program("containerd"), Program("ctr")], 120),
     case!(execs_of_short_programs, [Root, Program("containerd"), Program("ctr")], 120),
@@ -48,6 +49,8 @@ fn run(t: &Test, options: &[&str], id: &str, words: &[&str]) -> Outcome<Output> 
         all.push("--runc-systemd-cgroup");
     }
     match &shim {
+        // engine_start.rs has put the shim there: ctr has the option of systemd's cgroups for this name alone.
+        Some(_) if engine.cgroup.is_none() => all.extend(["--runtime", "io.containerd.runc.v2"]),
         Some(shim) => all.extend(["--runtime", shim]),
         None => all.extend(["--runc-binary", &program]),
     }
@@ -133,6 +136,12 @@ fn limits_are_in_the_cgroup(t: &Test) -> Outcome {
     let wanted = Limits { memory: Some(64 << 20), pids: None, quota: Some(50_000) };
     engine_limits::expect(&t.host, engine.pid("one")?, wanted)?;
     contains("metrics", &engine.says(&["task", "metrics", "one"])?, "memory")?;
+    remove(engine)
+}
+
+fn it_is_one_of_the_runtime_that_was_given(t: &Test) -> Outcome {
+    let engine = sleeper(t, &[])?;
+    contains("list", &engine.listed(&t.runtime.program)?, "one")?;
     remove(engine)
 }
 

@@ -20,6 +20,7 @@ limited!(LIMITED, [Root, Program("dockerd"), Program("docker")]);
 pub const CASES: &[&[Case]] = &[EVERYDAY, LIMITED, OWN];
 
 const OWN: &[Case] = &[
+    case!(it_is_one_of_the_runtime_that_was_given, [Root, Program("dockerd"), Program("docker")], 120),
     case!(run_has_a_network, [Root, Program("dockerd"), Program("docker")], 120),
     case!(a_port_is_published, [Root, Program("dockerd"), Program("docker")], 120),
     case!(containers_find_each_other_by_name, [Root, Program("dockerd"), Program("docker")], 120),
@@ -30,6 +31,13 @@ const OWN: &[Case] = &[
     case!(checkpoint_and_restore, [Root, Program("dockerd"), Program("docker"), Criu], 120),
     case!(checkpoint_that_leaves_it_running, [Root, Program("dockerd"), Program("docker"), Criu], 120),
 ];
+
+fn it_is_one_of_the_runtime_that_was_given(t: &Test) -> Outcome {
+    let engine = t.engine()?;
+    engine.sleeper("one", &[])?;
+    contains("list", &engine.listed(&t.runtime.program)?, &engine.inspect("one", ".Id")?)?;
+    engine.remove("one")
+}
 
 fn run_has_a_network(t: &Test) -> Outcome {
     let output = t.engine()?.script(&["--network", "bridge"], "busybox ip addr")?;

@@ -2,7 +2,7 @@
 
 use crate::case::Need::{Path, Program, Root};
 use crate::case::{Case, Outcome, Stop, case, contains, same};
-use crate::engine::{Engine, Kind};
+use crate::engine::{self, Engine, Kind};
 use crate::engine_start;
 use crate::net;
 use crate::process;
@@ -100,11 +100,9 @@ fn docker_reaches_a_port_of_onggi(t: &Test) -> Outcome {
     reaches(t, t.engine_of(Kind::Docker)?, "bridge")
 }
 
-/// Where the plugins of CNI are.
 fn plugins() -> Outcome<PathBuf> {
-    let mut places = ["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from).into_iter();
-    let found = places.find(|dir| dir.join("bridge").exists());
-    found.ok_or_else(|| Stop::Skip("needs the plugins of CNI (containernetworking-plugins)".into()))
+    let missing = || Stop::Skip("needs the plugins of CNI (containernetworking-plugins)".into());
+    engine::cni_plugins().ok_or_else(missing)
 }
 
 fn bridge(t: &Test, name: &str, subnet: &str) -> serde_json::Value {

@@ -16,6 +16,7 @@ mod engine_limits;
 mod engine_networks;
 mod engine_podman;
 mod engine_rootless;
+mod engine_sandbox;
 mod escapes;
 mod escapes_dev;
 mod escapes_input;
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Case> {
         engine_networks::CASES,
         &engine_podman::CASES.concat(),
         &engine_rootless::CASES.concat(),
+        engine_sandbox::CASES,
         escapes::CASES,
         escapes_dev::CASES,
         escapes_input::CASES,
