@@ -39,6 +39,7 @@ pub const CASES: &[Case] = &[
     case!(no_mounts_at_all),
     case!(mounts_of_the_host_are_gone),
     case!(binds_are_listed_in_the_order_of_the_configuration),
+    case!(the_root_is_listed_first),
     case!(mounts_of_the_host_are_not_copied, [Root, Kernel(6, 12)]),
     case!(overlay_with_long_paths, [Root]),
     case!(bind_without_propagation_lets_nothing_out, [Root]),
@@ -377,6 +378,20 @@ fn binds_are_listed_in_the_order_of_the_configuration(t: &Test) -> Outcome {
     }
     let found = t.script(&config, "cut -d' ' -f5 /proc/self/mountinfo | grep ^/listed/")?;
     same("mount points", found.lines().map(str::to_owned).collect::<Vec<_>>(), wanted)
+}
+
+/// With and without a bind mount, and with a mask, whose source is a mount of the host.
+fn the_root_is_listed_first(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.set("linux.maskedPaths", serde_json::json!(["/proc/timer_list", "/proc/keys"]));
+    for binds in [false, true] {
+        if binds {
+            config.bind(&t.folder("volume")?, "/data", &[]);
+        }
+        let first = t.script(&config, "head -n 1 /proc/self/mountinfo | cut -d' ' -f5")?;
+        same("the first mount point", first.trim(), "/")?;
+    }
+    Ok(())
 }
 
 /// A run costs the same on a host with thousands of mounts: the kernel numbers all mounts that are ever made.

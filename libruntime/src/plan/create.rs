@@ -7,7 +7,7 @@ use crate::config::sysctl::{key_path, namespace_of};
 use crate::error::{Diagnostic, DiagnosticCode, Error, Result};
 use crate::host::Host;
 use crate::seccomp::Filter;
-use crate::step::{Attrs, CHANNEL, NamespaceFlags, PropagationFlags, Step, SyncPoint};
+use crate::step::{Attrs, CHANNEL, NamespaceFlags, PropagationFlags, SCRATCH_ROOT, Step, SyncPoint};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
 use std::collections::HashSet;
 
@@ -48,6 +48,12 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
             Step::SetPropagation { propagation: PropagationFlags(propagation.namespace) },
         );
     }
+    let host_path = Text::path(&rootfs);
+    let clone_rootfs = Step::CloneRootfs { host_path, propagation: PropagationFlags(propagation.setup) };
+    if bare {
+        // Mounts are listed in the order in which they were cloned, and the root is the first.
+        plan.push("root.path", clone_rootfs.clone());
+    }
     // Sources are paths of the caller, so they are opened in its mounts, before any mount is made.
     let before_sources = plan.steps().len();
     let in_user_namespace = namespaces.needs_scratch(host);
@@ -62,18 +68,19 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces, (sources, first))?;
     process::raise_open_files(&mut plan, before_sources, process, host);
     let scratch = matches!(sources, Sources::Parked { .. });
-    let host_path = Text::path(&rootfs);
     if propagation.shared && own_mounts && !bare {
-        plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path: host_path.clone() });
+        let host_path = Text::path(&rootfs);
+        plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path });
     }
-    plan.push("root.path", Step::CloneRootfs { host_path, propagation: PropagationFlags(propagation.setup) });
-    if bare {
+    if !bare {
+        plan.push("root.path", clone_rootfs);
+    } else {
         let fd = plan.hand("linux.namespaces", Handed::BareMounts);
         plan.push("linux.namespaces", Step::EnterBareMounts { fd });
     }
     plan.push("root.path", if scratch { Step::AttachRootfsInScratch } else { Step::AttachRootfs });
-    if bare && scratch {
-        // The old root cannot be taken off by its path while the scratch directory lies over it.
+    if bare && in_user_namespace {
+        // What a mount namespace of another user namespace has inherited cannot be unmounted there.
         plan.push("root.path", Step::OpenRoot { path: Text::of(".") });
         plan.push("root.path", Step::PivotRoot);
     }
@@ -118,10 +125,11 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if as_root != 0 {
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(as_root) });
     }
-    if scratch {
+    if in_user_namespace {
         plan.push("root.path", Step::UnlockRoot);
     }
-    plan.push("root.path", Step::OpenRoot { path: Text::of(".") });
+    let path = Text::of(if scratch && !in_user_namespace { SCRATCH_ROOT } else { "." });
+    plan.push("root.path", Step::OpenRoot { path });
     mounts.fetch_devices(&mut plan);
     if namespaces.is_new(Ns::Network) {
         plan.push("linux.namespaces", Step::LoopbackUp);
@@ -161,6 +169,9 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         (true, false) => Step::PivotRoot,
     };
     plan.push("root.path", pivot);
+    if scratch && !in_user_namespace {
+        plan.push("root.path", Step::UnmountOldRoot);
+    }
     set_names_and_sysctls(&mut plan, spec, &linux, host)?;
     // Masks come after all mounts, which could otherwise uncover what they hide.
     mask(&mut plan, &linux, &mounts);

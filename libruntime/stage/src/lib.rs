@@ -50,6 +50,9 @@ pub struct Place<T> {
     pub path: T,
 }
 
+/// The directory of the scratch filesystem that holds the container's root.
+pub const SCRATCH_ROOT: &str = "root";
+
 /// How many [`Source`]s a plan may have.
 pub const MAX_SOURCES: usize = 1 << 16;
 /// How many file descriptors a plan may hand over.
@@ -282,6 +285,9 @@ pub enum Step<T> {
     SetControllingTerminal,
     /// pivot_root(2) into the container's root; the old root is unmounted.
     PivotRoot,
+    /// Unmounts what is mounted over the root after that: below the scratch directory, which covered it, the old root is
+    /// still there.
+    UnmountOldRoot,
     /// chroot(2), for a container without a mount namespace of its own.
     Chroot,
     /// Moves the container's root over `/` and enters it with chroot(2), for a root that cannot be pivoted away.

@@ -166,6 +166,7 @@ fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
         UseConsole => console::use_it(state),
         SetControllingTerminal => console::set_controlling_terminal(),
         PivotRoot => mounts::pivot_root(state.root),
+        UnmountOldRoot => mounts::unmount_old_root(),
         Chroot => mounts::chroot(state.root),
         MoveRoot => mounts::move_root(state.procfs(), state.root),
         MaskPath { ref place, source } => mounts::mask_path(state, place, source),

@@ -7,7 +7,7 @@ use crate::state::State;
 use linux_raw_sys::general as k;
 use onggi_stage::{Attrs, NamespaceFlags, Place, Source};
 
-/// The directory of the scratch filesystem that holds the container's root.
+/// [`onggi_stage::SCRATCH_ROOT`], ending in NUL.
 const SCRATCH_ROOT: &[u8] = b"root\0";
 
 pub fn open_source(host_path: &[u8], nofollow: bool) -> Done<i32> {
@@ -319,9 +319,14 @@ pub fn pivot_root(root: i32) -> Done {
     // Where the old root is shared, unmounting it would unmount the host's filesystems as well.
     mount_setattr(old, true, 0, 0, u64::from(k::MS_SLAVE), -1)?;
     close(old);
-    call(Call::umount2, [here, k::MNT_DETACH as usize])?;
+    unmount_old_root()?;
     let root = path(b"/\0")?;
     call(Call::chdir, [root]).map(drop)
+}
+
+/// The topmost mount over the working directory.
+pub fn unmount_old_root() -> Done {
+    call(Call::umount2, [path(b".\0")?, k::MNT_DETACH as usize]).map(drop)
 }
 
 /// For an initial RAM filesystem, which pivot_root(2) cannot leave: the container's root is moved over it. The old root

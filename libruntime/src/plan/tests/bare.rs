@@ -26,28 +26,30 @@ fn a_container_can_begin_without_a_copy_of_the_callers_mounts() {
             after ResetSignals
             - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: shared }
+            + root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: private }
             after mounts[0].source: OpenSource
             + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             after mounts[1].source: OpenSource
             - linux.rootfsPropagation: PrivateParent { host_path: "/bundle/rootfs" }
-            + mounts[1]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { first: shared, propagation: rec+shared } }
-            after root.path: CloneRootfs
+            - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: private }
             - root.path: AttachRootfs
+            + mounts[1]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { first: shared, propagation: rec+shared } }
             + linux.namespaces: EnterBareMounts { fd: Fd(2) }
             + root.path: AttachRootfsInScratch
-            + root.path: OpenRoot { path: "." }
-            + root.path: PivotRoot
             after process.user.uid: ChownStreams
             + mounts[0]: ParkSource { source: Source(0), by_name: false }
             + mounts[1]: ParkSource { source: Source(1), by_name: false }
             after linux.namespaces: Clone
-            + root.path: UnlockRoot
+            - root.path: OpenRoot { path: "." }
+            + root.path: OpenRoot { path: "root" }
             after linux.resources.cpu.cpus: SetAffinity
             - mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
             + mounts[0]: FetchSource { source: Source(0) }
             after mounts[0]: MoveMount
             - mounts[1]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { propagation: rec+shared } }
             + mounts[1]: FetchSource { source: Source(1), attrs: Attrs { propagation: rec+shared } }
+            after root.path: PivotRoot
+            + root.path: UnmountOldRoot
             after process.args[0]: Exec
             + linux.namespaces: Fd(2) is BareMounts
         "#]],
@@ -80,13 +82,14 @@ fn in_a_user_namespace_the_callers_procfs_is_parked_too() {
             after ResetSignals
             - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
+            + root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             after mounts[0].source: OpenSource
             - mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+slave } }
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { first: slave, propagation: rec+slave } }
             after linux.devices: OpenDevice
+            - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             + mounts[1]: OpenSource { source: Source(7), host_path: "/proc" }
             + mounts[1]: CloneSource { source: Source(7), recursive: true, attrs: Attrs { propagation: rec+private } }
-            after root.path: CloneRootfs
             + linux.namespaces: EnterBareMounts { fd: Fd(3) }
             after root.path: AttachRootfsInScratch
             + root.path: OpenRoot { path: "." }
@@ -109,21 +112,23 @@ fn a_cgroup_mount_of_v2_is_parked_to_be_listed_in_its_order() {
             after ResetSignals
             - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
-            after mounts[0].source: OpenSource
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
+            - mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
             after root.path: CloneRootfs
             - root.path: AttachRootfs
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + linux.namespaces: EnterBareMounts { fd: Fd(2) }
             + root.path: AttachRootfsInScratch
-            + root.path: OpenRoot { path: "." }
-            + root.path: PivotRoot
             after process.user.uid: ChownStreams
             + mounts[0]: ParkSource { source: Source(0), by_name: false }
             after linux.namespaces: Clone
-            + root.path: UnlockRoot
+            - root.path: OpenRoot { path: "." }
+            + root.path: OpenRoot { path: "root" }
             after linux.resources.cpu.cpus: SetAffinity
             - mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + mounts[0]: FetchSource { source: Source(0) }
+            after root.path: PivotRoot
+            + root.path: UnmountOldRoot
             after process.args[0]: Exec
             + linux.namespaces: Fd(2) is BareMounts
         "#]],
