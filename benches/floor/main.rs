@@ -139,6 +139,8 @@ fn child<'a>(
             // The parent attaches while this side mounts; it closes the pipe when that is done.
             ["attached"] => attached.read(&mut [0]).map(drop),
             ["cgroupns"] => sys::leave(sys::NEWCGROUP),
+            ["loopback"] => sys::loopback_up(),
+            ["keyring"] => sys::keyring(),
             ["hostname", name] => sys::hostname(name),
             _ => identity(&line, &mut env),
         };

@@ -12,11 +12,13 @@ use std::ptr::{null, null_mut};
 #[cfg(target_arch = "x86_64")]
 mod nr {
     pub const PIVOT_ROOT: i64 = 155;
+    pub const KEYCTL: i64 = 250;
     pub const BPF: i64 = 321;
 }
 #[cfg(target_arch = "aarch64")]
 mod nr {
     pub const PIVOT_ROOT: i64 = 41;
+    pub const KEYCTL: i64 = 219;
     pub const BPF: i64 = 280;
 }
 const OPEN_TREE: c_long = 428;
@@ -56,6 +58,8 @@ unsafe extern "C" {
     fn mknodat(dir: c_int, path: *const c_char, mode: u32, device: u64) -> c_int;
     fn symlinkat(text: *const c_char, dir: c_int, path: *const c_char) -> c_int;
     fn fchdir(fd: c_int) -> c_int;
+    fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
+    fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
     fn sethostname(name: *const c_char, length: usize) -> c_int;
     fn setgroups(count: usize, groups: *const u32) -> c_int;
     fn setgid(gid: u32) -> c_int;
@@ -220,6 +224,27 @@ pub fn pivot(root: Option<BorrowedFd>) -> io::Result<()> {
 pub fn hostname(name: &str) -> io::Result<()> {
     // SAFETY: pointer and length describe one string.
     done(unsafe { sethostname(name.as_ptr().cast(), name.len()).into() }).map(drop)
+}
+
+/// Sets the interface `lo` up (netdevice(7)).
+pub fn loopback_up() -> io::Result<()> {
+    const INET: c_int = 2;
+    const DGRAM_CLOEXEC: c_int = 2 | 0x8_0000;
+    const SIOCSIFFLAGS: c_ulong = 0x8914;
+    const UP: u64 = 1;
+    // SAFETY: integers only.
+    let socket = fd(unsafe { socket(INET, DGRAM_CLOEXEC, 0) }.into())?;
+    // struct ifreq: a name of 16 bytes, and a union of 24.
+    let request = [u64::from_ne_bytes(*b"lo\0\0\0\0\0\0"), 0, UP, 0, 0];
+    // SAFETY: the kernel reads the structure.
+    done(unsafe { ioctl(socket.as_raw_fd(), SIOCSIFFLAGS, request.as_ptr()) }.into()).map(drop)
+}
+
+/// Joins a new session keyring.
+pub fn keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: no name is given, so the kernel reads no memory.
+    done(unsafe { syscall(nr::KEYCTL, JOIN_SESSION_KEYRING, null::<c_char>()) }).map(drop)
 }
 
 pub fn clear_umask() {

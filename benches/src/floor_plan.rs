@@ -12,6 +12,7 @@ use crate::cgroups::{self, Hierarchy};
 
 const MS_RDONLY: u64 = 1;
 const PROC_FLAGS: u64 = 2 | 4 | 8;
+const NEW_NETWORK: u64 = 0x4000_0000;
 
 /// The default devices of the spec: name, major, minor.
 const DEVICES: [(&str, u64, u64); 6] =
@@ -51,6 +52,11 @@ pub fn plan(config: &Value, hierarchies: &[Hierarchy]) -> Result<String, String>
     let mut lines = cgroup_lines(config, hierarchies)?;
     line(&mut lines, &["clone", &namespaces.to_string()]);
     line(&mut lines, &["root", text(&config["root"]["path"])?]);
+    // Every runtime brings up the interface of a new network namespace, and leaves the caller's session keyring.
+    if namespaces & NEW_NETWORK != 0 {
+        line(&mut lines, &["loopback"]);
+    }
+    line(&mut lines, &["keyring"]);
     // The cgroup mount comes last: it has to wait for the attaching, which goes on at the same time.
     let (cgroup, others): (Vec<&Value>, Vec<&Value>) =
         list(&config["mounts"]).partition(|mount| mount["type"] == "cgroup");
@@ -105,7 +111,7 @@ fn namespaces(config: &Value) -> Result<(u64, bool), String> {
             "uts" => 0x0400_0000,
             "ipc" => 0x0800_0000,
             "pid" => 0x2000_0000,
-            "network" => 0x4000_0000,
+            "network" => NEW_NETWORK,
             "cgroup" => {
                 cgroup = true;
                 0
