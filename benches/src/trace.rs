@@ -159,6 +159,10 @@ fn memory(pid: Pid) -> (u64, u64) {
     (field("VmHWM:"), field("RssAnon:"))
 }
 
+/// Held by tests that have children: a trace waits for any child of the process.
+#[cfg(test)]
+pub static CHILDREN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,9 +171,9 @@ mod tests {
         trace(&["/bin/sh", "-c", script].map(str::to_owned)).expect("ptrace of one's own child is allowed")
     }
 
-    /// One test, because `trace` waits for any child of this process.
     #[test]
     fn children_are_counted_and_the_exit_code_is_the_commands() {
+        let _others_wait = CHILDREN.lock();
         let (alone, status) = traced("exit 3");
         assert_eq!(status.code(), Some(3));
         assert!(alone.calls > 10 && alone.peak > 100 && alone.own > 10, "{alone:?}");

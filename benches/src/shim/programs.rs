@@ -111,6 +111,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_executed_is_seen() {
+        let _others_wait = crate::trace::CHILDREN.lock();
         let Ok(mut programs) = Programs::listen() else { return eprintln!("skipped: needs root") };
         programs.count().expect("nothing is lost");
         std::process::Command::new("sh").args(["-c", "true; env true"]).status().expect("sh");
