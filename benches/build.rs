@@ -1,5 +1,5 @@
 //! Compiles `floor/`, the program that measures the kernel's own cost, and leaves it in `OUT_DIR`
-//! for `src/floor.rs` to embed.
+//! for `src/work.rs` to embed; tells the program which compiler it is made by.
 //!
 //! It is compiled on its own, and not as a second binary of this package, because it must be static:
 //! loading a shared libc costs about as much as half of the work that it measures, and a package
@@ -28,4 +28,9 @@ fn main() {
     rustc.arg("-o").arg(Path::new(&var("OUT_DIR")).join("floor")).arg("floor/main.rs");
     let status = rustc.status().unwrap_or_else(|error| panic!("{rustc:?}: {error}"));
     assert!(status.success(), "{rustc:?}: {status}");
+    // What is counted depends on the compiler.
+    let version = Command::new(var("RUSTC")).arg("--version").output();
+    let version = version.ok().and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+    let words: Vec<&str> = version.split_whitespace().take(2).collect();
+    println!("cargo::rustc-env=BENCH_COMPILER={}", words.join(" "));
 }

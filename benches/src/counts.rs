@@ -1,9 +1,8 @@
 //! What onggi costs in things that can be counted, compared with the counts that were accepted last: what grows by more
 //! than 2 % is an error. `counts --accept` writes new ones.
 //!
-//! The counts are those of one kind of machine, which names its section of `counts.txt`: the kernel, the cgroup
-//! hierarchies and the capabilities decide how many calls there are. On another kind only the program's size is
-//! compared, and that is said. Page faults and resident memory are not among the counts: two copies of one program had
+//! The counts are those of one compiler and one kind of machine, which name their sections of `counts.txt`: the kernel, the
+//! cgroup hierarchies and the capabilities decide how many calls there are. Where nothing is known of one, that is said. Page faults and resident memory are not among the counts: two copies of one program had
 //! 106 and 158 faults, by how large the pages are that the page cache has of the file.
 
 use std::collections::BTreeMap;
@@ -21,7 +20,7 @@ use crate::work::Contestant;
 
 const USAGE: &str = "usage: counts [--runtime PATH] [--accept]";
 
-/// Section, then what is counted. The section of the size has no name.
+/// Section, then what is counted.
 type Counts = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// The growth that is accepted, in percent.
@@ -45,17 +44,17 @@ pub fn main(args: &[String]) -> Result<(), String> {
     let mut known = parse(&text)?;
     let options =
         Options { runtimes: Some(vec![runtime]), timeout: Duration::from_secs(120), ..Options::default() };
-    let section = section()?;
+    let machine = machine()?;
     let now = with_site(&options, |site| {
         let mut contestants = site.runtimes("")?;
         let [contestant] = &mut contestants[..] else { return Err("one runtime is counted".to_owned()) };
         Ok(Counts::from([
-            (String::new(), BTreeMap::from([("KiB of the program".to_owned(), contestant.size()?)])),
-            (section.clone(), count(contestant)?),
+            (COMPILER.to_owned(), of_program(contestant)?),
+            (machine.clone(), count(contestant)?),
         ]))
     })?;
-    if !accept && !known.contains_key(&section) {
-        println!("{section}: nothing is known about this kind of machine, so only the size is compared");
+    for section in now.keys().filter(|section| !accept && !known.contains_key(*section)) {
+        println!("{section}: no counts are known, so none are compared");
     }
     let (table, grown) = compare(&known, &now);
     print!("{table}");
@@ -71,7 +70,10 @@ pub fn main(args: &[String]) -> Result<(), String> {
     }
 }
 
-fn section() -> Result<String, String> {
+/// The compiler of this program, which is that of the runtime in `./test`.
+const COMPILER: &str = env!("BENCH_COMPILER");
+
+fn machine() -> Result<String, String> {
     let kernel = nix::sys::utsname::uname().map_err(|e| format!("uname: {e}"))?;
     let release = kernel.release().to_string_lossy().into_owned();
     let version = release.split('.').take(2).collect::<Vec<_>>().join(".");
@@ -83,8 +85,15 @@ fn section() -> Result<String, String> {
     Ok(format!("Linux {version}, cgroup {layout} ({count}), capabilities {}", capabilities.trim()))
 }
 
+fn of_program(contestant: &Contestant) -> Result<BTreeMap<String, u64>, String> {
+    Ok(BTreeMap::from([
+        ("KiB of the program".to_owned(), contestant.size()?),
+        ("explain instructions".to_owned(), contestant.instructions()?),
+    ]))
+}
+
 fn count(contestant: &mut Contestant) -> Result<BTreeMap<String, u64>, String> {
-    let mut counts = BTreeMap::from([("explain instructions".to_owned(), contestant.instructions()?)]);
+    let mut counts = BTreeMap::new();
     for work in Work::ALL {
         contestant.prepare(work)?;
         let traces: Result<Vec<Trace>, String> =
@@ -140,9 +149,7 @@ fn as_text(counts: &Counts) -> String {
         "# What onggi costs, by kind of machine. Written by `cargo run -p benches -- counts --accept`.\n"
             .to_owned();
     for (section, counts) in counts {
-        if !section.is_empty() {
-            writeln!(text, "\n[{section}]").expect("writing to a String");
-        }
+        writeln!(text, "\n[{section}]").expect("writing to a String");
         for (what, count) in counts {
             writeln!(text, "{what:<24} {count}").expect("writing to a String");
         }
@@ -169,7 +176,7 @@ mod tests {
     fn what_is_written_is_read_again() {
         let size = BTreeMap::from([("KiB of the program".to_owned(), 5000)]);
         let counts = Counts::from([
-            (String::new(), size),
+            ("rustc 1.90.0".to_owned(), size),
             ("Linux 6.18, cgroup v2 (1)".to_owned(), BTreeMap::from([("run KiB of memory".to_owned(), 7)])),
         ]);
         assert_eq!(parse(&as_text(&counts)), Ok(counts));
