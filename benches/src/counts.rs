@@ -1,7 +1,7 @@
 //! What onggi costs in things that can be counted, compared with the counts that were accepted last: what grows by more
 //! than 2 % is an error. `counts --accept` writes new ones.
 //!
-//! The counts are those of one compiler and one kind of machine, which name their sections of `counts.txt`: the kernel, the
+//! The counts are those of one compiler and one kind of machine, which name their sections of `counts.json`: the kernel, the
 //! cgroup hierarchies and the capabilities decide how many calls there are. Where nothing is known of one, that is said. Page faults and resident memory are not among the counts: two copies of one program had
 //! 106 and 158 faults, by how large the pages are that the page cache has of the file.
 
@@ -39,9 +39,9 @@ pub fn main(args: &[String]) -> Result<(), String> {
             _ => return Err(USAGE.to_owned()),
         }
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("counts.txt");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("counts.json");
     let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let mut known = parse(&text)?;
+    let mut known: Counts = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     let options =
         Options { runtimes: Some(vec![runtime]), timeout: Duration::from_secs(120), ..Options::default() };
     let machine = machine()?;
@@ -60,7 +60,8 @@ pub fn main(args: &[String]) -> Result<(), String> {
     print!("{table}");
     if accept {
         known.extend(now);
-        return fs::write(&path, as_text(&known)).map_err(|e| format!("{}: {e}", path.display()));
+        let text = serde_json::to_string_pretty(&known).map_err(|e| format!("counts: {e}"))?;
+        return fs::write(&path, text + "\n").map_err(|e| format!("{}: {e}", path.display()));
     }
     match grown {
         0 => Ok(()),
@@ -130,33 +131,6 @@ fn most_growth(what: &str, before: u64) -> u64 {
     (before * MOST_GROWTH / 100).max(varies)
 }
 
-fn parse(text: &str) -> Result<Counts, String> {
-    let (mut counts, mut section) = (Counts::new(), String::new());
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            section = name.to_owned();
-            continue;
-        }
-        let (what, count) = line.rsplit_once(' ').ok_or_else(|| format!("counts.txt: {line:?}"))?;
-        let count = count.parse().map_err(|_| format!("counts.txt: {line:?} has no count"))?;
-        counts.entry(section.clone()).or_default().insert(what.trim_end().to_owned(), count);
-    }
-    Ok(counts)
-}
-
-fn as_text(counts: &Counts) -> String {
-    let mut text =
-        "# What onggi costs, by kind of machine. Written by `cargo run -p benches -- counts --accept`.\n"
-            .to_owned();
-    for (section, counts) in counts {
-        writeln!(text, "\n[{section}]").expect("writing to a String");
-        for (what, count) in counts {
-            writeln!(text, "{what:<24} {count}").expect("writing to a String");
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,16 +144,5 @@ mod tests {
         assert_eq!(compare(&counts(1000), &counts(900)).1, 0);
         assert_eq!(compare(&counts(1000), &counts(1021)).1, 1);
         assert_eq!(compare(&Counts::new(), &counts(1021)).1, 0);
-    }
-
-    #[test]
-    fn what_is_written_is_read_again() {
-        let size = BTreeMap::from([("KiB of the program".to_owned(), 5000)]);
-        let counts = Counts::from([
-            ("rustc 1.90.0".to_owned(), size),
-            ("Linux 6.18, cgroup v2 (1)".to_owned(), BTreeMap::from([("run KiB of memory".to_owned(), 7)])),
-        ]);
-        assert_eq!(parse(&as_text(&counts)), Ok(counts));
-        assert!(parse("run system calls many").is_err());
     }
 }

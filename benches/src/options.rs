@@ -6,7 +6,7 @@ pub const USAGE: &str = "\
 Compares OCI runtimes with each other and with the kernel's own cost (`floor`), on this machine, as root.
 
 usage: cargo run --release -p benches [-- OPTIONS]
-       cargo run -p benches -- counts [--runtime PATH] [--accept]    compares what can be counted with counts.txt
+       cargo run -p benches -- counts [--runtime PATH] [--accept]    compares what can be counted with counts.json
        cargo run --release -p benches -- scale --help    how the cost grows with mounts and containers
        cargo run --release -p benches -- network [--check] [ROUNDS]    what a network adds, beside CNI and Podman
        cargo run --release -p benches -- shim [--help]                 containerd's shims

@@ -51,8 +51,8 @@ pub struct Test {
     base: PathBuf,
     /// The cgroup below which all containers of the case are.
     pub cgroup: String,
-    /// Has the host's mounts in sight while a container is set up: a hook has to see them. A runtime that sets containers up
-    /// where these are not even mounted would hide what it would otherwise let out.
+    /// Each container has a hook, for which a runtime keeps the host's mounts until it enters the container's root. One
+    /// that leaves them before would not show a hole: a path that leads out of the root finds nothing.
     pub with_host_mounts: bool,
     count: AtomicU32,
     /// What runs the containers of the case in place of itself.

@@ -72,11 +72,11 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         let host_path = Text::path(&rootfs);
         plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path });
     }
-    if !bare {
-        plan.push("root.path", clone_rootfs);
-    } else {
+    if bare {
         let fd = plan.hand("linux.namespaces", Handed::BareMounts);
         plan.push("linux.namespaces", Step::EnterBareMounts { fd });
+    } else {
+        plan.push("root.path", clone_rootfs);
     }
     plan.push("root.path", if scratch { Step::AttachRootfsInScratch } else { Step::AttachRootfs });
     if bare && in_user_namespace {
