@@ -60,7 +60,7 @@ fn traced(contestant: &mut Contestant, row: &mut Row, work: Work) -> Option<Trac
     trace_of_medians(&traces)
 }
 
-pub fn trace_of_medians(traces: &[Trace]) -> Option<Trace> {
+fn trace_of_medians(traces: &[Trace]) -> Option<Trace> {
     let median = |of: fn(&Trace) -> u64| {
         quartiles(traces.iter().map(|trace| of(trace) as f64)).map(|found| found.median as u64)
     };
