@@ -92,10 +92,10 @@ impl Cgroup {
     /// Pure. `cgroups_path` is `linux.cgroupsPath`, with the same meaning as in runc: an absolute path starts at the
     /// hierarchy's root as it is mounted; a relative one at the caller's own cgroup on v1, and beside it on v2, where a
     /// cgroup with processes cannot have children with controllers; an absent one is the relative path `id`.
-    /// `slice:prefix:name` is a path like any other.
+    /// `slice:prefix:name` is a path like any other. A `..` leads no further up than to where the path starts.
     pub fn plan(layout: &Layout, cgroups_path: Option<&Path>, id: &str) -> Result<Self> {
         let given = cgroups_path.filter(|path| !path.as_os_str().is_empty());
-        let path = given.unwrap_or(Path::new(id));
+        let path = &cleaned(given.unwrap_or(Path::new(id)));
         check_path(path).map_err(|problem| match given {
             Some(path) => Error::invalid(vec![Diagnostic::new(AT_PATH, format!("{path:?} {problem}"))]),
             None => Error::new(ErrorKind::InvalidConfig, format!("the container id {id:?} {problem}")),
@@ -427,10 +427,20 @@ fn not_permitted(error: &Error) -> bool {
     [Errno::EACCES, Errno::EPERM, Errno::EROFS].iter().any(|&errno| error.errno() == Some(errno as i32))
 }
 
-fn check_path(path: &Path) -> std::result::Result<(), &'static str> {
-    if path.components().any(|part| part == Component::ParentDir) {
-        return Err("must not have \"..\" in it");
+/// Without `..`, which is taken as text: no directory is looked at.
+fn cleaned(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(clean.pop()),
+            Component::CurDir => {}
+            other => clean.push(other),
+        }
     }
+    clean
+}
+
+fn check_path(path: &Path) -> std::result::Result<(), &'static str> {
     if !path.components().any(|part| matches!(part, Component::Normal(_))) {
         return Err("names the root of the hierarchy; a container needs a cgroup of its own");
     }

@@ -12,10 +12,12 @@ pub(crate) mod examine;
 mod found;
 mod hooks;
 mod identity;
+mod idmap;
 mod kernel;
 pub(crate) mod list;
 mod mounts;
 mod namespaces;
+mod normal;
 pub(crate) mod places;
 mod process;
 pub(crate) mod removed;
@@ -72,6 +74,7 @@ impl Config {
 
     fn check(mut spec: Spec, mut found: Found) -> Result<Config> {
         namespaces::without_empty_paths(&mut spec);
+        normal::normalize(&mut spec, &mut found);
         check_spec(&spec, &mut found);
         let version = spec.version().clone();
         if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {

@@ -175,6 +175,11 @@ impl Container {
         Ok(container)
     }
 
+    /// Whether annotations may name files for the output of hooks.
+    pub(crate) fn allows_hook_output(&self) -> bool {
+        self.settings.as_ref().is_some_and(|settings| settings.hook_output_annotations)
+    }
+
     /// Whether a directory of the store is a container's, even if nothing in it can be read.
     pub(crate) fn has_directory(settings: &Settings, id: &str) -> bool {
         matches!(Directory::open(&settings.store, id), Ok(Some(directory)) if directory.is_of_container())

@@ -28,7 +28,13 @@ fn known() -> Value {
         "annotations": { "io.onggi.version": env!("CARGO_PKG_VERSION") },
         // A trailing dot stands for all annotations with this prefix (features.md).
         "potentiallyUnsafeConfigAnnotations":
-            ["org.onggi.network.", "org.systemd.property.", "run.oci.keep_original_groups"],
+            [
+                "org.onggi.network.",
+                "org.systemd.property.",
+                crate::hook_input::ANNOTATIONS[0],
+                crate::hook_input::ANNOTATIONS[1],
+                "run.oci.keep_original_groups",
+            ],
     })
 }
 

@@ -12,6 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::child::Child;
 use crate::container::Container;
 use crate::error::{Error, Result};
+use crate::hook_input::Told;
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::status::Status;
 use crate::step::SyncPoint;
@@ -68,15 +69,15 @@ impl<'a> Limits<'a> {
 }
 
 /// Runs hooks one after the other, up to the first that fails. `place` is the list, such as `hooks.createRuntime`.
-pub(crate) fn run_all(hooks: &[Hook], place: &str, state: &[u8], site: &Site, limits: Limits) -> Result<()> {
+pub(crate) fn run_all(hooks: &[Hook], place: &str, told: &Told, site: &Site, limits: Limits) -> Result<()> {
     let mut all = hooks.iter().enumerate();
-    all.try_for_each(|(at, hook)| named(hook, place, at, |place| run(hook, place, state, site, limits)))
+    all.try_for_each(|(at, hook)| named(hook, place, at, |place| run(hook, place, told, site, limits)))
 }
 
 /// Runs every hook, even if others fail, and returns the errors.
-pub(crate) fn run_each(hooks: &[Hook], place: &str, state: &[u8], site: &Site, limits: Limits) -> Vec<Error> {
+pub(crate) fn run_each(hooks: &[Hook], place: &str, told: &Told, site: &Site, limits: Limits) -> Vec<Error> {
     let all = hooks.iter().enumerate();
-    let failed = |(at, hook)| named(hook, place, at, |place| run(hook, place, state, site, limits)).err();
+    let failed = |(at, hook)| named(hook, place, at, |place| run(hook, place, told, site, limits)).err();
     all.filter_map(failed).collect()
 }
 
@@ -88,11 +89,11 @@ fn named(hook: &Hook, list: &str, at: usize, run: impl FnOnce(&str) -> Result<()
         .map_err(|error| error.within(format!("error running {name} hook #{at}")))
 }
 
-fn run(hook: &Hook, place: &str, state: &[u8], site: &Site, limits: Limits) -> Result<()> {
+fn run(hook: &Hook, place: &str, told: &Told, site: &Site, limits: Limits) -> Result<()> {
     let given = hook.timeout().map(|seconds| Duration::from_secs(seconds.max(0) as u64));
     let timeout = given.or(limits.timeout);
     let wait = timeout.map_or(Wait::default(), Wait::at_most);
-    let (child, mut pipes) = start(hook, place, state, site, &wait)?;
+    let (child, mut pipes) = start(hook, place, told, site, &wait)?;
     pipes.init = limits.init;
     let mut said = Said::default();
     let ended = pipes.attend(&child, &wait, &mut said)?;
@@ -118,7 +119,7 @@ fn run(hook: &Hook, place: &str, state: &[u8], site: &Site, limits: Limits) -> R
 fn start<'s>(
     hook: &Hook,
     place: &str,
-    state: &'s [u8],
+    told: &'s Told,
     site: &Site,
     wait: &Wait,
 ) -> Result<(Child, Pipes<'s>)> {
@@ -137,10 +138,13 @@ fn start<'s>(
         fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
     }
     // Not a pipe, because a process that stays behind may go on writing.
-    let null = File::options().write(true).open("/dev/null");
-    let null = null.map_err(|error| Error::io("open /dev/null", error))?;
+    let stdout = match told.stdout()? {
+        Some(file) => file,
+        None => null()?,
+    };
+    let log = told.stderr()?;
     let launch = Launch {
-        stdio: [stdin.as_fd(), null.as_fd(), stderr.as_fd()],
+        stdio: [stdin.as_fd(), stdout.as_fd(), log.as_ref().map_or(stderr.as_fd(), AsFd::as_fd)],
         passed: &[],
         cgroup: joined.born_in.as_ref().map(AsFd::as_fd),
         given: Given {
@@ -156,7 +160,11 @@ fn start<'s>(
     let not_started = || Error::external("the hook was not started").at(place.to_string());
     let child = stage.into_init().ok_or_else(not_started)?;
     let (feed, messages) = (Some(feed.into()), Some(messages.into()));
-    Ok((child, Pipes { _reader: stdin, feed, state, messages, init: None }))
+    Ok((child, Pipes { _reader: stdin, feed, state: &told.state, messages, init: None }))
+}
+
+fn null() -> Result<File> {
+    File::options().write(true).open("/dev/null").map_err(|error| Error::io("open /dev/null", error))
 }
 
 /// A hook without `env` gets the caller's environment, as with runc and crun; an empty list is an environment.
@@ -394,9 +402,10 @@ mod tests {
             serde_json::from_value(serde_json::json!({"path": "/bin/sleep", "args": ["sleep", "100"]}))
                 .unwrap();
         let limits = Limits { timeout: Some(Duration::from_secs(1)), ..Limits::default() };
+        let told = Told::outside(&crate::state::State::unknown("id"), Status::Stopped, false);
         let begin = std::time::Instant::now();
         let failed =
-            run_each(&[hook], "hooks.poststop", b"{}", &Site::Runtime { bundle: Path::new("/") }, limits);
+            run_each(&[hook], "hooks.poststop", &told, &Site::Runtime { bundle: Path::new("/") }, limits);
         assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
         let text = failed.first().map(ToString::to_string).unwrap_or_default();
         let words = "error running poststop hook #0: hook ran past specified timeout of 1.0s";

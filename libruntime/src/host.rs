@@ -34,6 +34,18 @@ pub struct CgroupMount {
     pub links: Vec<String>,
 }
 
+impl CgroupMount {
+    /// The hierarchy that a `cgroup` mount shows at its destination itself: that of a host with v2 alone, and on one
+    /// with both versions that of v2 for `cgroup2`. `None` where the hierarchies are directories below it.
+    pub fn shown_alone<'a>(all: &'a [Self], typ: &Option<String>) -> Option<&'a Self> {
+        match (all, typ.as_deref()) {
+            ([only @ Self { v2: true, name, .. }], _) if name.is_empty() => Some(only),
+            (_, Some("cgroup2")) => all.iter().find(|hierarchy| hierarchy.v2),
+            _ => None,
+        }
+    }
+}
+
 /// See the module's text.
 #[derive(Clone, Debug, Default)]
 pub struct Host {

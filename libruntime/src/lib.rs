@@ -40,6 +40,7 @@ mod features;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hints;
+mod hook_input;
 mod hooks;
 mod host;
 mod init;

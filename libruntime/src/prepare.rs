@@ -4,6 +4,7 @@
 use crate::cgroup::Cgroup;
 use crate::config::Config;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
+use crate::hook_input;
 use crate::host::Host;
 use crate::network::{self, Network};
 use crate::options::{self, Options};
@@ -27,6 +28,8 @@ pub(crate) struct Prepared {
     pub networks: Vec<Network>,
     /// The caller's descriptors, and their numbers in the container.
     pub passed: Vec<(RawFd, u32)>,
+    /// Annotations may name files for the output of hooks.
+    pub hook_output: bool,
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -166,11 +169,16 @@ fn prepare_spec(spec: Spec, mut request: Request, options: &Options) -> Result<P
     if !request.network_annotations {
         warnings.extend(network::ignored(&spec));
     }
+    let hook_output = options.settings.hook_output_annotations;
+    if !hook_output {
+        warnings.extend(hook_input::ignored(&spec));
+    }
     if request.network_files.is_empty() {
         request.network_files = network::files(&spec, &networks, &request.directory)?;
     }
     host.network_requested = request.network_requested || !networks.is_empty();
     let mut plan = plan::create::create(&spec, &host, &request, filter.as_ref())?;
     warnings.append(&mut plan.warnings);
-    Ok(Prepared { spec, plan, host, filter, cgroup, request, networks, passed: Vec::new(), warnings })
+    let passed = Vec::new();
+    Ok(Prepared { spec, plan, host, filter, cgroup, request, networks, passed, hook_output, warnings })
 }

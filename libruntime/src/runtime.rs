@@ -42,10 +42,18 @@ impl Runtime {
         self.with(|settings| settings.network_annotations = allowed)
     }
 
+    /// Lets crun's annotations `run.oci.hooks.stdout` and `run.oci.hooks.stderr` name files to which hooks append their
+    /// output. An author of annotations could then append to any file of the host. By default, such annotations cause a
+    /// warning and nothing else. [`Container::start`] and the deletion run hooks as well, and want the same permission.
+    pub fn hook_output_annotations(self, allowed: bool) -> Self {
+        self.with(|settings| settings.hook_output_annotations = allowed)
+    }
+
     fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::new(self.0.store.clone());
         settings.cgroup_driver = self.0.cgroup_driver;
         settings.network_annotations = self.0.network_annotations;
+        settings.hook_output_annotations = self.0.hook_output_annotations;
         change(&mut settings);
         Self(Arc::new(settings))
     }

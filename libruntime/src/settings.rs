@@ -14,6 +14,7 @@ pub(crate) struct Settings {
     pub store: PathBuf,
     pub cgroup_driver: CgroupDriver,
     pub network_annotations: bool,
+    pub hook_output_annotations: bool,
     layout: OnceLock<Layout>,
     bare_mounts: OnceLock<Option<OwnedFd>>,
 }
@@ -26,6 +27,7 @@ impl Settings {
             store,
             cgroup_driver: CgroupDriver::default(),
             network_annotations: false,
+            hook_output_annotations: false,
             layout: OnceLock::new(),
             bare_mounts: OnceLock::new(),
         }

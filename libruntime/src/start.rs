@@ -5,6 +5,7 @@
 
 use crate::container::Container;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
+use crate::hook_input::Told;
 use crate::hooks::Site;
 use crate::parent;
 use crate::plan::start::StartProgram;
@@ -77,9 +78,9 @@ impl Container {
         self.await_turn(connection.as_fd())?;
         let all = spec.hooks().as_ref();
         if let Some(inside) = all.and_then(|all| all.start_container().as_deref()) {
-            let state = self.state.for_hooks(Status::Created);
+            let told = Told::inside(&self.state, Status::Created);
             let limits = hooks::Limits::with_init(self.running_init()?);
-            hooks::run_all(inside, "hooks.startContainer", &state, &Site::Process(self), limits)
+            hooks::run_all(inside, "hooks.startContainer", &told, &Site::Process(self), limits)
                 .inspect_err(|_| self.end_init())?;
         }
         match program {
@@ -91,10 +92,10 @@ impl Container {
         self.report_steps();
         executed?;
         let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
-        let state = self.state.for_hooks(Status::Running);
+        let told = Told::outside(&self.state, Status::Running, self.allows_hook_output());
         let limits = hooks::Limits::default();
         let site = Site::Runtime { bundle: &self.state.bundle };
-        hooks::run_all(after, "hooks.poststart", &state, &site, limits).inspect_err(|_| {
+        hooks::run_all(after, "hooks.poststart", &told, &site, limits).inspect_err(|_| {
             // The hook's error is the one to report; the container can be deleted again.
             let _ = self.without_limits().delete_force();
         })

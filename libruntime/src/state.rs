@@ -12,7 +12,6 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
 use crate::seccomp::Filter;
-use crate::status::Status;
 use crate::sys::{self, ExitStatus};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -20,7 +19,6 @@ use nix::sys::stat::{Mode, fstatat};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{Read, Write};
@@ -163,21 +161,6 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The state of the specification, for hooks and seccomp agents.
-    pub fn for_hooks(&self, status: Status) -> Vec<u8> {
-        let mut state = json!({
-            "ociVersion": self.oci_version,
-            "id": self.id,
-            "status": status,
-            "bundle": self.bundle,
-            "annotations": self.annotations,
-        });
-        if let Some(init) = self.init {
-            state["pid"] = init.pid.into();
-        }
-        state.to_string().into_bytes()
-    }
-
     /// The state of a container of which only the id is known.
     pub fn unknown(id: &str) -> Self {
         Self {

@@ -80,6 +80,10 @@ pub const GLOBAL: &[Flag] = &[
         "network-annotations",
         "allow annotations org.onggi.network.* of config.json: their author can then change the host's network",
     ),
+    Flag::switch(
+        "hook-output-annotations",
+        "allow annotations run.oci.hooks.stdout and .stderr: their author can then append to the host's files",
+    ),
     Flag::switch("version", "print the version").short("v"),
 ];
 

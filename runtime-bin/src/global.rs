@@ -31,7 +31,8 @@ impl<'a> Global<'a> {
         }
         let runtime = Runtime::new(root)
             .cgroup_driver(cgroup_driver(flags)?)
-            .network_annotations(flags.is_set("network-annotations"));
+            .network_annotations(flags.is_set("network-annotations"))
+            .hook_output_annotations(flags.is_set("hook-output-annotations"));
         Ok(Self { runtime, root_is_given: given.is_some(), inherited, log })
     }
 

@@ -3,7 +3,6 @@
 //! but that the message is there, names no source code and is one.
 
 use crate::bundle::Config;
-use crate::case::Need::Cgroup;
 use crate::case::{Case, Outcome, Stop, case, check};
 use crate::process::Output;
 use crate::test::{Container, Test};
@@ -47,7 +46,6 @@ pub const CASES: &[Case] = &[
     case!(a_mount_without_destination),
     case!(a_mount_destination_with_a_nul_byte),
     case!(a_bind_mount_without_source),
-    case!(dots_in_the_cgroups_path, [Cgroup]),
     case!(a_hostname_that_is_too_long),
     case!(id_maps_that_overlap),
     case!(id_maps_that_are_too_many),
@@ -328,17 +326,6 @@ fn a_bind_mount_without_source(t: &Test) -> Outcome {
     let output = t.run(&config)?;
     check!(output.code != 0, "taken: {}", output.text());
     clear(output)
-}
-
-fn dots_in_the_cgroups_path(t: &Test) -> Outcome {
-    // Where the dots lead is below the case's own cgroup.
-    let mut config = t.sleeper();
-    config.set("linux.cgroupsPath", format!("{}/a/b/../../escape", t.cgroup));
-    let c = t.container(&config)?;
-    let output = c.create()?;
-    let _ = c.delete_force()?;
-    output.refused()?;
-    Ok(())
 }
 
 fn a_hostname_that_is_too_long(t: &Test) -> Outcome {

@@ -43,6 +43,7 @@ mod namespaces;
 mod networks;
 mod networks_bad;
 mod networks_rootless;
+mod peers;
 mod process;
 mod repetition;
 mod rootless;
@@ -96,6 +97,7 @@ pub fn all() -> Vec<Case> {
         networks::CASES,
         networks_bad::CASES,
         networks_rootless::CASES,
+        peers::CASES,
         process::CASES,
         repetition::CASES,
         rootless::CASES,

@@ -49,9 +49,19 @@ fn a_bind_mount_of_a_part_is_that_parts_root() {
 }
 
 #[test]
-fn paths_that_leave_the_hierarchy_or_name_its_root_are_refused() {
+fn a_path_leads_no_further_up_than_to_where_it_starts() {
+    let hybrid = layout(HYBRID, HYBRID_OWN);
+    let at =
+        |path: &str| Cgroup::plan(&hybrid, Some(Path::new(path)), "id").unwrap().paths()["cpuacct"].clone();
+    for (path, plain) in [("/a/x/../../../b", "/b"), ("../../c", "c"), ("./d/./e", "d/e")] {
+        assert_eq!(at(path), at(plain), "{path}");
+    }
+}
+
+#[test]
+fn paths_that_name_the_root_of_the_hierarchy_are_refused() {
     let v2 = layout(V2, "0::/\n");
-    for path in ["../x", "/a/../../b", "/", ".", "/a\nb"] {
+    for path in ["/", ".", "..", "/a/..", "a/..", "/a\nb"] {
         let error = Cgroup::plan(&v2, Some(Path::new(path)), "id").unwrap_err();
         assert_eq!(error.diagnostics()[0].config_path, "linux.cgroupsPath", "{path}");
     }

@@ -9,7 +9,7 @@ use super::places::{self, Part};
 use super::removed::Removed;
 use super::repair::{self, Repaired, Root};
 use super::strict::Strict;
-use super::{check_spec, namespaces, written};
+use super::{check_spec, namespaces, normal, written};
 use crate::diagnostic::{Diagnostic, DiagnosticCode as Code, Severity};
 use oci_spec::runtime::Spec;
 
@@ -75,6 +75,7 @@ fn checks(text: &[u8], spec: &mut Spec) -> Vec<Diagnostic> {
     let mut all = found.into_all();
     let mut found = Found::default();
     namespaces::without_empty_paths(spec);
+    normal::normalize(spec, &mut found);
     check_spec(spec, &mut found);
     // A number that is not given is 0 for the other checks of its object.
     let object = |one: &Diagnostic| one.config_path.rsplit_once('.').map(|(object, _)| object.to_owned());

@@ -2,7 +2,7 @@
 //! and whether the process's ids exist in them.
 
 use super::found::{Found, each};
-use crate::namespaces::{has, is_new};
+use crate::namespaces::is_new;
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 use std::fmt::Display;
 
@@ -22,9 +22,6 @@ pub(crate) fn check(spec: &Spec, found: &mut Found) {
                 found.missing(at, "missing; in a user namespace without mappings nobody has an id");
             }
             continue;
-        }
-        if !has(namespaces, LinuxNamespaceType::User) {
-            found.needs_namespace(at, "needs a user namespace in linux.namespaces");
         }
         check_mappings(mappings, at, found);
     }

@@ -7,19 +7,12 @@ use oci_spec::runtime::{
     Linux, LinuxIntelRdt, LinuxMemoryPolicy, LinuxSeccomp, LinuxSeccompAction as Action,
     MemoryPolicyFlagType as Flag, MemoryPolicyModeType as Mode,
 };
-use std::path::Component;
 
 const PROPAGATIONS: [&str; 8] =
     ["private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"];
 
 pub(crate) fn check(linux: &Linux, found: &mut Found) {
     if let Some(path) = linux.cgroups_path() {
-        if path.components().any(|part| part == Component::ParentDir) {
-            found.problem(
-                "linux.cgroupsPath",
-                "contains \"..\", and could leave the cgroup that it starts from",
-            );
-        }
         found.path(path, "linux.cgroupsPath");
     }
     if let Some(propagation) = linux.rootfs_propagation().as_deref()

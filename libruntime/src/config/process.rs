@@ -83,9 +83,10 @@ fn user(user: &User, found: &mut Found) {
         found.problem(format_args!("{at}.additionalGids"), text);
     }
     if let Some(umask) = user.umask().filter(|umask| *umask > 0o777) {
-        let text =
-            format_args!("{umask} (octal {umask:o}) is more than 511 (octal 777); JSON has no octal numbers");
-        found.problem(format_args!("{at}.umask"), text);
+        let text = format_args!(
+            "{umask} (octal {umask:o}): bits above octal 777 have no meaning; JSON has no octal numbers"
+        );
+        found.warning(format_args!("{at}.umask"), text);
     }
     if user.username().as_ref().is_some_and(|name| !name.is_empty()) {
         found.warning(format_args!("{at}.username"), "ignored: it is for Windows; uid and gid decide");

@@ -7,7 +7,6 @@
 use super::found::Found;
 use super::removed::Removed;
 use super::strict::{self, Strict};
-use super::version::is_before;
 use crate::error::{DiagnosticCode, Error, ErrorKind, Result};
 use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;
@@ -204,14 +203,10 @@ impl State {
         true
     }
 
-    /// "Any value which cannot be mapped to a relevant kernel interface … MUST be logged as a warning".
-    /// Since 1.1 the spec has them left out with a warning; before, they are errors.
+    /// "Any value which cannot be mapped to a relevant kernel interface … MUST be logged as a warning". Versions before
+    /// 1.1 had it an error, but an engine knows more capabilities than an older kernel, and writes the version that it
+    /// was made for; runc and crun leave them out whatever the version is.
     fn unknown_capabilities(&mut self, value: &mut Value, list: &[Step], at: &str) -> bool {
-        // A process object has no version.
-        let version = value.get("ociVersion").and_then(Value::as_str).unwrap_or("1.1");
-        if is_before(version, 1) {
-            return false;
-        }
         let Some(Value::Array(names)) = find(value, list) else { return false };
         let place = at.rsplit_once('[').map_or(at, |(place, _)| place).to_owned();
         let before = names.len();

@@ -10,6 +10,7 @@ use crate::seccomp::Filter;
 use crate::step::{Attrs, CHANNEL, NamespaceFlags, PropagationFlags, SCRATCH_ROOT, Step, SyncPoint};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
 use std::collections::HashSet;
+use std::path::{Component, Path};
 
 /// The plan that makes a container from its configuration. `filter` is its compiled seccomp profile.
 pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filter>) -> Result<Plan> {
@@ -288,7 +289,10 @@ fn root_propagation(linux: &Linux) -> Propagation {
             Propagation { namespace: shared, setup: private, root, shared: true }
         }
         "private" => Propagation { namespace, setup: private, root: 0, shared: false },
-        "unbindable" => Propagation { namespace, setup: private, root: libc::MS_UNBINDABLE, shared: false },
+        "unbindable" => {
+            let root = libc::MS_UNBINDABLE | if all { libc::MS_REC } else { 0 };
+            Propagation { namespace, setup: private, root, shared: false }
+        }
         _ => Propagation { namespace: slave, setup: slave, root: 0, shared: false },
     }
 }
@@ -381,7 +385,9 @@ fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Hos
 
 fn mask(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
     let at = |list: &str, at: usize| -> Origin { format!("linux.{list}[{at}]").into() };
-    for (i, path) in linux.readonly_paths().iter().flatten().enumerate() {
+    // The root itself cannot be mounted over. Such a path is also `root.readonly`, see config/normal.rs.
+    let paths = linux.readonly_paths().iter().flatten().enumerate();
+    for (i, path) in paths.filter(|(_, path)| !is_root(path)) {
         plan.push(at("readonlyPaths", i), Step::ReadonlyPath { place: mounts.place(path) });
     }
     let masked = linux.masked_paths().as_deref().unwrap_or_default();
@@ -391,6 +397,11 @@ fn mask(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
             plan.push(at("maskedPaths", i), Step::MaskPath { place: mounts.place(path), source });
         }
     }
+}
+
+/// Whether a path of the configuration is the container's root.
+fn is_root(path: impl AsRef<Path>) -> bool {
+    path.as_ref().components().all(|part| !matches!(part, Component::Normal(_)))
 }
 
 fn finish_root(plan: &mut Plan, readonly: bool, propagation: &Propagation) {

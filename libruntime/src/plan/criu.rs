@@ -5,7 +5,7 @@ use super::devices::{self, Device};
 use super::mount_options;
 use super::{Handed, Plan, Text, process};
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{CgroupMount, Host};
 use crate::namespaces::{has, listed};
 use crate::step::{CHANNEL, NamespaceFlags, PropagationFlags, Secret, Step, SyncPoint};
 use oci_spec::runtime::{LinuxNamespaceType as Ns, Mount, Spec};
@@ -125,11 +125,14 @@ pub(crate) fn externals(spec: &Spec, host: &Host, bundle: &Path, masked: &[PathB
             let source = mount.source().iter().map(|source| bundle.join(source));
             found.extend(source.map(|source| External { destination: destination.clone(), source }));
         } else if is_bound_cgroup(spec, mount) {
-            let hierarchies = host.cgroup_mounts.iter();
-            found.extend(hierarchies.map(|hierarchy| External {
-                destination: destination.join(&hierarchy.name),
-                source: hierarchy.host_path.clone(),
-            }));
+            let all = &host.cgroup_mounts;
+            match CgroupMount::shown_alone(all, mount.typ()).cloned() {
+                Some(one) => found.push(External { destination, source: one.host_path }),
+                None => found.extend(all.iter().map(|hierarchy| External {
+                    destination: destination.join(&hierarchy.name),
+                    source: hierarchy.host_path.clone(),
+                })),
+            }
         }
     }
     let mask = |path: &PathBuf| External { destination: path.clone(), source: "/dev/null".into() };

@@ -30,9 +30,13 @@ const DEFAULT: &[(&str, u32, u32)] = &[
 /// Where the default devices come from.
 pub(super) const DEFAULT_ORIGIN: &str = "linux.devices";
 
-/// The nodes of a configuration; one of its own replaces the default at the same path.
+/// The nodes of a configuration; one of its own replaces the default at the same path. `/dev/ptmx`, which is among a
+/// host's devices, stays the link to that of the container's terminals.
 pub(super) fn wanted(linux: &Linux) -> Vec<Device> {
-    let configured: Vec<Device> = linux.devices().iter().flatten().enumerate().map(configured).collect();
+    let is_ptmx =
+        |device: &Device| device.path.as_os_str() == "/dev/ptmx" && (device.major, device.minor) == (5, 2);
+    let all = linux.devices().iter().flatten().enumerate().map(configured);
+    let configured: Vec<Device> = all.filter(|device| !is_ptmx(device)).collect();
     let default = DEFAULT.iter().map(|(path, major, minor)| Device {
         origin: DEFAULT_ORIGIN.into(),
         path: path.into(),
@@ -56,7 +60,7 @@ fn configured((at, device): (usize, &LinuxDevice)) -> Device {
         origin: format!("linux.devices[{at}]"),
         // Without a slash at the end, which to the kernel means a directory.
         path: device.path().components().collect(),
-        mode: kind | device.file_mode().unwrap_or(0o666) & 0o7777,
+        mode: kind | device.file_mode().unwrap_or(0o666) & 0o777,
         major: device.major() as u32,
         minor: device.minor() as u32,
         uid: device.uid().unwrap_or(0),

@@ -405,10 +405,8 @@ impl Mounts {
         let destination = absolute(mount.destination());
         let attrs = options.attrs;
         let mounts = site.host.cgroup_mounts.clone();
-        if let [CgroupMount { v2: true, name, .. }] = &mounts[..]
-            && name.is_empty()
-        {
-            self.mount_hierarchy(site, &origin, &mounts[0], &destination, (attrs, &options.data));
+        if let Some(hierarchy) = CgroupMount::shown_alone(&mounts, mount.typ()) {
+            self.mount_hierarchy(site, &origin, hierarchy, &destination, (attrs, &options.data));
             return;
         }
         let fstype = Text::of("tmpfs");

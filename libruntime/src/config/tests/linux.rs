@@ -42,7 +42,7 @@ fn a_user_namespace_has_mappings() {
     check(&(user() + "linux.namespaces[6].path = \"/proc/1/ns/user\""), "");
     check(
         &format!("linux.uidMappings = {ROW}\nlinux.gidMappings = {ROW}"),
-        "linux.uidMappings: needs a user namespace\nlinux.gidMappings: needs a user namespace",
+        "warning linux.gidMappings: no user namespace\nwarning linux.uidMappings: no user namespace",
     );
 }
 
@@ -204,13 +204,11 @@ fn network_devices_have_interface_names() {
 }
 
 #[test]
-fn restricted_paths_are_absolute_and_private() {
+fn restricted_paths_are_of_the_root_and_private() {
     for name in ["maskedPaths", "readonlyPaths"] {
         check(&format!(r#"linux.{name} = ["/proc/kcore","/../x"]"#), "");
-        check(
-            &format!(r#"linux.{name} = ["/a","b",""]"#),
-            &format!("linux.{name}[1]: not an abs\nlinux.{name}[2]: is empty"),
-        );
+        check(&format!(r#"linux.{name} = ["/a","b",""]"#), &format!("linux.{name}[2]: is empty"));
+        check(&format!(r#"linux.{name} = ["/a","b"]"#), &format!("warning linux.{name}[1]: relative to /"));
         check(&format!(r#"linux.{name} = ["/a\u0000"]"#), &format!("linux.{name}[0]: NUL"));
         check(
             &format!("linux.{name} = [\"/a\"]\nlinux.namespaces = []"),
@@ -271,11 +269,8 @@ fn propagation_labels_and_cgroup_paths() {
         r#"linux.rootfsPropagation = "public""#,
         "linux.rootfsPropagation: \"public\" is not one of private",
     );
-    for good in ["/a/b", "a/b", "system.slice:cri:abc", "/a..b", ""] {
+    for good in ["/a/b", "a/b", "system.slice:cri:abc", "/a..b", "", "/a/../b"] {
         check(&format!("linux.cgroupsPath = {good:?}"), "");
-    }
-    for bad in ["..", "/a/../b", "../x", "a/.."] {
-        check(&format!("linux.cgroupsPath = {bad:?}"), "linux.cgroupsPath: contains \"..\"");
     }
     check(r#"linux.cgroupsPath = "/a\u0000""#, "linux.cgroupsPath: NUL");
     check(r#"linux.mountLabel = "a\u0000""#, "linux.mountLabel: NUL");

@@ -103,7 +103,7 @@ fn ids_are_ids() {
     check(r#"process.user.username = "root""#, "warning process.user.username: ignored");
     check("process.user.umask = 511", "");
     check("process.user.umask = 0", "");
-    check("process.user.umask = 512", "process.user.umask: octal 1000");
+    check("process.user.umask = 512", "warning process.user.umask: octal 1000");
 }
 
 #[test]

@@ -104,8 +104,15 @@ fn mount_mappings_come_in_pairs() {
     check(&one(&format!(r#","gidMappings":{row}"#)), "mounts[0].uidMappings: together with gid");
     check(&one(r#","options":["idmap"]"#), "mounts[0].options: idmap needs");
     check(&one(r#","options":["ridmap"]"#), "mounts[0].options: idmap needs");
-    // crun's own form brings its mappings along; it is another option.
-    check(&one(r#","options":["idmap=uids=0-1-10"]"#), "");
+    // crun's own form brings its mappings along.
+    check(&one(r#","options":["idmap=uids=0-1-10;gids=0-1-10"]"#), "");
+    check(&one(r#","options":["idmap=uids=0-1-10"]"#), "mounts[0].options[0]: needs uids");
+    check(
+        &one(&format!(
+            r#","uidMappings":{row},"gidMappings":{row},"options":["idmap=uids=0-1-1;gids=0-1-1"]"#
+        )),
+        "mounts[0].options[0]: and so has the mount",
+    );
     let user = format!(
         "linux.uidMappings = {row}\nlinux.gidMappings = {row}\nlinux.namespaces[6].type = \"user\"\n"
     );
