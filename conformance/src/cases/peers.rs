@@ -4,6 +4,7 @@
 use crate::bundle::Config;
 use crate::case::Need::{Cgroup, Kernel, Path, Root, V1};
 use crate::case::{Case, Outcome, case, check, contains, same, skip};
+use crate::process::{self, LIMIT};
 use crate::test::{Container, Test, mount_line};
 use serde_json::{Value, json};
 use std::fs;
@@ -26,6 +27,8 @@ pub const CASES: &[Case] = &[
     case!(an_idmap_option_with_mappings, [Root, Kernel(5, 12)]),
     case!(an_idmap_option_with_mappings_of_the_container, [Root, Kernel(5, 12)]),
     case!(an_idmap_option_without_both_lists_is_refused, [Root]),
+    case!(exec_takes_two_dashes_before_the_command),
+    case!(exec_reads_a_process_object_from_standard_input),
     case!(hooks_append_to_the_files_of_annotations),
     case!(the_output_of_hooks_follows_no_link),
     case!(the_output_of_hooks_goes_to_regular_files_only),
@@ -175,6 +178,22 @@ fn an_idmap_option_without_both_lists_is_refused(t: &Test) -> Outcome {
         owner_with(t, option, |_| ())?.run()?.refused()?;
     }
     Ok(())
+}
+
+fn exec_takes_two_dashes_before_the_command(t: &Test) -> Outcome {
+    let c = t.detached(&t.sleeper())?;
+    same("output", c.exec(&["--", "echo", "--", "a"])?.ok()?.stdout.trim(), "-- a")?;
+    c.exec(&["--"])?.refused().map(drop)
+}
+
+fn exec_reads_a_process_object_from_standard_input(t: &Test) -> Outcome {
+    let c = t.detached(&t.sleeper())?;
+    let file = t.dir.join("process.json");
+    let user = json!({ "uid": 0, "gid": 0 });
+    fs::write(&file, json!({ "args": ["/bin/echo", "read"], "cwd": "/", "user": user }).to_string())?;
+    let mut command = t.runtime.command();
+    command.args(["exec", "--process", "-", &c.id]).stdin(fs::File::open(&file)?);
+    same("output", process::start(&mut command, &t.dir)?.finish(LIMIT)?.ok()?.stdout.trim(), "read")
 }
 
 /// A container with a hook of each kind, whose output goes to `place` by annotation; as the operator allows it.

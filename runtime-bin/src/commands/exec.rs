@@ -33,7 +33,8 @@ pub const VERB: Verb = Verb {
         Flag::switch("tty", "give it a terminal").short("t"),
         Flag::value("user", "UID[:GID]", "the ids to run as").short("u"),
         Flag::value("additional-gids", "GID", "one more group").short("g"),
-        Flag::value("process", "FILE", "a process object, as in config.json").short("p"),
+        Flag::value("process", "FILE", "a process object, as in config.json; - reads standard input")
+            .short("p"),
         DETACH,
         PID_FILE,
         Flag::value("process-label", "LABEL", "the SELinux label"),
@@ -95,6 +96,14 @@ fn follow(started: &ExecProcess, signals: &Signals) -> Result<u8, Failure> {
     Ok(exit_code(started.wait()?))
 }
 
+/// The command with its arguments; runc-exec(8) allows two dashes before it.
+fn command(args: &Parsed) -> &[String] {
+    match args.rest.get(1..).unwrap_or_default() {
+        [dashes, command @ ..] if dashes == "--" => command,
+        command => command,
+    }
+}
+
 /// `[CONTROLLER[,CONTROLLER]:]PATH`.
 pub fn cgroup(text: &str) -> Vec<(Option<String>, PathBuf)> {
     match text.split_once(':') {
@@ -105,8 +114,10 @@ pub fn cgroup(text: &str) -> Vec<(Option<String>, PathBuf)> {
 
 fn process(global: &Global, args: &Parsed, container: &Container) -> Result<libruntime::Process, Failure> {
     let bytes = match args.get("process").filter(|file| !file.is_empty()) {
+        // As with crun.
+        Some("-") => input::read_standard()?,
         Some(file) => input::read(file)?,
-        None if args.rest.len() < 2 => {
+        None if command(args).is_empty() => {
             return Err(Failure::new(
                 "exec args cannot be empty, unless there is a process object: --process",
             ));
@@ -149,7 +160,7 @@ fn inherit(process: &mut libruntime::Process, own: &libruntime::Process) {
 
 /// Applies the flags to the container's own process object.
 pub fn change(process: &mut Value, args: &Parsed) -> Result<(), Failure> {
-    process["args"] = json!(args.rest[1..]);
+    process["args"] = json!(command(args));
     process["terminal"] = args.is_set("tty").into();
     for (flag, property) in
         [("cwd", "cwd"), ("process-label", "selinuxLabel"), ("apparmor", "apparmorProfile")]
