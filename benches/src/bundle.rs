@@ -9,6 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
 const CONFIG: &str = include_str!("config.json");
@@ -17,14 +18,34 @@ const SECCOMP: &str = include_str!("seccomp.json");
 /// The temporary directory of one bench: `rootfs`, `bundles/NAME`, `state/NAME`.
 pub struct Place {
     pub dir: PathBuf,
+    /// A tmpfs is mounted on `state`.
+    has_tmpfs: bool,
 }
 
 impl Place {
     pub fn new(name: &str) -> Result<Self, String> {
-        let place = Self { dir: std::env::temp_dir().join(name) };
+        let place = Self { dir: std::env::temp_dir().join(name), has_tmpfs: false };
         fs::create_dir(&place.dir).map_err(|e| format!("mkdir {}: {e}", place.dir.display()))?;
         place.rootfs()?;
         Ok(place)
+    }
+
+    /// Mounts a tmpfs for the state of every runtime, in the caller's own mount namespace. Runtimes keep their state in
+    /// `/run`, which is a tmpfs on every host; on a disk's filesystem the files of the state would be a large part of what
+    /// is measured.
+    pub fn mount_state(&mut self) -> Result<(), String> {
+        let state = self.state();
+        let text = |what: &str, e: &dyn std::fmt::Display| format!("{what} {}: {e}", state.display());
+        fs::create_dir(&state).map_err(|e| text("mkdir", &e))?;
+        mount(Some("bench"), &state, Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))
+            .map_err(|e| text("mount tmpfs on", &e))?;
+        self.has_tmpfs = true;
+        Ok(())
+    }
+
+    /// Has a directory of state for each runtime.
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state")
     }
 
     pub fn root(&self) -> PathBuf {
@@ -89,6 +110,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if self.has_tmpfs {
+            // Without it the directory stays, and the next line says so.
+            let _ = umount2(&self.state(), MntFlags::MNT_DETACH);
+        }
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             eprintln!("benches: {}: {error}", self.dir.display());
         }

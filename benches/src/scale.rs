@@ -1,7 +1,7 @@
 //! How the cost of a container grows with the host: with its mounts, with the containers that are alive, and with how
 //! many are started at once.
 //!
-//! Everything happens in a mount namespace of this process, below one directory and one cgroup.
+//! Everything happens in the mount namespace of the site, below one directory and one cgroup.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,6 @@ use std::thread;
 use std::time::Instant;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 
 use crate::options::{Options, Work};
 use crate::plot::{self, Point, Series};
@@ -51,7 +50,6 @@ pub fn main(args: &[String]) -> Result<(), String> {
         print!("{USAGE}");
         return Ok(());
     };
-    own_mounts()?;
     let axes = with_site(&asked.options, |site| {
         let mut axes = Vec::new();
         if !asked.mounts.is_empty() {
@@ -118,12 +116,6 @@ impl Asked {
 
 fn numbers(list: &str) -> Result<Vec<usize>, String> {
     list.split(',').map(|text| text.parse().map_err(|_| format!("{text:?} is no number"))).collect()
-}
-
-fn own_mounts() -> Result<(), String> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("unshare: {e}"))?;
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(|e| format!("mount: {e}"))
 }
 
 /// Bind mounts below a directory, made and taken away as a whole.

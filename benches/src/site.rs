@@ -1,7 +1,10 @@
-//! Where the contestants are measured: one directory with their bundles, one cgroup, both removed at the end.
+//! Where the contestants are measured: one mount namespace, one directory with their bundles and their state, one cgroup,
+//! all removed at the end.
 
 use std::path::PathBuf;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_child_subreaper;
 use nix::unistd::Uid;
 
@@ -32,10 +35,13 @@ pub fn with_site<T>(options: &Options, f: impl FnOnce(&Site) -> Result<T, String
     let hierarchies = cgroups::hierarchies()?;
     // The inits that `create` leaves behind come to this process, as they come to an engine's shim.
     set_child_subreaper(true).map_err(|error| format!("PR_SET_CHILD_SUBREAPER: {error}"))?;
+    // Before there are threads, which would stay in the host's.
+    own_mounts()?;
     timed::start_watchdog();
     let name = format!("{PREFIX}{}", std::process::id());
     cgroups::remove_stale(&hierarchies, PREFIX, &std::env::temp_dir());
-    let place = Place::new(&name)?;
+    let mut place = Place::new(&name)?;
+    place.mount_state()?;
     let parent = Parent::new(&hierarchies, &name)?;
     let site = Site { place, hierarchies: &hierarchies, parent, found, options };
     let result = f(&site);
@@ -43,6 +49,13 @@ pub fn with_site<T>(options: &Options, f: impl FnOnce(&Site) -> Result<T, String
     // The cgroups first, which still hold what hung.
     drop(site.parent);
     result
+}
+
+/// Nothing that is mounted from here on is seen on the host.
+fn own_mounts() -> Result<(), String> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("unshare: {e}"))?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(|e| format!("mount: {e}"))
 }
 
 impl Site<'_> {

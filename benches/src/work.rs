@@ -62,7 +62,7 @@ impl Contestant {
         options: &Options,
     ) -> Result<Self, String> {
         let dir = directory(place, &runtime.name)?;
-        let state = dir.join("state");
+        let state = place.state().join(&runtime.name);
         let bundle = |kind: &str, args: &[&str]| {
             let cgroup = format!("{}/{}-{kind}", parent.name, runtime.name);
             let config = place.config(&cgroup, args, options.cgroup_namespace, options.seccomp);
