@@ -13,7 +13,6 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
 const CONFIG: &str = include_str!("config.json");
-const SECCOMP: &str = include_str!("seccomp.json");
 
 /// The temporary directory of one bench: `rootfs`, `bundles/NAME`, `state/NAME`.
 pub struct Place {
@@ -88,7 +87,8 @@ impl Place {
         Ok(dir)
     }
 
-    pub fn config(&self, cgroup: &str, args: &[&str], cgroup_namespace: bool, seccomp: bool) -> Value {
+    /// That of the plain bundle.
+    pub fn config(&self, cgroup: &str, args: &[&str], cgroup_namespace: bool) -> Value {
         let mut config: Value = serde_json::from_str(CONFIG).expect("config.json is JSON");
         config["root"]["path"] = json!(self.root());
         config["process"]["args"] = json!(args);
@@ -100,9 +100,6 @@ impl Place {
         }
         if cgroup_namespace && let Some(list) = config["linux"]["namespaces"].as_array_mut() {
             list.push(json!({"type": "cgroup"}));
-        }
-        if seccomp {
-            config["linux"]["seccomp"] = serde_json::from_str(SECCOMP).expect("seccomp.json is JSON");
         }
         config
     }

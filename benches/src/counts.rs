@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::cgroups;
+use crate::kind::Kind;
 use crate::options::{Options, Work};
 use crate::site::with_site;
 use crate::trace::Trace;
@@ -45,7 +46,7 @@ pub fn main(args: &[String]) -> Result<(), String> {
         Options { runtimes: Some(vec![runtime]), timeout: Duration::from_secs(120), ..Options::default() };
     let machine = machine()?;
     let now = with_site(&options, |site| {
-        let mut contestants = site.runtimes("")?;
+        let mut contestants = site.runtimes("", Kind::Plain)?;
         let [contestant] = &mut contestants[..] else { return Err("one runtime is counted".to_owned()) };
         Ok(Counts::from([
             (COMPILER.to_owned(), of_program(contestant)?),

@@ -10,6 +10,7 @@ mod bundle;
 mod cgroups;
 mod counts;
 mod floor_plan;
+mod kind;
 mod measure;
 mod network;
 mod options;
@@ -30,7 +31,7 @@ use nix::sys::utsname::uname;
 
 use cgroups::Hierarchy;
 use options::Options;
-use report::Setting;
+use report::{Measured, Setting};
 use site::with_site;
 use work::Contestant;
 
@@ -61,12 +62,15 @@ fn main() -> ExitCode {
 
 fn compare(options: &Options) -> Result<(), String> {
     with_site(options, |site| {
-        let mut contestants = site.contestants("")?;
-        let setting = setting(site.hierarchies, &contestants, options)?;
+        let setting = setting(site.hierarchies, &site.contestants("", options.bundles[0])?, options)?;
         let mut works = Vec::new();
-        for work in &options.work {
-            eprintln!("benches: {} …", work.name());
-            works.push((*work, measure::measure(&mut contestants, *work, options)));
+        for kind in options.bundles.iter().filter(|kind| kind.lacks().is_none()) {
+            let mut contestants = site.contestants("", *kind)?;
+            for work in &options.work {
+                eprintln!("benches: {}, bundle {} …", work.name(), kind.name());
+                let rows = measure::measure(&mut contestants, *work, options);
+                works.push(Measured { work: *work, kind: *kind, rows });
+            }
         }
         if options.json {
             println!("{:#}", report::as_json(&setting, &works));
@@ -84,8 +88,12 @@ fn setting(
 ) -> Result<Setting, String> {
     let kernel = uname().map_err(|error| format!("uname: {error}"))?;
     let mut notes = Vec::new();
-    if options.seccomp {
-        notes.push("the runtimes load a seccomp profile, floor does not".to_owned());
+    for kind in &options.bundles {
+        match (kind.lacks(), kind.without_floor()) {
+            (Some(why), _) => notes.push(format!("no bundle {}: {why}", kind.name())),
+            (None, Some(why)) => notes.push(format!("bundle {} has no floor: {why}", kind.name())),
+            (None, None) => {}
+        }
     }
     if !options.cgroup_namespace {
         notes.push("no cgroup namespace".to_owned());

@@ -175,9 +175,9 @@ fn onggi_command(place: &Place) -> Result<String, String> {
 /// A bridge that another container is on, and one that comes and goes with the container.
 fn onggi(place: &Place, cgroup: &str) -> Result<Vec<Work>, String> {
     let onggi = onggi_command(place)?;
-    let holder = place
-        .bundle("holder", &place.config(&format!("{cgroup}/holder"), &["sleep", "1000"], true, false))?;
-    let bundle = place.bundle("true", &place.config(&format!("{cgroup}/true"), &["true"], true, false))?;
+    let holder =
+        place.bundle("holder", &place.config(&format!("{cgroup}/holder"), &["sleep", "1000"], true))?;
+    let bundle = place.bundle("true", &place.config(&format!("{cgroup}/true"), &["true"], true))?;
     let bundle = bundle.display();
     shell(&format!(
         "{onggi} run --detach --bundle {} --network bridge=busy holder >/dev/null 2>&1",

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::kind::{self, Kind};
+
 pub const USAGE: &str = "\
 Compares OCI runtimes with each other and with the kernel's own cost (`floor`), on this machine, as root.
 
@@ -16,7 +18,8 @@ usage: cargo run --release -p benches [-- OPTIONS]
                           $ONGGI, or onggi beside this program)
   --work a,b,…            run, create, exec, state (default: all)
   --cold                  rest 100 ms before every measurement
-  --seccomp               give the runtimes Docker's seccomp profile (floor loads none)
+  --bundles a,b,…         plain, userns (a user namespace), mounts (100 bind mounts), network (onggi's bridge),
+                          seccomp (Docker's profile), scope (of systemd), or all (default: plain)
   --no-cgroup-namespace   leave the cgroup namespace out of the bundle
   --no-trace              leave out system calls and peak memory (they are counted with ptrace, apart from
                           the timing)
@@ -61,7 +64,7 @@ pub struct Options {
     pub runtimes: Option<Vec<String>>,
     pub work: Vec<Work>,
     pub cold: bool,
-    pub seccomp: bool,
+    pub bundles: Vec<Kind>,
     pub cgroup_namespace: bool,
     pub trace: bool,
     pub timeout: Duration,
@@ -75,7 +78,7 @@ impl Default for Options {
             runtimes: None,
             work: Work::ALL.to_vec(),
             cold: false,
-            seccomp: false,
+            bundles: vec![Kind::Plain],
             cgroup_namespace: true,
             trace: true,
             timeout: Duration::from_secs(20),
@@ -94,7 +97,7 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, 
             "--runtimes" => options.runtimes = Some(value()?.split(',').map(str::to_owned).collect()),
             "--work" => options.work = value()?.split(',').map(work).collect::<Result<_, _>>()?,
             "--cold" => options.cold = true,
-            "--seccomp" => options.seccomp = true,
+            "--bundles" => options.bundles = kind::parse(&value()?)?,
             "--no-cgroup-namespace" => options.cgroup_namespace = false,
             "--no-trace" => options.trace = false,
             "--timeout" => options.timeout = Duration::from_secs(positive(&arg, &value()?)?),

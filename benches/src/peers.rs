@@ -6,6 +6,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::kind::Kind;
+
 const KNOWN: [&str; 4] = ["onggi", "runc", "crun", "youki"];
 
 #[derive(Clone)]
@@ -67,24 +69,26 @@ fn runtime(name: &str, program: PathBuf) -> Runtime {
 pub struct Verbs<'a> {
     pub program: &'a Path,
     pub state: &'a Path,
+    pub kind: Kind,
 }
 
 impl Verbs<'_> {
     fn verb(&self, verb: &str) -> Command {
         let mut command = Command::new(self.program);
-        command.arg("--root").arg(self.state).arg(verb);
+        command.args(self.kind.global()).arg("--root").arg(self.state).arg(verb);
         command
     }
 
     pub fn run(&self, bundle: &Path, id: &str) -> Command {
         let mut command = self.verb("run");
-        command.arg("--bundle").arg(bundle).arg(id);
+        command.args(self.kind.options()).arg("--bundle").arg(bundle).arg(id);
         command
     }
 
     pub fn create(&self, bundle: &Path, pid_file: &Path, id: &str) -> Command {
         let mut command = self.verb("create");
-        command.arg("--bundle").arg(bundle).arg("--pid-file").arg(pid_file).arg(id);
+        command.args(self.kind.options()).arg("--bundle").arg(bundle);
+        command.arg("--pid-file").arg(pid_file).arg(id);
         command
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::kind::Kind;
 use crate::measure::Row;
 use crate::options::Work;
 use crate::stats::{Quartiles, quartiles, ratios};
@@ -21,6 +22,13 @@ pub struct Setting {
     pub contestants: Vec<(String, String)>,
 }
 
+/// The rows of one work on one kind of bundle.
+pub struct Measured {
+    pub work: Work,
+    pub kind: Kind,
+    pub rows: Vec<Row>,
+}
+
 fn reference<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
     rows.iter().find(|row| row.name == name)
 }
@@ -33,7 +41,7 @@ fn times(row: &Row) -> Option<Quartiles> {
     quartiles(row.samples.iter().filter_map(|sample| *sample))
 }
 
-pub fn table(setting: &Setting, works: &[(Work, Vec<Row>)]) -> String {
+pub fn table(setting: &Setting, works: &[Measured]) -> String {
     let mut out = String::new();
     let pace = if setting.cold { "cold: 100 ms of rest before each" } else { "back to back" };
     put(
@@ -49,8 +57,8 @@ pub fn table(setting: &Setting, works: &[(Work, Vec<Row>)]) -> String {
     for note in &setting.notes {
         put(&mut out, format!("note: {note}"));
     }
-    for (work, rows) in works {
-        put(&mut out, format!("\n{}", work.title()));
+    for Measured { work, kind, rows } in works {
+        put(&mut out, format!("\n{} {}", work.title(), kind.title()));
         put(
             &mut out,
             format!(
@@ -84,14 +92,14 @@ fn table_row(rows: &[Row], row: &Row) -> String {
     format!("  {:<10} {:<20} {:<20} {time:<24} {peak:>9} {calls:>8}", row.name, ratio("floor"), ratio("crun"))
 }
 
-pub fn as_json(setting: &Setting, works: &[(Work, Vec<Row>)]) -> Value {
+pub fn as_json(setting: &Setting, works: &[Measured]) -> Value {
     let versions: Vec<Value> =
         setting.contestants.iter().map(|(name, version)| json!({"name": name, "version": version})).collect();
     let works: Vec<Value> = works
         .iter()
-        .map(|(work, rows)| {
+        .map(|Measured { work, kind, rows }| {
             let rows: Vec<Value> = rows.iter().map(|row| json_row(rows, row)).collect();
-            json!({"work": work.name(), "rows": rows})
+            json!({"work": work.name(), "bundle": kind.name(), "rows": rows})
         })
         .collect();
     json!({

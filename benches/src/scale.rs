@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::kind::Kind;
 use crate::options::{Options, Work};
 use crate::plot::{self, Point, Series};
 use crate::site::{Site, with_site};
@@ -164,7 +165,7 @@ fn over_mounts(site: &Site, asked: &Asked) -> Result<Axis, String> {
     let directory = site.place.dir.join("mounts");
     fs::create_dir(&directory).map_err(|e| format!("mkdir {}: {e}", directory.display()))?;
     let mounts = Mounts { directory };
-    let contestants = site.contestants("")?;
+    let contestants = site.contestants("", Kind::Plain)?;
     let mut samples: Vec<Samples> = vec![vec![Vec::new(); asked.mounts.len()]; contestants.len()];
     for round in 0..=asked.options.rounds {
         for (at, count) in asked.mounts.iter().enumerate() {
@@ -189,7 +190,7 @@ fn over_containers(site: &Site, asked: &Asked) -> Result<Vec<Axis>, String> {
         (Work::Exec, "exec, by containers alive"),
         (Work::State, "state, by containers alive"),
     ];
-    let mut contestants = site.runtimes("")?;
+    let mut contestants = site.runtimes("", Kind::Plain)?;
     let mut samples: Vec<Vec<Samples>> =
         vec![vec![vec![Vec::new(); asked.containers.len()]; WORKS.len()]; contestants.len()];
     for (at, count) in asked.containers.iter().enumerate() {
@@ -227,8 +228,9 @@ fn over_containers(site: &Site, asked: &Asked) -> Result<Vec<Axis>, String> {
 fn over_parallel(site: &Site, asked: &Asked) -> Result<Axis, String> {
     const TURNS: usize = 5;
     let most = asked.parallel.iter().copied().max().unwrap_or(1);
-    let workers: Vec<Vec<Contestant>> =
-        (0..most).map(|worker| site.contestants(&format!(".{worker}"))).collect::<Result<_, _>>()?;
+    let workers: Vec<Vec<Contestant>> = (0..most)
+        .map(|worker| site.contestants(&format!(".{worker}"), Kind::Plain))
+        .collect::<Result<_, _>>()?;
     let count = workers.first().map_or(0, Vec::len);
     let mut samples: Vec<Samples> = vec![vec![Vec::new(); asked.parallel.len()]; count];
     for round in 0..=asked.options.rounds {

@@ -10,10 +10,11 @@ use nix::unistd::Uid;
 
 use crate::bundle::Place;
 use crate::cgroups::{self, Hierarchy, Parent};
+use crate::kind::Kind;
 use crate::options::Options;
 use crate::peers::{self, Runtime};
 use crate::timed;
-use crate::work::Contestant;
+use crate::work::{Contestant, Ground};
 
 /// Of the temporary directory and of the cgroups; this process's id follows.
 pub const PREFIX: &str = "onggi-bench-";
@@ -37,6 +38,9 @@ pub fn with_site<T>(options: &Options, f: impl FnOnce(&Site) -> Result<T, String
     set_child_subreaper(true).map_err(|error| format!("PR_SET_CHILD_SUBREAPER: {error}"))?;
     // Before there are threads, which would stay in the host's.
     own_mounts()?;
+    if options.bundles.contains(&Kind::Network) {
+        own_network()?;
+    }
     timed::start_watchdog();
     let name = format!("{PREFIX}{}", std::process::id());
     cgroups::remove_stale(&hierarchies, PREFIX, &std::env::temp_dir());
@@ -58,28 +62,40 @@ fn own_mounts() -> Result<(), String> {
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(|e| format!("mount: {e}"))
 }
 
+/// The bridge and the rules of its containers are not the host's.
+fn own_network() -> Result<(), String> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("unshare: {e}"))
+}
+
 impl Site<'_> {
-    /// Floor in both forms, and the runtimes. `suffix` is added to their names, by which they have their own bundles,
+    /// Floor in both forms unless the kind of bundle has none, and the runtimes. `suffix` is added to their names, by which they have their own bundles,
     /// cgroups and state.
-    pub fn contestants(&self, suffix: &str) -> Result<Vec<Contestant>, String> {
-        let floor =
-            |by| Contestant::floor(&self.place, &self.parent, self.hierarchies, (by, suffix), self.options);
-        let mut contestants = vec![floor("path")?, floor("fd")?];
-        contestants.extend(self.runtimes(suffix)?);
+    pub fn contestants(&self, suffix: &str, kind: Kind) -> Result<Vec<Contestant>, String> {
+        let ground = self.ground(kind);
+        let mut contestants = Vec::new();
+        if kind.without_floor().is_none() {
+            for by in ["path", "fd"] {
+                contestants.push(Contestant::floor(&ground, self.hierarchies, (by, suffix))?);
+            }
+        }
+        contestants.extend(self.runtimes(suffix, kind)?);
         Ok(contestants)
     }
 
-    pub fn runtimes(&self, suffix: &str) -> Result<Vec<Contestant>, String> {
+    pub fn runtimes(&self, suffix: &str, kind: Kind) -> Result<Vec<Contestant>, String> {
         let named = |one: &Runtime| Runtime { name: format!("{}{suffix}", one.name), ..one.clone() };
-        let contestant = |one| Contestant::runtime(&self.place, &self.parent, named(one), self.options);
-        self.found.iter().map(contestant).collect()
+        let taking_part = self.found.iter().filter(|one| kind.takes(&one.name));
+        taking_part.map(|one| Contestant::runtime(&self.ground(kind), named(one))).collect()
+    }
+
+    fn ground(&self, kind: Kind) -> Ground<'_> {
+        Ground { place: &self.place, parent: &self.parent, options: self.options, kind }
     }
 
     /// The bundle of one of many sleeping containers of a contestant.
     pub fn live_bundle(&self, name: &str, number: usize) -> Result<PathBuf, String> {
-        let Options { cgroup_namespace, seccomp, .. } = *self.options;
         let cgroup = format!("{}/{name}-kept{number}", self.parent.name);
-        let config = self.place.config(&cgroup, &["/bin/sleep", "3600"], cgroup_namespace, seccomp);
+        let config = self.place.config(&cgroup, &["/bin/sleep", "3600"], self.options.cgroup_namespace);
         self.place.bundle(&format!("{name}-kept{number}"), &config)
     }
 }

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SIGKILL, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::bundle::Place;
 use crate::cgroups::{Hierarchy, Parent};
 use crate::floor_plan;
+use crate::kind::Kind;
 use crate::options::{Options, Work};
 use crate::peers::{Runtime, Verbs};
 use crate::timed::{children, reap, timed};
@@ -38,7 +40,24 @@ pub struct Contestant {
 
 enum Who {
     Floor { program: PathBuf, by: &'static str, plan: PathBuf, live_plan: PathBuf },
-    Runtime { program: PathBuf, state: PathBuf, bundle: PathBuf, live_bundle: PathBuf },
+    Runtime { program: PathBuf, state: PathBuf, bundle: PathBuf, live_bundle: PathBuf, kind: Kind },
+}
+
+/// What all contestants of one kind of bundle have in common.
+pub struct Ground<'a> {
+    pub place: &'a Place,
+    pub parent: &'a Parent<'a>,
+    pub options: &'a Options,
+    pub kind: Kind,
+}
+
+impl Ground<'_> {
+    fn config(&self, cgroup: &str, args: &[&str]) -> Result<Value, String> {
+        let cgroup = format!("{}/{cgroup}", self.parent.name);
+        let mut config = self.place.config(&cgroup, args, self.options.cgroup_namespace);
+        self.kind.change(&mut config, self.place, &cgroup)?;
+        Ok(config)
+    }
 }
 
 /// The container that sleeps while `exec` and `state` are measured.
@@ -55,42 +74,33 @@ enum Meter {
 }
 
 impl Contestant {
-    pub fn runtime(
-        place: &Place,
-        parent: &Parent,
-        runtime: Runtime,
-        options: &Options,
-    ) -> Result<Self, String> {
+    pub fn runtime(ground: &Ground, runtime: Runtime) -> Result<Self, String> {
+        let (place, kind) = (ground.place, ground.kind);
         let dir = directory(place, &runtime.name)?;
         let state = place.state().join(&runtime.name);
-        let bundle = |kind: &str, args: &[&str]| {
-            let cgroup = format!("{}/{}-{kind}", parent.name, runtime.name);
-            let config = place.config(&cgroup, args, options.cgroup_namespace, options.seccomp);
-            place.bundle(&format!("{}-{kind}", runtime.name), &config)
+        let bundle = |what: &str, args: &[&str]| {
+            let name = format!("{}-{what}", runtime.name);
+            place.bundle(&name, &ground.config(&name, args)?)
         };
         let (bundle, live_bundle) =
             (bundle("run", &["/bin/true"])?, bundle("live", &["/bin/sleep", "3600"])?);
         // With its path: an old build beside a new one is easily measured by mistake.
         let version = format!("{} ({})", runtime.version, runtime.program.display());
-        let who = Who::Runtime { program: runtime.program, state, bundle, live_bundle };
-        let name = runtime.name;
-        Ok(Self { name, version, who, dir, limit: options.timeout, live: None, kept: 0 })
+        let who = Who::Runtime { program: runtime.program, state, bundle, live_bundle, kind };
+        let (name, limit) = (runtime.name, ground.options.timeout);
+        Ok(Self { name, version, who, dir, limit, live: None, kept: 0 })
     }
 
     pub fn floor(
-        place: &Place,
-        parent: &Parent,
+        ground: &Ground,
         hierarchies: &[Hierarchy],
         (by, suffix): (&'static str, &str),
-        options: &Options,
     ) -> Result<Self, String> {
         let name = if by == "path" { format!("floor{suffix}") } else { format!("floor-{by}{suffix}") };
-        let dir = directory(place, &name)?;
-        let plan = |kind: &str, args: &[&str]| {
-            let cgroup = format!("{}/{name}-{kind}", parent.name);
-            // The profile would have to be compiled: that is the runtime's own work and not the kernel's.
-            let config = place.config(&cgroup, args, options.cgroup_namespace, false);
-            let path = dir.join(kind);
+        let dir = directory(ground.place, &name)?;
+        let plan = |what: &str, args: &[&str]| {
+            let config = ground.config(&format!("{name}-{what}"), args)?;
+            let path = dir.join(what);
             fs::write(&path, floor_plan::plan(&config, hierarchies)?).map_err(|e| e.to_string())?;
             Ok::<_, String>(path)
         };
@@ -100,7 +110,7 @@ impl Contestant {
         set_executable(&program)?;
         let version = format!("this bench's own program, mounts by {by}");
         let who = Who::Floor { program, by, plan, live_plan };
-        Ok(Self { name, version, who, dir, limit: options.timeout, live: None, kept: 0 })
+        Ok(Self { name, version, who, dir, limit: ground.options.timeout, live: None, kept: 0 })
     }
 
     /// Floor has no state to show, and its way of mounting makes no difference to an exec.
@@ -180,7 +190,9 @@ impl Contestant {
                 command.args(["run", by]).arg(plan);
                 command
             }
-            Who::Runtime { program, state, bundle, .. } => Verbs { program, state }.run(bundle, id),
+            Who::Runtime { program, state, bundle, kind, .. } => {
+                Verbs { program, state, kind: *kind }.run(bundle, id)
+            }
         }
     }
 
@@ -251,7 +263,7 @@ impl Contestant {
 
     fn verbs(&self) -> Option<Verbs<'_>> {
         match &self.who {
-            Who::Runtime { program, state, .. } => Some(Verbs { program, state }),
+            Who::Runtime { program, state, kind, .. } => Some(Verbs { program, state, kind: *kind }),
             Who::Floor { .. } => None,
         }
     }

@@ -58,7 +58,7 @@ impl<'a> Ground<'a> {
                 thread::spawn(|| client::serve(connection, drop));
             }
         });
-        let process = place.config(name, &["/bin/true"], true, false)["process"].to_string();
+        let process = place.config(name, &["/bin/true"], true)["process"].to_string();
         Ok(Self { place, name, account, events, process })
     }
 }
@@ -79,7 +79,7 @@ impl<'a> Pod<'a> {
     /// What `start` needs. containerd makes it as well.
     pub fn prepare(ground: &Ground, kind: &Kind, group: &str, id: &str) -> Result<PathBuf, String> {
         let cgroup = format!("{}/{}/{id}", ground.name, kind.name);
-        let mut config = ground.place.config(&cgroup, &["sleep", "100000"], true, false);
+        let mut config = ground.place.config(&cgroup, &["sleep", "100000"], true);
         config["root"] = json!({ "path": "rootfs" });
         config["annotations"] = json!({ "io.containerd.runc.v2.group": group });
         let bundle = ground.place.bundle(&format!("{}/{id}", kind.name), &config)?;
