@@ -7,9 +7,10 @@
 use crate::cgroup::HOST_USER_NAMESPACE;
 use crate::sys::{self, Neighbour};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 /// More than kdevtmpfs has on any kernel, and too few to cost anything.
 const FEW: u32 = 8;
@@ -17,7 +18,7 @@ const FEW: u32 = 8;
 /// Opens it. There is none before Linux 6.12, for a caller that is not the host's root, and in a pid namespace of its own,
 /// where process 2 is not `kthreadd`, which stays in the initial namespace.
 pub(crate) fn find() -> Option<OwnedFd> {
-    let initial = File::open("/proc/2/ns/mnt").ok()?;
+    let initial = sys::open(Path::new("/proc/2/ns/mnt"), OFlag::O_RDONLY).ok()?;
     let before = sys::neighbour_of_mount_namespace(initial.as_fd(), Neighbour::Previous);
     if before.err() != Some(Errno::ENOENT) {
         return None;

@@ -387,19 +387,25 @@ impl Cgroup {
     /// Kills the processes that are left, and removes it.
     pub fn kill_and_remove(&self) -> Result<()> {
         // Usually it is empty; then it can be removed at once.
-        let empty = self.unit.is_none()
-            && self.listing().is_none_or(|hierarchy| {
-                nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &hierarchy.dir, UnlinkatFlags::RemoveDir).is_ok()
-            });
-        if !empty && self.exists() {
+        let listing = self.listing().filter(|_| self.unit.is_none());
+        let removed = listing.filter(|hierarchy| {
+            nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &hierarchy.dir, UnlinkatFlags::RemoveDir).is_ok()
+        });
+        let is_empty = self.unit.is_none() && (removed.is_some() || self.listing().is_none());
+        if !is_empty && self.exists() {
             self.kill_all(libc::SIGKILL)?;
         }
-        self.remove()
+        self.remove_but(removed)
     }
 
     /// Removes the directory and those below it from every hierarchy. It is no error if they are gone; processes that
     /// are still exiting are waited for, up to a deadline.
     pub fn remove(&self) -> Result<()> {
+        self.remove_but(None)
+    }
+
+    /// The same, where one hierarchy is done.
+    fn remove_but(&self, removed: Option<&Hierarchy>) -> Result<()> {
         let deadline = Instant::now() + REMOVE_DEADLINE;
         let unit = self.unit.as_ref().filter(|_| self.exists());
         let unanswered = unit.and_then(|unit| unit.stop().err());
@@ -408,7 +414,7 @@ impl Cgroup {
         let left = unanswered.is_some() && self.is_empty();
         let mut first_error = unanswered.filter(|_| !left);
         // A hierarchy that cannot be removed must not keep the others.
-        for hierarchy in &self.hierarchies {
+        for hierarchy in self.hierarchies.iter().filter(|one| removed != Some(*one)) {
             let dirs = match left && hierarchy.is_watched() {
                 true => files::children(&hierarchy.dir),
                 false => vec![hierarchy.dir.clone()],

@@ -35,11 +35,12 @@ mod written;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use found::Found;
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 pub(crate) use repair::placeholder;
 use std::fs::File;
 use std::io::{ErrorKind as IoErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The largest `config.json` that is read, in bytes. Engines write some tens of kilobytes.
@@ -202,8 +203,9 @@ pub(crate) fn read(bundle: &Path) -> Result<Vec<u8>> {
     let path = bundle.join("config.json");
     let shown = path.display();
     // Opening a fifo without O_NONBLOCK would wait for a writer for ever.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(&path);
-    let file = file.map_err(|e| open_failed(bundle, &path, e))?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let opened = openat(AT_FDCWD, &path, flags, Mode::empty());
+    let file = File::from(opened.map_err(|e| open_failed(bundle, &path, e.into()))?);
     let meta = file.metadata().map_err(|e| Error::io(format!("fstat {shown}"), e))?;
     if meta.is_dir() {
         return Err(Error::os(format!("read {shown}"), Errno::EISDIR));

@@ -8,6 +8,7 @@ use crate::namespaces;
 use crate::network::{self, InterfaceStatus};
 use crate::options::Options;
 use crate::settings::Settings;
+use crate::starter::Starter;
 use crate::state::{Directory, ProcessId, State as Record};
 use crate::status::Status;
 use crate::stdio::{Ends, Output, SharedEnds};
@@ -42,6 +43,8 @@ pub struct Container {
     ends: SharedEnds,
     /// The steps of the stage that waits for `start`, where an observer wants their times.
     steps: Option<Arc<Mutex<StageSteps>>>,
+    /// What the container is started with, where nobody else may start it.
+    starter: Arc<Mutex<Option<Starter>>>,
     pub(crate) limits: Limits,
 }
 
@@ -110,6 +113,7 @@ impl Container {
             spec: Arc::default(),
             ends: SharedEnds::default(),
             steps: None,
+            starter: Arc::default(),
             limits: Limits::default(),
         }
     }
@@ -125,6 +129,20 @@ impl Container {
     pub(crate) fn with_steps(mut self, steps: Option<StageSteps>) -> Self {
         self.steps = steps.map(|steps| Arc::new(Mutex::new(steps)));
         self
+    }
+
+    pub(crate) fn with_starter(mut self, starter: Option<Starter>) -> Self {
+        self.starter = Arc::new(Mutex::new(starter));
+        self
+    }
+
+    pub(crate) fn has_starter(&self) -> bool {
+        self.starter.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Given once.
+    pub(crate) fn take_starter(&self) -> Option<Starter> {
+        self.starter.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Reports to an observer the steps that the stage has done since the last report.

@@ -8,6 +8,7 @@ use crate::hook_input::Told;
 use crate::options::Options;
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::prepare::{Prepared, prepare};
+use crate::starter::Starter;
 use crate::state::Directory;
 use crate::status::Status;
 use crate::stdio::Streams;
@@ -55,7 +56,10 @@ impl<'a> Creation<'a> {
             self.transaction.make_cgroup()?;
         }
         self.transaction.begin_network()?;
-        let listener = listen(self.transaction.directory())?;
+        let listener = match self.options.start_by_handle {
+            true => None,
+            false => Some(listen(self.transaction.directory())?),
+        };
         let mut stage = self.launch(listener)?;
         if !first {
             self.transaction.make_cgroup()?;
@@ -65,19 +69,34 @@ impl<'a> Creation<'a> {
         let in_init = |error: Error| error.within("error during container init");
         while !self.answer(&mut stage).map_err(in_init)? {}
         self.transaction.record()?;
-        stage.answer()?;
+        let starter = self.starter(&stage)?;
         let steps = stage.take_steps();
         let init = stage.into_init().ok_or_else(|| Error::internal("the container has no init"))?;
-        Ok(self.transaction.commit(init)?.with_steps(steps))
+        Ok(self.transaction.commit(init)?.with_steps(steps).with_starter(starter))
+    }
+
+    /// What the handle starts the container with, if nobody else may start it.
+    fn starter(&self, stage: &Stage) -> Result<Option<Starter>> {
+        if !self.options.start_by_handle {
+            return stage.answer().map(|()| None);
+        }
+        let after_start = self.prepared.plan.encode_after_start();
+        Ok(Some(Starter::new(stage.channel(), Some(after_start))))
     }
 
     /// Writes what verbs after the creation read in the container's directory.
     fn write_files(&self) -> Result<()> {
         self.transaction.write_filter(self.prepared)?;
-        self.transaction.directory().write_after_start(&self.prepared.plan.encode_after_start())
+        match self.options.start_by_handle {
+            true => Ok(()),
+            false => {
+                let steps = self.prepared.plan.encode_after_start();
+                self.transaction.directory().write_after_start(&steps)
+            }
+        }
     }
 
-    fn launch(&self, listener: OwnedFd) -> Result<Stage<'a>> {
+    fn launch(&self, listener: Option<OwnedFd>) -> Result<Stage<'a>> {
         let Prepared { plan, passed, .. } = self.prepared;
         let born_in = self.transaction.state.cgroup.open_dir()?;
         let launch = Launch {
@@ -85,7 +104,7 @@ impl<'a> Creation<'a> {
             passed,
             cgroup: born_in.as_ref().map(AsFd::as_fd),
             given: Given {
-                listener: Some(listener.as_fd()),
+                listener: listener.as_ref().map(AsFd::as_fd),
                 console: self.streams.console(),
                 bare_mounts: self.options.settings.bare_mounts(),
                 program: self.options.init.as_ref().map(|init| init.descriptor.as_fd()),

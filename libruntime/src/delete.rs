@@ -163,11 +163,13 @@ impl Container {
 
     /// Removes everything outside its directory.
     fn remove_parts(&self) -> Result<()> {
-        network::begin_tear_down(self.store(), &self.state.id);
+        let connected = network::begin_tear_down(self.store(), &self.state.id);
         trace::plain("remove the cgroup", || self.state.cgroup.kill_and_remove())?;
-        let ends = self.has_own(LinuxNamespaceType::Network).unwrap_or(false);
-        let disconnect = || network::tear_down(self.store(), &self.state.id, ends);
-        trace::plain("disconnect networks", disconnect)?;
+        if connected {
+            let ends = self.has_own(LinuxNamespaceType::Network).unwrap_or(false);
+            let disconnect = || network::tear_down(self.store(), &self.state.id, ends);
+            trace::plain("disconnect networks", disconnect)?;
+        }
         resctrl::remove(&self.state.resctrl);
         if self.state.mounted_on_host {
             unmount_rootfs(&self.state.rootfs);

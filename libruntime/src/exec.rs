@@ -454,6 +454,10 @@ impl Joining<'_> {
     fn run_in(&self, cgroup: &Cgroup, late: Option<&Cgroup>) -> std::result::Result<Child, Refused> {
         let plan = trace::plain("plan", || self.plan(cgroup))?;
         let mut stage = self.launch(&plan, cgroup)?;
+        // Where nothing is done when it is ready, it need not wait then: the answer is there already.
+        if late.is_none() && plan.waits_only_when_ready() {
+            stage.answer_ahead();
+        }
         let wait = Wait::default();
         loop {
             match stage.next(&wait)? {
@@ -469,7 +473,10 @@ impl Joining<'_> {
         if let Some(late) = late {
             self.move_into(late, stage.pid())?;
         }
-        Ok(self.execute(stage, &wait)?)
+        if !stage.is_answered() {
+            stage.answer()?;
+        }
+        Ok(self.await_program(stage, &wait)?)
     }
 
     /// Moves a process into `cgroup`, or to where init has moved from there.
@@ -482,17 +489,15 @@ impl Joining<'_> {
         }
     }
 
-    /// Has the process execute its program, and waits for that.
-    fn execute(&self, mut stage: Stage, wait: &Wait) -> Result<Child> {
-        let name = parent::name_of(stage.pid());
-        stage.answer()?;
+    /// Waits until the process has executed its program.
+    fn await_program(&self, mut stage: Stage, wait: &Wait) -> Result<Child> {
         loop {
             match stage.next(wait)? {
                 Event::Listener(listener) => {
                     let of = (stage.pid(), self.container.status());
                     notify::send(&self.container.directory, &self.container.state, of, listener)?;
                 }
-                Event::End if parent::has_executed(stage.pid(), name.as_deref()) => break,
+                Event::End if parent::has_executed(stage.pid()) => break,
                 Event::End => {
                     let what = "the process was killed before it executed the program";
                     return Err(Error::external(what).with_hint(parent::killed_hint(self.filter.as_ref())));

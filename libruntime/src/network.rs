@@ -252,11 +252,14 @@ fn planned(store: &Path, id: &str, network: &Network) -> Attachment {
     }
 }
 
-/// Starts the slowest part of [`tear_down`], which also reports its errors.
-pub(crate) fn begin_tear_down(store: &Path, id: &str) {
-    if let Ok(Some(attached)) = read_record(store, id) {
-        let _ = firewall::close(&attached);
+/// Starts the slowest part of [`tear_down`], which also reports its errors. Returns whether there is anything for that
+/// to do.
+pub(crate) fn begin_tear_down(store: &Path, id: &str) -> bool {
+    let record = read_record(store, id);
+    if let Ok(Some(attached)) = &record {
+        let _ = firewall::close(attached);
     }
+    !matches!(record, Ok(None))
 }
 
 /// Removes what [`Connecting`] has made for a container, even if only a part was made. `ends`: its network namespace

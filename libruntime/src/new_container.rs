@@ -55,6 +55,7 @@ impl NewContainer {
             process: ProcessOptions::default(),
             init: None,
             no_pivot: false,
+            start_by_handle: false,
             networks: Vec::new(),
             notify_socket: None,
             limits: Default::default(),
@@ -170,6 +171,14 @@ impl NewContainer {
         self
     }
 
+    /// Lets only the handle that creation returns, and its clones, start the container. It is then started without a
+    /// socket in its directory, and ends if it is not started when the last of these handles is dropped or this process
+    /// ends. It is deleted as any other. [`NewContainer::run`] and [`NewContainer::output`] do this themselves.
+    pub fn start_by_handle(mut self) -> Self {
+        self.options.start_by_handle = true;
+        self
+    }
+
     /// Keeps the caller's session keyring (keyrings(7)); without this the container gets a new one.
     pub fn no_new_keyring(mut self, no_new_keyring: bool) -> Self {
         self.options.process.no_new_keyring = no_new_keyring;
@@ -208,7 +217,7 @@ impl NewContainer {
     /// # Errors
     /// Those of [`NewContainer::create`] and [`Container::start`].
     pub fn run(self) -> Result<Container> {
-        let container = self.create()?;
+        let container = self.start_by_handle().create()?;
         match container.start() {
             Ok(()) => Ok(container),
             Err(error) => {

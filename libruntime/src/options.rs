@@ -25,6 +25,8 @@ pub(crate) struct Options {
     pub process: ProcessOptions,
     pub init: Option<Program>,
     pub no_pivot: bool,
+    /// The container is started over the channel of its creation, and by nobody else.
+    pub start_by_handle: bool,
     pub networks: Vec<Network>,
     pub notify_socket: Option<PathBuf>,
     pub limits: Limits,

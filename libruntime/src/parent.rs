@@ -8,7 +8,7 @@
 //! | `At(Attached)` | has it in its cgroups, and answers |
 //! | `At(Cgroups)` | sends the files through which it joins its v1 cgroups, unless it has sent them ahead |
 //! | `At(Created)` | runs hooks, moves interfaces, and answers |
-//! | `At(Ready)` | records it, and answers; it waits for `start`, or executes |
+//! | `At(Ready)` | records it, and answers, unless it is the starter itself; it waits for `start`, or executes |
 //! | a descriptor | passes the seccomp listener on to its agent |
 //! | `Failed` | renders the error and undoes everything |
 //! | end of file | `/proc` tells whether the program was executed, or the stage was killed |
@@ -22,7 +22,7 @@ use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
 use crate::trace::{StageClock, StageSteps};
 use crate::wait::{DEADLINE, Wait, Woken, again};
-use crate::{stage, sys, userns};
+use crate::{stage, state, sys, userns};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType};
@@ -30,6 +30,7 @@ use std::fs::File;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) const KILLED: &str =
@@ -82,13 +83,16 @@ pub(crate) struct Launch<'a> {
 /// A running stage. Dropping it before [`Stage::into_init`] kills its processes.
 pub(crate) struct Stage<'a> {
     plan: &'a Plan,
-    channel: OwnedFd,
+    channel: Arc<OwnedFd>,
     first: Option<Child>,
     /// Until the first word of the stage.
     lent: Option<sys::Lent>,
     init: Option<Child>,
     /// Its cgroups are sent.
     has_cgroups: bool,
+    is_answered: bool,
+    /// What is sent once it is cloned.
+    ahead: Ahead,
     clock: StageClock,
     steps: Option<StageSteps>,
 }
@@ -99,8 +103,7 @@ impl<'a> Stage<'a> {
         let (channel, theirs) =
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|errno| Error::os("socketpair", errno))?;
-        socket::setsockopt(&channel, socket::sockopt::PassCred, &true)
-            .map_err(|errno| Error::os("setsockopt SO_PASSCRED", errno))?;
+        ask_for_sender(channel.as_fd(), true)?;
         let procfs = private_procfs()?;
         let opened = open_handed(plan, launch, &theirs, &procfs)?;
         let mut moved = Moved::out_of(launch.passed);
@@ -122,7 +125,19 @@ impl<'a> Stage<'a> {
         });
         let sys::Spawned { pid, pidfd, lent } = spawned.map_err(spawn_failed)?;
         let (first, lent) = (Some(Child::new(pid, pidfd)), Some(lent));
-        Ok(Self { plan, channel, first, lent, init: None, has_cgroups: false, clock, steps })
+        let channel = Arc::new(channel);
+        Ok(Self {
+            plan,
+            channel,
+            first,
+            lent,
+            init: None,
+            has_cgroups: false,
+            is_answered: false,
+            ahead: Ahead::default(),
+            clock,
+            steps,
+        })
     }
 
     /// The process that works on the plan now: the first, or the one it has cloned.
@@ -170,6 +185,8 @@ impl<'a> Stage<'a> {
                 let pid = pid.ok_or_else(|| Error::external("the stage was cloned when it should not be"))?;
                 let pidfd = sys::pidfd_open(pid).map_err(|errno| Error::os("pidfd_open", errno))?;
                 self.init = Some(Child::new(pid, pidfd));
+                ask_for_sender(self.channel.as_fd(), false)?;
+                self.send_ahead();
                 if let Some(first) = self.first.take() {
                     // It ends right after this report.
                     let _ = first.wait_within(&Wait::at_any_rate(DEADLINE));
@@ -211,12 +228,32 @@ impl<'a> Stage<'a> {
         answer(self.channel.as_fd())
     }
 
+    /// As [`Stage::answer`], before the stage asks: then it need not wait.
+    pub fn answer_ahead(&mut self) {
+        self.ahead.answer = true;
+    }
+
+    /// Whether the stage has been sent the answer that it was to get ahead.
+    pub fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
+    /// Where this fails, the stage asks for it, or is gone and its last report says why.
+    fn send_ahead(&mut self) {
+        let ahead = std::mem::take(&mut self.ahead);
+        if let Some(cgroups) = ahead.cgroups {
+            self.has_cgroups = self.send(cgroups).is_ok();
+        }
+        self.is_answered = ahead.answer && self.answer().is_ok();
+    }
+
     /// Lets the stage go on, with the files through which it joins its cgroups, in the plan's order.
-    pub fn give_cgroups(&self, cgroup: &Cgroup) -> Result<()> {
+    pub fn give_cgroups(&mut self, cgroup: &Cgroup) -> Result<()> {
+        self.ahead.cgroups = None;
         match self.has_cgroups {
             true => Ok(()),
             false => self
-                .send(&self.open_cgroups(cgroup)?)
+                .send(self.open_cgroups(cgroup)?)
                 .map_err(|errno| Error::os("sendmsg to the stage", errno)),
         }
     }
@@ -225,8 +262,7 @@ impl<'a> Stage<'a> {
     /// before, which it would take this for.
     pub fn give_cgroups_ahead(&mut self, cgroup: &Cgroup) -> Result<()> {
         if self.plan.waits_first_for_cgroups() {
-            // Where this fails, the stage asks for them, or is gone and its last report says why.
-            self.has_cgroups = self.send(&self.open_cgroups(cgroup)?).is_ok();
+            self.ahead.cgroups = Some(self.open_cgroups(cgroup)?);
         }
         Ok(())
     }
@@ -239,11 +275,13 @@ impl<'a> Stage<'a> {
         self.plan.handed.iter().filter_map(open).collect()
     }
 
-    fn send(&self, files: &[OwnedFd]) -> std::result::Result<(), Errno> {
+    fn send(&self, files: Vec<OwnedFd>) -> std::result::Result<(), Errno> {
         let fds: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
         let (bytes, rights) = ([IoSlice::new(&[1])], [ControlMessage::ScmRights(&fds)]);
         let channel = self.channel.as_raw_fd();
-        again(|| socket::sendmsg::<()>(channel, &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)).map(drop)
+        let sent = again(|| socket::sendmsg::<()>(channel, &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None));
+        sys::close_all(files);
+        sent.map(drop)
     }
 
     fn failed(&self, step: u32, call: u32, errno: i32) -> Error {
@@ -293,6 +331,11 @@ impl<'a> Stage<'a> {
     pub fn into_init(mut self) -> Option<Child> {
         self.init.take()
     }
+
+    /// The channel, over which the process waits for its start where nobody else may start it.
+    pub fn channel(&self) -> Arc<OwnedFd> {
+        self.channel.clone()
+    }
 }
 
 impl Drop for Stage<'_> {
@@ -307,6 +350,20 @@ impl Drop for Stage<'_> {
             child::reap_unreported(&stage::names());
         }
     }
+}
+
+/// What the stage gets once it is cloned, without asking.
+#[derive(Default)]
+struct Ahead {
+    cgroups: Option<Vec<OwnedFd>>,
+    answer: bool,
+}
+
+/// Whether the sender of a message is wanted (unix(7), SO_PASSCRED). By sending something meanwhile, the socket gets an
+/// abstract name, which containers with the host's network see, though they cannot connect to it.
+fn ask_for_sender(channel: BorrowedFd, wanted: bool) -> Result<()> {
+    socket::setsockopt(&channel, socket::sockopt::PassCred, &wanted)
+        .map_err(|errno| Error::os("setsockopt SO_PASSCRED", errno))
 }
 
 pub(crate) fn answer(channel: BorrowedFd) -> Result<()> {
@@ -361,20 +418,12 @@ pub(crate) fn step_error(
     }
 }
 
-/// The name of a process, which changes when it executes a program.
-pub(crate) fn name_of(pid: i32) -> Option<String> {
-    sys::read_short(&format!("/proc/{pid}/comm")).ok().and_then(|name| String::from_utf8(name).ok())
-}
-
-/// Whether a stage that has closed its channel has executed its program; otherwise it was killed. `name` is the stage's
-/// own name. A process that has ended keeps its last name until it is reaped. After that nothing tells the two apart,
-/// and it counts as executed: a program may end at once.
-pub(crate) fn has_executed(pid: i32, name: Option<&str>) -> bool {
+/// Whether a stage's clone that has closed its channel has executed its program; otherwise it was killed. Once it is
+/// reaped nothing tells the two apart, and it counts as executed: a program may end at once.
+pub(crate) fn has_executed(pid: i32) -> bool {
     match std::fs::read_link(format!("/proc/{pid}/exe")) {
         // Only a process that has ended has no executable.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-            name_of(pid).is_none_or(|now| name != Some(now.as_str()))
-        }
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => state::has_ever_executed(pid),
         _ => true,
     }
 }

@@ -28,6 +28,7 @@ mod tests;
 use crate::error::{Diagnostic, Error, Result};
 use crate::step::{
     Fd, Header, Kept, MAX_FDS, MAX_KEPT, MAX_RECEIVED, MAX_SOURCES, NamespaceFlags, Secret, Source, Step,
+    SyncPoint,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
@@ -135,7 +136,7 @@ pub enum Handed {
     /// Reports to the library, and its answers.
     Channel,
     Procfs,
-    /// The socket to which `start` connects.
+    /// The socket to which `start` connects, unless the container is started over the channel.
     Listener,
     /// The socket that gets the master side of the container's terminal.
     ConsoleSocket,
@@ -264,10 +265,17 @@ impl Plan {
         matches!(first, Some(Step::ReceiveFds { .. }))
     }
 
+    /// Whether the stage waits only before it executes the program.
+    pub fn waits_only_when_ready(&self) -> bool {
+        let waits = |step: &&Step<Text>| matches!(step, Step::ReceiveFds { .. } | Step::Sync { .. });
+        let mut all = self.steps.iter().map(|(step, _)| step).filter(waits);
+        matches!((all.next(), all.next()), (Some(Step::Sync { point: SyncPoint::Ready }), None))
+    }
+
     /// The steps after `start`, with which a later process explains a failure: their numbers, origins and objects,
     /// without environment and filter.
     pub fn encode_after_start(&self) -> Vec<u8> {
-        let begin = self.steps.iter().position(|(step, _)| matches!(step, Step::AwaitStart { .. }));
+        let begin = self.steps.iter().position(|(step, _)| awaits_start(step));
         let shown = |(at, (step, origin)): (usize, &(Step<Text>, Origin))| {
             let step = match step.clone() {
                 Step::Exec { paths, args, .. } => Step::Exec { paths, args, env: Secret(Text::default()) },
@@ -340,6 +348,7 @@ impl Plan {
                         | EndOnSignals
                         | Sync { .. }
                         | AwaitStart { .. }
+                        | AwaitLibrary
                         | SetRlimit { .. }
                         | Exec { .. }
                 )
@@ -400,12 +409,16 @@ impl Plan {
         if position(&joins).is_some() {
             rule(close < clone, "all is closed before the clone into a pid namespace that others live in")?;
         }
-        if let Some(wait) = position(&|s| matches!(s, Step::AwaitStart { .. })) {
+        if let Some(wait) = position(&awaits_start) {
             rule(close < wait, "a container that waits for its start can be joined")?;
         }
         let late = self.steps[close + 1..].iter().any(|(step, _)| uses_descriptors(step));
         rule(!late, "what uses a descriptor comes before all are closed")
     }
+}
+
+fn awaits_start(step: &Step<Text>) -> bool {
+    matches!(step, Step::AwaitStart { .. } | Step::AwaitLibrary)
 }
 
 /// `CLONE_NEWPID`.
@@ -435,6 +448,7 @@ fn uses_descriptors(step: &Step<Text>) -> bool {
             | EndOnSignals
             | Sync { .. }
             | AwaitStart { .. }
+            | AwaitLibrary
             | Exec { .. }
             | ExecFd { .. }
     )

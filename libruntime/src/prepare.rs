@@ -14,6 +14,7 @@ use crate::plan::request::CgroupDriver;
 use crate::plan::request::Request;
 use crate::seccomp::{self, Filter};
 use crate::stdio::Console;
+use crate::sys;
 use oci_spec::runtime::{Root, Spec};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ pub(crate) fn prepare_for(options: &Options, console: bool) -> Result<Prepared> 
         console_socket: console,
         relayed_console: options.process.relayed_console,
         no_pivot: options.no_pivot,
+        start_by_handle: options.start_by_handle,
         no_new_keyring: options.process.no_new_keyring,
         keyring_secret: secret(),
         notify_socket: options.notify_socket.clone(),
@@ -76,7 +78,7 @@ fn secret() -> String {
 /// The bundle's directory, and its configuration with the caller's options applied.
 fn read(options: &Options) -> Result<(PathBuf, Config)> {
     let canonical = |path: &Path| {
-        path.canonicalize().map_err(|error| Error::io(format!("open {}", path.display()), error))
+        sys::real_path(path).map_err(|error| Error::io(format!("open {}", path.display()), error))
     };
     let rootfs = options.rootfs.as_deref().map(canonical).transpose()?;
     let bundle = match (&options.bundle, &rootfs, &options.spec) {

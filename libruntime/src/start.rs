@@ -1,7 +1,8 @@
 //! `start`: has the program of a created container executed, or reports why it was not.
 //!
 //! The stage waits on a socket in the container's directory. The first process that connects starts the container;
-//! `parent.rs` describes the messages.
+//! `parent.rs` describes the messages. Where only the process that has created it may start it, the stage waits on the
+//! channel of the creation in place of a socket.
 
 use crate::container::Container;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
@@ -10,6 +11,7 @@ use crate::hooks::Site;
 use crate::parent;
 use crate::plan::start::StartProgram;
 use crate::program::Program;
+use crate::starter::Starter;
 use crate::status::Status;
 use crate::step::{Report, START_PIECE};
 use crate::wait::{self, DEADLINE, Wait, Woken};
@@ -19,6 +21,7 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 impl Container {
     /// Runs the program of a created container (runtime.md, "Start"). A poststart hook that fails is an error,
@@ -65,17 +68,15 @@ impl Container {
     }
 
     fn start_now(&self, program: Option<&StartProgram>) -> Result<()> {
-        let status = self.status();
-        if status != Status::Created {
-            return Err(self.wrong_state("start", status));
-        }
+        self.check_startable()?;
         let spec = self.spec()?;
         if spec.process().is_none() {
             return Err(Error::invalid(vec![Diagnostic::new("process", "is required to start a container")]));
         }
-        let connection = trace::plain("connect to the container's init", || self.connect())?;
-        let name = self.state.init.and_then(|init| parent::name_of(init.pid));
-        self.await_turn(connection.as_fd())?;
+        let starter = match self.take_starter() {
+            Some(starter) => starter,
+            None => self.reach_init()?,
+        };
         let all = spec.hooks().as_ref();
         if let Some(inside) = all.and_then(|all| all.start_container().as_deref()) {
             let told = Told::inside(&self.state, Status::Created);
@@ -83,11 +84,14 @@ impl Container {
             hooks::run_all(inside, "hooks.startContainer", &told, &Site::Process(self), limits)
                 .inspect_err(|_| self.end_init())?;
         }
-        match program {
-            None => parent::answer(connection.as_fd())?,
-            Some(program) => send(connection.as_fd(), program)?,
-        }
-        let executed = || self.await_program(connection.as_fd(), name.as_deref());
+        let is_told = match program {
+            None => let_go(starter.fd())?,
+            Some(program) => send(starter.fd(), program)?,
+        };
+        let executed = || match self.await_program(&starter) {
+            Ok(()) if !is_told => Err(self.wrong_state("start", self.status())),
+            other => other,
+        };
         let executed = trace::plain("execute the program", executed);
         self.report_steps();
         executed?;
@@ -101,9 +105,29 @@ impl Container {
         })
     }
 
+    fn check_startable(&self) -> Result<()> {
+        let status = match self.has_starter() {
+            false => self.status(),
+            // If its init is dead, the channel says so.
+            true if matches!(self.state.cgroup.is_frozen(), Ok(true)) => Status::Paused,
+            true => Status::Created,
+        };
+        if status == Status::Created { Ok(()) } else { Err(self.wrong_state("start", status)) }
+    }
+
+    /// Connects to the socket of its init, and waits until it is this caller's turn.
+    fn reach_init(&self) -> Result<Starter> {
+        let connection = trace::plain("connect to the container's init", || self.connect())?;
+        self.await_turn(connection.as_fd())?;
+        Ok(Starter::new(Arc::new(connection), None))
+    }
+
     fn connect(&self) -> Result<OwnedFd> {
         let failed = |errno| match errno {
-            Errno::ECONNREFUSED | Errno::ENOENT => self.wrong_state("start", self.status()),
+            Errno::ENOENT => self
+                .wrong_state("start", self.status())
+                .with_hint("only the process that has created it can start it, with `run`"),
+            Errno::ECONNREFUSED => self.wrong_state("start", self.status()),
             // The queue of connections is full: init accepts none.
             Errno::EAGAIN => self.not_answered(),
             errno => Error::os(format!("connect {}/start", self.directory.path.display()), errno),
@@ -156,7 +180,8 @@ impl Container {
 
     /// Waits until the program is executed or the stage reports why it was not. There is no deadline, because a seccomp
     /// agent or a file server may have to answer first; but a stopped stage is not waited for.
-    fn await_program(&self, connection: BorrowedFd, name: Option<&str>) -> Result<()> {
+    fn await_program(&self, starter: &Starter) -> Result<()> {
+        let connection = starter.fd();
         loop {
             let wait = Wait::at_most(DEADLINE);
             match wait.poll(&[(connection, PollFlags::POLLIN)])? {
@@ -183,25 +208,25 @@ impl Container {
                     notify::send(&self.directory, &self.state, of, listener)?;
                 }
                 (Some(Report::Failed { step, call, errno }), _) => {
-                    return Err(self.failed_after_start(step, call, errno));
+                    return Err(self.failed_after_start(starter, (step, call, errno)));
                 }
-                (None, _) => return self.check_executed(name),
+                (None, _) => return self.check_executed(),
                 (Some(_), _) => {}
             }
         }
     }
 
     /// Uses the last steps as creation has recorded them: a new plan would depend on the limits of this process.
-    fn failed_after_start(&self, step: u32, call: u32, errno: i32) -> Error {
-        let steps = self.directory.read_after_start().ok();
+    fn failed_after_start(&self, starter: &Starter, (step, call, errno): (u32, u32, i32)) -> Error {
+        let steps = starter.after_start.clone().or_else(|| self.directory.read_after_start().ok());
         let steps = steps.and_then(|bytes| plan::decode_after_start(&bytes)).unwrap_or_default();
         let failed = steps.iter().find(|(number, ..)| *number == step);
         parent::step_error(failed.map(|(_, step, origin)| (step, origin.as_ref())), None, step, call, errno)
     }
 
-    fn check_executed(&self, name: Option<&str>) -> Result<()> {
+    fn check_executed(&self) -> Result<()> {
         let Some(init) = self.state.init else { return Ok(()) };
-        if parent::has_executed(init.pid, name) {
+        if parent::has_executed(init.pid) {
             return Ok(());
         }
         let message =
@@ -219,17 +244,25 @@ impl Container {
     }
 }
 
-/// Sends the header and then the program, in pieces.
-fn send(connection: BorrowedFd, program: &StartProgram) -> Result<()> {
+/// Has init go on. Returns whether it is there; otherwise it may have reported why it has ended.
+fn let_go(connection: BorrowedFd) -> Result<bool> {
+    match parent::answer(connection) {
+        Err(error) if error.errno() == Some(Errno::EPIPE as i32) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// Sends the header and then the program, in pieces. Returns whether all was sent.
+fn send(connection: BorrowedFd, program: &StartProgram) -> Result<bool> {
     let header = program.header.encode();
     for piece in std::iter::once(&header[..]).chain(program.bytes.chunks(START_PIECE)) {
         let sent = wait::again(|| socket::send(connection.as_raw_fd(), piece, MsgFlags::MSG_NOSIGNAL));
         match sent {
             Ok(_) => {}
             // The stage has refused it meanwhile; its report says why.
-            Err(Errno::EPIPE | Errno::ECONNRESET) => break,
+            Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(false),
             Err(errno) => return Err(Error::os("send the program to the stage", errno)),
         }
     }
-    Ok(())
+    Ok(true)
 }

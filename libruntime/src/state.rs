@@ -1,7 +1,7 @@
 //! What is kept of a container between two runs of the library: a directory of its own below the store, with
 //! `state.json`, a copy of its `config.json`, the compiled seccomp filter, and the socket that `start` connects to.
 //!
-//! Files appear whole (written aside and renamed). A pid counts only together with its start time. Nothing is synced to
+//! Files that change appear whole (written aside and renamed). A pid counts only together with its start time. Nothing is synced to
 //! the disk: a loss of power ends every process and cgroup too, so that only the directory is left to delete, whatever
 //! is in it.
 //!
@@ -16,14 +16,15 @@ use crate::sys::{self, ExitStatus};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,6 +101,11 @@ fn has_ended(pid: i32) -> bool {
     stat(pid).is_ok_and(|found| found.is_none_or(|found| found.state == 'Z' && threads() <= 1))
 }
 
+/// Whether the process with this pid has executed a program since it was cloned; true where there is none.
+pub(crate) fn has_ever_executed(pid: i32) -> bool {
+    !matches!(stat(pid), Ok(Some(found)) if found.flags & FORKED_NO_EXEC != 0)
+}
+
 /// The name of a dead process that has never executed a program and is not reaped yet.
 pub(crate) fn name_of_dead_clone(pid: i32) -> Option<String> {
     let found = stat(pid).ok()??;
@@ -127,7 +133,6 @@ const SPEC: &str = "config.json";
 const NEXT_SPEC: &str = ".config.json";
 const AFTER_START: &str = "after-start";
 const EXIT: &str = "exit.json";
-const NEXT_EXIT: &str = ".exit.json";
 
 /// `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -199,15 +204,13 @@ pub(crate) struct Lock {
 /// Opens a directory that belongs to the caller. Another user's directory could name hooks to run and processes to
 /// kill, with the caller's privileges.
 fn open_directory(path: &Path) -> std::io::Result<OwnedFd> {
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
-    let opened = options.open(path)?;
-    let (owner, caller) = (opened.metadata()?.uid(), nix::unistd::geteuid().as_raw());
+    let opened = sys::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
+    let (owner, caller) = (nix::sys::stat::fstat(&opened)?.st_uid, nix::unistd::geteuid().as_raw());
     if owner != caller {
         let what = format!("it belongs to user {owner}, and the caller is user {caller}");
         return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, what));
     }
-    Ok(opened.into())
+    Ok(opened)
 }
 
 /// Refuses a store in which another user could replace the directories of containers.
@@ -258,7 +261,7 @@ impl Directory {
             let directory = Self { path: aside.clone(), opened: Arc::new(opened) };
             directory.write_json(FIRST_STATE, state)?;
             directory.write_json(SPEC, spec)?;
-            let lock = directory.lock()?;
+            let lock = directory.lock_here()?;
             match fs::rename(&aside, &path) {
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
                     Err(in_use(id))
@@ -391,10 +394,10 @@ impl Directory {
         self.read_json("seccomp.json")
     }
 
-    /// Records the exit status of its init, for handles that are loaded later.
+    /// Records the exit status of its init, for handles that are loaded later. By one write(2): before that the file is
+    /// empty, which counts as none.
     pub fn write_exit(&self, exit: ExitStatus) -> Result<()> {
-        self.write_json(NEXT_EXIT, &exit)?;
-        self.rename(NEXT_EXIT, EXIT)
+        self.write_json(EXIT, &exit)
     }
 
     pub fn read_exit(&self) -> Result<ExitStatus> {
@@ -415,6 +418,12 @@ impl Directory {
     /// # Errors
     /// [`ErrorKind::NotFound`] where the container was deleted meanwhile, even if its id is in use again.
     pub fn lock(&self) -> Result<Lock> {
+        let lock = self.lock_here()?;
+        if self.is_in_place()? { Ok(lock) } else { Err(self.gone()) }
+    }
+
+    /// Locks the directory, wherever its path leads now.
+    fn lock_here(&self) -> Result<Lock> {
         // Opened anew: flock(2) locks belong to the open file description, and each thread has to be a holder of its
         // own.
         let opened = self.open_file(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY);
@@ -423,7 +432,7 @@ impl Directory {
             other => other.map_err(|error| Error::io(format!("open {}", self.path.display()), error))?,
         };
         lock::exclusive(&opened, &self.path)?;
-        if self.is_in_place()? { Ok(Lock { _opened: opened }) } else { Err(self.gone()) }
+        Ok(Lock { _opened: opened })
     }
 
     /// Whether its path still leads to this directory.
@@ -450,13 +459,33 @@ impl Directory {
         }
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let aside = self.path.with_file_name(format!(".{name}.{}~", std::process::id()));
-        // Left by an earlier process with the same pid.
-        let _ = fs::remove_dir_all(&aside);
-        match fs::rename(&self.path, &aside).and_then(|()| fs::remove_dir_all(&aside)) {
+        let move_aside = || match fs::rename(&self.path, &aside) {
+            // Left by an earlier process with the same pid.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
+                fs::remove_dir_all(&aside)?;
+                fs::rename(&self.path, &aside)
+            }
+            other => other,
+        };
+        match move_aside().and_then(|()| self.remove_aside(&aside)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io(format!("remove {}", self.path.display()), error))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Removes the files that most containers have by their names, without a listing.
+    fn remove_aside(&self, aside: &Path) -> std::io::Result<()> {
+        for name in [FIRST_STATE, STATE, SPEC, EXIT] {
+            // What is still there makes the next call fail.
+            let _ = unlinkat(&*self.opened, name, UnlinkatFlags::NoRemoveDir);
+        }
+        match fs::remove_dir(aside) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
+                fs::remove_dir_all(aside)
+            }
+            other => other,
         }
     }
 }
@@ -485,39 +514,9 @@ fn in_use(id: &str) -> Error {
         .with_hint("choose another id, or delete it first")
 }
 
-/// Now, as RFC 3339 with nanoseconds, in UTC.
-pub fn now() -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86400, since.as_secs() % 86400);
-    let (year, month, day) = civil(days as i64);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let nanos = since.subsec_nanos();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
-}
-
-/// The date of a number of days after 1970-01-01, in years that begin in March.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + i64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_become_dates() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(11_016), (2000, 2, 29));
-        assert_eq!(civil(20_778), (2026, 11, 21));
-    }
 
     #[test]
     fn a_directory_that_another_user_can_change_is_refused() {

@@ -19,7 +19,7 @@ pub use terminal::{set_terminal_size, terminal_size};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -100,6 +100,41 @@ pub fn read_short(path: &str) -> Result<Vec<u8>> {
     };
     bytes.truncate(length);
     Ok(bytes)
+}
+
+/// open(2) of a path of the caller's, closed on exec. By openat(2): musl's open makes a second call for the flag.
+pub fn open(path: &Path, flags: nix::fcntl::OFlag) -> Result<OwnedFd> {
+    use nix::fcntl::{AT_FDCWD, OFlag, openat};
+    loop {
+        match openat(AT_FDCWD, path, flags | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty()) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// An absolute path without symbolic links, `.` and `..` (realpath(3)), by the kernel's own look-up.
+pub fn real_path(path: &Path) -> std::io::Result<std::path::PathBuf> {
+    let opened = open(path, nix::fcntl::OFlag::O_PATH)?;
+    let link = nix::fcntl::readlink(format!("/proc/self/fd/{}", opened.as_raw_fd()).as_str());
+    match link {
+        // Otherwise it was deleted, is hidden from this process, or has such a name; or /proc is no procfs.
+        Ok(found) if found.as_bytes().starts_with(b"/") && !found.as_bytes().ends_with(b" (deleted)") => {
+            Ok(found.into())
+        }
+        _ => path.canonicalize(),
+    }
+}
+
+/// Closes many descriptors, those with consecutive numbers by one call.
+pub fn close_all(fds: Vec<OwnedFd>) {
+    let mut numbers: Vec<RawFd> = fds.into_iter().map(IntoRawFd::into_raw_fd).collect();
+    numbers.sort_unstable();
+    for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+        let (first, last) = (run[0] as libc::c_uint, run[run.len() - 1] as libc::c_uint);
+        // SAFETY: each of these descriptors was owned here.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    }
 }
 
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {

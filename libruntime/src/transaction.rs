@@ -262,7 +262,7 @@ fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State>
         oci_version: spec.version().clone(),
         bundle: request.bundle.clone(),
         rootfs: root.unwrap_or_default(),
-        created: crate::state::now(),
+        created: crate::date::now(),
         owner: nix::unistd::geteuid().as_raw(),
         annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
         init: None,

@@ -20,6 +20,9 @@ pub fn attend(
 ) -> Result<(), Failure> {
     loop {
         let ready = wait(pidfd, signals, terminal.as_ref())?;
+        if ready.ended && terminal.is_none() {
+            return Ok(());
+        }
         while let Some(signal) = signals.next() {
             match (signal, &terminal) {
                 (SIGCHLD, _) => reap_others(pid),

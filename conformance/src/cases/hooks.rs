@@ -4,7 +4,10 @@
 use crate::bundle::Config;
 use crate::case::Need::Root;
 use crate::case::{Case, Outcome, case, check, contains, same};
+use crate::process;
 use crate::test::{Container, Test};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
@@ -22,6 +25,8 @@ pub const CASES: &[Case] = &[
     case!(hooks_of_create_run_at_create_and_the_others_later),
     case!(a_failing_hook_fails_the_create),
     case!(a_failing_start_container_hook_fails_the_start),
+    case!(run_with_a_failing_start_hook_leaves_nothing),
+    case!(run_killed_in_a_start_hook_runs_no_program_of_its_own),
     case!(a_failing_poststop_hook_is_only_logged),
     case!(a_failing_poststart_hook_is_an_error, [], 60),
     case!(a_hook_that_does_not_exist_fails_the_create),
@@ -281,6 +286,33 @@ fn a_failing_start_container_hook_fails_the_start(t: &Test) -> Outcome {
     c.start()?.refused()?;
     check!(!logged(t).contains("program"), "the program ran");
     c.await_status("stopped")
+}
+
+fn run_with_a_failing_start_hook_leaves_nothing(t: &Test) -> Outcome {
+    for kind in ["startContainer", "poststart"] {
+        let mut config = with_log(t)?;
+        config.args(&["/bin/sleep", "1000"]).push(&format!("hooks.{kind}"), script("exit 3"));
+        let c = t.container(&config)?;
+        c.run()?.refused()?;
+        let found = c.call("state", &[])?;
+        check!(found.code != 0, "{kind}: {}", found.text());
+    }
+    Ok(())
+}
+
+/// Nobody can start a container whose `run` is gone: it ends, or still waits as one that was created.
+fn run_killed_in_a_start_hook_runs_no_program_of_its_own(t: &Test) -> Outcome {
+    let mut config = with_log(t)?;
+    config.push("hooks.startContainer", script("echo hook >> /log; exec sleep 300"));
+    let c = t.container(&config)?;
+    let started = c.run_started()?;
+    process::until("the hook runs", || Ok(fs::read_to_string(log(t)).unwrap_or_default().contains("hook")))?;
+    kill(Pid::from_raw(started.pid), Signal::SIGKILL)?;
+    started.finish(process::LIMIT)?;
+    c.delete_force()?.ok()?;
+    check!(!logged(t).contains("program"), "the program ran");
+    c.call("state", &[])?.refused()?;
+    Ok(())
 }
 
 fn a_failing_poststop_hook_is_only_logged(t: &Test) -> Outcome {

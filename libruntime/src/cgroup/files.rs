@@ -25,7 +25,7 @@ pub(super) fn open(path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
 
 /// A file of procfs, where `self` is a symbolic link.
 pub(super) fn open_proc(path: &Path) -> Result<OwnedFd, Errno> {
-    nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
+    crate::sys::open(path, OFlag::O_RDONLY)
 }
 
 /// The whole text of a file; most files here need one read(2).

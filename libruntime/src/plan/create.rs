@@ -201,9 +201,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     };
     process::warn_of_groups(&mut plan, spec, host);
     // Before the container can be seen to exist: processes of `exec` see this one.
-    let listener = plan.hand("", Handed::Listener);
+    let listener = (!request.start_by_handle).then(|| plan.hand("", Handed::Listener));
     let passed = process::ranges(&request.passed);
-    let close = Step::CloseFds { passed, keep: listener, program: work.program.unwrap_or(CHANNEL) };
+    let (keep, program) = (listener.unwrap_or(CHANNEL), work.program.unwrap_or(CHANNEL));
+    let close = Step::CloseFds { passed, keep, program };
     process::identity(&mut plan, process, &work, filter, close)?;
     if spec.process().is_some() && work.program.is_none() {
         process::find_program(&mut plan, process, &work)?;
@@ -219,8 +220,13 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     // Before the container is reported as created: from then on, others may send it signals.
     plan.push("", Step::EndOnSignals);
     process::load_filter_before_start(&mut plan, process, &work, &mut filter);
-    plan.push("", Step::Sync { point: SyncPoint::Ready });
-    plan.push("", Step::AwaitStart { listener });
+    match listener {
+        Some(listener) => {
+            plan.push("", Step::Sync { point: SyncPoint::Ready });
+            plan.push("", Step::AwaitStart { listener });
+        }
+        None => plan.push("", Step::AwaitLibrary),
+    }
     process::execute(&mut plan, process, &work, filter)?;
     plan.check()?;
     Ok(plan)

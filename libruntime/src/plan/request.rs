@@ -49,6 +49,9 @@ pub struct Request {
     #[serde(default)]
     pub relayed_console: bool,
     pub no_pivot: bool,
+    /// The container is started over the channel of its creation, and by nobody else.
+    #[serde(default)]
+    pub start_by_handle: bool,
     pub no_new_keyring: bool,
     /// The secret part of the session keyring's name.
     #[serde(default)]

@@ -33,7 +33,7 @@ struct Child {
     program: RawFd,
     stdio: [RawFd; 3],
     passed: Vec<(RawFd, u32)>,
-    /// The descriptors above 2 that stay open, sorted.
+    /// The descriptors that stay open.
     keep: Vec<RawFd>,
     /// The program's argument.
     number: CString,
@@ -118,7 +118,6 @@ pub fn spawn(what: &Spawn) -> Result<Spawned> {
     let mut keep = what.keep.to_vec();
     keep.extend([what.program.as_raw_fd(), what.plan.as_raw_fd()]);
     keep.extend(what.passed.iter().map(|(_, number)| *number as RawFd));
-    keep.sort_unstable();
     let child = Box::new(Child {
         program: what.program.as_raw_fd(),
         stdio,
@@ -358,12 +357,14 @@ fn keep_open(fd: u32) {
     unsafe { raw(libc::SYS_fcntl, [fd as usize, libc::F_SETFD as usize, 0, 0, 0]) };
 }
 
-fn close_range(first: u32, last: u32) {
+/// Has execve(2) close all descriptors from `first` on.
+fn close_on_exec_from(first: u32) {
+    let flags = libc::CLOSE_RANGE_CLOEXEC as usize;
     // SAFETY: numbers.
-    unsafe { raw(libc::SYS_close_range, [first as usize, last as usize, 0, 0, 0]) };
+    unsafe { raw(libc::SYS_close_range, [first as usize, u32::MAX as usize, flags, 0, 0]) };
 }
 
-/// Runs in the child: places the descriptors, closes those that are not handed over, and executes the program.
+/// Runs in the child: places the descriptors, and executes the program, which closes those that are not handed over.
 extern "C" fn run_child(child: &Child) -> ! {
     for (at, fd) in child.stdio.iter().enumerate() {
         if *fd != at as RawFd {
@@ -379,18 +380,10 @@ extern "C" fn run_child(child: &Child) -> ! {
             unsafe { raw(libc::SYS_dup3, [*fd as usize, *number as usize, 0, 0, 0]) };
         }
     }
-    let mut first = 3;
-    for fd in &child.keep {
-        let fd = *fd as u32;
-        if fd > first {
-            close_range(first, fd - 1);
-        }
-        first = first.max(fd + 1);
-        if fd != child.program as u32 {
-            keep_open(fd);
-        }
+    close_on_exec_from(3);
+    for fd in child.keep.iter().filter(|fd| **fd > 2 && **fd != child.program) {
+        keep_open(*fd as u32);
     }
-    close_range(first, u32::MAX);
     let empty = c"".as_ptr();
     let args = [c"onggi-stage".as_ptr(), child.number.as_ptr(), std::ptr::null()];
     let environment = &raw const args[2] as usize;

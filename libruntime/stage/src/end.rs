@@ -18,6 +18,8 @@ pub fn clone(state: &State, namespaces: NamespaceFlags) -> Done {
 }
 
 pub fn sync(state: &State, point: SyncPoint) -> Done {
+    // A hook can see this process meanwhile.
+    close_unused();
     state.report(Report::At(point))?;
     state.wait()
 }
@@ -29,10 +31,13 @@ const HEADER: usize = 16;
 
 /// One byte with descriptors beside it (unix(7), SCM_RIGHTS).
 pub fn receive_fds(state: &mut State, first: Fd, count: u16) -> Done {
-    state.report(Report::At(SyncPoint::Cgroups))?;
     // Both architectures are 64-bit and little-endian.
     let mut control = [0u64; HEADER / 8 + MAX_RECEIVED / 2];
-    receive(state.channel, &mut control)?;
+    // The library may have sent them ahead.
+    if !receive(state.channel, &mut control, false)? {
+        state.report(Report::At(SyncPoint::Cgroups))?;
+        receive(state.channel, &mut control, true)?;
+    }
     let [length, _, fds @ ..] = control;
     if length != (HEADER + 4 * usize::from(count)) as u64 {
         return Err(NOT_ALL);
@@ -46,17 +51,21 @@ pub fn receive_fds(state: &mut State, first: Fd, count: u16) -> Done {
 /// One descriptor that came with a message.
 pub fn receive_fd(socket: i32) -> Done<i32> {
     let mut control = [0u64; HEADER / 8 + 1];
-    receive(socket, &mut control)?;
+    receive(socket, &mut control, true)?;
     match control {
         [length, _, fd] if length == (HEADER + 4) as u64 => Ok(fd as i32),
         _ => Err(NOT_ALL),
     }
 }
 
-fn receive(socket: i32, control: &mut [u64]) -> Done {
-    match recvmsg(socket, control)? {
-        0 => Err(NOT_ALL),
-        _ => Ok(()),
+/// Returns whether there was a message: without `wait` there may be none yet.
+fn receive(socket: i32, control: &mut [u64], wait: bool) -> Done<bool> {
+    // Descriptors for which there is no room are lost without an error.
+    close_unused();
+    match recvmsg(socket, control, wait) {
+        Ok(0) => Err(NOT_ALL),
+        Err(Failed { errno: EAGAIN, .. }) if !wait => Ok(false),
+        other => other.map(|_| true),
     }
 }
 
@@ -67,7 +76,7 @@ pub fn await_start(state: &mut State, listener: i32) -> Done {
     loop {
         state.channel = await_connection(listener)?;
         if state.report(Report::YourTurn).is_ok() {
-            match program::receive(state, listener) {
+            match program::receive(state, Some(listener)) {
                 Ok(()) => {
                     close(listener);
                     return program::enter(state);
@@ -80,6 +89,14 @@ pub fn await_start(state: &mut State, listener: i32) -> Done {
         }
         close(state.channel);
     }
+}
+
+/// The library starts the container over the channel that it has. The container ends with the library, as long as it is
+/// not started.
+pub fn await_library(state: &mut State) -> Done {
+    state.report(Report::At(SyncPoint::Ready))?;
+    program::receive(state, None)?;
+    program::enter(state)
 }
 
 /// Tries again when the host lacks memory or descriptors, since the starter has a deadline.
@@ -105,6 +122,8 @@ pub fn set_seccomp(state: &State, program: &[u8], flags: u32, notify: bool) -> D
 
 /// Copies each descriptor above all wanted numbers first: one may have a number that another one gets.
 pub fn place_fds(state: &mut State, pairs: &[u8]) -> Done {
+    // One of them may have a number that is given anew here.
+    close_unused();
     let pairs = pairs.as_chunks::<8>().0;
     let wanted = |pair: &[u8; 8]| {
         let [a, b, c, d, numbers @ ..] = *pair;
@@ -151,7 +170,10 @@ pub fn close_all_but(mut first: u32, passed: &[u8], kept: &[i32]) -> Done {
         }
         first = last.saturating_add(1);
     }
-    call(Call::close_range, [first as usize, u32::MAX as usize, 0]).map(drop)
+    call(Call::close_range, [first as usize, u32::MAX as usize, 0])?;
+    // All of them are closed.
+    let _ = crate::unused::take();
+    Ok(())
 }
 
 fn texts(list: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -23,7 +23,7 @@ fn ignored_signals(procfs: i32) -> Option<u64> {
     let file = openat(procfs, b"self/status\0", k::O_RDONLY).ok()?;
     let mut status = [0u8; 4096];
     let length = read(file, &mut status);
-    close(file);
+    close_later(file);
     let status = status.get(..length.ok()?)?;
     let at = status.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
     let digits = status.get(at..at + 16)?;
@@ -63,7 +63,7 @@ pub fn write_process(procfs: i32, path: &[u8], value: &[u8]) -> Done {
 /// "0" means the writing process.
 pub fn join_cgroup(tasks: i32) -> Done {
     write(tasks, b"0")?;
-    close(tasks);
+    close_later(tasks);
     Ok(())
 }
 
@@ -77,7 +77,7 @@ fn write_proc(procfs: i32, path: &[u8], value: &[u8]) -> Done {
     let resolve = k::RESOLVE_BENEATH | k::RESOLVE_NO_SYMLINKS | k::RESOLVE_NO_XDEV;
     let file = openat2(procfs, path, flags, 0, resolve)?;
     let written = write(file, value);
-    close(file);
+    close_later(file);
     written
 }
 
@@ -173,7 +173,10 @@ pub fn set_groups(groups: &[u8]) -> Done {
 }
 
 pub fn set_ids(uid: u32, gid: u32) -> Done {
-    prctl(Setting::KEEPCAPS, 1, 0)?;
+    // Root's capabilities stay (capabilities(7), "Effect of user ID changes on capabilities").
+    if uid != 0 {
+        prctl(Setting::KEEPCAPS, 1, 0)?;
+    }
     let (uid, gid) = (uid as usize, gid as usize);
     call(Call::setresgid, [gid, gid, gid])?;
     call(Call::setresuid, [uid, uid, uid]).map(drop)
@@ -201,7 +204,8 @@ pub fn set_capabilities(sets: Capabilities, also: u64) -> Done {
         [(effective >> 32) as u32, (permitted >> 32) as u32, (inheritable >> 32) as u32],
     ];
     capset(&low_high)?;
-    raise_ambient(sets.ambient)
+    // The kernel keeps the ambient set within the inheritable one (capabilities(7)).
+    if inheritable == 0 { Ok(()) } else { raise_ambient(sets.ambient) }
 }
 
 fn raise_ambient(ambient: u64) -> Done {

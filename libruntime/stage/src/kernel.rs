@@ -4,6 +4,7 @@
 //! All unsafe calls of the stage are here. [`call`] makes those that cannot harm this process's memory; each
 //! of the others has a function of its own, whose types say what the kernel writes and where.
 
+use crate::unused;
 use core::sync::atomic::AtomicU64;
 use linux_raw_sys::{general as k, ioctl, prctl as p};
 pub use syscalls::Sysno;
@@ -90,9 +91,20 @@ unsafe fn raw<const N: usize>(nr: Sysno, given: [usize; N]) -> Done<usize> {
         if result <= -4096isize as usize {
             return Ok(result);
         }
-        if errno != EINTR || nr as usize == Sysno::close as usize {
+        if !is_repeated(nr, errno) {
             return Err(Failed { call: nr, errno });
         }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn is_repeated(nr: Sysno, errno: i32) -> bool {
+    match errno {
+        EINTR => nr as usize != Sysno::close as usize,
+        // Those that are not used any more may be what is missing.
+        EMFILE | ENFILE => close_unused(),
+        _ => false,
     }
 }
 
@@ -114,6 +126,22 @@ pub fn exit(code: i32) -> ! {
 
 pub fn close(fd: i32) {
     let _ = call(Call::close, [fd as usize]);
+}
+
+/// Closes a descriptor together with others, by fewer calls, at the latest with [`onggi_stage::Step::CloseFds`]. Not for
+/// one whose end somebody waits for, nor where processes of the container can see this one.
+pub fn close_later(fd: i32) {
+    match unused::add(fd) {
+        None => close(fd),
+        Some(count) if count < unused::MOST => {}
+        Some(_) => drop(close_unused()),
+    }
+}
+
+/// Closes what [`close_later`] was called with. Returns whether there was anything.
+pub fn close_unused() -> bool {
+    let close = |(first, last)| call(Call::close_range, [first as usize, last as usize, 0]);
+    unused::take().map(close).count() > 0
 }
 
 /// openat2(2).
@@ -433,15 +461,17 @@ pub fn accept(listener: i32) -> Done<i32> {
 }
 
 /// Receives one byte and the control message with it. Returns the number of bytes.
-pub fn recvmsg(socket: i32, control: &mut [u64]) -> Done<usize> {
+pub fn recvmsg(socket: i32, control: &mut [u64], wait: bool) -> Done<usize> {
     const CLOEXEC: usize = 0x4000_0000;
+    const DONTWAIT: usize = 0x40;
+    let flags = if wait { CLOEXEC } else { CLOEXEC | DONTWAIT };
     let mut word = [0u8; 1];
     let vector = [word.as_mut_ptr() as usize, word.len()];
     // struct msghdr: name, its length, vector, count, control, its length, flags.
     let (at, size) = (control.as_mut_ptr() as usize, size_of_val(control));
     let mut message = [0, 0, vector.as_ptr() as usize, 1, at, size, 0];
     // SAFETY: the kernel writes into both buffers up to their lengths, and into the message.
-    unsafe { raw(Sysno::recvmsg, [socket as usize, message.as_mut_ptr() as usize, CLOEXEC]) }
+    unsafe { raw(Sysno::recvmsg, [socket as usize, message.as_mut_ptr() as usize, flags]) }
 }
 
 /// The user who has connected a unix socket (unix(7), SO_PEERCRED).

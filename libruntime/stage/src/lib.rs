@@ -418,6 +418,9 @@ pub enum Step<T> {
     AwaitStart {
         listener: Fd,
     },
+    /// Reports [`SyncPoint::Ready`], and waits for `start` from the library, which alone can start the container: end of
+    /// file ends it.
+    AwaitLibrary,
     /// Gives descriptors the numbers that the program expects: `fds` are pairs of an [`Fd`] and a number,
     /// both `i32` in native byte order. [`Step::CloseFds`] closes the originals.
     PlaceFds {

@@ -22,6 +22,7 @@ mod procfs;
 mod program;
 mod state;
 mod streams;
+mod unused;
 
 use kernel::*;
 use onggi_stage::{Header, Step};
@@ -50,7 +51,7 @@ fn read_plan(number: &[u8]) -> Option<&'static [u8]> {
     let size = statx(fd).ok()?.stx_size as usize;
     // SAFETY: the library has sealed it, against every change of its size and content.
     let plan = unsafe { map_file(fd, size) }.ok()?;
-    close(fd);
+    close_later(fd);
     Some(plan)
 }
 
@@ -203,6 +204,7 @@ fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
         FindProgram { paths, .. } => end::find_program(paths),
         EndOnSignals => identity::end_on_signals(),
         AwaitStart { listener } => end::await_start(state, state.fd(listener)),
+        AwaitLibrary => end::await_library(state),
         PlaceFds { fds } => end::place_fds(state, fds),
         CloseFds { passed, keep, program } => {
             end::close_fds(state, passed, [state.fd(keep), state.fd(program)])

@@ -2,7 +2,7 @@
 
 use crate::identity;
 use crate::kernel::*;
-use crate::paths::{self, Missing};
+use crate::paths::{self, Missing, Target};
 use crate::state::State;
 use linux_raw_sys::general as k;
 use onggi_stage::{Attrs, NamespaceFlags, Place, Source};
@@ -17,7 +17,7 @@ pub fn open_source(host_path: &[u8], nofollow: bool) -> Done<i32> {
 /// Clones the mount tree at an opened source, and closes the source.
 pub fn clone_source(opened: i32, recursive: bool, attrs: Attrs) -> Done<i32> {
     let tree = open_tree(opened, b"\0", recursive)?;
-    close(opened);
+    close_later(opened);
     set_attributes(tree, attrs)?;
     Ok(tree)
 }
@@ -38,7 +38,7 @@ pub fn open_device(host_path: &[u8], mode: u32, major: u32, minor: u32) -> Done<
         return Err(Failed { call: Sysno::statx, errno: ENODEV });
     }
     let tree = open_tree(node, b"\0", false)?;
-    close(node);
+    close_later(node);
     mount_setattr(tree, false, 0, 0, u64::from(k::MS_PRIVATE), -1)?;
     Ok(tree)
 }
@@ -67,7 +67,7 @@ pub fn set_attributes(fd: i32, attrs: Attrs) -> Done {
 pub fn set_propagation(propagation: u64) -> Done {
     let root = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
     mount_setattr(root, true, 0, 0, propagation & !u64::from(k::MS_REC), -1)?;
-    close(root);
+    close_later(root);
     Ok(())
 }
 
@@ -77,11 +77,11 @@ pub fn private_parent(host_path: &[u8]) -> Done {
     let mut at = openat(AT_FDCWD, host_path, k::O_PATH | k::O_DIRECTORY)?;
     while statx(at)?.stx_attributes & u64::from(k::STATX_ATTR_MOUNT_ROOT) == 0 {
         let up = openat(at, b"..\0", k::O_PATH | k::O_DIRECTORY)?;
-        close(at);
+        close_later(at);
         at = up;
     }
     mount_setattr(at, false, 0, 0, u64::from(k::MS_PRIVATE), -1)?;
-    close(at);
+    close_later(at);
     Ok(())
 }
 
@@ -99,7 +99,7 @@ pub fn enter_bare(state: &mut State, namespace: i32) -> Done {
     let mounts = NamespaceFlags(k::CLONE_NEWNS.into());
     identity::setns(namespace, mounts)?;
     identity::unshare(mounts)?;
-    close(state.rootfs_place);
+    close_later(state.rootfs_place);
     state.rootfs_place = openat(AT_FDCWD, b"/\0", k::O_PATH | k::O_DIRECTORY)?;
     mount_setattr(state.rootfs_place, true, 0, 0, u64::from(k::MS_PRIVATE), -1)
 }
@@ -107,9 +107,9 @@ pub fn enter_bare(state: &mut State, namespace: i32) -> Done {
 /// Later steps start from the working directory.
 pub fn attach_rootfs(state: &State) -> Done {
     move_mount(state.rootfs, state.rootfs_place)?;
-    close(state.rootfs_place);
+    close_later(state.rootfs_place);
     fchdir(state.rootfs)?;
-    close(state.rootfs);
+    close_later(state.rootfs);
     Ok(())
 }
 
@@ -119,15 +119,15 @@ pub fn attach_rootfs_in_scratch(state: &State) -> Done {
     let fs = fsopen(b"tmpfs\0")?;
     fsconfig(fs, FSCONFIG_SET_STRING, b"mode\0", b"0755\0")?;
     let scratch = fsmount(fs, 0)?;
-    close(fs);
+    close_later(fs);
     mount_setattr(scratch, false, 0, 0, u64::from(k::MS_PRIVATE), -1)?;
     move_mount(scratch, state.rootfs_place)?;
-    close(state.rootfs_place);
+    close_later(state.rootfs_place);
     fchdir(scratch)?;
     mkdirat(scratch, SCRATCH_ROOT, 0o755)?;
     move_mount_to(state.rootfs, scratch, SCRATCH_ROOT)?;
-    close(scratch);
-    close(state.rootfs);
+    close_later(scratch);
+    close_later(state.rootfs);
     Ok(())
 }
 
@@ -136,9 +136,9 @@ pub fn unlock_root(state: &mut State) -> Done {
     let locked = openat(state.scratch, SCRATCH_ROOT, k::O_PATH | k::O_DIRECTORY)?;
     let tree = open_tree(locked, b"\0", true)?;
     move_mount(tree, locked)?;
-    close(locked);
+    close_later(locked);
     fchdir(tree)?;
-    close(tree);
+    close_later(tree);
     Ok(())
 }
 
@@ -163,7 +163,7 @@ pub fn park_source(state: &mut State, source: Source, by_name: bool) -> Done {
     }
     move_mount_to(tree, AT_FDCWD, &name)?;
     if by_name {
-        close(tree);
+        close_later(tree);
         return Ok(());
     }
     state.put_source(source, tree)
@@ -176,7 +176,7 @@ pub fn fetch_source(state: &mut State, source: Source) -> Done<i32> {
         Err(_) => openat(state.scratch, &parked_name(source), k::O_PATH | k::O_NOFOLLOW)?,
     };
     let tree = open_tree(parked, b"\0", true)?;
-    close(parked);
+    close_later(parked);
     Ok(tree)
 }
 
@@ -187,14 +187,22 @@ pub fn mode_of(root: i32, target: &[u8]) -> Done<Option<[u8; 5]>> {
         other => other?,
     };
     let mode = statx(found)?.stx_mode;
-    close(found);
+    close_later(found);
     let digit = |shift: u16| b'0' + (mode >> shift & 7) as u8;
     Ok(Some([digit(9), digit(6), digit(3), digit(0), 0]))
 }
 
 /// Attaches a mount tree. A missing `target` is made, as a file or directory `like` the tree's top.
 pub fn attach(state: &mut State, tree: i32, like: Missing, target: &'static [u8], strict: bool) -> Done {
-    let place = paths::ensure(state.root, &mut state.last, target, like, strict)?;
+    let place = match paths::target(state.root, &mut state.last, target, like, strict)? {
+        // Of a name, move_mount(2) follows no symbolic link.
+        Target::Made { parent, name } => {
+            move_mount_to(tree, parent, name)?;
+            state.set_attached(tree);
+            return Ok(());
+        }
+        Target::Opened(place) => place,
+    };
     if let Err(failed) = move_mount(tree, place) {
         // The kernel would return EINVAL for this, which says less.
         return Err(match (like, is_directory(place)?) {
@@ -203,7 +211,7 @@ pub fn attach(state: &mut State, tree: i32, like: Missing, target: &'static [u8]
             _ => failed,
         });
     }
-    close(place);
+    close_later(place);
     state.set_attached(tree);
     Ok(())
 }
@@ -219,7 +227,7 @@ pub fn attach_source(
     if nofollow && let Some(link) = paths::resolve_link(state.root, target)? {
         state.last.forget();
         move_mount(tree, link)?;
-        close(link);
+        close_later(link);
         state.set_attached(tree);
         return Ok(());
     }
@@ -245,7 +253,7 @@ pub fn from_context(fs: i32, options: &[u8], flags: u64) -> Done<i32> {
         rest = after;
     }
     let mount = fsmount(fs, flags)?;
-    close(fs);
+    close_later(fs);
     Ok(mount)
 }
 
@@ -273,8 +281,8 @@ fn by_name(procfs: i32, place: i32, change: impl FnOnce(&[u8]) -> Done) -> Done 
     fchdir(procfs)?;
     change(&name)?;
     fchdir(here)?;
-    close(here);
-    close(place);
+    close_later(here);
+    close_later(place);
     Ok(())
 }
 
@@ -306,7 +314,7 @@ fn next_pair(list: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 pub fn set_attributes_at(state: &State, place: &Place<&[u8]>, attrs: Attrs) -> Done {
     let mount = state.open(place)?;
     set_attributes(mount, attrs)?;
-    close(mount);
+    close_later(mount);
     Ok(())
 }
 
@@ -318,7 +326,7 @@ pub fn pivot_root(root: i32) -> Done {
     call(Call::pivot_root, [here, here])?;
     // Where the old root is shared, unmounting it would unmount the host's filesystems as well.
     mount_setattr(old, true, 0, 0, u64::from(k::MS_SLAVE), -1)?;
-    close(old);
+    close_later(old);
     unmount_old_root()?;
     let root = path(b"/\0")?;
     call(Call::chdir, [root]).map(drop)
@@ -335,7 +343,7 @@ pub fn move_root(procfs: i32, root: i32) -> Done {
     let old = openat(AT_FDCWD, b"/\0", k::O_PATH)?;
     move_mount(root, old)?;
     crate::below::take_off(procfs, old, root)?;
-    close(old);
+    close_later(old);
     chroot(root)
 }
 
@@ -365,9 +373,9 @@ pub fn mask_path(state: &mut State, place: &Place<&[u8]>, null: Source) -> Done 
         (None, false) => state.take_source(null)?,
     };
     move_mount(tree, place)?;
-    close(place);
+    close_later(place);
     match (first, directory) {
-        (Some(_), _) => close(tree),
+        (Some(_), _) => close_later(tree),
         (None, true) => state.masked_directory = Some(tree),
         (None, false) => state.masked_file = Some(tree),
     }
@@ -384,7 +392,7 @@ pub fn readonly_path(state: &State, place: &Place<&[u8]>) -> Done {
     let tree = open_tree(place, b"\0", true)?;
     mount_setattr(tree, false, u64::from(k::MOUNT_ATTR_RDONLY), 0, 0, -1)?;
     move_mount(tree, place)?;
-    close(place);
-    close(tree);
+    close_later(place);
+    close_later(tree);
     Ok(())
 }

@@ -8,7 +8,7 @@ use linux_raw_sys::general as k;
 pub fn open_root(state: &mut State, path: &[u8]) -> Done {
     let root = openat(AT_FDCWD, path, k::O_PATH | k::O_DIRECTORY)?;
     if state.root > 0 {
-        close(state.root);
+        close_later(state.root);
     }
     state.root = root;
     fchdir(root)
@@ -42,7 +42,7 @@ pub fn make_node(
 fn is_this_node(parent: i32, name: &[u8], mode: u32, device: (u32, u32), owner: (u32, u32)) -> Done<bool> {
     let node = openat(parent, name, k::O_PATH | k::O_NOFOLLOW)?;
     let found = statx(node)?;
-    close(node);
+    close_later(node);
     let is_device = (found.stx_rdev_major, found.stx_rdev_minor) == device;
     Ok(u32::from(found.stx_mode) == mode && is_device && (found.stx_uid, found.stx_gid) == owner)
 }
@@ -72,7 +72,7 @@ pub fn copy_link(state: &mut State, tree: i32, target: &'static [u8]) -> Done<bo
             return Err(failed);
         }
     }
-    close(tree);
+    close_later(tree);
     Ok(true)
 }
 
@@ -83,7 +83,7 @@ pub fn chdir(state: &mut State, path: &'static [u8], make: bool) -> Done {
         false => paths::resolve(state.root, path),
     }?;
     fchdir(directory)?;
-    close(directory);
+    close_later(directory);
     Ok(())
 }
 
@@ -115,7 +115,7 @@ pub fn find_home(state: &mut State, uid: u32) -> Done {
                 break;
             }
         }
-        close(passwd);
+        close_later(passwd);
     }
     let entry = b"HOME=".iter().chain(home).chain(b"\0");
     state.home_length = 0;
@@ -131,7 +131,7 @@ pub fn find_home(state: &mut State, uid: u32) -> Done {
 fn open_regular(root: i32, path: &[u8]) -> Done<Option<i32>> {
     let Some(node) = open_if_there(root, path, k::O_PATH)? else { return Ok(None) };
     let regular = is_regular(node)?;
-    close(node);
+    close_later(node);
     if !regular {
         return Ok(None);
     }
@@ -141,7 +141,7 @@ fn open_regular(root: i32, path: &[u8]) -> Done<Option<i32>> {
     if is_regular(file)? {
         return Ok(Some(file));
     }
-    close(file);
+    close_later(file);
     Ok(None)
 }
 

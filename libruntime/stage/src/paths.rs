@@ -32,7 +32,7 @@ impl Last {
     /// To be called where a mount may have covered the directory, or a part of its path.
     pub fn forget(&mut self) {
         if self.fd > 0 {
-            close(self.fd);
+            close_later(self.fd);
         }
         *self = Self::NONE;
     }
@@ -67,7 +67,7 @@ pub fn resolve_link(root: i32, path: &[u8]) -> Done<Option<i32>> {
     if is_link(found)? {
         return Ok(Some(found));
     }
-    close(found);
+    close_later(found);
     Ok(None)
 }
 
@@ -99,34 +99,65 @@ impl Prefix {
     }
 }
 
+/// Where something is to be attached.
+pub enum Target {
+    Opened(i32),
+    /// Was made just now, by this name in a directory that stays open in [`Last`].
+    Made {
+        parent: i32,
+        name: &'static [u8],
+    },
+}
+
 /// Opens a path below `root`, making its missing components: directories, and `missing` at the end.
 pub fn ensure(root: i32, last: &mut Last, path: &'static [u8], missing: Missing, strict: bool) -> Done<i32> {
+    match target(root, last, path, missing, strict)? {
+        Target::Opened(fd) => Ok(fd),
+        Target::Made { parent, name } => open_here(parent, name),
+    }
+}
+
+/// The same, without opening what was made last.
+pub fn target(
+    root: i32,
+    last: &mut Last,
+    path: &'static [u8],
+    missing: Missing,
+    strict: bool,
+) -> Done<Target> {
     let (directory, name) = split(path);
     if let Some(parent) = last.find(directory).filter(|_| !strict && is_plain(name)) {
-        match make_here(parent, name, missing) {
+        if make_here(parent, name, missing)? {
+            return Ok(Target::Made { parent, name });
+        }
+        match open_here(parent, name) {
             Err(Failed { errno: ELOOP, .. }) => {}
-            other => return other,
+            other => return other.map(Target::Opened),
         }
     }
     last.forget();
     let opened = if strict { resolve_strictly(root, path) } else { resolve(root, path) };
     match opened {
         Err(Failed { errno: ENOENT, .. }) => make_last(root, last, path, missing),
-        other => other,
+        other => other.map(Target::Opened),
     }
 }
 
 /// Makes the last component, which usually is the only missing one, or else all missing ones.
-fn make_last(root: i32, last: &mut Last, path: &'static [u8], missing: Missing) -> Done<i32> {
+fn make_last(root: i32, last: &mut Last, path: &'static [u8], missing: Missing) -> Done<Target> {
     let (directory, name) = split(path);
     if is_plain(name)
         && let Ok(parent) =
             Prefix::of([directory, b"", b""])?.cut(directory.len(), |path| resolve(root, path))
     {
         last.put(parent, directory);
-        return make_one(root, parent, text(path), (directory.len(), text(path).len()), missing, 0);
+        if make_here(parent, name, missing)? {
+            return Ok(Target::Made { parent, name });
+        }
+        let cut = (directory.len(), text(path).len());
+        return open_or_follow(root, parent, text(path), cut, missing, 0).map(Target::Opened);
     }
-    make(root, text(path), missing, 0)
+    make(root, text(path), missing, 0).map(Target::Opened)
 }
 
 /// The same for the directory of `path`, which stays open in `last`. Returns the directory, and the last component with
@@ -173,7 +204,7 @@ fn make(root: i32, path: &[u8], missing: Missing, depth: u32) -> Done<i32> {
                 Err(Failed { errno: ENOENT, .. }) => make_one(root, at, path, (start, end), what, depth),
                 other => other,
             };
-            close(at);
+            close_later(at);
             at = next?;
         }
         start = end + 1;
@@ -191,25 +222,42 @@ fn make_one(
     depth: u32,
 ) -> Done<i32> {
     let component = path.get(cut.0..cut.1).unwrap_or_default();
+    make_here(parent, &Prefix::of([component, b"", b""])?.bytes, what)?;
+    open_or_follow(root, parent, path, cut, what, depth)
+}
+
+/// Opens that component, which exists although the look-up of the path has failed: it was made just now, or it is a
+/// dangling symbolic link, or another container with the same root has made it meanwhile.
+fn open_or_follow(
+    root: i32,
+    parent: i32,
+    path: &[u8],
+    cut: (usize, usize),
+    what: Missing,
+    depth: u32,
+) -> Done<i32> {
+    let component = path.get(cut.0..cut.1).unwrap_or_default();
     let name = Prefix::of([component, b"", b""])?;
-    match make_here(parent, &name.bytes, what) {
-        // The look-up failed, and yet the name exists: it is a dangling symbolic link. Anything else was made by another
-        // container with the same root meanwhile.
+    match open_here(parent, &name.bytes) {
         Err(Failed { errno: ELOOP, .. }) => make_target(root, parent, &name, path, cut.0, what, depth),
         other => other,
     }
 }
 
-/// Opens `name` in the directory `parent`, where it is made if it is missing. ELOOP for a symbolic link.
-fn make_here(parent: i32, name: &[u8], what: Missing) -> Done<i32> {
+/// Makes `name` in the directory `parent`, where it is missing. Returns whether it was made.
+fn make_here(parent: i32, name: &[u8], what: Missing) -> Done<bool> {
     let made = match what {
         Missing::Directory => mkdirat(parent, name, 0o755),
         Missing::File => mknodat(parent, name, k::S_IFREG | 0o644, 0, 0),
     };
     match made {
-        Err(Failed { errno: EEXIST, .. }) => {}
-        other => other?,
+        Err(Failed { errno: EEXIST, .. }) => Ok(false),
+        other => other.map(|()| true),
     }
+}
+
+/// Opens `name` in the directory `parent`. ELOOP for a symbolic link.
+fn open_here(parent: i32, name: &[u8]) -> Done<i32> {
     let flags = k::O_PATH | k::O_CLOEXEC;
     openat2(parent, name, flags, 0, k::RESOLVE_BENEATH | k::RESOLVE_NO_SYMLINKS)
 }

@@ -55,6 +55,7 @@ fn from_nothing(namespace: i32, socket: i32) -> Done {
     identity::not_dumpable()?;
     end::close_all_but(0, &[], &[namespace, socket])?;
     enter_nothing()?;
+    close_unused();
     identity::setns(namespace, NamespaceFlags(k::CLONE_NEWPID.into()))?;
     close(namespace);
     // Then its capabilities are those of a new user namespace, where they affect nothing, and are enough for fsopen(2).

@@ -16,14 +16,15 @@ pub struct Program {
     pub env: &'static [u8],
 }
 
-/// Waits for the starter's answer: to go on, or to go on with another program. To go on costs one read(2).
-pub fn receive(state: &mut State, listener: i32) -> Done {
+/// Waits for the starter's answer: to go on, or to go on with another program. To go on costs one read(2). The starter
+/// has connected to `listener`, or it is the library.
+pub fn receive(state: &mut State, listener: Option<i32>) -> Done {
     // One byte more than the longest answer, so that a longer one is noticed.
     let mut word = [0u8; START_HEADER + 1];
     match read(state.channel, &mut word)? {
         1 if word[0] == GO => Ok(()),
         START_HEADER => {
-            check_owner(state.channel, listener)?;
+            listener.map_or(Ok(()), |listener| check_owner(state.channel, listener))?;
             let header = StartHeader::decode(&word[..START_HEADER]);
             let header = header.ok_or(Failed { call: Sysno::read, errno: E2BIG })?;
             let room = map_bytes(header.total())?;

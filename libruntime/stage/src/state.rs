@@ -72,7 +72,7 @@ impl State {
     pub fn record_times(&mut self, fd: i32) {
         if fd >= 0 {
             self.times = map_shared(fd).ok();
-            close(fd);
+            close_later(fd);
             self.record_time(0);
         }
     }
@@ -126,7 +126,7 @@ impl State {
     /// Closes the one before, unless it is kept.
     pub fn set_attached(&mut self, mount: i32) {
         if self.attached > 0 {
-            close(self.attached);
+            close_later(self.attached);
         }
         self.attached = mount;
     }

@@ -228,3 +228,50 @@ fn a_process_that_is_killed_while_it_joins_is_reaped() {
         container.delete().unwrap();
     }
 }
+
+#[test]
+fn a_container_that_only_its_handle_starts_ends_with_that() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("exit 6"));
+    let id = new_id();
+    let dropped = bundle.builder(&id).start_by_handle().create().unwrap();
+    let other = bundle.load(&id).unwrap();
+    assert_eq!(other.status(), Status::Created);
+    let error = other.start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongState);
+    assert!(error.to_string().contains("only the process that has created it"), "{error}");
+    assert_eq!(other.status(), Status::Created, "a refused start changes nothing");
+    drop(dropped);
+    // That of the stage: the program has not run.
+    assert_eq!(other.wait_timeout(Duration::from_secs(10)).unwrap(), Some(ExitStatus::Code(1)));
+    assert_eq!(other.status(), Status::Stopped);
+    other.delete().unwrap();
+    // A clone keeps it, and it is started once.
+    let first = bundle.builder(&id).start_by_handle().create().unwrap();
+    let clone = first.clone();
+    drop(first);
+    clone.start().unwrap();
+    assert_eq!(clone.wait().unwrap(), ExitStatus::Code(6));
+    assert_eq!(clone.start().unwrap_err().kind(), ErrorKind::WrongState);
+    clone.delete().unwrap();
+}
+
+#[test]
+fn a_handle_that_alone_starts_a_container_does_so_once_it_is_resumed() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("exit 6"));
+    let container = bundle.builder(&new_id()).start_by_handle().create().unwrap();
+    container.pause().unwrap();
+    let error = container.start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongState, "{error}");
+    container.resume().unwrap();
+    container.start_program(&libruntime::Program::new(["/bin/busybox", "sh", "-c", "exit 8"])).unwrap();
+    assert_eq!(container.wait().unwrap(), ExitStatus::Code(8));
+    container.delete().unwrap();
+    let killed = bundle.builder(&new_id()).start_by_handle().create().unwrap();
+    killed.kill(Signal::KILL).unwrap();
+    killed.wait().unwrap();
+    let error = killed.start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongState, "{error}");
+    killed.delete().unwrap();
+}

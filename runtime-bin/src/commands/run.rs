@@ -87,7 +87,8 @@ fn make_and_start(
     console: Console,
 ) -> Result<(Container, Started), Failure> {
     traced(global, args, || {
-        let container = spec.make(global, args, console, NewContainer::create)?;
+        let create = |new: NewContainer| new.start_by_handle().create();
+        let container = spec.make(global, args, console, create)?;
         let started = start(args, &container);
         Ok((container, started))
     })
@@ -99,6 +100,8 @@ fn end(global: &Global, container: Container, code: u8) -> Result<u8, Failure> {
     match container.delete_force() {
         Ok(failed) => {
             global.warn_of(&failed);
+            // The command ends, and the kernel closes everything at once.
+            std::mem::forget(container);
             Ok(code)
         }
         Err(error) => {
@@ -121,7 +124,7 @@ fn start(args: &Parsed, container: &Container) -> Started {
 
 /// Waits for the container's end.
 fn follow(readiness: Option<Readiness>, container: &Container, signals: &Signals) -> Result<u8, Failure> {
-    let pid = container.pid().unwrap_or(0);
+    let pid = container.init_pid().unwrap_or(0);
     if let Some(readiness) = readiness {
         // The thread ends with the container at the latest. Its errors concern the supervisor alone.
         std::thread::spawn(move || readiness.pass_on());

@@ -207,3 +207,17 @@ fn the_plan_of_a_rootless_config() {
         "#]],
     );
 }
+
+#[test]
+fn only_the_library_starts_it() {
+    super::check_on(
+        |given| given.request.start_by_handle = true,
+        "{}",
+        expect![[r#"
+            after EndOnSignals
+            - Sync { point: Ready }
+            - AwaitStart
+            + AwaitLibrary
+        "#]],
+    );
+}
