@@ -114,7 +114,12 @@ fn stored(setting: &Setting, name: &str, kind: Kind, manager: &str) -> Outcome<E
         kind,
         dir: dir.clone(),
         words: all,
-        environment: vec![("CONTAINERS_CONF", configuration), ("TMPDIR", dir.display().to_string())],
+        environment: vec![
+            ("CONTAINERS_CONF", configuration),
+            ("TMPDIR", dir.display().to_string()),
+            // Podman 5 writes a line about cgroup v1 among the container's own otherwise.
+            ("PODMAN_IGNORE_CGROUPSV1_WARNING", "1".to_owned()),
+        ],
         image: "localhost/box",
         cgroup: (geteuid().is_root() && manager == "cgroupfs").then(|| setting.cgroup.to_owned()),
         daemon: None,
@@ -400,8 +405,12 @@ fn docker(setting: &Setting) -> Outcome<Engine> {
 
 /// What an engine leaves running for its next call.
 pub fn before_the_end(engine: &Engine) {
-    let pause = engine.dir.join("tmp/pause.pid");
-    if let Some(pid) = fs::read_to_string(pause).ok().and_then(|text| text.trim().parse().ok()) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    // Podman 5 has it below the user's runtime directory.
+    for pause in ["tmp/pause.pid", "xdg/libpod/tmp/pause.pid"] {
+        let text = fs::read_to_string(engine.dir.join(pause)).ok();
+        if let Some(pid) = text.and_then(|text| text.trim().parse().ok()) {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
     }
 }
