@@ -145,9 +145,21 @@ fn podman(setting: &Setting) -> Outcome<Engine> {
     } else {
         std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
     };
-    engine.states.extend(run.map(|run| run.join(setting.name)));
+    if let Some(run) = run {
+        forget_pause(&run.join("libpod/tmp/pause.pid"));
+        engine.states.push(run.join(setting.name));
+    }
     import(&engine, setting)?;
     Ok(engine)
+}
+
+/// A user's Podman keeps a process between calls, and fails where its file names one that is gone: the sweep after
+/// a case that has failed ends all processes.
+fn forget_pause(file: &Path) {
+    let pid = fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        let _ = fs::remove_file(file);
+    }
 }
 
 /// Podman of a user that the case's own /etc has, with subordinate ids.
