@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     case!(limits_are_in_the_files_and_in_the_unit_v2, [Systemd, Cgroup, V2, Controller("memory")]),
     case!(update_changes_the_files_and_the_unit_v2, [Systemd, Cgroup, V2, Controller("memory")]),
     case!(limits_are_in_the_files_and_in_the_unit_v1, [Root, Systemd, V1, Controller("memory")]),
+    case!(an_idle_cgroup_gets_its_weight_when_that_ends, [Systemd, Cgroup, V2, Root, Controller("cpu")]),
     case!(limits_survive_a_reload_of_the_manager, [Systemd, Cgroup, Controller("pids")]),
     case!(exec_is_in_the_scope, [Systemd, Cgroup]),
     case!(pause_and_resume_work_in_a_scope, [Systemd, Cgroup]),
@@ -138,6 +139,19 @@ fn update_changes_the_files_and_the_unit_v2(t: &Test) -> Outcome {
     same("MemoryMax", property(t, &unit, "MemoryMax")?.as_str(), "50331648")?;
     same("TasksMax", property(t, &unit, "TasksMax")?.as_str(), "88")?;
     same("CPUQuotaPerSecUSec", property(t, &unit, "CPUQuotaPerSecUSec")?.as_str(), "250ms")
+}
+
+fn an_idle_cgroup_gets_its_weight_when_that_ends(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.set("linux.resources.cpu", json!({ "shares": 2048, "idle": 1 }));
+    let (c, unit) = running(t, &config)?;
+    same("cpu.idle", file(t, &c, "cpu", "cpu.idle")?.as_str(), "1")?;
+    same("CPUWeight", property(t, &unit, "CPUWeight")?.as_str(), "idle")?;
+    c.runtime.call(&["update", "--cpu-idle", "0", &c.id])?.ok()?;
+    same("cpu.idle", file(t, &c, "cpu", "cpu.idle")?.as_str(), "0")?;
+    let weight = file(t, &c, "cpu", "cpu.weight")?;
+    check!(weight.parse().unwrap_or(0) > 100, "2048 shares are more than the usual weight, not {weight}");
+    same("CPUWeight", property(t, &unit, "CPUWeight")?, weight)
 }
 
 /// systemd writes again what it knows; what it was not told would be lost.

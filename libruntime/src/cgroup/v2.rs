@@ -221,11 +221,9 @@ fn cpu(cpu: &LinuxCpu, list: &mut Vec<Op>) -> Result<()> {
     let weight =
         shares.map(|value| Op::Set(set("cpu.weight", weight_of_shares(value).to_string(), "shares")));
     let idle = cpu.idle().map(|value| Op::Set(set("cpu.idle", value.to_string(), "idle")));
-    // An idle cgroup refuses a weight, so that stands on the side where the cgroup is not idle.
-    match cpu.idle() {
-        Some(1) => list.extend(weight.into_iter().chain(idle)),
-        _ => list.extend(idle.into_iter().chain(weight)),
-    }
+    // An idle cgroup refuses a weight, and systemd makes it idle before this. `completed` adds the weight again
+    // when that ends.
+    list.extend(idle.into_iter().chain(weight.filter(|_| cpu.idle() != Some(1))));
     let quota = cpu.quota().filter(|&value| value != 0).map(|quota| match quota {
         ..0 => "max".to_owned(),
         quota => quota.to_string(),

@@ -80,7 +80,7 @@ fn cpu() {
     check(r#"{"cpu":{"quota":50000}}"#, &["[cpu.max=50000]"]);
     check(r#"{"cpu":{"quota":-1,"burst":10}}"#, &["[cpu.max=max cpu.max.burst=10]"]);
     check(r#"{"cpu":{"period":20000}}"#, &["[cpu.max=… 20000]"]);
-    check(r#"{"cpu":{"shares":1024,"idle":1}}"#, &["cpu.weight=100", "cpu.idle=1"]);
+    check(r#"{"cpu":{"shares":1024,"idle":1}}"#, &["cpu.idle=1"]);
     check(r#"{"cpu":{"cpus":"0","mems":"","shares":0}}"#, &["cpuset.cpus=0"]);
 }
 
