@@ -27,6 +27,10 @@ pub(crate) fn processes(prepared: &Prepared, state: &State, init: i32, criu: i32
     all.remove(&criu);
     for pid in all {
         let refused = |problem: String| refused(pid, &problem);
+        // It will never run, and a cgroup of v2 does not list it.
+        if is_zombie(pid) {
+            continue;
+        }
         if !state.cgroup.is_none() && !members.contains(&pid) {
             return Err(refused("is not in the container's cgroup".into()));
         }
@@ -35,6 +39,14 @@ pub(crate) fn processes(prepared: &Prepared, state: &State, init: i32, criu: i32
         root(&state.rootfs, pid).map_err(refused)?;
     }
     Ok(())
+}
+
+/// A process that has ended, with all its threads, and is not reaped yet (proc_pid_stat(5)).
+fn is_zombie(pid: i32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let mut fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+    let (state, threads) = (fields.next(), fields.nth(16));
+    state == Some("Z") && threads == Some("1")
 }
 
 fn refused(pid: i32, problem: &str) -> Error {
