@@ -19,6 +19,7 @@ mod hierarchy;
 mod layout;
 mod merge;
 mod oom;
+pub(crate) mod options;
 mod processes;
 mod properties;
 mod realtime;

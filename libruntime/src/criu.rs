@@ -5,6 +5,7 @@
 //! protocol and turns a failure into an error that carries what CRIU wrote into its log. What a
 //! container needs from CRIU is decided in checkpoint.rs and restore.rs.
 
+use crate::cgroup::options::KeptOptions;
 use crate::child::Child;
 use crate::error::{Error, Result};
 use crate::parent::{Event, Given, Launch, Stage};
@@ -244,6 +245,8 @@ pub(crate) struct Criu {
     child: Child,
     /// What it writes its log into: a directory and a name.
     log: PathBuf,
+    /// Put back once CRIU has ended.
+    _options: KeptOptions,
 }
 
 impl Criu {
@@ -263,6 +266,7 @@ impl Criu {
         let placed: Vec<BorrowedFd> =
             [theirs.as_fd()].into_iter().chain(launch.given.placed.iter().copied()).collect();
         let given = Given { cgroup: launch.given.cgroup, placed: &placed, ..Given::default() };
+        let options = KeptOptions::look();
         let mut stage = Stage::launch(plan, &Launch { given, ..*launch })?;
         drop(theirs);
         let wait = Wait::at_most(DEADLINE);
@@ -277,7 +281,7 @@ impl Criu {
             }
         }
         let child = stage.into_init().ok_or_else(|| Error::external("criu was not started"))?;
-        let mut criu = Self { socket, child, log };
+        let mut criu = Self { socket, child, log, _options: options };
         criu.check_version()?;
         Ok(criu)
     }

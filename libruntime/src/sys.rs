@@ -233,7 +233,26 @@ pub fn detached_procfs() -> Result<OwnedFd> {
     unsafe { owned(libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), FSMOUNT_CLOEXEC, 0)) }
 }
 
+/// Gives the filesystem mounted at `point` these options, each without a value, and no others (fspick(2)).
+pub fn reconfigure(point: &CStr, options: &[CString]) -> Result<()> {
+    // SAFETY: `point` is a C string, and the result a new descriptor.
+    let fs =
+        unsafe { owned(libc::syscall(libc::SYS_fspick, libc::AT_FDCWD, point.as_ptr(), FSPICK_CLOEXEC))? };
+    for option in options {
+        // SAFETY: `option` is a C string, and the command takes no value.
+        check(unsafe {
+            libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_SET_FLAG, option.as_ptr(), 0, 0)
+        })?;
+    }
+    // SAFETY: the command takes no further arguments.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_CMD_RECONFIGURE, 0, 0, 0) })?;
+    Ok(())
+}
+
+const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+const FSPICK_CLOEXEC: libc::c_uint = 1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 
