@@ -32,7 +32,7 @@ const FAULTS: &[Fault] = &[
     // The process.
     (r#""uid": 0"#, r#""uid": -1"#, "8:22 wrong-type"),
     (r#""uid": 0"#, r#""uid": "root""#, "8:22 wrong-type"),
-    (r#""umask": 18"#, r#""umask": 1777"#, "8:44 ignored"),
+    (r#""umask": 18"#, r#""umask": 1777"#, "8:35 ignored"),
     ("[5, 6]", "[5, 4294967295]", "8:70 invalid-value"),
     ("\"args\": [\"/bin/sh\", \"-c\", \"true\"],\n", "\n", "6:3 missing-property"),
     (r#""-c", "true"]"#, r#""-c", 7]"#, "9:31 wrong-type"),
