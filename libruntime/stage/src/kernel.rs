@@ -140,12 +140,8 @@ pub fn close_later(fd: i32) {
 
 /// Closes what [`close_later`] was called with. Returns whether there was anything.
 pub fn close_unused() -> bool {
-    let mut any = false;
-    for (first, last) in unused::take() {
-        let _ = call(Call::close_range, [first as usize, last as usize, 0]);
-        any = true;
-    }
-    any
+    let close = |(first, last)| call(Call::close_range, [first as usize, last as usize, 0]).is_ok();
+    unused::take().fold(false, |any, range| close(range) | any)
 }
 
 /// openat2(2).
