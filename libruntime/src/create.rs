@@ -4,7 +4,7 @@
 
 use crate::container::Container;
 use crate::error::{Error, Result};
-use crate::hook_input::Told;
+use crate::hook_stdio::HookStdio;
 use crate::options::Options;
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::prepare::{Prepared, prepare};
@@ -162,8 +162,14 @@ impl<'a> Creation<'a> {
         self.transaction.run_early_hooks(limits)?;
         let all = spec.hooks().as_ref();
         let inside = all.and_then(|all| all.create_container().as_deref()).unwrap_or_default();
-        let told = Told::between(&self.transaction.state, Status::Creating, self.prepared.hook_output);
-        hooks::run_all(inside, "hooks.createContainer", &told, &hooks::Site::Container { spec, init }, limits)
+        let stdio = HookStdio::between(&self.transaction.state, Status::Creating, self.prepared.hook_output);
+        hooks::run_all(
+            inside,
+            "hooks.createContainer",
+            &stdio,
+            &hooks::Site::Container { spec, init },
+            limits,
+        )
     }
 }
 

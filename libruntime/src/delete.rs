@@ -3,7 +3,7 @@
 use crate::child;
 use crate::container::Container;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
-use crate::hook_input::Told;
+use crate::hook_stdio::HookStdio;
 use crate::signal::Signal;
 use crate::state::{ProcessId, State};
 use crate::status::Status;
@@ -121,10 +121,10 @@ impl Container {
         self.remove_parts()?;
         let spec = self.spec().ok();
         let after = spec.and_then(|spec| spec.hooks().as_ref()?.poststop().as_deref());
-        let told = Told::outside(&self.state, Status::Stopped, self.allows_hook_output());
+        let stdio = HookStdio::outside(&self.state, Status::Stopped, self.allows_hook_output());
         let limits = hooks::Limits::of_poststop();
         let site = hooks::Site::Runtime { bundle: &self.state.bundle };
-        let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &told, &site, limits);
+        let failed = hooks::run_each(after.unwrap_or_default(), "hooks.poststop", &stdio, &site, limits);
         trace::plain("remove the container's directory", || self.directory.remove(lock))?;
         Ok(failed.iter().map(Diagnostic::of_error).collect())
     }

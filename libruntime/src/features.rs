@@ -31,8 +31,8 @@ fn known() -> Value {
             [
                 "org.onggi.network.",
                 "org.systemd.property.",
-                crate::hook_input::ANNOTATIONS[0],
-                crate::hook_input::ANNOTATIONS[1],
+                crate::hook_stdio::ANNOTATIONS[0],
+                crate::hook_stdio::ANNOTATIONS[1],
                 "run.oci.keep_original_groups",
             ],
     })

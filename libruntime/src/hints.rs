@@ -160,7 +160,9 @@ fn object(step: &Step<Text>) -> String {
         }
         MountProcfs { target, .. } => format!("proc at {}", target.first()),
         MoveMount { target, .. } | Unmount { target } => target.first(),
-        SetAttributes { place, .. } | MaskPath { place, .. } | ReadonlyPath { place } => place.path.first(),
+        SetAttributes { place, .. } | MaskPath { place, .. } | ReadonlyPath { place, .. } => {
+            place.path.first()
+        }
         MakeNode { path, .. } | Symlink { path, .. } | OpenRoot { path } | Chdir { path, .. } => path.first(),
         JoinCgroup { tasks, .. } => tasks.first(),
         SetHostname { name } | SetDomainname { name } => name.first(),

@@ -12,7 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::child::Child;
 use crate::container::Container;
 use crate::error::{Error, Result};
-use crate::hook_input::Told;
+use crate::hook_stdio::HookStdio;
 use crate::parent::{Event, Given, Launch, Stage};
 use crate::status::Status;
 use crate::step::SyncPoint;
@@ -69,15 +69,27 @@ impl<'a> Limits<'a> {
 }
 
 /// Runs hooks one after the other, up to the first that fails. `place` is the list, such as `hooks.createRuntime`.
-pub(crate) fn run_all(hooks: &[Hook], place: &str, told: &Told, site: &Site, limits: Limits) -> Result<()> {
+pub(crate) fn run_all(
+    hooks: &[Hook],
+    place: &str,
+    stdio: &HookStdio,
+    site: &Site,
+    limits: Limits,
+) -> Result<()> {
     let mut all = hooks.iter().enumerate();
-    all.try_for_each(|(at, hook)| named(hook, place, at, |place| run(hook, place, told, site, limits)))
+    all.try_for_each(|(at, hook)| named(hook, place, at, |place| run(hook, place, stdio, site, limits)))
 }
 
 /// Runs every hook, even if others fail, and returns the errors.
-pub(crate) fn run_each(hooks: &[Hook], place: &str, told: &Told, site: &Site, limits: Limits) -> Vec<Error> {
+pub(crate) fn run_each(
+    hooks: &[Hook],
+    place: &str,
+    stdio: &HookStdio,
+    site: &Site,
+    limits: Limits,
+) -> Vec<Error> {
     let all = hooks.iter().enumerate();
-    let failed = |(at, hook)| named(hook, place, at, |place| run(hook, place, told, site, limits)).err();
+    let failed = |(at, hook)| named(hook, place, at, |place| run(hook, place, stdio, site, limits)).err();
     all.filter_map(failed).collect()
 }
 
@@ -89,11 +101,11 @@ fn named(hook: &Hook, list: &str, at: usize, run: impl FnOnce(&str) -> Result<()
         .map_err(|error| error.within(format!("error running {name} hook #{at}")))
 }
 
-fn run(hook: &Hook, place: &str, told: &Told, site: &Site, limits: Limits) -> Result<()> {
+fn run(hook: &Hook, place: &str, stdio: &HookStdio, site: &Site, limits: Limits) -> Result<()> {
     let given = hook.timeout().map(|seconds| Duration::from_secs(seconds.max(0) as u64));
     let timeout = given.or(limits.timeout);
     let wait = timeout.map_or(Wait::default(), Wait::at_most);
-    let (child, mut pipes) = start(hook, place, told, site, &wait)?;
+    let (child, mut pipes) = start(hook, place, stdio, site, &wait)?;
     pipes.init = limits.init;
     let mut said = Said::default();
     let ended = pipes.attend(&child, &wait, &mut said)?;
@@ -119,7 +131,7 @@ fn run(hook: &Hook, place: &str, told: &Told, site: &Site, limits: Limits) -> Re
 fn start<'s>(
     hook: &Hook,
     place: &str,
-    told: &'s Told,
+    stdio: &'s HookStdio,
     site: &Site,
     wait: &Wait,
 ) -> Result<(Child, Pipes<'s>)> {
@@ -138,11 +150,11 @@ fn start<'s>(
         fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
     }
     // Not a pipe, because a process that stays behind may go on writing.
-    let stdout = match told.stdout()? {
+    let stdout = match stdio.stdout()? {
         Some(file) => file,
         None => null()?,
     };
-    let log = told.stderr()?;
+    let log = stdio.stderr()?;
     let launch = Launch {
         stdio: [stdin.as_fd(), stdout.as_fd(), log.as_ref().map_or(stderr.as_fd(), AsFd::as_fd)],
         passed: &[],
@@ -160,7 +172,7 @@ fn start<'s>(
     let not_started = || Error::external("the hook was not started").at(place.to_string());
     let child = stage.into_init().ok_or_else(not_started)?;
     let (feed, messages) = (Some(feed.into()), Some(messages.into()));
-    Ok((child, Pipes { _reader: stdin, feed, state: &told.state, messages, init: None }))
+    Ok((child, Pipes { _reader: stdin, feed, state: &stdio.state, messages, init: None }))
 }
 
 fn null() -> Result<File> {
@@ -402,10 +414,10 @@ mod tests {
             serde_json::from_value(serde_json::json!({"path": "/bin/sleep", "args": ["sleep", "100"]}))
                 .unwrap();
         let limits = Limits { timeout: Some(Duration::from_secs(1)), ..Limits::default() };
-        let told = Told::outside(&crate::state::State::unknown("id"), Status::Stopped, false);
+        let stdio = HookStdio::outside(&crate::state::State::unknown("id"), Status::Stopped, false);
         let begin = std::time::Instant::now();
         let failed =
-            run_each(&[hook], "hooks.poststop", &told, &Site::Runtime { bundle: Path::new("/") }, limits);
+            run_each(&[hook], "hooks.poststop", &stdio, &Site::Runtime { bundle: Path::new("/") }, limits);
         assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
         let text = failed.first().map(ToString::to_string).unwrap_or_default();
         let words = "error running poststop hook #0: hook ran past specified timeout of 1.0s";

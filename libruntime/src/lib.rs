@@ -41,7 +41,7 @@ mod features;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hints;
-mod hook_input;
+mod hook_stdio;
 mod hooks;
 mod host;
 mod init;

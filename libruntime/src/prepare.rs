@@ -4,7 +4,7 @@
 use crate::cgroup::Cgroup;
 use crate::config::Config;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
-use crate::hook_input;
+use crate::hook_stdio;
 use crate::host::Host;
 use crate::network::{self, Network};
 use crate::options::{self, Options};
@@ -173,7 +173,7 @@ fn prepare_spec(spec: Spec, mut request: Request, options: &Options) -> Result<P
     }
     let hook_output = options.settings.hook_output_annotations;
     if !hook_output {
-        warnings.extend(hook_input::ignored(&spec));
+        warnings.extend(hook_stdio::ignored(&spec));
     }
     if request.network_files.is_empty() {
         request.network_files = network::files(&spec, &networks, &request.directory)?;

@@ -6,7 +6,7 @@
 
 use crate::container::Container;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
-use crate::hook_input::Told;
+use crate::hook_stdio::HookStdio;
 use crate::hooks::Site;
 use crate::parent;
 use crate::plan::start::StartProgram;
@@ -79,9 +79,9 @@ impl Container {
         };
         let all = spec.hooks().as_ref();
         if let Some(inside) = all.and_then(|all| all.start_container().as_deref()) {
-            let told = Told::inside(&self.state, Status::Created);
+            let stdio = HookStdio::inside(&self.state, Status::Created);
             let limits = hooks::Limits::with_init(self.running_init()?);
-            hooks::run_all(inside, "hooks.startContainer", &told, &Site::Process(self), limits)
+            hooks::run_all(inside, "hooks.startContainer", &stdio, &Site::Process(self), limits)
                 .inspect_err(|_| self.end_init())?;
         }
         let is_told = match program {
@@ -96,10 +96,10 @@ impl Container {
         self.report_steps();
         executed?;
         let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();
-        let told = Told::outside(&self.state, Status::Running, self.allows_hook_output());
+        let stdio = HookStdio::outside(&self.state, Status::Running, self.allows_hook_output());
         let limits = hooks::Limits::default();
         let site = Site::Runtime { bundle: &self.state.bundle };
-        hooks::run_all(after, "hooks.poststart", &told, &site, limits).inspect_err(|_| {
+        hooks::run_all(after, "hooks.poststart", &stdio, &site, limits).inspect_err(|_| {
             // The hook's error is the one to report; the container can be deleted again.
             let _ = self.without_limits().delete_force();
         })

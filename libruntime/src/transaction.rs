@@ -14,7 +14,7 @@ use crate::cgroup::{Cgroup, NewDirs};
 use crate::child::Child;
 use crate::container::Container;
 use crate::error::{Diagnostic, Error, Result};
-use crate::hook_input::Told;
+use crate::hook_stdio::HookStdio;
 use crate::hooks::{self, Site};
 use crate::namespaces::{has, is_new, listed};
 use crate::plan::request::Request;
@@ -48,7 +48,7 @@ struct Rollback {
 
 struct Poststop {
     hooks: Vec<Hook>,
-    told: Told,
+    stdio: HookStdio,
     bundle: PathBuf,
 }
 
@@ -75,9 +75,9 @@ impl Rollback {
         if let Some(rootfs) = &self.mounted {
             unmount_rootfs(rootfs);
         }
-        if let Some(Poststop { hooks, told, bundle }) = &self.poststop {
+        if let Some(Poststop { hooks, stdio, bundle }) = &self.poststop {
             let (site, limits) = (Site::Runtime { bundle }, hooks::Limits::of_poststop());
-            hooks::run_each(hooks, "hooks.poststop", told, &site, limits);
+            hooks::run_each(hooks, "hooks.poststop", stdio, &site, limits);
         }
         // The record in the directory says what is left of a network; a deletion by force tries again.
         if disconnected {
@@ -218,16 +218,16 @@ impl<'a> Transaction<'a> {
         let Some(all) = self.prepared.spec.hooks() else { return Ok(()) };
         let (bundle, of) = (self.state.bundle.clone(), &self.state);
         self.rollback.poststop = all.poststop().clone().map(|hooks| {
-            let told = Told::outside(of, Status::Stopped, self.prepared.hook_output);
-            Poststop { hooks, told, bundle: bundle.clone() }
+            let stdio = HookStdio::outside(of, Status::Stopped, self.prepared.hook_output);
+            Poststop { hooks, stdio, bundle: bundle.clone() }
         });
-        let told = Told::outside(of, Status::Creating, self.prepared.hook_output);
+        let stdio = HookStdio::outside(of, Status::Creating, self.prepared.hook_output);
         let site = Site::Runtime { bundle: &bundle };
         #[allow(deprecated)] // engines still use prestart
         let prestart = all.prestart().as_deref().unwrap_or_default();
-        hooks::run_all(prestart, "hooks.prestart", &told, &site, limits)?;
+        hooks::run_all(prestart, "hooks.prestart", &stdio, &site, limits)?;
         let create_runtime = all.create_runtime().as_deref().unwrap_or_default();
-        hooks::run_all(create_runtime, "hooks.createRuntime", &told, &site, limits)
+        hooks::run_all(create_runtime, "hooks.createRuntime", &stdio, &site, limits)
     }
 
     /// Writes the filter that later processes of the container get, and hooks within it.

@@ -82,6 +82,15 @@ fn counting(t: &Test, config: &Config) -> Outcome<Container> {
     Ok(c)
 }
 
+/// Saves and restores a container that counts.
+fn goes_on_from_a_checkpoint(t: &Test, c: &Container) -> Outcome {
+    checkpoint(t, c, &[])?.ok()?;
+    let saved = count(c)?;
+    restore(t, c, &["--detach"])?.ok()?;
+    await_progress(c, saved)?;
+    c.delete_force()?.ok().map(drop)
+}
+
 fn a_saved_process_goes_on_where_it_was(t: &Test) -> Outcome {
     let c = counting(t, &t.shell(COUNTER))?;
     checkpoint(t, &c, &[])?.ok()?;
@@ -100,12 +109,7 @@ fn a_process_that_nobody_waits_for_is_saved(t: &Test) -> Outcome {
     let c = counting(t, &t.shell(&format!("(true & exec sleep 1000) & {COUNTER}")))?;
     let processes = c.exec(&["/bin/sh", "-c", "cat /proc/[0-9]*/stat"])?.stdout;
     contains("zombies", &processes, ") Z ")?;
-    checkpoint(t, &c, &[])?.ok()?;
-    let saved = count(&c)?;
-    restore(t, &c, &["--detach"])?.ok()?;
-    await_progress(&c, saved)?;
-    c.delete_force()?.ok()?;
-    Ok(())
+    goes_on_from_a_checkpoint(t, &c)
 }
 
 fn leave_running_keeps_the_container(t: &Test) -> Outcome {
@@ -257,12 +261,7 @@ fn directories_by_links_are_found(t: &Test) -> Outcome {
         std::os::unix::fs::symlink(target, t.dir.join(link))?;
     }
     let c = counting(t, &t.shell(COUNTER))?;
-    checkpoint(t, &c, &[])?.ok()?;
-    let saved = count(&c)?;
-    restore(t, &c, &["--detach"])?.ok()?;
-    await_progress(&c, saved)?;
-    c.delete_force()?.ok()?;
-    Ok(())
+    goes_on_from_a_checkpoint(t, &c)
 }
 
 fn restore_in_the_foreground_has_the_exit_code(t: &Test) -> Outcome {

@@ -1,9 +1,9 @@
 //! `linux` and what goes with it: names, sysctls, masked and read-only paths, devices, the links in
 //! /dev. Resources are in cgroups.rs, seccomp in seccomp.rs, namespaces in namespaces.rs.
 
-use crate::bundle::{MASKED, READONLY};
+use crate::bundle::{self, MASKED, READONLY};
 use crate::case::Need::{Capability, Root};
-use crate::case::{Case, Outcome, case, check, same};
+use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::test::{Mounted, Test};
 use serde_json::json;
 use std::fs;
@@ -26,6 +26,7 @@ pub const CASES: &[Case] = &[
     case!(masked_path_covers_one_hard_link_only),
     case!(masked_path_through_a_symlink_masks_the_target),
     case!(readonly_paths_are_read_only),
+    case!(a_read_only_path_has_no_writable_mount_of_the_host, [Root]),
     case!(readonly_path_that_is_missing_is_skipped),
     case!(readonly_path_keeps_the_flags_of_its_mount),
     case!(readonly_path_of_a_file),
@@ -189,6 +190,18 @@ fn readonly_paths_are_read_only(t: &Test) -> Outcome {
     same("directory", probe["write"]["/etc"].as_str(), Some("EROFS"))?;
     check!(probe["write"]["/proc/sys/kernel/domainname"] != "ok", "below /proc: {}", probe["write"]);
     same("reading", probe["read"]["/etc/passwd"].as_str(), Some("ok"))
+}
+
+fn a_read_only_path_has_no_writable_mount_of_the_host(t: &Test) -> Outcome {
+    let source = t.folder("source")?;
+    bundle::make_dir(&source.join("path"))?;
+    let _mounted = Mounted::tmpfs(&source.join("path/below"))?;
+    let mut config = t.shell("touch /bound/x; touch /bound/path/below/x");
+    config.mount("/bound", "bind", &source.display().to_string(), &["rbind"]);
+    config.set("linux.readonlyPaths", json!(["/bound/path"]));
+    contains("message", &t.run(&config)?.exits(1)?.stderr, "below/x: Read-only")?;
+    check!(source.join("x").exists(), "what is beside the path is read-only, too");
+    Ok(())
 }
 
 fn readonly_path_that_is_missing_is_skipped(t: &Test) -> Outcome {

@@ -139,15 +139,32 @@ pub(super) fn hierarchies(text: &str) -> Vec<(Vec<String>, PathBuf)> {
         .collect()
 }
 
-/// One line of mountinfo (proc_pid_mountinfo(5)), when it is a hierarchy that the caller is in.
-fn parse_mount(line: &[u8], own: &str) -> Option<Mount> {
-    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-    let dash = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
-    let (kind, options) = (*fields.get(dash + 1)?, *fields.get(dash + 3)?);
-    if kind != b"cgroup" && kind != b"cgroup2" {
-        return None;
+/// One line of mountinfo (proc_pid_mountinfo(5)).
+pub(super) struct Line<'a> {
+    pub root: PathBuf,
+    pub point: PathBuf,
+    pub kind: &'a [u8],
+    /// Those of the superblock.
+    pub options: Vec<&'a str>,
+}
+
+impl<'a> Line<'a> {
+    /// `None` where it is not that of a cgroup filesystem.
+    pub fn of_cgroups(line: &'a [u8]) -> Option<Self> {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+        let dash = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
+        let (kind, options) = (*fields.get(dash + 1)?, *fields.get(dash + 3)?);
+        if kind != b"cgroup" && kind != b"cgroup2" {
+            return None;
+        }
+        let options = std::str::from_utf8(options).ok()?.split(',').collect();
+        Some(Self { root: unescape(fields[3]), point: unescape(fields[4]), kind, options })
     }
-    let options: Vec<&str> = std::str::from_utf8(options).ok()?.split(',').collect();
+}
+
+/// The mount of one line, when it is a hierarchy that the caller is in.
+fn parse_mount(line: &[u8], own: &str) -> Option<Mount> {
+    let Line { root, point, kind, options } = Line::of_cgroups(line)?;
     // The superblock's options also have other words (xattr, release_agent=…), and other orders of the controllers; so
     // the line of /proc/self/cgroup names the hierarchy.
     let (controllers, own) = hierarchies(own).into_iter().find(|(names, _)| {
@@ -156,7 +173,7 @@ fn parse_mount(line: &[u8], own: &str) -> Option<Mount> {
         }
         !names.is_empty() && names.iter().all(|name| options.contains(&name.as_str()))
     })?;
-    Some(Mount { point: unescape(fields[4]), root: unescape(fields[3]), own, controllers })
+    Some(Mount { point, root, own, controllers })
 }
 
 /// Undoes the kernel's `\040` for blanks, tabs, line ends and backslashes.

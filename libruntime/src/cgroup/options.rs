@@ -1,9 +1,11 @@
 //! The options of the host's cgroup2 filesystem, such as nsdelegate. A mount of it that is made in the host's cgroup
 //! namespace sets them for all, and CRIU makes such mounts without any.
 
+use super::layout::Line;
 use crate::sys;
 use std::ffi::CString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 
 /// Puts the options back when it is dropped, if they have changed.
 pub(crate) struct KeptOptions(Option<Found>);
@@ -36,18 +38,13 @@ fn mountinfo() -> Vec<u8> {
     fs::read("/proc/self/mountinfo").unwrap_or_default()
 }
 
-/// The first mount of it (proc_pid_mountinfo(5)). One whose path has characters that are written in octal is not used.
+/// The first mount of it.
 fn find(mountinfo: &[u8]) -> Option<Found> {
-    mountinfo.split(|&byte| byte == b'\n').find_map(|line| {
-        let line = std::str::from_utf8(line).ok()?;
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut filesystem = filesystem.split(' ');
-        let options = (filesystem.next() == Some("cgroup2")).then(|| filesystem.nth(1))??;
-        let point = mount.split(' ').nth(4).filter(|point| !point.contains('\\'))?;
-        let options = options.split(',').filter(|option| !matches!(*option, "rw" | "ro"));
-        let text = |text: &str| CString::new(text).ok();
-        Some(Found { point: text(point)?, options: options.map(text).collect::<Option<_>>()? })
-    })
+    let mut lines = mountinfo.split(|&byte| byte == b'\n').filter_map(Line::of_cgroups);
+    let Line { point, options, .. } = lines.find(|line| line.kind == b"cgroup2")?;
+    let options = options.into_iter().filter(|option| !matches!(*option, "rw" | "ro"));
+    let options = options.map(CString::new).collect::<Result<_, _>>().ok()?;
+    Some(Found { point: CString::new(point.into_os_string().into_vec()).ok()?, options })
 }
 
 #[cfg(test)]
@@ -66,7 +63,8 @@ mod tests {
                      35 29 0:28 / /mnt rw - cgroup2 none rw\n";
         let wanted = ["nsdelegate", "memory_recursiveprot"].map(String::from).to_vec();
         assert_eq!(found(lines), Some(("/sys/fs/cgroup".into(), wanted)));
-        assert_eq!(found("34 29 0:28 / /a\\040b rw - cgroup2 cgroup2 rw,nsdelegate\n"), None);
+        let blank = "34 29 0:28 / /a\\040b rw - cgroup2 cgroup2 rw,x\n";
+        assert_eq!(found(blank), Some(("/a b".into(), vec!["x".to_owned()])));
         assert_eq!(found("34 29 0:28 / /a rw - cgroup2 cgroup2 rw\n"), Some(("/a".into(), Vec::new())));
         assert_eq!(found(""), None);
     }

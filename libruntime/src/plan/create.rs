@@ -1,6 +1,6 @@
 //! THE order in which a container is made. Each line whose place matters says why it is there.
 
-use super::mounts::{Mounts, Sources, at_root, lists_binds};
+use super::mounts::{Mounts, Sources, absolute, at_root, lists_binds};
 use super::request::{Namespaces, Request, place};
 use super::{Handed, Origin, Plan, Text, nodes, process, readiness};
 use crate::config::sysctl::{key_path, namespace_of};
@@ -8,7 +8,9 @@ use crate::error::{Diagnostic, DiagnosticCode, Error, Result};
 use crate::host::Host;
 use crate::seccomp::Filter;
 use crate::step::{Attrs, CHANNEL, NamespaceFlags, PropagationFlags, SCRATCH_ROOT, Step, SyncPoint};
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Mount, Process, Spec,
+};
 use std::collections::HashSet;
 use std::path::{Component, Path};
 
@@ -175,7 +177,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     set_names_and_sysctls(&mut plan, spec, &linux, host)?;
     // Masks come after all mounts, which could otherwise uncover what they hide.
-    mask(&mut plan, &linux, &mounts);
+    mask(&mut plan, spec, &linux, &mounts);
     if root.readonly().unwrap_or(false) {
         // A missing working directory is made while that can be done.
         plan.push("process.cwd", Step::Chdir { path: Text::path(process.cwd()), make: true });
@@ -389,12 +391,23 @@ fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Hos
     Ok(())
 }
 
-fn mask(plan: &mut Plan, linux: &Linux, mounts: &Mounts) {
+/// Whether the configuration mounts something below a path. Such a mount has the options that are written there, as with
+/// runc and crun; one that a recursive bind mount has brought from the host becomes read-only with the path.
+fn is_above_a_mount(spec: &Spec, path: &Path) -> bool {
+    let below = |mount: &Mount| {
+        let destination = absolute(mount.destination());
+        destination.starts_with(path) && destination != path
+    };
+    spec.mounts().iter().flatten().any(below)
+}
+
+fn mask(plan: &mut Plan, spec: &Spec, linux: &Linux, mounts: &Mounts) {
     let at = |list: &str, at: usize| -> Origin { format!("linux.{list}[{at}]").into() };
     // The root itself cannot be mounted over. Such a path is also `root.readonly`, see config/normal.rs.
     let paths = linux.readonly_paths().iter().flatten().enumerate();
     for (i, path) in paths.filter(|(_, path)| !is_root(path)) {
-        plan.push(at("readonlyPaths", i), Step::ReadonlyPath { place: mounts.place(path) });
+        let (place, recursive) = (mounts.place(path), !is_above_a_mount(spec, Path::new(path)));
+        plan.push(at("readonlyPaths", i), Step::ReadonlyPath { place, recursive });
     }
     let masked = linux.masked_paths().as_deref().unwrap_or_default();
     let mut seen = HashSet::new();

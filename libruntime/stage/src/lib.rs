@@ -297,9 +297,10 @@ pub enum Step<T> {
         place: Place<T>,
         source: Source,
     },
-    /// Makes a path read-only where it stands.
+    /// Makes a path read-only where it stands; `recursive`: with the mounts below it.
     ReadonlyPath {
         place: Place<T>,
+        recursive: bool,
     },
 
     // --- identity and limits ----------------------------------------------------------------------

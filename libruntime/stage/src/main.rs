@@ -171,7 +171,7 @@ fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
         Chroot => mounts::chroot(state.root),
         MoveRoot => mounts::move_root(state.procfs(), state.root),
         MaskPath { ref place, source } => mounts::mask_path(state, place, source),
-        ReadonlyPath { ref place } => mounts::readonly_path(state, place),
+        ReadonlyPath { ref place, recursive } => mounts::readonly_path(state, place, recursive),
         ReceiveFds { first, count } => end::receive_fds(state, first, count),
         JoinCgroup { fd, .. } => identity::join_cgroup(state.fd(fd)),
         LoopbackUp => identity::loopback_up(),

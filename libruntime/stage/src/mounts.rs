@@ -382,15 +382,14 @@ pub fn mask_path(state: &mut State, place: &Place<&[u8]>, null: Source) -> Done 
     Ok(())
 }
 
-/// Makes a path read-only if it exists, by mounting a read-only clone of it over it. Mounts below it are listed in the
-/// configuration and keep what that says, as with runc and crun.
-pub fn readonly_path(state: &State, place: &Place<&[u8]>) -> Done {
+/// Makes a path read-only if it exists, by mounting a read-only clone of it over it.
+pub fn readonly_path(state: &State, place: &Place<&[u8]>, recursive: bool) -> Done {
     let place = match state.open(place) {
         Err(Failed { errno: ENOENT | ENOTDIR, .. }) => return Ok(()),
         other => other?,
     };
     let tree = open_tree(place, b"\0", true)?;
-    mount_setattr(tree, false, u64::from(k::MOUNT_ATTR_RDONLY), 0, 0, -1)?;
+    mount_setattr(tree, recursive, u64::from(k::MOUNT_ATTR_RDONLY), 0, 0, -1)?;
     move_mount(tree, place)?;
     close_later(place);
     close_later(tree);

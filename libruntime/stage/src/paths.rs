@@ -201,7 +201,11 @@ fn make(root: i32, path: &[u8], missing: Missing, depth: u32) -> Done<i32> {
         let what = if last { missing } else { Missing::Directory };
         if end > start {
             let next = match prefix.cut(end, |so_far| resolve(root, so_far)) {
-                Err(Failed { errno: ENOENT, .. }) => make_one(root, at, path, (start, end), what, depth),
+                Err(Failed { errno: ENOENT, .. }) => {
+                    let component = path.get(start..end).unwrap_or_default();
+                    make_here(at, &Prefix::of([component, b"", b""])?.bytes, what)?;
+                    open_or_follow(root, at, path, (start, end), what, depth)
+                }
                 other => other,
             };
             close_later(at);
@@ -212,22 +216,8 @@ fn make(root: i32, path: &[u8], missing: Missing, depth: u32) -> Done<i32> {
     Ok(at)
 }
 
-/// Makes the component `path[start..end]` in the directory `parent`.
-fn make_one(
-    root: i32,
-    parent: i32,
-    path: &[u8],
-    cut: (usize, usize),
-    what: Missing,
-    depth: u32,
-) -> Done<i32> {
-    let component = path.get(cut.0..cut.1).unwrap_or_default();
-    make_here(parent, &Prefix::of([component, b"", b""])?.bytes, what)?;
-    open_or_follow(root, parent, path, cut, what, depth)
-}
-
-/// Opens that component, which exists although the look-up of the path has failed: it was made just now, or it is a
-/// dangling symbolic link, or another container with the same root has made it meanwhile.
+/// Opens the component `path[start..end]` in the directory `parent`. It exists although the look-up of the path has failed: it
+/// was made just now, or it is a dangling symbolic link, or another container with the same root has made it meanwhile.
 fn open_or_follow(
     root: i32,
     parent: i32,

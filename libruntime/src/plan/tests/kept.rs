@@ -24,9 +24,9 @@ fn a_mask_is_looked_for_in_the_last_mount_that_has_it() {
             + mounts[1]: KeepMount { mount: Kept(2) }
             + mounts[2]: Mount { fstype: "tmpfs", options: "source none", target: "/process", flags: none, mode_of_target: true }
             after root.path: PivotRoot
-            + linux.readonlyPaths[0]: ReadonlyPath { place: "/proc/sys" in Kept(2) }
-            + linux.readonlyPaths[1]: ReadonlyPath { place: "/etc" }
-            + linux.readonlyPaths[2]: ReadonlyPath { place: "/proc/../process" }
+            + linux.readonlyPaths[0]: ReadonlyPath { place: "/proc/sys" in Kept(2), recursive: true }
+            + linux.readonlyPaths[1]: ReadonlyPath { place: "/etc", recursive: true }
+            + linux.readonlyPaths[2]: ReadonlyPath { place: "/proc/../process", recursive: true }
             + linux.maskedPaths[0]: MaskPath { place: "/proc/kcore" in Kept(1), source: Source(1) }
             + linux.maskedPaths[1]: MaskPath { place: "/proc/sys/net" in Kept(2), source: Source(1) }
         "#]],
@@ -49,8 +49,8 @@ fn an_overlay_by_mount_2_has_no_descriptor_to_be_kept() {
             + mounts[0]: KeepMount { mount: Kept(1) }
             + mounts[1]: MountByText { fstype: "overlay", source: "none", options: "lowerdir=llllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllll", target: "/a/b", flags: none }
             after root.path: PivotRoot
-            + linux.readonlyPaths[0]: ReadonlyPath { place: "/a/b/c" }
-            + linux.readonlyPaths[1]: ReadonlyPath { place: "/a/d" in Kept(1) }
+            + linux.readonlyPaths[0]: ReadonlyPath { place: "/a/b/c", recursive: true }
+            + linux.readonlyPaths[1]: ReadonlyPath { place: "/a/d" in Kept(1), recursive: true }
         "#]],
     );
 }

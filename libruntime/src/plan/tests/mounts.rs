@@ -402,7 +402,7 @@ fn a_readonly_root_becomes_so_after_everything_is_in_it() {
             - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             + root.path: CloneRootfs { host_path: "/srv/image", propagation: slave }
             after root.path: PivotRoot
-            + linux.readonlyPaths[0]: ReadonlyPath { place: "/etc" }
+            + linux.readonlyPaths[0]: ReadonlyPath { place: "/etc", recursive: true }
             + process.cwd: Chdir { path: "/", make: true }
             + root.readonly: SetAttributes { place: "/", attrs: Attrs { set: ro } }
         "#]],
@@ -421,7 +421,7 @@ fn masks_come_after_every_mount_and_share_the_hosts_null_device() {
             + mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: none, strict: true }
             + mounts[0]: KeepMount { mount: Kept(1) }
             after root.path: PivotRoot
-            + linux.readonlyPaths[0]: ReadonlyPath { place: "/proc/sys" in Kept(1) }
+            + linux.readonlyPaths[0]: ReadonlyPath { place: "/proc/sys" in Kept(1), recursive: true }
             + linux.maskedPaths[0]: MaskPath { place: "/proc/kcore" in Kept(1), source: Source(0) }
             + linux.maskedPaths[1]: MaskPath { place: "/proc/acpi" in Kept(1), source: Source(0) }
         "#]],

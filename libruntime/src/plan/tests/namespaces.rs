@@ -320,7 +320,7 @@ fn names_and_sysctls_are_set_in_the_entered_root_before_the_masks() {
             + domainname: SetDomainname { name: "d" }
             + linux.sysctl[net.ipv4.ip_forward]: WriteSysctl { path: "sys/net/ipv4/ip_forward", value: "1" }
             + linux.sysctl[net/ipv4/conf/eth0.1/forwarding]: WriteSysctl { path: "sys/net/ipv4/conf/eth0.1/forwarding", value: "0" }
-            + linux.readonlyPaths[0]: ReadonlyPath { place: "/proc/sys" }
+            + linux.readonlyPaths[0]: ReadonlyPath { place: "/proc/sys", recursive: true }
         "#]],
     );
 }

@@ -110,7 +110,7 @@ fn the_plan_of_a_config_like_dockers() {
             root.path: PivotRoot
             hostname: SetHostname { name: "4f1d" }
             linux.sysctl[net.ipv4.ip_unprivileged_port_start]: WriteSysctl { path: "sys/net/ipv4/ip_unprivileged_port_start", value: "0" }
-            linux.readonlyPaths[0]: ReadonlyPath { place: "/proc/sys" in Kept(1) }
+            linux.readonlyPaths[0]: ReadonlyPath { place: "/proc/sys" in Kept(1), recursive: true }
             linux.maskedPaths[0]: MaskPath { place: "/proc/kcore" in Kept(1), source: Source(2) }
             linux.maskedPaths[1]: MaskPath { place: "/proc/acpi" in Kept(1), source: Source(2) }
             process.terminal: UseConsole

@@ -1,5 +1,5 @@
-//! What a hook is told, and where it tells: the container's state on its standard input, and with crun's annotations
-//! `run.oci.hooks.stdout` and `run.oci.hooks.stderr` files for what it says.
+//! The standard streams of a hook: the container's state on its input, and with crun's annotations
+//! `run.oci.hooks.stdout` and `run.oci.hooks.stderr` files for its output.
 //!
 //! Whoever writes annotations could have any file of the host appended to, so these two count only where the runtime's
 //! operator allows them. A startContainer hook, whose program is the image's, gets no descriptor of the host's even then.
@@ -20,14 +20,14 @@ const STDERR: &str = "run.oci.hooks.stderr";
 /// The annotations, for `features`.
 pub(crate) const ANNOTATIONS: [&str; 2] = [STDERR, STDOUT];
 
-pub(crate) struct Told {
+pub(crate) struct HookStdio {
     pub state: Vec<u8>,
     /// The annotation, and the file that it names.
     stdout: Option<(&'static str, PathBuf)>,
     stderr: Option<(&'static str, PathBuf)>,
 }
 
-impl Told {
+impl HookStdio {
     /// For hooks in the runtime's namespaces. `allowed`: annotations name files for their output.
     pub fn outside(of: &State, status: Status, allowed: bool) -> Self {
         let state = of.for_hooks(status);
