@@ -8,11 +8,9 @@ use crate::error::{Diagnostic, DiagnosticCode, Error, Result};
 use crate::host::Host;
 use crate::seccomp::Filter;
 use crate::step::{Attrs, CHANNEL, NamespaceFlags, PropagationFlags, SCRATCH_ROOT, Step, SyncPoint};
-use oci_spec::runtime::{
-    Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Mount, Process, Spec,
-};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Process, Spec};
 use std::collections::HashSet;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 /// The plan that makes a container from its configuration. `filter` is its compiled seccomp profile.
 pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filter>) -> Result<Plan> {
@@ -391,22 +389,23 @@ fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Hos
     Ok(())
 }
 
-/// Whether the configuration mounts something below a path. Such a mount has the options that are written there, as with
-/// runc and crun; one that a recursive bind mount has brought from the host becomes read-only with the path.
-fn is_above_a_mount(spec: &Spec, path: &Path) -> bool {
-    let below = |mount: &Mount| {
-        let destination = absolute(mount.destination());
-        destination.starts_with(path) && destination != path
-    };
-    spec.mounts().iter().flatten().any(below)
+/// The directories above what the configuration mounts. Such a mount has the options that are written there, as with runc
+/// and crun, where one of them becomes read-only; what a recursive bind mount has brought from the host becomes read-only
+/// with the directory.
+fn above_mounts(spec: &Spec) -> HashSet<PathBuf> {
+    let destinations = spec.mounts().iter().flatten().map(|mount| absolute(mount.destination()));
+    destinations
+        .flat_map(|path| path.ancestors().skip(1).map(Path::to_path_buf).collect::<Vec<_>>())
+        .collect()
 }
 
 fn mask(plan: &mut Plan, spec: &Spec, linux: &Linux, mounts: &Mounts) {
     let at = |list: &str, at: usize| -> Origin { format!("linux.{list}[{at}]").into() };
     // The root itself cannot be mounted over. Such a path is also `root.readonly`, see config/normal.rs.
+    let above = above_mounts(spec);
     let paths = linux.readonly_paths().iter().flatten().enumerate();
     for (i, path) in paths.filter(|(_, path)| !is_root(path)) {
-        let (place, recursive) = (mounts.place(path), !is_above_a_mount(spec, Path::new(path)));
+        let (place, recursive) = (mounts.place(path), !above.contains(Path::new(path)));
         plan.push(at("readonlyPaths", i), Step::ReadonlyPath { place, recursive });
     }
     let masked = linux.masked_paths().as_deref().unwrap_or_default();
