@@ -2,6 +2,8 @@
 //! that nothing of containerd is measured. Ours executes no runtime; Go's executes runc, crun or onggi.
 
 mod account;
+mod by_ctr;
+mod engine;
 mod load;
 mod memory;
 mod pod;
@@ -28,12 +30,15 @@ Compares containerd's shims, on this machine, as root. Each is called as contain
 usage: benches shim [OPTIONS]           a pod's life: start, create, exec, delete; memory, threads, programs
        benches shim probes [OPTIONS]    pods whose containers have an exec each second: processor time
        benches shim scale [OPTIONS]     many containers and execs in the first shim: what it takes, and gives back
+       benches shim ctr [OPTIONS]       containerd's client ctr, with a containerd of its own: start, exec, removal
+       benches shim stress [OPTIONS]    clients that run containers by ctr: how many a second, failures, leftovers
 
   --rounds N        interleaved rounds (default 20)
   --shims a,b,…     onggi ($SHIM, or beside this program, or in PATH), go+runc, go+crun, go+onggi (default: those
-                    that are installed; of `probes` onggi and go+runc)
+                    that are installed; of `probes` onggi and go+runc, of `ctr` and `stress` no others)
   --pods N          of `probes` (default 24) and of `scale` (default 100)
-  --seconds N       of `probes`, for each shim (default 60)
+  --seconds N       of `probes` and `stress`, for each shim (default 60)
+  --clients N       of `stress` (default 4)
   --containers N    of `scale`, in each pod (default 10)
   --execs N         of `scale`, in all (default 10000)
   --json            everything as JSON instead of a table
@@ -48,6 +53,8 @@ enum Mode {
     Rounds,
     Probes,
     Scale,
+    Ctr,
+    Stress,
 }
 
 #[derive(Debug)]
@@ -59,6 +66,7 @@ struct Options {
     seconds: usize,
     containers: usize,
     execs: usize,
+    clients: usize,
     json: bool,
 }
 
@@ -72,14 +80,18 @@ pub fn main(args: &[String]) -> Result<(), String> {
     }
     match args.split_first() {
         Some((first, rest)) if first == "--inside" => compare(&parse(rest)?),
-        _ => parse(args).and_then(|_| enter(args)),
+        _ => parse(args).and_then(|options| enter(args, &options)),
     }
 }
 
 /// This program again, where its mounts are seen by nobody and end with it.
-fn enter(args: &[String]) -> Result<(), String> {
+fn enter(args: &[String], options: &Options) -> Result<(), String> {
     let program = env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new("unshare");
+    if options.is_by_ctr() {
+        // containerd gets a network of its own. The kernel counts programs for the first one alone.
+        command.arg("--net");
+    }
     command.args(["--mount", "--propagation", "private"]).arg(program).args(["shim", "--inside"]).args(args);
     match command.status().map_err(|error| format!("unshare: {error}"))?.success() {
         true => Ok(()),
@@ -91,6 +103,8 @@ fn parse(args: &[String]) -> Result<Options, String> {
     let (mode, args) = match args.split_first() {
         Some((first, rest)) if first == "probes" => (Mode::Probes, rest),
         Some((first, rest)) if first == "scale" => (Mode::Scale, rest),
+        Some((first, rest)) if first == "ctr" => (Mode::Ctr, rest),
+        Some((first, rest)) if first == "stress" => (Mode::Stress, rest),
         _ => (Mode::Rounds, args),
     };
     let mut options = Options {
@@ -101,6 +115,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
         seconds: 60,
         containers: 10,
         execs: 10_000,
+        clients: 4,
         json: false,
     };
     let mut args = args.iter();
@@ -116,6 +131,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
             "--pods" => options.pods = Some(number(value()?)?),
             "--seconds" => options.seconds = number(value()?)?,
             "--containers" => options.containers = number(value()?)?,
+            "--clients" => options.clients = number(value()?)?,
             "--execs" => options.execs = number(value()?)?,
             "--json" => options.json = true,
             _ => return Err(format!("unknown option {arg}; --help lists them")),
@@ -133,7 +149,9 @@ fn compare(options: &Options) -> Result<(), String> {
     let place = bundle::Place::new(&name)?;
     let _parent = cgroups::Parent::new(&hierarchies, &name)?;
     let account = Account::new(&hierarchies, &name)?;
-    kinds.iter().try_for_each(|kind| account.make(&kind.name))?;
+    // By ctr all are children of one containerd.
+    let mut own = kinds.iter().filter(|_| !options.is_by_ctr());
+    own.try_for_each(|kind| account.make(&kind.name))?;
     let ground = Ground::new(&place, &name, &account)?;
     let heading = vec![setting(cgroups::layout(&hierarchies), options)?];
     let _strays = Strays(&name);
@@ -158,6 +176,19 @@ fn compare(options: &Options) -> Result<(), String> {
             load::print_scale(&heading, &size, &found, options.json);
             found.check()
         }
+        Mode::Ctr => by_ctr::rounds(&ground, &kinds, options.rounds)
+            .map(|found| by_ctr::print_rounds(&heading, &kinds, &found, options.json)),
+        Mode::Stress => {
+            let found = by_ctr::stress(&ground, &kinds, options.clients, options.seconds)?;
+            by_ctr::print_stress(&heading, &kinds, options.clients, &found, options.json);
+            by_ctr::check(&found)
+        }
+    }
+}
+
+impl Options {
+    fn is_by_ctr(&self) -> bool {
+        matches!(self.mode, Mode::Ctr | Mode::Stress)
     }
 }
 
@@ -185,6 +216,16 @@ fn setting(cgroups: &str, options: &Options) -> Result<String, String> {
             options.rounds,
             report::REFERENCE
         ),
+        Mode::Ctr | Mode::Stress => {
+            let version = Command::new("containerd").arg("--version").output();
+            let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+            format!(
+                "{}; its files and images are on a tmpfs, containers on overlayfs; CPU is that of containerd and all that \
+                 it starts, without ctr; ratios to {}",
+                version.unwrap_or_default(),
+                report::REFERENCE
+            )
+        }
         Mode::Probes | Mode::Scale => {
             "CPU is that of the cgroup of the shims and all that they start".to_owned()
         }
@@ -200,10 +241,14 @@ fn kinds(options: &Options) -> Result<Vec<Kind>, String> {
         ["onggi".to_owned()].into_iter().chain(RUNTIMES.map(|runtime| format!("go+{runtime}"))).collect();
     let few = match options.mode {
         Mode::Rounds => all.len(),
-        Mode::Probes => 2,
+        Mode::Probes | Mode::Ctr | Mode::Stress => 2,
         Mode::Scale => 1,
     };
+    let is_known = |name: &String| all[..2].contains(name);
     match &options.shims {
+        Some(asked) if options.is_by_ctr() && !asked.iter().all(is_known) => {
+            Err(format!("ctr is measured with {} and {} alone", all[0], all[1]))
+        }
         Some(asked) => asked
             .iter()
             .map(|name| {

@@ -51,7 +51,23 @@ impl Account {
         child
     }
 
-    /// Milliseconds.
+    /// This process, and what it starts from now on, goes there.
+    pub fn join(&self, contestant: &str) -> io::Result<()> {
+        fs::write(self.root.join(contestant).join("shim/cgroup.procs"), "0")
+    }
+
+    /// And back.
+    pub fn leave(&self) {
+        let _ = fs::write(&self.home, "0");
+    }
+
+    pub fn processes(&self, contestant: &str) -> Vec<u32> {
+        let path = self.root.join(contestant).join("shim/cgroup.procs");
+        let pids = fs::read_to_string(path).unwrap_or_default();
+        pids.lines().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// Milliseconds; of all contestants, and of what is beside them, for an empty name.
     pub fn used(&self, contestant: &str) -> Result<f64, String> {
         let file = if self.is_v2 { "cpu.stat" } else { "cpuacct.usage" };
         let path = self.root.join(contestant).join(file);

@@ -31,7 +31,7 @@ fn against(rows: &[Row], row: &Row, step: usize, of: fn(&Sample) -> f64) -> Opti
     ratios(&samples(row, step, of), &samples(reference, step, of))
 }
 
-fn spread(found: Option<Quartiles>) -> String {
+pub fn spread(found: Option<Quartiles>) -> String {
     found.map_or("-".into(), |found| format!("{:.2} [{:.2} {:.2}]", found.median, found.low, found.high))
 }
 
