@@ -8,11 +8,12 @@ use crate::failure::{Failure, Result};
 use crate::idle;
 use crate::live::{Live, Process};
 use crate::log;
-use crate::model::{Action, Call, Exit, Input, KILLED, Key, Outcome, Reply, Ticket, Token, Verb};
+use crate::model::{Action, Call, Exit, Input, KILLED, Key, Outcome, PodReply, Reply, Ticket, Token, Verb};
 use crate::pod::{self, Pod};
 use crate::pod_config;
 use crate::pod_namespaces::{self, Held};
 use crate::reaper;
+use crate::relay::watched;
 use crate::restore;
 use crate::stdio::Relays;
 use crate::sys;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot};
 
 /// For execs, after their init.
@@ -53,6 +55,8 @@ enum Brought {
     Executed(Result<Executed>),
     Outcome(Result<Outcome>),
     Held(Token, Result<Held>),
+    /// The init of the pod has ended.
+    Lost,
     Released,
 }
 
@@ -217,6 +221,7 @@ impl Daemon {
                 }
                 pod::Action::Hold(token, wanted) => self.hold(token, wanted),
                 pod::Action::Release => self.release(),
+                pod::Action::Measure(token, id) => self.measure(token, id),
                 pod::Action::Exit => {
                     self.is_ending = true;
                     self.is_over = self.table.is_empty();
@@ -261,6 +266,31 @@ impl Daemon {
                 move || pod_namespaces::hold(pod_config::wanted(&wanted)?, wanted.bundle_path.as_ref());
             let held = worker::verb(hold).await.and_then(|held| held);
             let _ = brought.send((0, Key::init(""), Instant::now(), Brought::Held(token, held)));
+        });
+    }
+
+    fn take_held(&mut self, token: Token, held: Result<Held>) {
+        let held = held.map(|mut held| {
+            if let Some(Ok(watched)) = held.pidfd.take().map(|pidfd| watched(pidfd, Interest::READABLE)) {
+                let brought = self.brought.clone();
+                tokio::spawn(async move {
+                    let _ = watched.readable().await;
+                    let _ = brought.send((0, Key::init(""), Instant::now(), Brought::Lost));
+                });
+            }
+            self.held.insert(held).pid
+        });
+        self.step_pod(pod::Input::Held(token, held));
+    }
+
+    /// On a worker: files of cgroups may be slow.
+    fn measure(&mut self, token: Token, id: String) {
+        let (Some(sender), Some(held)) = (self.waiting.remove(&token), &self.held) else { return };
+        let measure = held.measure();
+        tokio::spawn(async move {
+            let stats = worker::verb(measure).await.and_then(|stats| stats);
+            let at = SystemTime::now();
+            let _ = sender.send(stats.map(|stats| Reply::Pod(PodReply::Metrics { id, at, stats })));
         });
     }
 
@@ -468,10 +498,8 @@ impl Daemon {
     fn take(&mut self, ticket: Ticket, key: Key, begun: Instant, brought: Brought) {
         self.restoring.remove(&ticket);
         let result = match brought {
-            Brought::Held(token, held) => {
-                let held = held.map(|held| self.held.insert(held).pid);
-                return self.step_pod(pod::Input::Held(token, held));
-            }
+            Brought::Held(token, held) => return self.take_held(token, held),
+            Brought::Lost => return self.step_pod(pod::Input::Lost),
             Brought::Released => return self.step_pod(pod::Input::Released),
             Brought::Outcome(result) => result,
             Brought::Created(created) => {

@@ -70,6 +70,7 @@ pub enum PodCall {
     Platform(String),
     Ping(String),
     Wait(String),
+    Metrics(String),
     Stop(String),
     Shutdown(String),
 }
@@ -160,6 +161,11 @@ pub enum PodReply {
         is_ready: bool,
         started_at: Option<SystemTime>,
         exited_at: Option<SystemTime>,
+    },
+    Metrics {
+        id: String,
+        at: SystemTime,
+        stats: Any,
     },
 }
 

@@ -14,6 +14,8 @@ pub enum Input {
     Call(Token, PodCall),
     /// The namespaces are there: the id of the thread that holds them.
     Held(Token, Result<u32>),
+    /// Its init has ended by itself, and all processes of its pid namespace with it.
+    Lost,
     Released,
     /// Nobody took the answer.
     Unanswered(Token),
@@ -26,6 +28,8 @@ pub enum Action {
     Hold(Token, Arc<CreateSandbox>),
     /// `Input::Released` is wanted.
     Release,
+    /// The statistics of its cgroup are the answer.
+    Measure(Token, String),
     Exit,
 }
 
@@ -68,6 +72,7 @@ impl Pod {
                 }
             }
             Input::Held(token, result) => self.held(token, result),
+            Input::Lost => self.lost(),
             Input::Released => self.released(now),
             Input::Unanswered(token) => {
                 if let Some(sandbox) = &mut self.sandbox {
@@ -114,6 +119,15 @@ impl Pod {
                         return Ok(());
                     }
                 }
+            }
+            PodCall::Metrics(id) => {
+                let sandbox = self.sandbox(&id)?;
+                if !sandbox.is_held() {
+                    let phase = sandbox.phase;
+                    return Err(Failure::precondition(format!("a sandbox that is {phase:?} has no metrics")));
+                }
+                self.actions.push(Action::Measure(token, id));
+                return Ok(());
             }
             PodCall::Stop(id) => return self.stop(token, &id, false),
             PodCall::Shutdown(id) if self.sandbox(&id).is_err() => {
@@ -192,15 +206,23 @@ impl Pod {
                 self.answer(token, Ok(Reply::Nothing));
                 self.actions.extend(is_shut_down.then_some(Action::Exit));
             }
-            phase => {
+            _ => {
                 sandbox.stops.push(token);
-                if matches!(phase, Phase::Created | Phase::Ready) {
+                if sandbox.is_held() {
                     sandbox.phase = Phase::Stopping;
                     self.actions.push(Action::Release);
                 }
             }
         }
         Ok(())
+    }
+
+    /// As a stop that nobody has asked for.
+    fn lost(&mut self) {
+        if let Some(sandbox) = self.sandbox.as_mut().filter(|sandbox| sandbox.is_held()) {
+            sandbox.phase = Phase::Stopping;
+            self.actions.push(Action::Release);
+        }
     }
 
     fn released(&mut self, now: SystemTime) {
@@ -216,6 +238,10 @@ impl Pod {
 }
 
 impl Sandbox {
+    fn is_held(&self) -> bool {
+        matches!(self.phase, Phase::Created | Phase::Ready)
+    }
+
     fn status(&self) -> PodReply {
         PodReply::Status {
             id: self.id.clone(),
@@ -285,6 +311,30 @@ mod tests {
         let actions = pod.step(Input::Call(6, PodCall::Shutdown("p".into())), UNIX_EPOCH);
         assert!(matches!(actions[..], [Action::Answer(6, Ok(_)), Action::Exit]), "{actions:?}");
         assert!(!pod.is_there());
+    }
+
+    #[test]
+    fn a_sandbox_that_loses_its_init_is_stopped_once_and_its_waits_end() {
+        let (mut pod, _) = pod(started());
+        assert!(pod.step(Input::Call(3, PodCall::Wait("p".into())), UNIX_EPOCH).is_empty());
+        assert!(matches!(pod.step(Input::Lost, UNIX_EPOCH)[..], [Action::Release]));
+        assert!(pod.step(Input::Lost, UNIX_EPOCH).is_empty());
+        assert!(pod.step(Input::Call(4, PodCall::Stop("p".into())), UNIX_EPOCH).is_empty());
+        let actions = pod.step(Input::Released, UNIX_EPOCH);
+        assert!(matches!(
+            actions[..],
+            [Action::Answer(3, Ok(Reply::Exit(_))), Action::Answer(4, Ok(Reply::Nothing))]
+        ));
+        assert!(pod.step(Input::Lost, UNIX_EPOCH).is_empty());
+    }
+
+    #[test]
+    fn metrics_are_those_of_a_sandbox_that_is_there() {
+        let (mut pod, _) = pod(started());
+        let metrics = |pod: &mut Pod| pod.step(Input::Call(3, PodCall::Metrics("p".into())), UNIX_EPOCH);
+        assert!(matches!(&metrics(&mut pod)[..], [Action::Measure(3, id)] if id == "p"));
+        pod.step(Input::Call(4, PodCall::Stop("p".into())), UNIX_EPOCH);
+        assert!(matches!(&metrics(&mut pod)[..], [Action::Answer(3, Err(_))]));
     }
 
     #[test]

@@ -1,16 +1,23 @@
 //! What a pod without a pause container has: its namespaces, held by a thread of the shim, whose id containerd takes for
 //! the pod's pid; and its files, in the bundle, which its containers have mounted. Runs on workers. A thread cannot hold
-//! a pid namespace, and cannot make a user namespace.
+//! a pid namespace, and cannot make a user namespace: pods that share one have an init, whose pid is the pod's.
 
 use crate::failure::{Failure, Result};
-use crate::pod_config::Wanted;
+use crate::metrics;
+use crate::pod_config::{NetworkNamespace, Users, Wanted};
+use crate::sys::pod_init::PodInit;
+use crate::wire::Any;
 use crate::{rootfs, worker};
-use libruntime::Spec;
+use libruntime::{Spec, Stats};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::json;
+use std::ffi::CString;
 use std::fs::{DirBuilder, File, Metadata};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
@@ -30,16 +37,18 @@ const FILES: [(&str, &str); 3] =
 /// A pod's namespaces, as long as it is not released.
 pub struct Held {
     pub pid: u32,
+    /// Of its init.
+    pub pidfd: Option<OwnedFd>,
     bundle: PathBuf,
+    cgroup: Option<PathBuf>,
     thread: JoinHandle<()>,
     ending: mpsc::Sender<()>,
 }
 
 pub fn hold(wanted: Wanted, bundle: &Path) -> Result<Held> {
     write_files(&wanted, bundle)?;
-    let has_ipc = wanted.has_ipc;
-    if has_ipc {
-        mount_shm(bundle)?;
+    if wanted.has_ipc {
+        mount_shm(bundle, wanted.users.as_ref())?;
     }
     hold_namespaces(wanted, bundle).inspect_err(|_| remove_mounts(bundle))
 }
@@ -47,36 +56,117 @@ pub fn hold(wanted: Wanted, bundle: &Path) -> Result<Held> {
 fn hold_namespaces(wanted: Wanted, bundle: &Path) -> Result<Held> {
     let (said, result) = mpsc::channel();
     let (ending, ended) = mpsc::channel::<()>();
+    let cgroup = wanted.cgroup.as_ref().map(PathBuf::from);
+    let directory = bundle.to_path_buf();
     let hold = move || {
-        let _ = said.send(enter(&wanted).map(|()| nix::unistd::gettid().as_raw() as u32));
+        // What has failed is dropped here: an init is a child of this thread.
+        let mut init = None;
+        let _ = said.send(enter(&wanted, &directory, &mut init));
         // Until the other end is dropped.
         let _ = ended.recv();
+        drop(init);
     };
     let thread =
         Builder::new().name("sandbox".into()).stack_size(STACK).spawn(hold).map_err(worker::refused)?;
-    let pid = result.recv().map_err(|_| Failure::unknown("a thread has panicked"))?;
-    Ok(Held { pid: pid?, bundle: bundle.into(), thread, ending })
+    let entered = result.recv().map_err(|_| Failure::unknown("a thread has panicked"))?;
+    match entered {
+        Ok((pid, pidfd)) => Ok(Held { pid, pidfd, bundle: bundle.into(), cgroup, thread, ending }),
+        Err(failure) => {
+            drop(ending);
+            let _ = thread.join();
+            Err(failure)
+        }
+    }
 }
 
-/// In the thread.
-fn enter(wanted: &Wanted) -> Result<()> {
-    if let Some(path) = &wanted.network {
+/// In the thread. Returns the pod's pid.
+fn enter(wanted: &Wanted, bundle: &Path, init: &mut Option<PodInit>) -> Result<(u32, Option<OwnedFd>)> {
+    match &wanted.users {
+        Some(users) => join(init.insert(begin_with_users(wanted, users, bundle)?), wanted)?,
+        None => enter_own(wanted)?,
+    }
+    if wanted.network != NetworkNamespace::Host && !wanted.hostname.is_empty() {
+        write("/proc/sys/kernel/hostname", &wanted.hostname)?;
+    }
+    for (name, value) in &wanted.sysctls {
+        write(format!("/proc/sys/{}", name.replace('.', "/")), value)?;
+    }
+    if wanted.has_pids && init.is_none() {
+        go(init.insert(begin(0, bundle)?))?;
+    }
+    match init {
+        Some(init) => {
+            let pidfd = init.pidfd().try_clone_to_owned();
+            Ok((init.pid as u32, Some(pidfd.map_err(|error| Failure::os("dup a pidfd", error))?)))
+        }
+        None => Ok((nix::unistd::gettid().as_raw() as u32, None)),
+    }
+}
+
+fn enter_own(wanted: &Wanted) -> Result<()> {
+    if let NetworkNamespace::Path(path) = &wanted.network {
         let namespace = File::open(path).map_err(|error| Failure::os(format!("open {path}"), error))?;
         refuse_own(&namespace, path)?;
         setns(&namespace, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Failure::os(format!("setns {path}"), errno))?;
         unshare(CloneFlags::CLONE_NEWUTS).map_err(|errno| Failure::os("unshare CLONE_NEWUTS", errno))?;
-        if !wanted.hostname.is_empty() {
-            write("/proc/sys/kernel/hostname", &wanted.hostname)?;
-        }
     }
     if wanted.has_ipc {
         unshare(CloneFlags::CLONE_NEWIPC).map_err(|errno| Failure::os("unshare CLONE_NEWIPC", errno))?;
     }
-    for (name, value) in &wanted.sysctls {
-        write(format!("/proc/sys/{}", name.replace('.', "/")), value)?;
+    Ok(())
+}
+
+/// An init in namespaces of the caller, and in new ones.
+fn begin(namespaces: i32, bundle: &Path) -> Result<PodInit> {
+    let directory = CString::new(bundle.as_os_str().as_bytes())
+        .map_err(|_| Failure::invalid(format!("bundle_path: {} has a zero byte", bundle.display())))?;
+    PodInit::new(namespaces, &directory, arguments())
+        .map_err(|errno| Failure::os("clone3 of the pod's init", errno))
+}
+
+fn go(init: &PodInit) -> Result<()> {
+    init.go().map_err(|(call, errno)| Failure::os(format!("the pod's init: {call}"), errno))
+}
+
+/// All namespaces of the pod belong to its user namespace, and so they are the init's.
+fn begin_with_users(wanted: &Wanted, users: &Users, bundle: &Path) -> Result<PodInit> {
+    let mut namespaces = CloneFlags::CLONE_NEWUSER;
+    if wanted.network != NetworkNamespace::Host {
+        namespaces |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
+    }
+    namespaces.set(CloneFlags::CLONE_NEWIPC, wanted.has_ipc);
+    let init = begin(namespaces.bits(), bundle)?;
+    for (name, map) in [("uid_map", &users.uids), ("gid_map", &users.gids)] {
+        write(format!("/proc/{}/{name}", init.pid), map)?;
+    }
+    go(&init)?;
+    Ok(init)
+}
+
+fn join(init: &PodInit, wanted: &Wanted) -> Result<()> {
+    let has_network = wanted.network != NetworkNamespace::Host;
+    for (name, kind, is_own) in [
+        ("net", CloneFlags::CLONE_NEWNET, has_network),
+        ("uts", CloneFlags::CLONE_NEWUTS, has_network),
+        ("ipc", CloneFlags::CLONE_NEWIPC, wanted.has_ipc),
+    ] {
+        if is_own {
+            let path = format!("/proc/{}/ns/{name}", init.pid);
+            let namespace = File::open(&path).map_err(|error| Failure::os(format!("open {path}"), error))?;
+            setns(namespace, kind).map_err(|errno| Failure::os(format!("setns {path}"), errno))?;
+        }
     }
     Ok(())
+}
+
+/// The addresses of the program's arguments: fields 48 and 49 of proc_pid_stat(5).
+fn arguments() -> Range<usize> {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let mut addresses = fields.split_whitespace().skip(45).map(|field| field.parse().unwrap_or(0));
+    let (start, end) = (addresses.next().unwrap_or(0), addresses.next().unwrap_or(0));
+    start..end
 }
 
 /// Namespaces are compared, not paths: sysctls of a pod, and whatever its containers do, would change the host's network.
@@ -101,7 +191,7 @@ fn write(path: impl AsRef<Path>, text: &str) -> Result<()> {
 fn write_files(wanted: &Wanted, bundle: &Path) -> Result<()> {
     for (name, of_host) in FILES {
         let own = match name {
-            "hostname" if wanted.network.is_some() => Some(format!("{}\n", wanted.hostname)),
+            "hostname" if wanted.network != NetworkNamespace::Host => Some(format!("{}\n", wanted.hostname)),
             "resolv.conf" => wanted.resolver.clone(),
             _ => None,
         };
@@ -112,6 +202,10 @@ fn write_files(wanted: &Wanted, bundle: &Path) -> Result<()> {
         // Whatever the umask is: containers of any user read it.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
             .map_err(|error| Failure::os(format!("chmod {}", path.display()), error))?;
+        if let Some(Users { root: (uid, gid), .. }) = wanted.users {
+            chown(&path, Some(uid), Some(gid))
+                .map_err(|error| Failure::os(format!("chown {}", path.display()), error))?;
+        }
     }
     Ok(())
 }
@@ -121,12 +215,14 @@ fn directory(bundle: &Path) -> PathBuf {
     if work.is_dir() { work } else { bundle.into() }
 }
 
-fn mount_shm(bundle: &Path) -> Result<()> {
+fn mount_shm(bundle: &Path, users: Option<&Users>) -> Result<()> {
     let path = bundle.join(SHM);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
     made.map_err(|error| Failure::os(format!("mkdir {}", path.display()), error))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
-    mount(Some("shm"), &path, Some("tmpfs"), flags, Some(SHM_OPTIONS))
+    let owner = users.map(|users| format!(",uid={},gid={}", users.root.0, users.root.1));
+    let options = format!("{SHM_OPTIONS}{}", owner.unwrap_or_default());
+    mount(Some("shm"), &path, Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|errno| Failure::os(format!("mount {}", path.display()), errno))
 }
 
@@ -138,6 +234,17 @@ pub fn remove_mounts(bundle: &Path) {
 impl Held {
     pub fn bundle(&self) -> &Path {
         &self.bundle
+    }
+
+    /// What reads the statistics of its cgroup, which is that of all its containers. May block.
+    pub fn measure(&self) -> impl FnOnce() -> Result<Any> + Send + use<> {
+        let (cgroup, pid) = (self.cgroup.clone(), self.pid as i32);
+        move || {
+            let cgroup = cgroup.ok_or_else(|| {
+                Failure::precondition("the pod has no cgroup to measure: its linux.cgroup_parent is empty")
+            })?;
+            Ok(metrics::of(&Stats::of_cgroup(&cgroup, pid)?))
+        }
     }
 
     /// The namespaces go with the last container in them.

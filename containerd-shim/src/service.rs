@@ -55,7 +55,6 @@ const METHODS: &[(&str, Parse)] = &[
     ("Shutdown", |_| Ok(Call::Shutdown)),
 ];
 
-/// Without `SandboxMetrics`: the ttrpc crate answers Unimplemented.
 const SANDBOX_METHODS: &[(&str, Parse)] = &[
     ("CreateSandbox", |bytes| Ok(Call::Pod(PodCall::Create(Arc::new(Message::decode(bytes)?))))),
     ("StartSandbox", |bytes| Ok(Call::Pod(PodCall::Start(sandbox(bytes)?)))),
@@ -63,6 +62,7 @@ const SANDBOX_METHODS: &[(&str, Parse)] = &[
     ("Platform", |bytes| Ok(Call::Pod(PodCall::Platform(sandbox(bytes)?)))),
     ("PingSandbox", |bytes| Ok(Call::Pod(PodCall::Ping(sandbox(bytes)?)))),
     ("WaitSandbox", |bytes| Ok(Call::Pod(PodCall::Wait(sandbox(bytes)?)))),
+    ("SandboxMetrics", |bytes| Ok(Call::Pod(PodCall::Metrics(sandbox(bytes)?)))),
     ("StopSandbox", |bytes| Ok(Call::Pod(PodCall::Stop(sandbox(bytes)?)))),
     ("ShutdownSandbox", |bytes| Ok(Call::Pod(PodCall::Shutdown(sandbox(bytes)?)))),
 ];
@@ -177,6 +177,10 @@ fn encode_of_pod(reply: PodReply) -> Vec<u8> {
             let [created_at, exited_at] = [started_at, exited_at].map(|time| time.map(Into::into));
             let state = state.into();
             wire::SandboxStatus { sandbox_id: id, pid, state, created_at, exited_at }.encode_to_vec()
+        }
+        PodReply::Metrics { id, at, stats } => {
+            let metric = wire::Metric { timestamp: Some(at.into()), id, data: Some(stats) };
+            wire::SandboxMetrics { metrics: Some(metric) }.encode_to_vec()
         }
     }
 }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod mounts;
+pub mod pod_init;
 
 use nix::errno::Errno;
 use std::ops::Range;

@@ -393,3 +393,21 @@ pub struct SandboxStatus {
     #[prost(message, optional, tag = "6")]
     pub exited_at: Option<Timestamp>,
 }
+
+/// `SandboxMetricsResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct SandboxMetrics {
+    #[prost(message, optional, tag = "1")]
+    pub metrics: Option<Metric>,
+}
+
+/// `containerd.types.Metric`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Metric {
+    #[prost(message, optional, tag = "1")]
+    pub timestamp: Option<Timestamp>,
+    #[prost(string, tag = "2")]
+    pub id: String,
+    #[prost(message, optional, tag = "3")]
+    pub data: Option<Any>,
+}

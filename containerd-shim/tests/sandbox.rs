@@ -14,6 +14,10 @@ const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 /// Of `NamespaceMode`.
 const CONTAINER: u64 = 1;
 const SLEEP: &[&str] = &["busybox", "sleep", "1000"];
+/// Of the pod: its containers would be below, and nothing is.
+const CGROUP: &str = "/onggi-shim-tests-pod";
+/// The id that root of a user namespace has outside.
+const FIRST: u64 = 200_000;
 /// Of a task's `Status`.
 const STOPPED: u64 = 3;
 
@@ -23,6 +27,8 @@ struct Pod {
     network: Child,
     /// The roots of its containers are.
     is_read_only: bool,
+    /// Namespaces that its containers share beside network, ipc and uts.
+    shared: &'static [(&'static str, &'static str)],
 }
 
 impl Pod {
@@ -49,7 +55,7 @@ impl Pod {
         let own = fs::read_link("/proc/self/ns/net").unwrap();
         let path = format!("/proc/{}/ns/net", network.id());
         await_that("a network namespace", || fs::read_link(&path).is_ok_and(|link| link != own));
-        Some(Self { shim, network, is_read_only: false })
+        Some(Self { shim, network, is_read_only: false, shared: &[] })
     }
 
     fn network_path(&self) -> String {
@@ -76,7 +82,7 @@ impl Pod {
     fn create_in(&self, network: &str, namespaces: Fields, sysctl: &str) -> Answer {
         let security = Fields::default().bytes(1, &namespaces.0);
         let sysctl = Fields::default().text(1, sysctl).text(2, "123");
-        let linux = Fields::default().bytes(2, &security.0).bytes(3, &sysctl.0);
+        let linux = Fields::default().text(1, CGROUP).bytes(2, &security.0).bytes(3, &sysctl.0);
         let dns = Fields::default().text(1, "10.9.8.7");
         let config = Fields::default().text(2, "in-the-pod").bytes(4, &dns.0).bytes(8, &linux.0);
         let any = Fields::default().text(1, "runtime.v1.PodSandboxConfig").bytes(2, &config.0);
@@ -106,11 +112,18 @@ impl Pod {
         let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         config["annotations"] = serde_json::json!({ "io.kubernetes.cri.sandbox-id": "p" });
         config["root"]["readonly"] = self.is_read_only.into();
-        let own = ["pid", "mount"].map(|kind| serde_json::json!({ "type": kind }));
-        let shared = [("network", "net"), ("ipc", "ipc"), ("uts", "uts")].map(
+        let has_own_pids = !self.shared.contains(&("pid", "pid"));
+        let own = ["mount", "pid"].into_iter().filter(|kind| *kind == "mount" || has_own_pids);
+        let own = own.map(|kind| serde_json::json!({ "type": kind }));
+        let shared = [("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
+        let shared = shared.iter().chain(self.shared).map(
             |(kind, name)| serde_json::json!({ "type": kind, "path": format!("/proc/{pid}/ns/{name}") }),
         );
-        config["linux"]["namespaces"] = own.into_iter().chain(shared).collect();
+        config["linux"]["namespaces"] = own.chain(shared).collect();
+        if self.shared.contains(&("user", "user")) {
+            let map = serde_json::json!([{ "containerID": 0, "hostID": FIRST, "size": 65536 }]);
+            (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (map.clone(), map);
+        }
         let shm = serde_json::json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm" });
         config["mounts"].as_array_mut().unwrap().push(shm);
         fs::write(&path, config.to_string()).unwrap();
@@ -133,6 +146,12 @@ impl Drop for Pod {
         let _ = self.network.kill();
         let _ = self.network.wait();
     }
+}
+
+/// `UserNamespace` with a map from this id on.
+fn users(first: u64) -> Fields {
+    let map = Fields::default().number(1, FIRST).number(2, first).number(3, 65536);
+    Fields::default().bytes(2, &map.0).bytes(3, &map.0)
 }
 
 fn link(pid: impl std::fmt::Display, kind: &str) -> std::path::PathBuf {
@@ -182,7 +201,6 @@ fn share_a_pod(name: &str, is_read_only: bool) {
     let platform = fields(&pod.of("Platform").unwrap());
     assert_eq!(text(&fields(&platform[&1].1), 1), "linux");
     pod.of("PingSandbox").unwrap();
-    assert_eq!(pod.of("SandboxMetrics").unwrap_err().code, 12);
     let script = "busybox hostname; busybox cat /etc/hostname /etc/resolv.conf /proc/sys/kernel/shmmni; \
                   busybox readlink /proc/self/ns/ipc; echo of b > /dev/shm/f";
     let said = pod.run("b", pid, script);
@@ -261,10 +279,12 @@ fn a_pod_that_the_shim_cannot_make_is_refused_and_leaves_nothing() {
     let Some(pod) = Pod::begin("sandbox-refused") else { return };
     let own = || Fields::default().number(2, CONTAINER);
     for (namespaces, sysctl, wanted) in [
-        (Fields::default(), "net.ipv4.ip_forward", "namespace_options.pid: "),
+        (own().bytes(5, &users(1).0), "kernel.shmmni", "userns_options.uids: 0 is not in it"),
+        (own().bytes(5, &users(0).0), "kernel.shmmni", "is not of the user namespace"),
         (own(), "kernel.core_pattern", "kernel.core_pattern is not of a namespace"),
         // Only the kernel knows: after the mount.
         (own(), "net.no.such", "write /proc/sys/net/no/such: "),
+        (Fields::default(), "net.no.such", "write /proc/sys/net/no/such: "),
     ] {
         let failure = pod.create(namespaces, sysctl).unwrap_err();
         assert!(failure.message.contains(wanted), "{failure:?}");
@@ -275,4 +295,163 @@ fn a_pod_that_the_shim_cannot_make_is_refused_and_leaves_nothing() {
     pod.of("ShutdownSandbox").unwrap();
     await_end(of_shim);
     assert!(!pod.shim.socket.exists(), "the socket is left");
+}
+
+/// The cgroup of a pod, in the hierarchies of this host, as long as it lives.
+struct Cgroup(Vec<std::path::PathBuf>);
+
+impl Cgroup {
+    fn make() -> Self {
+        let root = Path::new("/sys/fs/cgroup");
+        let all = fs::read_dir(root).unwrap().flatten().map(|entry| entry.path());
+        let hierarchies = all.chain([root.into()]).filter(|path| path.join("cgroup.procs").exists());
+        let made: Vec<_> = hierarchies.map(|path| path.join(CGROUP.trim_start_matches('/'))).collect();
+        made.iter().for_each(|path| {
+            let _ = fs::create_dir(path);
+        });
+        Self(made)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|path| {
+            let _ = fs::remove_dir(path);
+        });
+    }
+}
+
+#[test]
+fn metrics_are_those_of_the_cgroup_and_the_network_of_the_pod() {
+    let Some(pod) = Pod::begin("sandbox-metrics") else { return };
+    assert_eq!(pod.of("SandboxMetrics").unwrap_err().code, 5);
+    pod.start();
+    let missing = pod.of("SandboxMetrics").unwrap_err();
+    assert!(missing.code == 5 && missing.message.contains(CGROUP), "{missing:?}");
+    let _cgroup = Cgroup::make();
+    let metrics = fields(&fields(&pod.of("SandboxMetrics").unwrap())[&1].1);
+    assert_eq!(text(&metrics, 2), "p");
+    assert!(number(&fields(&metrics[&1].1), 1) > 1_600_000_000, "no time");
+    let data = fields(&metrics[&3].1);
+    let kind = text(&data, 1);
+    assert!(kind.starts_with("io.containerd.cgroups.v") && kind.ends_with(".Metrics"), "{kind}");
+    let stats = fields(&data[&2].1);
+    assert!(stats.contains_key(&2) && stats.contains_key(&4), "no cpu, memory or pids: {stats:?}");
+    pod.of("StopSandbox").unwrap();
+    assert_eq!(pod.of("SandboxMetrics").unwrap_err().code, 9);
+    pod.of("ShutdownSandbox").unwrap();
+}
+
+/// What `/proc/PID/status` says there.
+fn status(pid: u64, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_default().trim().replace('\t', " ")
+}
+
+#[test]
+fn containers_share_a_pid_namespace_whose_init_reaps_and_is_confined() {
+    let Some(mut pod) = Pod::begin("sandbox-pids") else { return };
+    pod.shared = &[("pid", "pid")];
+    pod.create(Fields::default(), "kernel.shmmni").unwrap();
+    let pid = number(&fields(&pod.of("StartSandbox").unwrap()), 1);
+    for (name, wanted) in
+        [("Name", "pod-init"), ("CapEff", "0000000000000000"), ("CapPrm", "0000000000000000")]
+    {
+        assert_eq!(status(pid, name), wanted, "{name}");
+    }
+    assert_eq!((status(pid, "Seccomp").as_str(), status(pid, "NoNewPrivs").as_str()), ("1", "1"));
+    assert_eq!(fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(format!("/proc/{pid}/root")).unwrap().count(), 0, "it has files");
+    assert_eq!(link(pid, "net"), link(pod.network.id(), "net"));
+    assert_ne!(link(pid, "mnt"), link(pod.shim.pid(), "mnt"));
+    // An orphan becomes the child of the init, which leaves no zombie.
+    let orphan = "(busybox sh -c 'busybox sleep 0.1 & echo $! > /dev/shm/orphan'); busybox sleep 0.5; \
+                  test ! -d /proc/$(busybox cat /dev/shm/orphan) && echo reaped; echo of $$; \
+                  busybox tr '\\0' ' ' < /proc/1/cmdline; busybox readlink /proc/self/ns/pid";
+    let said = pod.run("b", pid, orphan);
+    let own = link(pid, "pid").display().to_string();
+    for wanted in ["reaped\n", "pod-init ", &own] {
+        assert!(said.contains(wanted), "no {wanted:?} in {said}");
+    }
+    assert!(!said.contains("containerd-shim") && !said.contains("of 1\n"), "{said}");
+    // The first container ends, and the namespace goes on.
+    pod.remove("b");
+    let said = pod.run("c", pid, "busybox kill -9 1; busybox kill -15 1; busybox ps");
+    assert!(said.contains("pod-init"), "{said}");
+    pod.of("StopSandbox").unwrap();
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the init is left");
+    pod.shim.call("Delete", of_container("c", "")).unwrap();
+    let of_shim = pod.shim.pid();
+    assert_eq!(children(of_shim), "");
+    pod.of("ShutdownSandbox").unwrap();
+    await_end(of_shim);
+    pod.shim.check_nothing_left();
+}
+
+#[test]
+fn a_pod_ends_with_its_init_and_the_init_with_a_shim_that_is_killed() {
+    let kill = |pid: u64| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
+    };
+    let Some(mut pod) = Pod::begin("sandbox-init-killed") else { return };
+    pod.shared = &[("pid", "pid")];
+    pod.create(Fields::default(), "kernel.shmmni").unwrap();
+    let pid = number(&fields(&pod.of("StartSandbox").unwrap()), 1);
+    pod.run("b", pid, "true");
+    std::thread::scope(|scope| {
+        let wait = scope.spawn(|| pod.of("WaitSandbox"));
+        kill(pid);
+        wait.join().unwrap().unwrap();
+    });
+    assert_eq!(pod.state(), ("SANDBOX_NOTREADY".into(), 0));
+    let exit = fields(&pod.shim.call("Wait", of_container("b", "")).unwrap());
+    assert_eq!(number(&exit, 1), 137);
+    pod.shim.call("Delete", of_container("b", "")).unwrap();
+    let of_shim = pod.shim.pid();
+    pod.of("ShutdownSandbox").unwrap();
+    await_end(of_shim);
+    pod.shim.check_nothing_left();
+    drop(pod);
+
+    let Some(pod) = Pod::begin("sandbox-shim-killed") else { return };
+    pod.create(Fields::default(), "kernel.shmmni").unwrap();
+    let pid = number(&fields(&pod.of("StartSandbox").unwrap()), 1);
+    kill(pod.shim.pid() as u64);
+    await_that("the end of the init", || !Path::new(&format!("/proc/{pid}")).exists());
+    let bundle = pod.shim.directory.join("sandboxes/p");
+    let deleted = pod.shim.run("p", &["-bundle", bundle.to_str().unwrap(), "delete"], b"");
+    assert!(deleted.status.success(), "{deleted:?}");
+    pod.shim.check_nothing_left();
+}
+
+#[test]
+fn a_pod_with_a_user_namespace_has_a_network_of_it() {
+    let Some(mut pod) = Pod::begin("sandbox-users") else { return };
+    pod.shared = &[("pid", "pid"), ("user", "user")];
+    // Files of the test are nobody's there: others may search the directories above.
+    pod.create_in("", Fields::default().bytes(5, &users(0).0), "net.ipv4.ip_forward").unwrap();
+    let pid = number(&fields(&pod.of("StartSandbox").unwrap()), 1);
+    for kind in ["user", "net", "ipc", "uts", "pid"] {
+        assert_ne!(link(pid, kind), link("self", kind), "{kind}");
+    }
+    assert_eq!(status(pid, "Uid"), format!("{FIRST} {FIRST} {FIRST} {FIRST}"));
+    let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", &FIRST.to_string(), "65536"]);
+    let script = "busybox hostname; busybox cat /proc/sys/net/ipv4/ip_forward; busybox id -u; \
+                  busybox readlink /proc/self/ns/net; echo 1.2.3.4 a >> /etc/hosts && echo written; \
+                  busybox touch /dev/shm/f && echo touched";
+    let said = pod.run("b", pid, script);
+    let network = link(pid, "net").display().to_string();
+    for wanted in ["in-the-pod\n123\n0\n", &network, "written\n", "touched\n"] {
+        assert!(said.contains(wanted), "no {wanted:?} in {said}");
+    }
+    pod.of("StopSandbox").unwrap();
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the init is left");
+    pod.shim.call("Delete", of_container("b", "")).unwrap();
+    let of_shim = pod.shim.pid();
+    pod.of("ShutdownSandbox").unwrap();
+    await_end(of_shim);
+    pod.shim.check_nothing_left();
 }

@@ -4,7 +4,7 @@
 //! change anything. `runc_stats.rs` turns it into the JSON of `runc events --stats`; `psi` and the
 //! other small formats are parsed here, purely.
 
-use super::{Cgroup, files};
+use super::{Cgroup, Layout, files};
 use crate::error::{Error, Result};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -218,6 +218,22 @@ pub struct Stall {
     pub avg300: f64,
     /// Microseconds.
     pub total: u64,
+}
+
+impl Stats {
+    /// Those of a cgroup that is no container's, such as a pod's, and of the network interfaces that a process sees.
+    /// `path` has the form of `linux.cgroupsPath`.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) where there is no such cgroup.
+    pub fn of_cgroup(path: &Path, process: i32) -> Result<Self> {
+        let cgroup = Cgroup::plan(&Layout::probe()?, Some(path), "")?;
+        if !cgroup.exists() {
+            let missing = format!("the cgroup {} does not exist", path.display());
+            return Err(Error::new(crate::error::ErrorKind::NotFound, missing));
+        }
+        Ok(Self { network: network_of(process), ..cgroup.stats()? })
+    }
 }
 
 impl Cgroup {
