@@ -306,9 +306,16 @@ fn import_saved(engine: &Engine, setting: &Setting) -> Outcome {
         if knows("ctr", &["image", "import", "--help"], "--local") { &["--local"] } else { &[] };
     for (name, command) in [("box", &["sh"][..]), ("pause", &["/bin/sleep", "1000000"])] {
         let file = saved(&archive, setting.shared, name, command)?.display().to_string();
-        engine.says(&[&["image", "import"], local, &["--snapshotter", "native", &file]].concat())?;
+        let snapshotter = ["--snapshotter", snapshotter(engine.kind), &file];
+        engine.says(&[&["image", "import"], local, &snapshotter].concat())?;
     }
     Ok(())
+}
+
+/// Files of a pod with a user namespace are mapped by the mounts of overlayfs: containerd 2.1 itself changes the owner of
+/// a file with two names twice, and fails. Others run where overlayfs may not be had.
+fn snapshotter(kind: Kind) -> &'static str {
+    if kind == Kind::Sandbox { "overlayfs" } else { "native" }
 }
 
 /// The first Python that has the module that the client of CRI needs.
@@ -326,9 +333,10 @@ fn cri_table(kind: Kind, setting: &Setting) -> Outcome<String> {
     let mut text = format!(
         "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"localhost/pause:latest\"\n\
          restrict_oom_score_adj = true\ndisable_hugetlb_controller = true\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"native\"\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"{}\"\n\
          default_runtime_name = \"tested\"\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.tested]\nruntime_type = \"{program}\"\n"
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.tested]\nruntime_type = \"{program}\"\n",
+        snapshotter(kind)
     );
     if kind == Kind::Sandbox {
         text.push_str("sandboxer = \"shim\"\n");

@@ -88,7 +88,7 @@ pub struct Wanted {
     pub has_ipc: bool,
     /// A pid namespace that its containers share.
     pub has_pids: bool,
-    /// A user namespace, which has all others of the pod.
+    /// A user namespace, to which all others of the pod belong.
     pub users: Option<Users>,
     /// Of all its containers.
     pub cgroup: Option<String>,
@@ -103,7 +103,7 @@ pub struct Wanted {
 pub enum NetworkNamespace {
     Host,
     Path(String),
-    /// It belongs to the user namespace. containerd connects it to a network later.
+    /// In the user namespace. Some versions of containerd connect it to a network when the pod has started.
     New,
 }
 
@@ -159,12 +159,8 @@ pub fn wanted(request: &CreateSandbox) -> Result<Wanted> {
 
 fn network(path: Option<String>, mode: i32, has_users: bool) -> Result<NetworkNamespace> {
     match (path, mode == NODE) {
-        // containerd makes it before it starts the pod, but not one that belongs to a user namespace.
+        (Some(path), false) => Ok(NetworkNamespace::Path(path)),
         (None, false) if has_users => Ok(NetworkNamespace::New),
-        (Some(path), false) if !has_users => Ok(NetworkNamespace::Path(path)),
-        (Some(path), false) => Err(Failure::invalid(format!(
-            "netns_path: {path} is not of the user namespace that the pod asks for"
-        ))),
         (None, true) => Ok(NetworkNamespace::Host),
         _ => Err(Failure::invalid("netns_path: a pod has one if and only if its network is not the host's")),
     }
@@ -251,7 +247,6 @@ mod tests {
         let user = |first| Some(UserNamespace { mode: POD, uids: ids(first), gids: ids(0) });
         for (namespaces, sysctl, field) in [
             (Namespaces { user: user(1), ..own() }, "", "userns_options.uids: 0 is not"),
-            (Namespaces { user: user(0), ..own() }, "", "is not of the user namespace"),
             (Namespaces { network: NODE, ..own() }, "", "netns_path"),
             (own(), "kernel.core_pattern", "kernel.core_pattern"),
             (own(), "net.../../kernel/core_pattern", "linux.sysctls"),

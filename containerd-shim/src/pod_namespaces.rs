@@ -5,18 +5,20 @@
 use crate::failure::{Failure, Result};
 use crate::metrics;
 use crate::pod_config::{NetworkNamespace, Users, Wanted};
-use crate::sys::pod_init::PodInit;
+use crate::sys::{
+    self,
+    pod_init::{Place, PodInit},
+};
 use crate::wire::Any;
 use crate::{rootfs, worker};
 use libruntime::{Spec, Stats};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::json;
-use std::ffi::CString;
 use std::fs::{DirBuilder, File, Metadata};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -57,11 +59,10 @@ fn hold_namespaces(wanted: Wanted, bundle: &Path) -> Result<Held> {
     let (said, result) = mpsc::channel();
     let (ending, ended) = mpsc::channel::<()>();
     let cgroup = wanted.cgroup.as_ref().map(PathBuf::from);
-    let directory = bundle.to_path_buf();
     let hold = move || {
         // What has failed is dropped here: an init is a child of this thread.
         let mut init = None;
-        let _ = said.send(enter(&wanted, &directory, &mut init));
+        let _ = said.send(enter(&wanted, &mut init));
         // Until the other end is dropped.
         let _ = ended.recv();
         drop(init);
@@ -80,9 +81,9 @@ fn hold_namespaces(wanted: Wanted, bundle: &Path) -> Result<Held> {
 }
 
 /// In the thread. Returns the pod's pid.
-fn enter(wanted: &Wanted, bundle: &Path, init: &mut Option<PodInit>) -> Result<(u32, Option<OwnedFd>)> {
+fn enter(wanted: &Wanted, init: &mut Option<PodInit>) -> Result<(u32, Option<OwnedFd>)> {
     match &wanted.users {
-        Some(users) => join(init.insert(begin_with_users(wanted, users, bundle)?), wanted)?,
+        Some(users) => join(init.insert(begin_with_users(wanted, users)?), wanted)?,
         None => enter_own(wanted)?,
     }
     if wanted.network != NetworkNamespace::Host && !wanted.hostname.is_empty() {
@@ -92,7 +93,7 @@ fn enter(wanted: &Wanted, bundle: &Path, init: &mut Option<PodInit>) -> Result<(
         write(format!("/proc/sys/{}", name.replace('.', "/")), value)?;
     }
     if wanted.has_pids && init.is_none() {
-        go(init.insert(begin(0, bundle)?))?;
+        init.insert(begin(CloneFlags::empty(), None)?).go().map_err(failed)?;
     }
     match init {
         Some(init) => {
@@ -118,30 +119,52 @@ fn enter_own(wanted: &Wanted) -> Result<()> {
 }
 
 /// An init in namespaces of the caller, and in new ones.
-fn begin(namespaces: i32, bundle: &Path) -> Result<PodInit> {
-    let directory = CString::new(bundle.as_os_str().as_bytes())
-        .map_err(|_| Failure::invalid(format!("bundle_path: {} has a zero byte", bundle.display())))?;
-    PodInit::new(namespaces, &directory, arguments())
-        .map_err(|errno| Failure::os("clone3 of the pod's init", errno))
+fn begin(namespaces: CloneFlags, joined: Option<[BorrowedFd; 2]>) -> Result<PodInit> {
+    let place = Place { namespaces: namespaces.bits(), joined, arguments: arguments() };
+    PodInit::new(&place).map_err(failed)
 }
 
-fn go(init: &PodInit) -> Result<()> {
-    init.go().map_err(|(call, errno)| Failure::os(format!("the pod's init: {call}"), errno))
+fn failed((call, errno): (&str, Errno)) -> Failure {
+    Failure::os(format!("the pod's init: {call}"), errno)
 }
 
 /// All namespaces of the pod belong to its user namespace, and so they are the init's.
-fn begin_with_users(wanted: &Wanted, users: &Users, bundle: &Path) -> Result<PodInit> {
-    let mut namespaces = CloneFlags::CLONE_NEWUSER;
-    if wanted.network != NetworkNamespace::Host {
-        namespaces |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
-    }
+fn begin_with_users(wanted: &Wanted, users: &Users) -> Result<PodInit> {
+    let mut namespaces = CloneFlags::empty();
     namespaces.set(CloneFlags::CLONE_NEWIPC, wanted.has_ipc);
-    let init = begin(namespaces.bits(), bundle)?;
-    for (name, map) in [("uid_map", &users.uids), ("gid_map", &users.gids)] {
-        write(format!("/proc/{}/{name}", init.pid), map)?;
-    }
-    go(&init)?;
+    namespaces.set(CloneFlags::CLONE_NEWUTS, wanted.network != NetworkNamespace::Host);
+    let init = match &wanted.network {
+        NetworkNamespace::Path(path) => {
+            let network = File::open(path).map_err(|error| Failure::os(format!("open {path}"), error))?;
+            let user = owner(&network, path)?;
+            begin(namespaces, Some([user.as_fd(), network.as_fd()]))?
+        }
+        other => {
+            namespaces |= CloneFlags::CLONE_NEWUSER;
+            namespaces.set(CloneFlags::CLONE_NEWNET, *other == NetworkNamespace::New);
+            let init = begin(namespaces, None)?;
+            for (name, map) in [("uid_map", &users.uids), ("gid_map", &users.gids)] {
+                write(format!("/proc/{}/{name}", init.pid), map)?;
+            }
+            init
+        }
+    };
+    init.go().map_err(failed)?;
     Ok(init)
+}
+
+/// The user namespace that containerd has made with the network namespace.
+fn owner(network: &File, path: &str) -> Result<File> {
+    const OWN: &str = "/proc/self/ns/user";
+    let user = sys::owner_of_namespace(network)
+        .map_err(|errno| Failure::os(format!("ioctl {path} NS_GET_USERNS"), errno))?;
+    let user = File::from(user);
+    let file = |found: std::io::Result<Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
+    match file(user.metadata()) == file(std::fs::metadata(OWN)) {
+        true => Err(Failure::invalid(format!("netns_path: {path} belongs to the shim's own user namespace"))
+            .hint("a pod with a user namespace needs a network namespace of it, or none")),
+        false => Ok(user),
+    }
 }
 
 fn join(init: &PodInit, wanted: &Wanted) -> Result<()> {

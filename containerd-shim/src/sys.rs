@@ -72,3 +72,12 @@ pub fn duplicate_above(descriptor: impl AsFd, number: i32) -> nix::Result<OwnedF
     // SAFETY: a new descriptor, which is nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }
+
+/// ioctl_nsfs(2), NS_GET_USERNS: the user namespace that the namespace belongs to.
+pub fn owner_of_namespace(namespace: impl AsFd) -> nix::Result<OwnedFd> {
+    const GET_USERNS: u32 = 0xb701;
+    // SAFETY: numbers.
+    let made = Errno::result(unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), GET_USERNS as _) })?;
+    // SAFETY: a new descriptor, which is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}

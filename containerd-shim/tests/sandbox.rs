@@ -171,6 +171,7 @@ fn the_network_namespace_of_the_shim_is_refused() {
     let refused =
         pod.create_in("/proc/self/ns/net", Fields::default().number(2, CONTAINER), "net.none").unwrap_err();
     assert!(refused.message.contains("is the network namespace of the shim"), "{refused:?}");
+    pod.of("ShutdownSandbox").unwrap();
 }
 
 #[test]
@@ -280,7 +281,7 @@ fn a_pod_that_the_shim_cannot_make_is_refused_and_leaves_nothing() {
     let own = || Fields::default().number(2, CONTAINER);
     for (namespaces, sysctl, wanted) in [
         (own().bytes(5, &users(1).0), "kernel.shmmni", "userns_options.uids: 0 is not in it"),
-        (own().bytes(5, &users(0).0), "kernel.shmmni", "is not of the user namespace"),
+        (own().bytes(5, &users(0).0), "kernel.shmmni", "belongs to the shim's own user namespace"),
         (own(), "kernel.core_pattern", "kernel.core_pattern is not of a namespace"),
         // Only the kernel knows: after the mount.
         (own(), "net.no.such", "write /proc/sys/net/no/such: "),
@@ -428,10 +429,33 @@ fn a_pod_ends_with_its_init_and_the_init_with_a_shim_that_is_killed() {
 
 #[test]
 fn a_pod_with_a_user_namespace_has_a_network_of_it() {
-    let Some(mut pod) = Pod::begin("sandbox-users") else { return };
+    let Some(pod) = Pod::begin("sandbox-users") else { return };
+    share_users(pod, "");
+}
+
+/// As containerd 2.1 makes it: the user namespace is known by the network namespace alone.
+#[test]
+fn a_pod_joins_the_user_namespace_of_its_network() {
+    let Some(pod) = Pod::begin("sandbox-users-joined") else { return };
+    let mut holder = Command::new("unshare").args(["-U", "-n", "sleep", "1000"]).spawn().unwrap();
+    let is_ready =
+        || fs::read_to_string(format!("/proc/{}/comm", holder.id())).is_ok_and(|name| name == "sleep\n");
+    await_that("a network namespace", is_ready);
+    for name in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{name}", holder.id()), format!("0 {FIRST} 65536")).unwrap();
+    }
+    let user = link(holder.id(), "user");
+    let file = fs::File::open(format!("/proc/{}/ns/net", holder.id())).unwrap();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&file));
+    assert_eq!(share_users(pod, &path), user);
+}
+
+/// Returns the user namespace.
+fn share_users(mut pod: Pod, network: &str) -> std::path::PathBuf {
     pod.shared = &[("pid", "pid"), ("user", "user")];
-    // Files of the test are nobody's there: others may search the directories above.
-    pod.create_in("", Fields::default().bytes(5, &users(0).0), "net.ipv4.ip_forward").unwrap();
+    pod.create_in(network, Fields::default().bytes(5, &users(0).0), "net.ipv4.ip_forward").unwrap();
     let pid = number(&fields(&pod.of("StartSandbox").unwrap()), 1);
     for kind in ["user", "net", "ipc", "uts", "pid"] {
         assert_ne!(link(pid, kind), link("self", kind), "{kind}");
@@ -443,7 +467,7 @@ fn a_pod_with_a_user_namespace_has_a_network_of_it() {
                   busybox readlink /proc/self/ns/net; echo 1.2.3.4 a >> /etc/hosts && echo written; \
                   busybox touch /dev/shm/f && echo touched";
     let said = pod.run("b", pid, script);
-    let network = link(pid, "net").display().to_string();
+    let (network, user) = (link(pid, "net").display().to_string(), link(pid, "user"));
     for wanted in ["in-the-pod\n123\n0\n", &network, "written\n", "touched\n"] {
         assert!(said.contains(wanted), "no {wanted:?} in {said}");
     }
@@ -454,4 +478,5 @@ fn a_pod_with_a_user_namespace_has_a_network_of_it() {
     pod.of("ShutdownSandbox").unwrap();
     await_end(of_shim);
     pod.shim.check_nothing_left();
+    user
 }

@@ -34,13 +34,18 @@ pub struct Pod {
 
 impl Pod {
     pub fn new(t: &Test) -> Outcome<Self> {
+        Self::sharing(t, &[])
+    }
+
+    /// `share=WHAT` of the script.
+    pub fn sharing(t: &Test, shared: &[&str]) -> Outcome<Self> {
         if engine_start::python().is_none() {
             return skip("needs Python's module grpc (python3-grpcio)");
         }
         let engine = t.engine()?;
         let slice = "/conformance-pods.slice".to_owned();
         let parent = engine.cgroup.as_deref().map_or(slice, |cgroup| format!("{cgroup}/pods"));
-        let id = engine.says(&["runp", "pod", &parent])?;
+        let id = engine.says(&[&["runp", "pod", &parent], shared].concat())?;
         Ok(Self { engine, id, parent })
     }
 

@@ -3,7 +3,7 @@
 
 use super::engine_cri::{self, Pod};
 use crate::case::Need::{Program, Root, Sandboxer};
-use crate::case::{Case, Outcome, case, check, contains};
+use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::process;
 use crate::test::Test;
 use std::fs;
@@ -16,6 +16,8 @@ macro_rules! pods {
         pub const CASES: &[Case] = &[
             $(case!($name, [Root, Sandboxer, Program("containerd"), Program("ctr")], 120),)*
             case!(the_pod_has_no_process, [Root, Sandboxer, Program("containerd"), Program("ctr")], 120),
+            case!(containers_share_a_pid_namespace, [Root, Sandboxer, Program("containerd"), Program("ctr")], 120),
+            case!(containers_share_a_user_namespace, [Root, Sandboxer, Program("containerd"), Program("ctr")], 120),
             case!(it_is_in_the_network_of_its_pod, [Root, Sandboxer, Program("containerd"), Program("ctr")], 120),
         ];
     };
@@ -49,6 +51,31 @@ fn the_pod_has_no_process(t: &Test) -> Outcome {
 fn it_is_in_the_network_of_its_pod(t: &Test) -> Outcome {
     let pod = Pod::new(t)?;
     let id = pod.sleeper(&[])?;
+    contains("eth0", &pod.engine.says(&["exec", &id, "busybox", "ip", "addr", "show", "eth0"])?, "10.79.0")?;
+    pod.remove(t)
+}
+
+/// That of the pod's init, which is there after the first container has ended.
+fn containers_share_a_pid_namespace(t: &Test) -> Outcome {
+    const SHARED: &[&str] = &["share=pids"];
+    let pod = Pod::sharing(t, SHARED)?;
+    let first = pod.create("first", SHARED, &["sleep", "1000"])?;
+    pod.engine.says(&["start", &first])?;
+    pod.engine.says(&["stop", &first])?;
+    let id = pod.sleeper(SHARED)?;
+    let said = pod.engine.says(&["exec", &id, "busybox", "ps"])?;
+    contains("processes", &said, "pod-init")?;
+    contains("processes", &said, "sleep 1000")?;
+    pod.remove(t)
+}
+
+/// To which the network belongs.
+fn containers_share_a_user_namespace(t: &Test) -> Outcome {
+    const SHARED: &[&str] = &["share=users"];
+    let pod = Pod::sharing(t, SHARED)?;
+    let id = pod.sleeper(SHARED)?;
+    let said = pod.engine.says(&["exec", &id, "cat", "/proc/self/uid_map"])?;
+    same("map", said.split_whitespace().collect::<Vec<_>>(), vec!["0", "200000", "65536"])?;
     contains("eth0", &pod.engine.says(&["exec", &id, "busybox", "ip", "addr", "show", "eth0"])?, "10.79.0")?;
     pod.remove(t)
 }

@@ -1,25 +1,29 @@
 //! The init of a pod's pid namespace: a child of the shim without a program, files, capabilities or system calls. The
 //! kernel reaps for it. It ends when the shim closes its end of a pipe, as it does when the shim is killed.
 
-use nix::Result;
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// What `ps` shows in containers of the pod.
 const NAME: &CStr = c"pod-init";
+/// Where its root is mounted, in its own mount namespace: root of a user namespace can search it.
+const ROOT: &CStr = c"/proc";
 /// For the end of all processes of its namespace, which the shim reaps meanwhile.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// clone3(2), CLONE_CLEAR_SIGHAND (Linux 5.5), which libc has in too small a type.
 const CLEAR_SIGHAND: u64 = 1 << 32;
 
+/// In place of the number of a call: nothing has failed.
+const DONE: u8 = u8::MAX;
+
 /// The calls that it makes, as it numbers one that has failed.
-const CALLS: [&str; 11] = [
+const CALLS: [&str; 14] = [
     "read",
-    "setgroups, setresgid or setresuid 0",
+    "setresgid or setresuid 0",
     "mount / MS_PRIVATE",
     "mount tmpfs",
     "chdir",
@@ -29,7 +33,13 @@ const CALLS: [&str; 11] = [
     "capset",
     "prctl PR_SET_NO_NEW_PRIVS",
     "prctl PR_SET_SECCOMP",
+    "setns of its user or network namespace",
+    "unshare CLONE_NEWPID",
+    "clone3 CLONE_PARENT",
 ];
+
+/// What has failed, and how.
+type Result<T> = std::result::Result<T, (&'static str, Errno)>;
 
 pub struct PodInit {
     pub pid: i32,
@@ -39,60 +49,55 @@ pub struct PodInit {
     report: OwnedFd,
 }
 
-/// What the child is told.
-struct Orders<'a> {
+/// Where an init is to be.
+pub struct Place<'a> {
+    /// New ones, beside a mount and a pid namespace.
+    pub namespaces: i32,
+    /// A user namespace and a network namespace of it, to be joined first: then the new ones belong to it.
+    pub joined: Option<[BorrowedFd<'a>; 2]>,
+    /// The addresses of the program's arguments.
+    pub arguments: Range<usize>,
+}
+
+/// The descriptors of the child, and of the shim's end of its life.
+struct Pipes {
     life: i32,
     report: i32,
-    /// Where its root is mounted, in its own mount namespace.
-    directory: &'a CStr,
-    has_users: bool,
-    /// Of the shim's arguments in memory.
-    arguments: Range<usize>,
+    others: i32,
 }
 
 impl PodInit {
-    /// In these new namespaces beside a mount and a pid namespace. It waits for `go`, so that its user namespace can be
-    /// given its maps. `arguments` are the addresses of the program's arguments.
-    pub fn new(namespaces: i32, directory: &CStr, arguments: Range<usize>) -> Result<Self> {
-        let (read, life) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let (report, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let mut pidfd: i32 = -1;
-        // SAFETY: zeros are "not asked for"; without an exit signal the end raises no SIGCHLD.
-        let mut clone: libc::clone_args = unsafe { std::mem::zeroed() };
-        let flags = namespaces | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_PIDFD;
-        // The shim's handlers of signals would be the child's.
-        clone.flags = flags as u64 | CLEAR_SIGHAND;
-        clone.pidfd = &raw mut pidfd as u64;
-        let (life_of_child, report_of_child) = (read.as_raw_fd(), write.as_raw_fd());
-        let has_users = namespaces & libc::CLONE_NEWUSER != 0;
-        let orders = Orders { life: life_of_child, report: report_of_child, directory, has_users, arguments };
-        // SAFETY: as fork(2); the child makes system calls alone, for other threads may have held locks.
-        let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const clone, size_of_val(&clone)) };
+    /// It waits for `go`, so that a new user namespace can be given its maps.
+    pub fn new(place: &Place) -> Result<Self> {
+        let failed = |call| move |errno| (call, errno);
+        let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(failed("pipe2"));
+        let ((read, life), (report, write)) = (pipe()?, pipe()?);
+        let pipes = Pipes { life: read.as_raw_fd(), report: write.as_raw_fd(), others: life.as_raw_fd() };
+        let own = place.namespaces | libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+        let flags = if place.joined.is_some() { 0 } else { own };
+        // SAFETY: the child makes system calls alone, for other threads may have held locks.
+        let made = unsafe { clone(flags) };
         if made == 0 {
-            // Its own copy of the shim's end: it would wait for itself.
-            run(life.as_raw_fd(), &orders);
+            run(&pipes, place);
         }
-        let pid = Errno::result(made)? as i32;
-        // SAFETY: a new descriptor, which is nobody else's.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let mut pid = Errno::result(made).map_err(failed("clone3"))? as i32;
+        drop(write);
+        if place.joined.is_some() {
+            let made = read_report(&report);
+            // It has ended, or it is about to.
+            // SAFETY: no status is asked for.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
+            pid = made?;
+        }
+        let pidfd = super::pidfd_open(pid).map_err(failed("pidfd_open"))?;
         Ok(Self { pid, pidfd, life: Some(life), report })
     }
 
-    /// Lets it set itself up. Fails with the call that has failed.
-    pub fn go(&self) -> std::result::Result<(), (&'static str, Errno)> {
+    /// Lets it set itself up.
+    pub fn go(&self) -> Result<()> {
         let told = self.life.as_ref().map_or(Err(Errno::EPIPE), |life| nix::unistd::write(life, b"g"));
         told.map_err(|errno| (CALLS[0], errno))?;
-        let mut answer = [0; 5];
-        let length = nix::unistd::read(&self.report, &mut answer).map_err(|errno| (CALLS[0], errno))?;
-        let [call, errno @ ..] = answer;
-        match (length, i32::from_ne_bytes(errno)) {
-            (5, 0) => Ok(()),
-            (5, errno) => {
-                Err((CALLS.get(usize::from(call)).copied().unwrap_or_default(), Errno::from_raw(errno)))
-            }
-            // It was killed.
-            _ => Err((CALLS[0], Errno::ESRCH)),
-        }
+        read_report(&self.report).map(drop)
     }
 
     pub fn pidfd(&self) -> BorrowedFd<'_> {
@@ -115,13 +120,43 @@ impl Drop for PodInit {
     }
 }
 
+/// What a child has said: a pid, or the call that has failed.
+fn read_report(report: &OwnedFd) -> Result<i32> {
+    let mut answer = [0; 5];
+    let length = nix::unistd::read(report, &mut answer).map_err(|errno| (CALLS[0], errno))?;
+    let [call, number @ ..] = answer;
+    let number = i32::from_ne_bytes(number);
+    match (length, call) {
+        (5, DONE) => Ok(number),
+        (5, call) => {
+            Err((CALLS.get(usize::from(call)).copied().unwrap_or_default(), Errno::from_raw(number)))
+        }
+        // It was killed.
+        _ => Err((CALLS[0], Errno::ESRCH)),
+    }
+}
+
+/// As fork(2), with the kernel's defaults for signals: the shim's handlers would be the child's.
+///
+/// # Safety
+/// The child must make system calls alone.
+unsafe fn clone(flags: i32) -> libc::c_long {
+    // SAFETY: zeros are "not asked for"; without an exit signal the end raises no SIGCHLD.
+    let mut clone: libc::clone_args = unsafe { std::mem::zeroed() };
+    clone.flags = u64::from(flags as u32) | CLEAR_SIGHAND;
+    // SAFETY: the caller's duty.
+    unsafe { libc::syscall(libc::SYS_clone3, &raw const clone, size_of_val(&clone)) }
+}
+
 /// The child's part.
-fn run(others: i32, orders: &Orders) -> ! {
+fn run(pipes: &Pipes, place: &Place) -> ! {
     // SAFETY: numbers, and memory of this process; exit(2) alone is allowed in strict mode, exit_group(2) is not.
     unsafe {
-        libc::syscall(libc::SYS_close, others);
-        if let Err(call) = set_up(orders) {
-            tell(orders.report, call, Errno::last_raw());
+        // Its own copy of the shim's end: it would wait for itself.
+        libc::syscall(libc::SYS_close, pipes.others);
+        let made = place.joined.map_or(Ok(()), |joined| join(joined, place.namespaces, pipes.report));
+        if let Err(call) = made.and_then(|()| set_up(pipes, place)) {
+            tell(pipes.report, call, Errno::last_raw());
             libc::syscall(libc::SYS_exit, 1);
         }
         let mut byte = 0_u8;
@@ -132,10 +167,47 @@ fn run(others: i32, orders: &Orders) -> ! {
     }
 }
 
+/// Joins the user namespace, makes the others in it, and a child for the pid namespace, which is the shim's child as
+/// well: only that one returns.
+///
+/// # Safety
+/// In the child of clone3(2): makes system calls alone.
+unsafe fn join(joined: [BorrowedFd; 2], namespaces: i32, report: i32) -> std::result::Result<(), u8> {
+    let [user, network] = joined.map(|namespace| namespace.as_raw_fd());
+    // SAFETY: numbers.
+    unsafe {
+        check(11, libc::syscall(libc::SYS_setns, user, libc::CLONE_NEWUSER))?;
+        check(11, libc::syscall(libc::SYS_setns, network, libc::CLONE_NEWNET))?;
+        become_root()?;
+        check(12, libc::syscall(libc::SYS_unshare, namespaces | libc::CLONE_NEWPID))?;
+        let pid = clone(libc::CLONE_NEWNS | libc::CLONE_PARENT);
+        check(13, pid)?;
+        if pid > 0 {
+            tell(report, DONE, pid as i32);
+            libc::syscall(libc::SYS_exit, 0);
+        }
+    }
+    Ok(())
+}
+
+/// Of the user namespace.
+///
+/// # Safety
+/// In the child of clone3(2): makes system calls alone.
+unsafe fn become_root() -> std::result::Result<(), u8> {
+    // SAFETY: numbers.
+    unsafe {
+        // Some user namespaces deny it; it has no files that groups would open.
+        libc::syscall(libc::SYS_setgroups, 0, 0);
+        check(1, libc::syscall(libc::SYS_setresgid, 0, 0, 0))?;
+        check(1, libc::syscall(libc::SYS_setresuid, 0, 0, 0))
+    }
+}
+
 /// # Safety
 /// In the child: `report` is its descriptor.
-unsafe fn tell(report: i32, call: u8, errno: i32) {
-    let [a, b, c, d] = errno.to_ne_bytes();
+unsafe fn tell(report: i32, call: u8, number: i32) {
+    let [a, b, c, d] = number.to_ne_bytes();
     let answer = [call, a, b, c, d];
     // SAFETY: the kernel reads the bytes.
     unsafe { libc::syscall(libc::SYS_write, report, answer.as_ptr(), answer.len()) };
@@ -147,36 +219,34 @@ fn check(call: u8, result: libc::c_long) -> std::result::Result<(), u8> {
 
 /// # Safety
 /// In the child of clone3(2): makes system calls alone. All addresses are of texts that live as long as the program.
-unsafe fn set_up(orders: &Orders) -> std::result::Result<(), u8> {
+unsafe fn set_up(pipes: &Pipes, place: &Place) -> std::result::Result<(), u8> {
     let (mut byte, none) = (0_u8, std::ptr::null::<u8>());
     // SAFETY: as above.
     unsafe {
-        check(0, libc::syscall(libc::SYS_read, orders.life, &raw mut byte, 1) - 1)?;
-        if orders.has_users {
-            check(1, libc::syscall(libc::SYS_setgroups, 0, none))?;
-            check(1, libc::syscall(libc::SYS_setresgid, 0, 0, 0))?;
-            check(1, libc::syscall(libc::SYS_setresuid, 0, 0, 0))?;
+        check(0, libc::syscall(libc::SYS_read, pipes.life, &raw mut byte, 1) - 1)?;
+        if place.namespaces & libc::CLONE_NEWUSER != 0 {
+            become_root()?;
         }
         // A root of its own: others reach it by /proc/1/root if they may trace.
         let private = libc::MS_REC | libc::MS_PRIVATE;
         check(2, libc::syscall(libc::SYS_mount, none, c"/".as_ptr(), none, private, none))?;
         let (tmpfs, options) = (c"tmpfs".as_ptr(), c"mode=0555,size=4k".as_ptr());
         let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        check(3, libc::syscall(libc::SYS_mount, tmpfs, orders.directory.as_ptr(), tmpfs, flags, options))?;
-        check(4, libc::syscall(libc::SYS_chdir, orders.directory.as_ptr()))?;
+        check(3, libc::syscall(libc::SYS_mount, tmpfs, ROOT.as_ptr(), tmpfs, flags, options))?;
+        check(4, libc::syscall(libc::SYS_chdir, ROOT.as_ptr()))?;
         let here = c".".as_ptr();
         check(5, libc::syscall(libc::SYS_pivot_root, here, here))?;
         check(6, libc::syscall(libc::SYS_umount2, here, libc::MNT_DETACH))?;
         check(4, libc::syscall(libc::SYS_chdir, c"/".as_ptr()))?;
         // Above what is closed; then 0 and 1 are all that it has.
-        let report = libc::syscall(libc::SYS_fcntl, orders.report, libc::F_DUPFD, 3);
+        let report = libc::syscall(libc::SYS_fcntl, pipes.report, libc::F_DUPFD, 3);
         check(7, report)?;
-        check(7, libc::syscall(libc::SYS_dup3, orders.life, 0, 0))?;
+        check(7, libc::syscall(libc::SYS_dup3, pipes.life, 0, 0))?;
         check(7, libc::syscall(libc::SYS_dup3, report, 1, 0))?;
         check(7, libc::syscall(libc::SYS_close_range, 2, libc::c_uint::MAX, 0))?;
-        disguise(&orders.arguments);
+        disguise(&place.arguments);
         confine()?;
-        tell(1, 0, 0);
+        tell(1, DONE, 0);
     }
     Ok(())
 }
