@@ -251,12 +251,11 @@ impl Container {
     /// Its status now, which is asked for at each call.
     pub fn status(&self) -> Status {
         let Some(init) = self.state.init else { return Status::Creating };
-        let Some(has_executed) = init.has_executed() else { return Status::Stopped };
+        let Some(has_executed) = init.has_executed(self.state.stage) else { return Status::Stopped };
         // First, because a paused container can neither start nor end, whatever its init does.
         if let Ok(true) = self.state.cgroup.is_frozen() {
             return Status::Paused;
         }
-        // The stage is cloned, and executes nothing but the container's program.
         if has_executed || self.state.restored { Status::Running } else { Status::Created }
     }
 

@@ -497,7 +497,7 @@ impl Joining<'_> {
                     let of = (stage.pid(), self.container.status());
                     notify::send(&self.container.directory, &self.container.state, of, listener)?;
                 }
-                Event::End if parent::has_executed(stage.pid()) => break,
+                Event::End if parent::has_executed(stage.pid(), None) => break,
                 Event::End => {
                     let what = "the process was killed before it executed the program";
                     return Err(Error::external(what).with_hint(parent::killed_hint(self.filter.as_ref())));

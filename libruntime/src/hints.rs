@@ -166,7 +166,7 @@ fn object(step: &Step<Text>) -> String {
         MakeNode { path, .. } | Symlink { path, .. } | OpenRoot { path } | Chdir { path, .. } => path.first(),
         JoinCgroup { tasks, .. } => tasks.first(),
         SetHostname { name } | SetDomainname { name } => name.first(),
-        Setns { namespaces, .. } | Unshare { namespaces } | Clone { namespaces } => {
+        Setns { namespaces, .. } | Unshare { namespaces } | Clone { namespaces } | StartIn { namespaces } => {
             namespace_names(*namespaces)
         }
         SetRlimit { resource, soft, hard } => format!("resource {resource}, soft {soft}, hard {hard}"),
@@ -204,7 +204,7 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
             "a user namespace with setgroups denied has no supplementary groups"
         }
         (SetIds { .. }, _, Errno::EINVAL) => "the id is not in the user namespace's map",
-        (Clone { .. } | Unshare { .. }, _, Errno::ENOSPC) => {
+        (StartIn { .. } | Clone { .. } | Unshare { .. }, _, Errno::ENOSPC) => {
             "a limit of sysctl user.max_*_namespaces is reached"
         }
         (JoinSessionKeyring { .. }, _, Errno::EDQUOT) => {

@@ -3,7 +3,7 @@
 //!
 //! | the stage says | the library |
 //! |---|---|
-//! | `Cloned` | keeps hold of the sender, which goes on; a second time is an error |
+//! | `Cloned` | keeps hold of the sender, which goes on; a second time is an error. A stage that was started in the container's namespaces does not say it |
 //! | `At(Entered)` | does what it does for a clone, which comes later, and answers |
 //! | `At(Attached)` | has it in its cgroups, and answers |
 //! | `At(Cgroups)` | sends the files through which it joins its v1 cgroups, unless it has sent them ahead |
@@ -18,6 +18,7 @@ use crate::child::{self, Child};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Handed, Plan, Text};
 use crate::seccomp::Filter;
+use crate::stage::FileId;
 use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
 use crate::trace::{StageClock, StageSteps};
@@ -88,6 +89,8 @@ pub(crate) struct Stage<'a> {
     /// Until the first word of the stage.
     lent: Option<sys::Lent>,
     init: Option<Child>,
+    /// It was started in the container's namespaces, and that is not told yet.
+    is_born: bool,
     /// Its cgroups are sent.
     has_cgroups: bool,
     is_answered: bool,
@@ -103,7 +106,10 @@ impl<'a> Stage<'a> {
         let (channel, theirs) =
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|errno| Error::os("socketpair", errno))?;
-        ask_for_sender(channel.as_fd(), true)?;
+        let namespaces = plan.start_in();
+        if namespaces.is_none() {
+            ask_for_sender(channel.as_fd(), true)?;
+        }
         let procfs = private_procfs()?;
         let opened = open_handed(plan, launch, &theirs, &procfs)?;
         let mut moved = Moved::out_of(launch.passed);
@@ -122,16 +128,19 @@ impl<'a> Stage<'a> {
             passed: launch.passed,
             keep: &keep,
             cgroup: launch.cgroup,
+            namespaces: namespaces.map_or(0, |flags| flags.0),
         });
-        let sys::Spawned { pid, pidfd, lent } = spawned.map_err(spawn_failed)?;
-        let (first, lent) = (Some(Child::new(pid, pidfd)), Some(lent));
+        let sys::Spawned { pid, pidfd, lent } = spawned.map_err(|errno| clone_failed(plan, errno))?;
+        let (child, lent) = (Child::new(pid, pidfd), Some(lent));
+        let (first, init) = if namespaces.is_some() { (None, Some(child)) } else { (Some(child), None) };
         let channel = Arc::new(channel);
         Ok(Self {
             plan,
             channel,
             first,
             lent,
-            init: None,
+            init,
+            is_born: namespaces.is_some(),
             has_cgroups: false,
             is_answered: false,
             ahead: Ahead::default(),
@@ -140,7 +149,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// The process that works on the plan now: the first, or the one it has cloned.
+    /// The process that works on the plan now: the first, or the one that it has cloned.
     pub fn pid(&self) -> i32 {
         self.current().map_or(0, Child::pid)
     }
@@ -169,6 +178,10 @@ impl<'a> Stage<'a> {
     }
 
     fn await_event(&mut self, wait: &Wait) -> Result<Event> {
+        if std::mem::take(&mut self.is_born) {
+            self.send_ahead();
+            return Ok(Event::Cloned);
+        }
         self.await_word(wait)?;
         let Received { report, fd, sender } = receive(self.channel.as_fd())?;
         if let Some(errno) = self.lent.take().and_then(|lent| lent.errno()) {
@@ -418,12 +431,12 @@ pub(crate) fn step_error(
     }
 }
 
-/// Whether a stage's clone that has closed its channel has executed its program; otherwise it was killed. Once it is
-/// reaped nothing tells the two apart, and it counts as executed: a program may end at once.
-pub(crate) fn has_executed(pid: i32) -> bool {
+/// Whether a stage that has closed its channel has executed its program; otherwise it was killed. Once it is reaped
+/// nothing tells the two apart, and it counts as executed: a program may end at once.
+pub(crate) fn has_executed(pid: i32, stage: Option<FileId>) -> bool {
     match std::fs::read_link(format!("/proc/{pid}/exe")) {
         // Only a process that has ended has no executable.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => state::has_ever_executed(pid),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => state::has_ever_executed(pid, stage),
         _ => true,
     }
 }
@@ -456,6 +469,18 @@ impl<'a> Moved<'a> {
         let number = copy.as_raw_fd();
         self.copies.push(copy);
         Ok(number)
+    }
+}
+
+/// The error of a refused clone3(2), with the place of the namespaces that it was to make.
+fn clone_failed(plan: &Plan, errno: Errno) -> Error {
+    match (errno, plan.steps().first()) {
+        (Errno::EBUSY | Errno::EOPNOTSUPP, _) => spawn_failed(errno),
+        (_, Some((step @ Step::StartIn { .. }, origin))) => {
+            let call = syscalls::Sysno::clone3 as u32;
+            step_error(Some((step, origin.as_ref())), None, 0, call, errno as i32)
+        }
+        _ => spawn_failed(errno),
     }
 }
 

@@ -258,6 +258,14 @@ impl Plan {
         !directories.is_empty() && self.sources().any(|(_, path)| is_below(path.to_path()))
     }
 
+    /// The new namespaces in which the stage is started; `None` where it is cloned into them later.
+    pub fn start_in(&self) -> Option<NamespaceFlags> {
+        match self.steps.first() {
+            Some((Step::StartIn { namespaces }, _)) => Some(*namespaces),
+            _ => None,
+        }
+    }
+
     /// Whether the v1 cgroups are the first that the stage waits for.
     pub fn waits_first_for_cgroups(&self) -> bool {
         let waits = |step: &Step<Text>| matches!(step, Step::ReceiveFds { .. } | Step::Sync { .. });
@@ -317,11 +325,19 @@ impl Plan {
         let exec = position(&|s| matches!(s, Step::Exec { .. } | Step::ExecFd { .. }));
         rule(exec == Some(end), "a plan has one program, at its end")?;
         let clone = position(&|s| matches!(s, Step::Clone { .. }));
-        rule(clone.is_some(), "the container's process is cloned")?;
+        rule(
+            clone.is_some() != self.start_in().is_some(),
+            "the container's process is started or cloned once",
+        )?;
         let clone = clone.unwrap_or(0);
         if let Some(open) = last(&|s| matches!(s, Step::OpenSource { .. } | Step::OpenDevice { .. })) {
-            let left = position(&|s| matches!(s, Step::EnterBareMounts { .. })).unwrap_or(clone);
-            rule(open < left, "sources are opened in the caller's mount namespace")?;
+            let leaves = |s: &Step<Text>| {
+                matches!(s, Step::EnterBareMounts { .. } | Step::Clone { .. } | Step::OpenRoot { .. })
+            };
+            rule(
+                position(&leaves).is_some_and(|left| open < left),
+                "sources are opened in the caller's mounts",
+            )?;
         }
         let pivot = last(&|s| matches!(s, Step::PivotRoot | Step::MoveRoot | Step::Chroot)).unwrap_or(clone);
         let mounts = |s: &Step<Text>| {
@@ -436,7 +452,8 @@ fn uses_descriptors(step: &Step<Text>) -> bool {
     use Step::*;
     !matches!(
         step,
-        Clone { .. }
+        StartIn { .. }
+            | Clone { .. }
             | SetSid
             | SetControllingTerminal
             | SetScheduler { .. }

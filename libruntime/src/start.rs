@@ -226,7 +226,7 @@ impl Container {
 
     fn check_executed(&self) -> Result<()> {
         let Some(init) = self.state.init else { return Ok(()) };
-        if parent::has_executed(init.pid) {
+        if parent::has_executed(init.pid, self.state.stage) {
             return Ok(());
         }
         let message =

@@ -12,6 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
 use crate::seccomp::Filter;
+use crate::stage::{self, FileId};
 use crate::sys::{self, ExitStatus};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -63,10 +64,12 @@ impl ProcessId {
         !matches!(self.stat(), Ok(None))
     }
 
-    /// Whether it has executed a program since it was cloned; `None` for one that does not run any more.
-    pub fn has_executed(self) -> Option<bool> {
+    /// Whether it has executed a program, apart from the stage that it may have been started as; `None` for one that
+    /// does not run any more. Whoever may not look at its executable takes it for executed.
+    pub fn has_executed(self, stage: Option<FileId>) -> Option<bool> {
+        let executes_stage = || stage.is_some() && stage == FileId::of_executable(self.pid);
         match self.stat() {
-            Ok(found) => found.map(|found| found.flags & FORKED_NO_EXEC == 0),
+            Ok(found) => found.map(|found| found.flags & FORKED_NO_EXEC == 0 && !executes_stage()),
             Err(_) => Some(true),
         }
     }
@@ -101,17 +104,25 @@ fn has_ended(pid: i32) -> bool {
     stat(pid).is_ok_and(|found| found.is_none_or(|found| found.state == 'Z' && threads() <= 1))
 }
 
-/// Whether the process with this pid has executed a program since it was cloned; true where there is none.
-pub(crate) fn has_ever_executed(pid: i32) -> bool {
-    !matches!(stat(pid), Ok(Some(found)) if found.flags & FORKED_NO_EXEC != 0)
+/// Whether a dead process had executed a program, apart from the stage that it may have been started as; true where
+/// there is none. A program that has the stage's name is taken for the stage, to its own harm.
+pub(crate) fn has_ever_executed(pid: i32, stage: Option<FileId>) -> bool {
+    match stat(pid) {
+        Ok(Some(found)) if found.flags & FORKED_NO_EXEC != 0 => false,
+        Ok(Some(_)) if stage.is_some() => !name(pid).is_some_and(|name| stage::is_name(&name)),
+        _ => true,
+    }
+}
+
+fn name(pid: i32) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_string())
 }
 
 /// The name of a dead process that has never executed a program and is not reaped yet.
 pub(crate) fn name_of_dead_clone(pid: i32) -> Option<String> {
     let found = stat(pid).ok()??;
     let dead = found.state == 'Z' && found.flags & FORKED_NO_EXEC != 0;
-    let name = dead.then(|| fs::read_to_string(format!("/proc/{pid}/comm")).ok())??;
-    Some(name.trim_end().to_string())
+    dead.then(|| name(pid))?
 }
 
 /// The fields behind the name, which may hold anything.
@@ -152,6 +163,9 @@ pub(crate) struct State {
     pub resctrl: Vec<PathBuf>,
     /// It has no mount namespace of its own: deletion unmounts what is mounted on `rootfs`.
     pub mounted_on_host: bool,
+    /// The stage's executable, where init was started as it.
+    #[serde(default)]
+    pub stage: Option<FileId>,
     /// CRIU has made its init, which runs although it has never executed a program.
     #[serde(default)]
     pub restored: bool,
@@ -180,6 +194,7 @@ impl State {
             cgroup: Cgroup::none(),
             resctrl: Vec::new(),
             mounted_on_host: false,
+            stage: None,
             restored: false,
             keyring_secret: String::new(),
             takes_program: false,
@@ -572,10 +587,10 @@ mod tests {
     #[test]
     fn a_program_has_been_executed_and_a_forked_child_has_not() {
         let own = ProcessId::of(std::process::id() as i32).unwrap();
-        assert_eq!(own.has_executed(), Some(true));
-        assert_eq!(ProcessId { start_time: own.start_time + 1, ..own }.has_executed(), None);
+        assert_eq!(own.has_executed(None), Some(true));
+        assert_eq!(ProcessId { start_time: own.start_time + 1, ..own }.has_executed(None), None);
         let holder = crate::sys::hold_user_namespace();
         let Ok(holder) = holder else { return eprintln!("skipped: user namespaces are not allowed") };
-        assert_eq!(ProcessId::of(holder.pid).unwrap().has_executed(), Some(false));
+        assert_eq!(ProcessId::of(holder.pid).unwrap().has_executed(None), Some(false));
     }
 }

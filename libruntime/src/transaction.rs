@@ -21,7 +21,7 @@ use crate::plan::request::Request;
 use crate::prepare::Prepared;
 use crate::state::{Directory, Lock, ProcessId, State};
 use crate::status::Status;
-use crate::{network, plan, resctrl, trace, wait};
+use crate::{network, plan, resctrl, stage, trace, wait};
 use nix::mount::MntFlags;
 use oci_spec::runtime::{Hook, LinuxIdMapping, LinuxNamespaceType as Ns, LinuxPids, LinuxResources, Spec};
 use std::fs::File;
@@ -100,7 +100,10 @@ pub(crate) struct Transaction<'a> {
 impl<'a> Transaction<'a> {
     /// Claims the id.
     pub fn begin(store: &Path, prepared: &'a Prepared) -> Result<Self> {
-        let state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
+        let mut state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
+        if prepared.plan.start_in().is_some() {
+            state.stage = Some(stage::file_id()?);
+        }
         let (directory, lock) = trace::part(
             "make the container's directory in",
             || store.display().to_string(),
@@ -269,6 +272,7 @@ fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State>
         cgroup: cgroup.clone(),
         resctrl: Vec::new(),
         mounted_on_host: !has(listed(spec), Ns::Mount),
+        stage: None,
         restored: false,
         keyring_secret: request.keyring_secret.clone(),
         takes_program: !request.init_program,

@@ -2,7 +2,7 @@
 
 use super::mounts::{Mounts, Sources, absolute, at_root, lists_binds};
 use super::request::{Namespaces, Request, place};
-use super::{Handed, Origin, Plan, Text, nodes, process, readiness};
+use super::{Handed, Origin, Plan, Text, capabilities, nodes, process, readiness};
 use crate::config::sysctl::{key_path, namespace_of};
 use crate::error::{Diagnostic, DiagnosticCode, Error, Result};
 use crate::host::Host;
@@ -24,7 +24,15 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let propagation = root_propagation(&linux);
     let console = process.terminal().unwrap_or(false);
 
-    // --- stage1: in the caller's namespaces ---------------------------------------------------
+    // --- stage1: with the caller's mounts and user namespace -----------------------------------------
+    let own_mounts = namespaces.is_new(Ns::Mount);
+    let bare = host.bare_mounts;
+    let starts_inside = starts_inside(host, &namespaces);
+    if starts_inside {
+        let copied = if own_mounts && !bare { Ns::Mount as u64 } else { 0 };
+        let namespaces = NamespaceFlags(namespaces.cloned() | copied);
+        plan.push("linux.namespaces", Step::StartIn { namespaces });
+    }
     plan.push("", Step::ResetSignals);
     if host.attach_first {
         // systemd makes the cgroup when it gets the process, and everything below needs the cgroup.
@@ -40,10 +48,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let outside =
         |namespace: &LinuxNamespace| !host.rootless() && !host.owned_by_joined_user(namespace.typ());
     join(&mut plan, &namespaces, outside);
-    let own_mounts = namespaces.is_new(Ns::Mount);
-    let bare = host.bare_mounts;
     if own_mounts && !bare {
-        plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Mount as u64) });
+        if !starts_inside {
+            plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(Ns::Mount as u64) });
+        }
         plan.push(
             "linux.rootfsPropagation",
             Step::SetPropagation { propagation: PropagationFlags(propagation.namespace) },
@@ -111,7 +119,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if late {
         plan.push("linux.namespaces", Step::Unshare { namespaces: NamespaceFlags(cloned) });
         plan.push("linux.namespaces", Step::Sync { point: SyncPoint::Entered });
-    } else {
+    } else if !starts_inside {
         plan.push("linux.namespaces", Step::Clone { namespaces: NamespaceFlags(cloned) });
     }
 
@@ -301,6 +309,16 @@ fn root_propagation(linux: &Linux) -> Propagation {
         }
         _ => Propagation { namespace: slave, setup: slave, root: 0, shared: false },
     }
+}
+
+/// Whether the first process of the stage can be born in the new namespaces, which saves the second one. A user namespace
+/// comes before those that it owns; offsets of a time namespace and a joined pid namespace are for later children. And
+/// only who may look at its executable can tell a process of the stage that waits from a program that runs.
+fn starts_inside(host: &Host, namespaces: &Namespaces) -> bool {
+    let needs_clone = namespaces.user.is_some()
+        || namespaces.joined_pid.is_some()
+        || namespaces.position(Ns::Time).is_some();
+    !needs_clone && !host.rootless() && host.capabilities & capabilities::SYS_PTRACE != 0
 }
 
 fn time_offsets(plan: &mut Plan, linux: &Linux, namespaces: &Namespaces) {

@@ -26,6 +26,8 @@ pub struct Spawn<'a> {
     pub keep: &'a [RawFd],
     /// A cgroup v2 directory to be born in (`CLONE_INTO_CGROUP`).
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// The flags of new namespaces (namespaces(7)).
+    pub namespaces: u64,
 }
 
 /// What the child needs, made before: it cannot allocate.
@@ -128,7 +130,7 @@ pub fn spawn(what: &Spawn) -> Result<Spawned> {
         is_here: AtomicU32::new(1),
         stack: Stack::new()?,
     });
-    let flags = (libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID) as u64;
+    let flags = (libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID) as u64 | what.namespaces;
     let clone = CloneArgs { flags, cgroup: what.cgroup, stack: &child.stack, is_here: Some(&child.is_here) };
     // SAFETY: `Lent` has the stack and what the child reads until the child has left.
     let (pid, pidfd) = with_signals_blocked(|| unsafe { clone3(&clone, run_child, &*child) })?;

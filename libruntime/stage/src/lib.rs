@@ -194,6 +194,10 @@ pub enum Step<T> {
         source: Source,
         attrs: Attrs,
     },
+    /// Nothing to do: the library has started the stage in these new namespaces. Only the first step can be this.
+    StartIn {
+        namespaces: NamespaceFlags,
+    },
     /// clone(2) with `CLONE_PARENT`. The child reports that it exists and goes on with the next step; the parent ends.
     Clone {
         namespaces: NamespaceFlags,

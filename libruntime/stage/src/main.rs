@@ -126,6 +126,7 @@ fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
             mounts::set_attributes(tree, attrs)?;
             state.put_source(source, tree)
         }
+        StartIn { .. } => Ok(()),
         Clone { namespaces } => end::clone(state, namespaces),
         OpenRoot { path } => nodes::open_root(state, path),
         Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict } => {

@@ -23,8 +23,10 @@ fn a_container_can_begin_without_a_copy_of_the_callers_mounts() {
             ]
         }"#,
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            + linux.namespaces: StartIn { namespaces: none }
             after ResetSignals
-            - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: shared }
             + root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: private }
             after mounts[0].source: OpenSource
@@ -39,7 +41,7 @@ fn a_container_can_begin_without_a_copy_of_the_callers_mounts() {
             after process.user.uid: ChownStreams
             + mounts[0]: ParkSource { source: Source(0), by_name: false }
             + mounts[1]: ParkSource { source: Source(1), by_name: false }
-            after linux.namespaces: Clone
+            after NotDumpable
             - root.path: OpenRoot { path: "." }
             + root.path: OpenRoot { path: "root" }
             after linux.resources.cpu.cpus: SetAffinity
@@ -57,8 +59,10 @@ fn a_container_can_begin_without_a_copy_of_the_callers_mounts() {
     check(
         "{}",
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            + linux.namespaces: StartIn { namespaces: none }
             after ResetSignals
-            - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             after root.path: CloneRootfs
             + linux.namespaces: EnterBareMounts { fd: Fd(2) }
@@ -109,8 +113,10 @@ fn a_cgroup_mount_of_v2_is_parked_to_be_listed_in_its_order() {
     check(
         cgroup,
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            + linux.namespaces: StartIn { namespaces: none }
             after ResetSignals
-            - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             - mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
             after root.path: CloneRootfs
@@ -121,7 +127,7 @@ fn a_cgroup_mount_of_v2_is_parked_to_be_listed_in_its_order() {
             + root.path: AttachRootfsInScratch
             after process.user.uid: ChownStreams
             + mounts[0]: ParkSource { source: Source(0), by_name: false }
-            after linux.namespaces: Clone
+            after NotDumpable
             - root.path: OpenRoot { path: "." }
             + root.path: OpenRoot { path: "root" }
             after linux.resources.cpu.cpus: SetAffinity

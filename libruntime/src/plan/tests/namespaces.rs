@@ -18,9 +18,9 @@ fn new_namespaces_are_made_by_one_clone() {
             {"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc"}, {"type": "network"}
         ]}}"#,
         expect![[r#"
-            after NotDumpable
-            - linux.namespaces: Clone { namespaces: none }
-            + linux.namespaces: Clone { namespaces: uts+ipc+pid+network }
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            + linux.namespaces: StartIn { namespaces: mount+uts+ipc+pid+network }
             after root.path: OpenRoot
             + linux.namespaces: LoopbackUp
         "#]],
@@ -32,6 +32,10 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
     check(
         USER,
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            after ResetSignals
+            + linux.namespaces: Unshare { namespaces: mount }
             after linux.rootfsPropagation: SetPropagation
             + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
@@ -52,7 +56,6 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
             + linux.devices: ParkSource { source: Source(5), by_name: true }
             + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: user }
             after NotDumpable
-            - linux.namespaces: Clone { namespaces: none }
             + linux.namespaces: Clone { namespaces: mount }
             + linux.uidMappings: SetGroups { groups: "" }
             + linux.uidMappings: SetIds { uid: 0, gid: 0 }
@@ -120,8 +123,11 @@ fn without_root_the_user_namespace_comes_first_and_needs_no_scratch() {
         |given| given.host.uid = 1000,
         &USER.replace(r#""mount"}"#, r#""mount"}, {"type": "pid"}"#),
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
             after ResetSignals
             + linux.namespaces[2]: Setns { fd: Fd(2), namespaces: user }
+            + linux.namespaces: Unshare { namespaces: mount }
             after linux.rootfsPropagation: SetPropagation
             + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
@@ -134,7 +140,6 @@ fn without_root_the_user_namespace_comes_first_and_needs_no_scratch() {
             + linux.uidMappings: SetIds { uid: 0, gid: 0 }
             after process.user.uid: ChownStreams
             - NotDumpable
-            - linux.namespaces: Clone { namespaces: none }
             after linux.resources.cpu.cpus: SetAffinity
             - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
@@ -179,8 +184,11 @@ fn a_pid_namespace_given_by_path_is_joined_last_because_it_is_the_childs() {
     check(
         r#"{"linux": {"namespaces": [{"type": "pid", "path": "/proc/9/ns/pid"}, {"type": "mount"}]}}"#,
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            after ResetSignals
+            + linux.namespaces: Unshare { namespaces: mount }
             after NotDumpable
-            - linux.namespaces: Clone { namespaces: none }
             + linux.namespaces: Unshare { namespaces: none }
             + linux.namespaces: Sync { point: Entered }
             after root.path: OpenRoot
@@ -238,9 +246,15 @@ fn clock_offsets_are_written_between_the_time_namespace_and_its_first_process() 
             "timeOffsets": {"monotonic": {"secs": -5, "nanosecs": 7}, "boottime": {"secs": 9}}
         }}"#,
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            after ResetSignals
+            + linux.namespaces: Unshare { namespaces: mount }
             after process.user.uid: ChownStreams
             + linux.namespaces: Unshare { namespaces: time }
             + linux.timeOffsets: WriteProcess { path: "timens_offsets", value: "(28 bytes)" }
+            after NotDumpable
+            + linux.namespaces: Clone { namespaces: none }
         "#]],
     );
 }
@@ -250,8 +264,14 @@ fn a_time_namespace_without_offsets_has_those_of_the_host() {
     check(
         r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "time"}]}}"#,
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            after ResetSignals
+            + linux.namespaces: Unshare { namespaces: mount }
             after process.user.uid: ChownStreams
             + linux.namespaces: Unshare { namespaces: time }
+            after NotDumpable
+            + linux.namespaces: Clone { namespaces: none }
         "#]],
     );
 }
@@ -261,8 +281,13 @@ fn a_time_namespace_given_by_path_is_joined() {
     check(
         r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "time", "path": "/proc/9/ns/time"}]}}"#,
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
             after ResetSignals
             + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: time }
+            + linux.namespaces: Unshare { namespaces: mount }
+            after NotDumpable
+            + linux.namespaces: Clone { namespaces: none }
             after process.args[0]: Exec
             + linux.namespaces[1]: Fd(2) is Namespace("/proc/9/ns/time")
         "#]],
@@ -274,12 +299,11 @@ fn a_container_needs_a_mount_namespace_of_its_own() {
     check(
         r#"{"linux": {"namespaces": [{"type": "pid"}]}}"#,
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            + linux.namespaces: StartIn { namespaces: pid }
             after ResetSignals
-            - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
-            after NotDumpable
-            - linux.namespaces: Clone { namespaces: none }
-            + linux.namespaces: Clone { namespaces: pid }
             after linux.devices: Symlink
             - root.path: PivotRoot
             + root.path: Chroot
@@ -288,8 +312,10 @@ fn a_container_needs_a_mount_namespace_of_its_own() {
     check(
         r#"{"linux": {"namespaces": [{"type": "mount", "path": "/proc/9/ns/mnt"}]}}"#,
         expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            + linux.namespaces: StartIn { namespaces: none }
             after ResetSignals
-            - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             + linux.namespaces[0]: Setns { fd: Fd(2), namespaces: mount }
             after linux.devices: Symlink
@@ -310,9 +336,9 @@ fn names_and_sysctls_are_set_in_the_entered_root_before_the_masks() {
             "readonlyPaths": ["/proc/sys"]
         }}"#,
         expect![[r#"
-            after NotDumpable
-            - linux.namespaces: Clone { namespaces: none }
-            + linux.namespaces: Clone { namespaces: uts+network }
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            + linux.namespaces: StartIn { namespaces: mount+uts+network }
             after root.path: OpenRoot
             + linux.namespaces: LoopbackUp
             after root.path: PivotRoot
@@ -412,9 +438,9 @@ fn loopback_is_up_in_a_new_network_namespace_alone() {
     check(
         r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "network"}]}}"#,
         expect![[r#"
-            after NotDumpable
-            - linux.namespaces: Clone { namespaces: none }
-            + linux.namespaces: Clone { namespaces: network }
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            + linux.namespaces: StartIn { namespaces: mount+network }
             after root.path: OpenRoot
             + linux.namespaces: LoopbackUp
         "#]],

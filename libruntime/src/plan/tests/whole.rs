@@ -15,14 +15,13 @@ fn the_plan_of_a_minimal_config() {
         &given(),
         "{}",
         expect![[r#"
+            linux.namespaces: StartIn { namespaces: mount }
             ResetSignals
-            linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
             root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             root.path: AttachRootfs
             process.user.uid: ChownStreams { uid: 0 }
             NotDumpable
-            linux.namespaces: Clone { namespaces: none }
             root.path: OpenRoot { path: "." }
             SetSid
             JoinSessionKeyring { name: "_ses.box", label: "" }
@@ -66,9 +65,9 @@ fn the_plan_of_a_config_like_dockers() {
         &given,
         include_str!("docker.json"),
         expect![[r#"
+            linux.namespaces: StartIn { namespaces: mount+uts+ipc+pid+network }
             ResetSignals
             process.oomScoreAdj: WriteProcess { path: "oom_score_adj", value: "0" }
-            linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
             mounts[4].source: OpenSource { source: Source(0), host_path: "/var/lib/docker/hosts" }
             mounts[5].source: OpenSource { source: Source(1), host_path: "/srv/data" }
@@ -76,7 +75,6 @@ fn the_plan_of_a_config_like_dockers() {
             root.path: CloneRootfs { host_path: "/var/lib/docker/overlay2/1/merged", propagation: slave }
             root.path: AttachRootfs
             NotDumpable
-            linux.namespaces: Clone { namespaces: uts+ipc+pid+network }
             root.path: OpenRoot { path: "." }
             linux.namespaces: LoopbackUp
             SetSid
