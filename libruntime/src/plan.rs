@@ -329,6 +329,8 @@ impl Plan {
             clone.is_some() != self.start_in().is_some(),
             "the container's process is started or cloned once",
         )?;
+        let late = last(&|s| matches!(s, Step::StartIn { .. })).is_some_and(|at| at > 0);
+        rule(!late, "nothing comes before the start of the stage")?;
         let clone = clone.unwrap_or(0);
         if let Some(open) = last(&|s| matches!(s, Step::OpenSource { .. } | Step::OpenDevice { .. })) {
             let leaves = |s: &Step<Text>| {

@@ -208,7 +208,10 @@ fn records(path: &std::path::Path) -> Outcome<Vec<(String, String)>> {
 }
 
 fn debug_records_what_is_done(t: &Test) -> Outcome {
-    let c = t.container(&t.shell("exit 0"))?;
+    let mut config = t.shell("exit 0");
+    // A user is warned that these are not enforced.
+    config.remove("linux.resources");
+    let c = t.container(&config)?;
     let log = t.dir.join("log.json");
     let mut command = t.runtime.command();
     command.args(["--debug", "--log-format", "json", "--log"]).arg(&log);

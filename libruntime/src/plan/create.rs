@@ -59,7 +59,9 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     }
     let host_path = Text::path(&rootfs);
     let clone_rootfs = Step::CloneRootfs { host_path, propagation: PropagationFlags(propagation.setup) };
-    if bare {
+    // The clone of the root is attached in a mount that is made private for that, and sources are still to be shared.
+    let private_parent = propagation.shared && own_mounts && !bare;
+    if !private_parent {
         // Mounts are listed in the order in which they were cloned, and the root is the first.
         plan.push("root.path", clone_rootfs.clone());
     }
@@ -77,15 +79,14 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let mut mounts = Mounts::open_sources(&mut plan, spec, host, request, &namespaces, (sources, first))?;
     process::raise_open_files(&mut plan, before_sources, process, host);
     let scratch = matches!(sources, Sources::Parked { .. });
-    if propagation.shared && own_mounts && !bare {
+    if private_parent {
         let host_path = Text::path(&rootfs);
         plan.push("linux.rootfsPropagation", Step::PrivateParent { host_path });
+        plan.push("root.path", clone_rootfs);
     }
     if bare {
         let fd = plan.hand("linux.namespaces", Handed::BareMounts);
         plan.push("linux.namespaces", Step::EnterBareMounts { fd });
-    } else {
-        plan.push("root.path", clone_rootfs);
     }
     plan.push("root.path", if scratch { Step::AttachRootfsInScratch } else { Step::AttachRootfs });
     if bare && in_user_namespace {

@@ -86,12 +86,10 @@ fn in_a_user_namespace_the_callers_procfs_is_parked_too() {
             after ResetSignals
             - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
-            + root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             after mounts[0].source: OpenSource
             - mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+slave } }
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { first: slave, propagation: rec+slave } }
             after linux.devices: OpenDevice
-            - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             + mounts[1]: OpenSource { source: Source(7), host_path: "/proc" }
             + mounts[1]: CloneSource { source: Source(7), recursive: true, attrs: Attrs { propagation: rec+private } }
             + linux.namespaces: EnterBareMounts { fd: Fd(3) }
@@ -118,10 +116,8 @@ fn a_cgroup_mount_of_v2_is_parked_to_be_listed_in_its_order() {
             + linux.namespaces: StartIn { namespaces: none }
             after ResetSignals
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
-            - mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
-            after root.path: CloneRootfs
+            after mounts[0].source: OpenSource
             - root.path: AttachRootfs
-            + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
             + linux.namespaces: EnterBareMounts { fd: Fd(2) }
             + root.path: AttachRootfsInScratch

@@ -47,7 +47,7 @@ fn v2_without_a_cgroup_namespace_is_the_containers_own_directory() {
         |_| {},
         &with(""),
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
@@ -87,7 +87,7 @@ fn v1_without_a_cgroup_namespace_is_one_directory_of_each_hierarchy() {
         v1,
         &with(""),
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/cpu,cpuacct/box" }
             + mounts[0].source: OpenSource { source: Source(1), host_path: "/sys/fs/cgroup/systemd/box" }
             + mounts[0].source: OpenSource { source: Source(2), host_path: "/sys/fs/cgroup/unified/box" }

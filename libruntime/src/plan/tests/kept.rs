@@ -13,7 +13,7 @@ fn a_mask_is_looked_for_in_the_last_mount_that_has_it() {
             "linux": {"maskedPaths": ["/proc/kcore", "//proc/./sys/net"],
                       "readonlyPaths": ["/proc/sys", "/etc", "/proc/../process"]}}"#,
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + mounts[1].source: OpenSource { source: Source(0), host_path: "/srv" }
             + linux.maskedPaths: OpenDevice { source: Source(1), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             after linux.resources.cpu.cpus: SetAffinity

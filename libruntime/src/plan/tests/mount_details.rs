@@ -100,7 +100,7 @@ fn a_user_namespace_without_its_own_network_shows_the_sysfs_of_the_host() {
         |given| given.host.uid = 9,
         r#"{"mounts": [{"destination": "/sys", "type": "sysfs", "options": ["ro"]}]}"#,
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             - linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             - linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
             - linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }

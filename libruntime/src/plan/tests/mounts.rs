@@ -171,7 +171,7 @@ fn a_bind_source_is_opened_first_and_attached_in_its_turn() {
             {"destination": "/t/d", "type": "bind", "source": "data", "options": ["rbind"]}
         ]}"#,
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + mounts[1].source: OpenSource { source: Source(0), host_path: "/bundle/data" }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, mode_of_target: true }
@@ -189,7 +189,7 @@ fn links_at_either_end_of_a_bind_mount_can_be_taken_as_they_are() {
             {"destination": "/b", "source": "/l", "options": ["bind", "src-nofollow", "dest-nofollow"]}
         ]}"#,
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/l", nofollow: true }
             + mounts[1].source: OpenSource { source: Source(1), host_path: "/l", nofollow: true }
             after linux.resources.cpu.cpus: SetAffinity
@@ -206,7 +206,7 @@ fn the_type_bind_is_enough() {
     bind(
         "",
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
@@ -220,7 +220,7 @@ fn attributes_of_a_bind_mount_are_set_before_it_is_attached() {
     bind(
         r#""ro", "nosuid", "exec", "noatime""#,
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid+noatime, clear: nodev+noexec+atimes+nodiratime+nosymfollow, propagation: rec+private } }
@@ -234,7 +234,7 @@ fn recursive_attributes_are_those_of_the_whole_tree() {
     bind(
         r#""rbind", "rro", "rnosuid", "rdev", "rnoatime""#,
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { rec_set: ro+nosuid+noatime, rec_clear: nodev+atimes, propagation: rec+private } }
@@ -306,7 +306,7 @@ fn maps_of_a_mount_are_a_user_namespace_of_its_own() {
              "gidMappings": [{"containerID": 3, "hostID": 4, "size": 5}]}
         ]}"#,
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + mounts[0].source: OpenIdmapped { source: Source(0), host_path: "/srv/a", attrs: Attrs { propagation: rec+private }, fd: Fd(2) }
             + mounts[1].source: OpenIdmapped { source: Source(1), host_path: "/srv/b", recursive: true, attrs: Attrs { propagation: rec+private }, fd: Fd(2), recursive_map: true }
             after linux.resources.cpu.cpus: SetAffinity
@@ -415,7 +415,7 @@ fn masks_come_after_every_mount_and_share_the_hosts_null_device() {
         r#"{"mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
             "linux": {"maskedPaths": ["/proc/kcore", "/proc/acpi"], "readonlyPaths": ["/proc/sys"]}}"#,
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + linux.maskedPaths: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "proc", options: "source proc", target: "/proc", flags: none, strict: true }
@@ -489,7 +489,7 @@ fn nothing_is_made_in_a_dev_that_is_the_hosts() {
     check(
         r#"{"mounts": [{"destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"]}]}"#,
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/dev" }
             after linux.resources.cpu.cpus: SetAffinity
             - linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }

@@ -36,16 +36,15 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
             - linux.namespaces: StartIn { namespaces: mount }
             after ResetSignals
             + linux.namespaces: Unshare { namespaces: mount }
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
+            - root.path: AttachRootfs
+            - process.user.uid: ChownStreams { uid: 0 }
             + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
             + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
             + linux.devices: OpenDevice { source: Source(3), host_path: "/dev/random", mode: 8630, major: 1, minor: 8 }
             + linux.devices: OpenDevice { source: Source(4), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
             + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
-            after root.path: CloneRootfs
-            - root.path: AttachRootfs
-            - process.user.uid: ChownStreams { uid: 0 }
             + root.path: AttachRootfsInScratch
             + process.user.uid: ChownStreams { uid: 1000 }
             + linux.devices: ParkSource { source: Source(0), by_name: true }
@@ -128,7 +127,7 @@ fn without_root_the_user_namespace_comes_first_and_needs_no_scratch() {
             after ResetSignals
             + linux.namespaces[2]: Setns { fd: Fd(2), namespaces: user }
             + linux.namespaces: Unshare { namespaces: mount }
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
             + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }
@@ -362,7 +361,7 @@ fn root_of_a_user_namespace_binds_devices_and_leaves_fixed_groups() {
         inside,
         "{}",
         expect![[r#"
-            after linux.rootfsPropagation: SetPropagation
+            after root.path: CloneRootfs
             + linux.devices: OpenDevice { source: Source(0), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
             + linux.devices: OpenDevice { source: Source(1), host_path: "/dev/zero", mode: 8630, major: 1, minor: 5 }
             + linux.devices: OpenDevice { source: Source(2), host_path: "/dev/full", mode: 8630, major: 1, minor: 7 }

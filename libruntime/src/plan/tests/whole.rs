@@ -69,10 +69,10 @@ fn the_plan_of_a_config_like_dockers() {
             ResetSignals
             process.oomScoreAdj: WriteProcess { path: "oom_score_adj", value: "0" }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
+            root.path: CloneRootfs { host_path: "/var/lib/docker/overlay2/1/merged", propagation: slave }
             mounts[4].source: OpenSource { source: Source(0), host_path: "/var/lib/docker/hosts" }
             mounts[5].source: OpenSource { source: Source(1), host_path: "/srv/data" }
             linux.maskedPaths: OpenDevice { source: Source(2), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
-            root.path: CloneRootfs { host_path: "/var/lib/docker/overlay2/1/merged", propagation: slave }
             root.path: AttachRootfs
             NotDumpable
             root.path: OpenRoot { path: "." }
@@ -147,6 +147,7 @@ fn the_plan_of_a_rootless_config() {
             linux.namespaces[4]: Setns { fd: Fd(2), namespaces: user }
             linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
+            root.path: CloneRootfs { host_path: "/home/u/merged", propagation: slave }
             mounts[2].source: OpenSource { source: Source(0), host_path: "/sys" }
             linux.maskedPaths: OpenDevice { source: Source(1), host_path: "/dev/null", mode: 8192, major: 1, minor: 3 }
             linux.devices: OpenDevice { source: Source(2), host_path: "/dev/null", mode: 8630, major: 1, minor: 3 }
@@ -155,7 +156,6 @@ fn the_plan_of_a_rootless_config() {
             linux.devices: OpenDevice { source: Source(5), host_path: "/dev/random", mode: 8630, major: 1, minor: 8 }
             linux.devices: OpenDevice { source: Source(6), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
             linux.devices: OpenDevice { source: Source(7), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
-            root.path: CloneRootfs { host_path: "/home/u/merged", propagation: slave }
             root.path: AttachRootfs
             linux.namespaces[5]: Setns { fd: Fd(3), namespaces: network }
             linux.namespaces: Clone { namespaces: uts+pid }
