@@ -209,6 +209,8 @@ impl Cgroup {
         };
         match result {
             Ok(()) => Ok(None),
+            // Nothing was asked for, and without privileges a container cannot make device nodes.
+            Err(error) if cannot_be_privileged(&error) && devices.is_empty() => Ok(None),
             Err(error) if cannot_be_privileged(&error) => Ok(Some(Diagnostic::warning(
                 AT_DEVICES,
                 "not enforced: this needs privileges over the whole host; without them the container \
