@@ -324,14 +324,7 @@ impl Plan {
         let end = self.steps.len().saturating_sub(1);
         let exec = position(&|s| matches!(s, Step::Exec { .. } | Step::ExecFd { .. }));
         rule(exec == Some(end), "a plan has one program, at its end")?;
-        let clone = position(&|s| matches!(s, Step::Clone { .. }));
-        rule(
-            clone.is_some() != self.start_in().is_some(),
-            "the container's process is started or cloned once",
-        )?;
-        let late = last(&|s| matches!(s, Step::StartIn { .. })).is_some_and(|at| at > 0);
-        rule(!late, "nothing comes before the start of the stage")?;
-        let clone = clone.unwrap_or(0);
+        let clone = self.check_clone()?;
         if let Some(open) = last(&|s| matches!(s, Step::OpenSource { .. } | Step::OpenDevice { .. })) {
             let leaves = |s: &Step<Text>| {
                 matches!(s, Step::EnterBareMounts { .. } | Step::Clone { .. } | Step::OpenRoot { .. })
@@ -378,6 +371,17 @@ impl Plan {
             )?;
         }
         Ok(())
+    }
+
+    /// Checks that there is one process in the namespaces; returns the step that clones it, or 0 where it is started in
+    /// them.
+    fn check_clone(&self) -> Result<usize> {
+        let clone = self.steps.iter().position(|(step, _)| matches!(step, Step::Clone { .. }));
+        let started = self.start_in().is_some();
+        rule(clone.is_some() != started, "the container's process is started or cloned once")?;
+        let late = |(step, _): &(Step<Text>, Origin)| matches!(step, Step::StartIn { .. });
+        rule(!self.steps.iter().skip(1).any(late), "nothing comes before the start of the stage")?;
+        Ok(clone.unwrap_or(0))
     }
 
     /// Checks the limits that a configuration can exceed: the stage has tables of fixed sizes.
