@@ -23,8 +23,9 @@ pub(crate) fn check(resources: &LinuxResources, found: &mut Found) {
         self::cpu(cpu, found);
     }
     if let Some(pids) = resources.pids().filter(|pids| pids.limit() < -1) {
-        let text = format_args!("{} is less than -1, which means unlimited", pids.limit());
-        found.problem(format_args!("{AT}.pids.limit"), text);
+        let text =
+            format_args!("{} is less than -1, which means unlimited; it is read as that", pids.limit());
+        found.warning(format_args!("{AT}.pids.limit"), text);
     }
     if let Some(io) = resources.block_io() {
         block_io(io, found);
@@ -33,9 +34,11 @@ pub(crate) fn check(resources: &LinuxResources, found: &mut Found) {
     named(resources, found);
 }
 
-/// Before 1.3 "no limit" was the default of `pids.limit`, and so 0 meant it; since then 0 is a limit.
+/// Before 1.3 "no limit" was the default of `pids.limit`, and so 0 meant it; since then 0 is a limit. Every number below
+/// -1 means no limit, as with runc and crun.
 pub(crate) fn as_of(version: &str, resources: &mut LinuxResources) {
-    if is_before(version, 3) && resources.pids().is_some_and(|pids| pids.limit() == 0) {
+    let unlimited = |limit: i64| limit < -1 || limit == 0 && is_before(version, 3);
+    if resources.pids().is_some_and(|pids| unlimited(pids.limit())) {
         let mut unlimited = LinuxPids::default();
         unlimited.set_limit(-1);
         resources.set_pids(Some(unlimited));

@@ -102,7 +102,7 @@ fn pids_and_hugepages() {
     for good in ["-1", "0", "1", "9223372036854775807"] {
         check(&set(&format!("{{\"pids\":{{\"limit\":{good}}}}}")), "");
     }
-    check(&set(r#"{"pids":{"limit":-2}}"#), "linux.resources.pids.limit: -2");
+    check(&set(r#"{"pids":{"limit":-2}}"#), "warning linux.resources.pids.limit: -2 is less than -1");
     let pages = |pages: &str| set(&format!("{{\"hugepageLimits\":[{pages}]}}"));
     let at = "linux.resources.hugepageLimits";
     check(
@@ -124,15 +124,17 @@ fn pids_and_hugepages() {
 }
 
 #[test]
-fn a_pids_limit_of_zero_is_a_limit_since_1_3() {
-    let limit = |version: &str| {
-        let change = format!("ociVersion = \"{version}\"\nlinux.resources = {{\"pids\":{{\"limit\":0}}}}");
+fn which_pids_limits_are_none_depends_on_the_version() {
+    let limit = |version: &str, limit: i64| {
+        let change =
+            format!("ociVersion = \"{version}\"\nlinux.resources = {{\"pids\":{{\"limit\":{limit}}}}}");
         let spec = Config::parse(changed(&change).as_bytes()).unwrap().spec;
         spec.linux().as_ref()?.resources().as_ref()?.pids().map(|pids| pids.limit())
     };
-    assert_eq!(limit("1.0.2-dev"), Some(-1));
-    assert_eq!(limit("1.2.1"), Some(-1));
-    assert_eq!(limit("1.3.0"), Some(0));
+    assert_eq!(limit("1.0.2-dev", 0), Some(-1));
+    assert_eq!(limit("1.2.1", 0), Some(-1));
+    assert_eq!(limit("1.3.0", 0), Some(0));
+    assert_eq!(limit("1.3.0", -5), Some(-1));
 }
 
 #[test]
