@@ -18,7 +18,7 @@ use crate::child::{self, Child};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Handed, Plan, Text};
 use crate::seccomp::Filter;
-use crate::stage::FileId;
+use crate::stage::Executable;
 use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
 use crate::trace::{StageClock, StageSteps};
@@ -149,7 +149,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// The process that works on the plan now: the first, or the one that it has cloned.
+    /// The process that works on the plan now: the first, or the one it has cloned.
     pub fn pid(&self) -> i32 {
         self.current().map_or(0, Child::pid)
     }
@@ -311,7 +311,7 @@ impl<'a> Stage<'a> {
         let how = child.and_then(|child| child.wait_within(&Wait::at_any_rate(DEADLINE)).ok().flatten());
         // The first process exits so once it has made its clone.
         if !is_reported && how == Some(sys::ExitStatus::Code(0)) {
-            child::reap_unreported(&stage::names());
+            reap_unreported();
         }
         let error = Error::external(match how {
             Some(sys::ExitStatus::Signal(signal)) => {
@@ -360,8 +360,15 @@ impl Drop for Stage<'_> {
             child.try_wait().ok().flatten()
         });
         if ended.last() == Some(Some(sys::ExitStatus::Code(0))) && !is_reported {
-            child::reap_unreported(&stage::names());
+            reap_unreported();
         }
+    }
+}
+
+/// Reaps what the stage has cloned and nobody was told of.
+fn reap_unreported() {
+    if let Ok(stage) = Executable::stage() {
+        child::reap_unreported(&stage.names());
     }
 }
 
@@ -433,7 +440,7 @@ pub(crate) fn step_error(
 
 /// Whether a stage that has closed its channel has executed its program; otherwise it was killed. Once it is reaped
 /// nothing tells the two apart, and it counts as executed: a program may end at once.
-pub(crate) fn has_executed(pid: i32, stage: Option<FileId>) -> bool {
+pub(crate) fn has_executed(pid: i32, stage: Option<Executable>) -> bool {
     match std::fs::read_link(format!("/proc/{pid}/exe")) {
         // Only a process that has ended has no executable.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => state::has_ever_executed(pid, stage),

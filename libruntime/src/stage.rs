@@ -4,25 +4,35 @@ use crate::error::{Error, Result};
 use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
-/// What tells an executable from every other one, while something has it open: the kernel uses the numbers again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FileId {
+/// What tells a process that executes the stage from every other one. The kernel uses the numbers of a file again once
+/// nothing has it open.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Executable {
     dev: u64,
     ino: u64,
+    descriptor: RawFd,
 }
 
-impl FileId {
-    fn of(file: BorrowedFd) -> nix::Result<Self> {
-        nix::sys::stat::fstat(file).map(|found| Self { dev: found.st_dev, ino: found.st_ino })
+impl Executable {
+    pub fn stage() -> Result<Self> {
+        let program = sealed_program()?;
+        let found = nix::sys::stat::fstat(program).map_err(|errno| Error::os("fstat onggi-stage", errno))?;
+        Ok(Self { dev: found.st_dev, ino: found.st_ino, descriptor: program.as_raw_fd() })
     }
 
-    pub fn of_executable(pid: i32) -> Option<Self> {
-        let found = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
-        Some(Self { dev: found.dev(), ino: found.ino() })
+    /// False where the caller may not look at it (proc_pid_exe(5)).
+    pub fn is_of(self, pid: i32) -> bool {
+        fs::metadata(format!("/proc/{pid}/exe"))
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.dev, self.ino))
+    }
+
+    /// The names that the kernel gives to its processes: the memfd's, or before Linux 6.14 the descriptor's number.
+    pub fn names(self) -> [String; 2] {
+        ["memfd:onggi-sta".to_string(), self.descriptor.to_string()]
     }
 }
 
@@ -40,23 +50,6 @@ pub fn sealed_program() -> Result<BorrowedFd<'static>> {
         )
     })?;
     Ok(SEALED.get_or_init(|| sealed).as_fd())
-}
-
-pub fn file_id() -> Result<FileId> {
-    FileId::of(sealed_program()?).map_err(|errno| Error::os("fstat onggi-stage", errno))
-}
-
-const NAME: &str = "memfd:onggi-sta";
-
-/// The names that the kernel gives to a process of the stage: the memfd's, or before Linux 6.14 the descriptor's number.
-pub fn names() -> [String; 2] {
-    let number = sealed_program().map(|program| program.as_raw_fd()).unwrap_or(-1);
-    [NAME.to_string(), number.to_string()]
-}
-
-/// Whether a process of the stage may have this name, whichever process has started it.
-pub fn is_name(name: &str) -> bool {
-    name == NAME || name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The encoded plan, for the stage to map.

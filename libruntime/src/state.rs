@@ -12,7 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
 use crate::seccomp::Filter;
-use crate::stage::{self, FileId};
+use crate::stage::Executable;
 use crate::sys::{self, ExitStatus};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -66,8 +66,8 @@ impl ProcessId {
 
     /// Whether it has executed a program, apart from the stage that it may have been started as; `None` for one that
     /// does not run any more. Whoever may not look at its executable takes it for executed.
-    pub fn has_executed(self, stage: Option<FileId>) -> Option<bool> {
-        let executes_stage = || stage.is_some() && stage == FileId::of_executable(self.pid);
+    pub fn has_executed(self, stage: Option<Executable>) -> Option<bool> {
+        let executes_stage = || stage.is_some_and(|stage| stage.is_of(self.pid));
         match self.stat() {
             Ok(found) => found.map(|found| found.flags & FORKED_NO_EXEC == 0 && !executes_stage()),
             Err(_) => Some(true),
@@ -106,10 +106,10 @@ fn has_ended(pid: i32) -> bool {
 
 /// Whether a dead process had executed a program, apart from the stage that it may have been started as; true where
 /// there is none. A program that has the stage's name is taken for the stage, to its own harm.
-pub(crate) fn has_ever_executed(pid: i32, stage: Option<FileId>) -> bool {
-    match stat(pid) {
-        Ok(Some(found)) if found.flags & FORKED_NO_EXEC != 0 => false,
-        Ok(Some(_)) if stage.is_some() => !name(pid).is_some_and(|name| stage::is_name(&name)),
+pub(crate) fn has_ever_executed(pid: i32, stage: Option<Executable>) -> bool {
+    match (stat(pid), stage) {
+        (Ok(Some(found)), _) if found.flags & FORKED_NO_EXEC != 0 => false,
+        (Ok(Some(_)), Some(stage)) => name(pid).is_none_or(|name| !stage.names().contains(&name)),
         _ => true,
     }
 }
@@ -165,7 +165,7 @@ pub(crate) struct State {
     pub mounted_on_host: bool,
     /// The stage's executable, where init was started as it.
     #[serde(default)]
-    pub stage: Option<FileId>,
+    pub stage: Option<Executable>,
     /// CRIU has made its init, which runs although it has never executed a program.
     #[serde(default)]
     pub restored: bool,

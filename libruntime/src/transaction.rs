@@ -19,9 +19,10 @@ use crate::hooks::{self, Site};
 use crate::namespaces::{has, is_new, listed};
 use crate::plan::request::Request;
 use crate::prepare::Prepared;
+use crate::stage::Executable;
 use crate::state::{Directory, Lock, ProcessId, State};
 use crate::status::Status;
-use crate::{network, plan, resctrl, stage, trace, wait};
+use crate::{network, plan, resctrl, trace, wait};
 use nix::mount::MntFlags;
 use oci_spec::runtime::{Hook, LinuxIdMapping, LinuxNamespaceType as Ns, LinuxPids, LinuxResources, Spec};
 use std::fs::File;
@@ -102,7 +103,7 @@ impl<'a> Transaction<'a> {
     pub fn begin(store: &Path, prepared: &'a Prepared) -> Result<Self> {
         let mut state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
         if prepared.plan.start_in().is_some() {
-            state.stage = Some(stage::file_id()?);
+            state.stage = Some(Executable::stage()?);
         }
         let (directory, lock) = trace::part(
             "make the container's directory in",
