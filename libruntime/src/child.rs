@@ -2,6 +2,7 @@
 //! keep its pid namespace from ending.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::stage::Executable;
 use crate::state::{Directory, name_of_dead_clone};
 use crate::sys::{self, ExitStatus};
 use crate::wait::{DEADLINE, Wait, Woken};
@@ -164,9 +165,9 @@ impl Drop for Child {
 }
 
 /// Reaps a process that the stage has cloned and that was killed before it could report its pid: nothing else would,
-/// and its pid namespace could not end. `names` are the names that the stage's processes have. The process need not be
-/// dead yet when its channel is closed.
-pub(crate) fn reap_unreported(names: &[String]) {
+/// and its pid namespace could not end. The process need not be dead yet when its channel is closed.
+pub(crate) fn reap_unreported() {
+    let Ok(names) = Executable::stage().map(Executable::names) else { return };
     for _ in 0..50 {
         let held: Vec<i32> = lock(&ALL).iter().map(|one| one.pid).collect();
         let is_lost = |pid: &i32| {

@@ -311,7 +311,7 @@ impl<'a> Stage<'a> {
         let how = child.and_then(|child| child.wait_within(&Wait::at_any_rate(DEADLINE)).ok().flatten());
         // The first process exits so once it has made its clone.
         if !is_reported && how == Some(sys::ExitStatus::Code(0)) {
-            reap_unreported();
+            child::reap_unreported();
         }
         let error = Error::external(match how {
             Some(sys::ExitStatus::Signal(signal)) => {
@@ -360,15 +360,8 @@ impl Drop for Stage<'_> {
             child.try_wait().ok().flatten()
         });
         if ended.last() == Some(Some(sys::ExitStatus::Code(0))) && !is_reported {
-            reap_unreported();
+            child::reap_unreported();
         }
-    }
-}
-
-/// Reaps what the stage has cloned and nobody was told of.
-fn reap_unreported() {
-    if let Ok(stage) = Executable::stage() {
-        child::reap_unreported(&stage.names());
     }
 }
 
