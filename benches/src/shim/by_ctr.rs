@@ -147,7 +147,7 @@ pub fn print_rounds(heading: &[String], kinds: &[Kind], found: &Called, is_json:
 /// What one contestant did in all its turns.
 pub struct Stressed {
     name: String,
-    /// Containers a second, by slice.
+    /// Containers that have not failed a second, by slice.
     rate: Vec<Option<f64>>,
     /// Milliseconds of processor time for each container, of the daemon and the shim, and of ctr.
     cpu: Vec<Option<f64>>,
@@ -223,13 +223,14 @@ fn run_all(
 impl Stressed {
     fn add(&mut self, ended: Vec<Result<f64, String>>, seconds: f64, before: [f64; 2], after: [f64; 2]) {
         let all = ended.len() as f64;
+        let succeeded = ended.iter().filter(|one| one.is_ok()).count() as f64;
         for one in ended {
             match one {
                 Ok(wall) => self.wall.push(wall),
                 Err(error) => self.failures.push(error),
             }
         }
-        self.rate.push(Some(all / seconds));
+        self.rate.push(Some(succeeded / seconds));
         self.cpu.push(Some((after[0] - before[0]) / all));
         self.client.push((after[1] - before[1]) / all);
     }
@@ -313,7 +314,7 @@ mod tests {
         };
         let mut failed = one();
         failed.add(vec![Ok(5.0), Err("no".into())], 2.0, [0.0, 1.0], [8.0, 3.0]);
-        assert_eq!((failed.rate[0], failed.cpu[0], failed.client[0]), (Some(1.0), Some(4.0), 1.0));
+        assert_eq!((failed.rate[0], failed.cpu[0], failed.client[0]), (Some(0.5), Some(4.0), 1.0));
         assert!(check(&[one()]).is_ok() && check(&[one(), failed]).is_err());
         assert!(check(&[Stressed { left: vec!["a mount".into()], ..one() }]).is_err());
     }
