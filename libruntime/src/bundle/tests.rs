@@ -88,7 +88,7 @@ const FAULTS: &[Fault] = &[
     (r#""limit": 100000000"#, r#""limit": "100M""#, "57:28 wrong-type"),
     (r#""quota": 50000"#, r#""quota": 5"#, "58:40 invalid-value"),
     (r#""cpus": "0""#, r#""cpus": "0-""#, "58:73 invalid-value"),
-    (r#""pids": { "limit": 100 }"#, r#""pids": { "limit": -5 }"#, "59:26 invalid-value"),
+    (r#""pids": { "limit": 100 }"#, r#""pids": { "limit": "many" }"#, "59:26 wrong-type"),
     (r#""SCMP_ACT_ALLOW""#, r#""SCMP_ACT_PERMIT""#, "62:24 unknown-value"),
     (r#""SCMP_ARCH_X86_64""#, r#""SCMP_ARCH_X86_65""#, "63:25 unknown-value"),
     (r#""names": ["reboot", "kexec_load"]"#, r#""names": []"#, "65:20 invalid-value"),
