@@ -329,3 +329,27 @@ fn a_create_that_fails_leaves_the_mounts_of_others() {
     assert_eq!(left.len(), 1, "{left:?}");
     shim.end();
 }
+
+#[test]
+fn a_full_disk_fails_a_create_that_works_once_there_is_space() {
+    let shim = shim!("full", "exit 7");
+    let store = shim.directory.join("store");
+    fs::create_dir_all(&store).unwrap();
+    let none = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("tmpfs"), &store, Some("tmpfs"), none, Some("size=64k,mode=700")).unwrap();
+    let filler = store.join("filler");
+    let full = fs::write(&filler, vec![0; 128 << 10]);
+    let before = mounted(&shim).len();
+    let refused = shim.create_from("a", &[shim.image()], Fields::default());
+    let left = (mounted(&shim).len(), fs::read_dir(store.join(shim.name())).unwrap().count());
+    fs::remove_file(&filler).unwrap();
+    let made = shim.create_from("a", &[shim.image()], Fields::default());
+    shim.remove();
+    let _ = nix::mount::umount2(&store, nix::mount::MntFlags::MNT_DETACH);
+    assert!(full.is_err(), "the disk is not full");
+    let refused = format!("{:?}", refused.unwrap_err());
+    assert!(refused.contains("ENOSPC"), "{refused}");
+    assert_eq!(left, (before, 0), "mounts, and entries of the store");
+    made.unwrap();
+    shim.end();
+}
