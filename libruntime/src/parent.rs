@@ -89,8 +89,8 @@ pub(crate) struct Stage<'a> {
     /// Until the first word of the stage.
     lent: Option<sys::Lent>,
     init: Option<Child>,
-    /// It was started in the container's namespaces, and that is not told yet.
-    is_born: bool,
+    /// It was started in the container's namespaces, and [`Event::Cloned`] is still to be returned for that.
+    is_new: bool,
     /// Its cgroups are sent.
     has_cgroups: bool,
     is_answered: bool,
@@ -140,7 +140,7 @@ impl<'a> Stage<'a> {
             first,
             lent,
             init,
-            is_born: namespaces.is_some(),
+            is_new: namespaces.is_some(),
             has_cgroups: false,
             is_answered: false,
             ahead: Ahead::default(),
@@ -178,7 +178,7 @@ impl<'a> Stage<'a> {
     }
 
     fn await_event(&mut self, wait: &Wait) -> Result<Event> {
-        if std::mem::take(&mut self.is_born) {
+        if std::mem::take(&mut self.is_new) {
             self.send_ahead();
             return Ok(Event::Cloned);
         }

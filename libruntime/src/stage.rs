@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
-/// What tells a process that executes the stage from every other one. The kernel uses the numbers of a file again once
-/// nothing has it open.
+/// The file that processes of the stage execute, by which they are told from all others. The kernel gives its inode number
+/// to another file once nothing has it open.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Executable {
     dev: u64,

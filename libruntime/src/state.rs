@@ -65,7 +65,7 @@ impl ProcessId {
     }
 
     /// Whether it has executed a program, apart from the stage that it may have been started as; `None` for one that
-    /// does not run any more. Whoever may not look at its executable takes it for executed.
+    /// does not run any more. A caller that may not look at its executable takes it for a program.
     pub fn has_executed(self, stage: Option<Executable>) -> Option<bool> {
         let executes_stage = || stage.is_some_and(|stage| stage.is_of(self.pid));
         match self.stat() {

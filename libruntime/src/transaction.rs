@@ -17,7 +17,6 @@ use crate::error::{Diagnostic, Error, Result};
 use crate::hook_stdio::HookStdio;
 use crate::hooks::{self, Site};
 use crate::namespaces::{has, is_new, listed};
-use crate::plan::request::Request;
 use crate::prepare::Prepared;
 use crate::stage::Executable;
 use crate::state::{Directory, Lock, ProcessId, State};
@@ -101,10 +100,7 @@ pub(crate) struct Transaction<'a> {
 impl<'a> Transaction<'a> {
     /// Claims the id.
     pub fn begin(store: &Path, prepared: &'a Prepared) -> Result<Self> {
-        let mut state = first_state(&prepared.spec, &prepared.request, &prepared.cgroup)?;
-        if prepared.plan.start_in().is_some() {
-            state.stage = Some(Executable::stage()?);
-        }
+        let state = first_state(prepared)?;
         let (directory, lock) = trace::part(
             "make the container's directory in",
             || store.display().to_string(),
@@ -258,7 +254,8 @@ impl<'a> Transaction<'a> {
     }
 }
 
-fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State> {
+fn first_state(prepared: &Prepared) -> Result<State> {
+    let Prepared { spec, request, cgroup, plan, .. } = prepared;
     let root = spec.root().as_ref().map(|root| request.bundle.join(root.path()));
     let annotations = spec.annotations().iter().flatten();
     Ok(State {
@@ -273,7 +270,7 @@ fn first_state(spec: &Spec, request: &Request, cgroup: &Cgroup) -> Result<State>
         cgroup: cgroup.clone(),
         resctrl: Vec::new(),
         mounted_on_host: !has(listed(spec), Ns::Mount),
-        stage: None,
+        stage: plan.start_in().map(|_| Executable::stage()).transpose()?,
         restored: false,
         keyring_secret: request.keyring_secret.clone(),
         takes_program: !request.init_program,

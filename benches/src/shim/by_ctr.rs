@@ -145,6 +145,7 @@ pub fn print_rounds(heading: &[String], kinds: &[Kind], found: &Called, is_json:
 }
 
 /// What one contestant did in all its turns.
+#[derive(Default)]
 pub struct Stressed {
     name: String,
     /// Containers that have not failed a second, by slice.
@@ -165,15 +166,7 @@ pub fn stress(
     seconds: usize,
 ) -> Result<Vec<Stressed>, String> {
     let engine = Engine::start(ground, kinds)?;
-    let new = |kind: &Kind| Stressed {
-        name: kind.name.clone(),
-        rate: Vec::new(),
-        cpu: Vec::new(),
-        client: Vec::new(),
-        wall: Vec::new(),
-        failures: Vec::new(),
-        left: Vec::new(),
-    };
+    let new = |kind: &Kind| Stressed { name: kind.name.clone(), ..Stressed::default() };
     let mut found: Vec<Stressed> = kinds.iter().map(new).collect();
     for slice in 0..seconds.div_ceil(SLICE) {
         let length = Duration::from_secs(SLICE.min(seconds - slice * SLICE) as u64);
@@ -303,15 +296,7 @@ mod tests {
 
     #[test]
     fn failures_and_leftovers_of_anybody_are_failures() {
-        let one = || Stressed {
-            name: "onggi".into(),
-            rate: Vec::new(),
-            cpu: Vec::new(),
-            client: Vec::new(),
-            wall: Vec::new(),
-            failures: Vec::new(),
-            left: Vec::new(),
-        };
+        let one = || Stressed { name: "onggi".into(), ..Stressed::default() };
         let mut failed = one();
         failed.add(vec![Ok(5.0), Err("no".into())], 2.0, [0.0, 1.0], [8.0, 3.0]);
         assert_eq!((failed.rate[0], failed.cpu[0], failed.client[0]), (Some(0.5), Some(4.0), 1.0));

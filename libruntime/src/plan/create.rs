@@ -312,9 +312,10 @@ fn root_propagation(linux: &Linux) -> Propagation {
     }
 }
 
-/// Whether the first process of the stage can be born in the new namespaces, which saves the second one. A user namespace
-/// comes before those that it owns; offsets of a time namespace and a joined pid namespace are for later children. And
-/// only who may look at its executable can tell a process of the stage that waits from a program that runs.
+/// Whether the stage can be started in the new namespaces, which saves its second process. A user namespace has to be
+/// entered before those that it owns are made; the offsets of a time namespace, and a pid namespace that is joined, take
+/// effect for later children alone. And only a caller with CAP_SYS_PTRACE may look at a process's executable, by which a
+/// stage that waits for `start` is told from a program that runs.
 fn starts_inside(host: &Host, namespaces: &Namespaces) -> bool {
     let needs_clone = namespaces.user.is_some()
         || namespaces.joined_pid.is_some()
@@ -408,9 +409,9 @@ fn set_names_and_sysctls(plan: &mut Plan, spec: &Spec, linux: &Linux, host: &Hos
     Ok(())
 }
 
-/// The directories above what the configuration mounts. Such a mount has the options that are written there, as with runc
-/// and crun, where one of them becomes read-only; what a recursive bind mount has brought from the host becomes read-only
-/// with the directory.
+/// The directories that have a mount of the configuration below them. When one of them becomes read-only, that mount keeps
+/// the options that the configuration gives it, as with runc and crun. Without such a mount all that lies below becomes
+/// read-only, also what a recursive bind mount has brought from the host.
 fn above_mounts(spec: &Spec) -> HashSet<PathBuf> {
     let destinations = spec.mounts().iter().flatten().map(|mount| absolute(mount.destination()));
     destinations

@@ -61,8 +61,8 @@ fn from_nothing(namespace: i32, socket: i32) -> Done {
     // Then its capabilities are those of a new user namespace, where they affect nothing, and are enough for fsopen(2).
     // Best effort: a host without user namespaces refuses this, and the capabilities stay as they are.
     let _ = identity::unshare(NamespaceFlags((k::CLONE_NEWUSER | k::CLONE_NEWNS).into()));
-    // A member of the namespace with CAP_SYS_PTRACE can take the next process over, which no filter confines: it finds none
-    // of the host's sockets. Best effort as well.
+    // A process of that pid namespace with CAP_SYS_PTRACE can take over the next process, which has no seccomp filter. There
+    // it must not find the host's network with its abstract sockets. Best effort as well.
     let others = k::CLONE_NEWNET | k::CLONE_NEWIPC | k::CLONE_NEWUTS | k::CLONE_NEWCGROUP;
     let _ = identity::unshare(NamespaceFlags(others.into()));
     let pid = fork()?;
