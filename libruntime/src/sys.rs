@@ -43,7 +43,8 @@ pub fn is_open(number: u32) -> bool {
     i32::try_from(number).is_ok_and(|fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0)
 }
 
-/// memfd_create(2) with `content`, sealed against every change.
+/// memfd_create(2) with `content`, sealed against every change: a container that gets at it through `/proc/PID/exe` can
+/// neither write to it nor, since Linux 6.3, take away the right to execute it.
 pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<OwnedFd> {
     let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // Kernels before 6.3 know neither flag and make every memfd executable.
@@ -63,7 +64,13 @@ pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<Own
     }
     let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
     // SAFETY: fcntl with an integer argument.
-    check(unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) }.into())?;
+    let seal = |seals: libc::c_int| {
+        check(unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) }.into())
+    };
+    match seal(seals | libc::F_SEAL_EXEC) {
+        Err(Errno::EINVAL) => seal(seals)?,
+        other => other?,
+    };
     Ok(memfd)
 }
 
@@ -347,4 +354,24 @@ pub fn knows_seccomp_flags(flags: u64) -> bool {
 pub fn standard_fds() -> [BorrowedFd<'static>; 3] {
     // SAFETY: the standard library opens these three before main and nothing sound closes them.
     unsafe { [0, 1, 2].map(|fd| BorrowedFd::borrow_raw(fd)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_sealed_program_can_be_neither_written_nor_made_unexecutable() {
+        let program = std::fs::File::from(sealed_memfd(c"a-program", b"#!/bin/true\n", true).unwrap());
+        let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+        let writer = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        assert_eq!(nix::unistd::write(&writer, b"x"), Err(Errno::EPERM));
+        assert_eq!(nix::unistd::ftruncate(&writer, 0), Err(Errno::EPERM));
+        let changed = program.set_permissions(std::fs::Permissions::from_mode(0o666));
+        // Linux 6.3 brought the seal.
+        let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+        let version: Vec<u32> = release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
+        assert_eq!(changed.is_err(), version >= vec![6, 3], "on {release}: {changed:?}");
+    }
 }

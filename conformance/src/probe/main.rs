@@ -432,13 +432,18 @@ fn disguise(rest: &[&str]) -> String {
     outcome(started)
 }
 
+/// Whether this is no program, or one of the container.
+fn is_inside(program: &str) -> bool {
+    program.is_empty() || program.starts_with("/bin/") || program == "/probe"
+}
+
 /// `chase SECONDS`: what an attacker does while others are executed into the container: tries to get
 /// at the program and the files of every process that is not there at first.
 fn chase(rest: &[&str]) -> String {
     let seconds: u64 = rest.first().and_then(|text| text.parse().ok()).unwrap_or(1);
     let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
     let (mut writable, mut files, mut seen) = (Vec::new(), Vec::new(), 0);
-    let mut programs: Vec<(fs::File, String)> = Vec::new();
+    let mut programs: Vec<fs::File> = Vec::new();
     while std::time::Instant::now() < end {
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -450,10 +455,10 @@ fn chase(rest: &[&str]) -> String {
             seen += 1;
             let exe = format!("/proc/{pid}/exe");
             let target = fs::read_link(&exe).map(|path| path.display().to_string()).unwrap_or_default();
-            let known = target.is_empty() || target.starts_with("/bin/") || target == "/probe";
+            let known = is_inside(&target);
             // While it is executed it cannot be opened for writing: it is kept, and tried again later.
             if !known && programs.len() < 50 {
-                programs.extend(fs::File::open(&exe).ok().map(|file| (file, target.clone())));
+                programs.extend(fs::File::open(&exe));
             }
             for fd in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
                 let target =
@@ -464,12 +469,15 @@ fn chase(rest: &[&str]) -> String {
             }
         }
     }
-    for (program, target) in &programs {
+    for program in &programs {
+        // The process may have executed another program since its link was read.
         let path = format!("/proc/self/fd/{}", program.as_raw_fd());
-        if let Ok(file) = fs::OpenOptions::new().write(true).open(path)
+        let target = fs::read_link(&path).map(|path| path.display().to_string()).unwrap_or_default();
+        if !is_inside(&target)
+            && let Ok(file) = fs::OpenOptions::new().write(true).open(path)
             && !sys::is_sealed(&file)
         {
-            writable.push(quote(target));
+            writable.push(quote(&target));
         }
     }
     for list in [&mut writable, &mut files] {
