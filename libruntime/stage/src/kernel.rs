@@ -322,7 +322,7 @@ pub fn clone(flags: u64) -> Done<usize> {
     unsafe { raw(Sysno::clone, [flags as usize, 0, 0, 0, 0]) }
 }
 
-const SIGCHLD: u32 = 17;
+pub const SIGCHLD: u32 = 17;
 
 /// Like fork(2).
 pub fn fork() -> Done<i32> {

@@ -46,6 +46,44 @@ fn opened_inside(namespace: i32) -> Done<i32> {
     }
 }
 
+/// The calls of the process that is in the namespace, and those of its parent, which waits for it. All others are EPERM.
+const FILTER: [[u8; 8]; 12] = {
+    const LOAD: u16 = 0x20;
+    const IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const REFUSE: u32 = 0x0005_0001;
+    // Offsets in struct seccomp_data; the flags of clone(2) are the lower half of the first argument.
+    const NUMBER: u32 = 0;
+    const ARCHITECTURE: u32 = 4;
+    const FLAGS: u32 = 16;
+    #[cfg(target_arch = "x86_64")]
+    const OWN: u32 = 0xc000_003e;
+    #[cfg(target_arch = "aarch64")]
+    const OWN: u32 = 0xc000_00b7;
+    [
+        instruction(LOAD, [0, 0], ARCHITECTURE),
+        instruction(IF_EQUAL, [0, 8], OWN),
+        instruction(LOAD, [0, 0], NUMBER),
+        instruction(IF_EQUAL, [7, 0], Sysno::fsopen as u32),
+        instruction(IF_EQUAL, [6, 0], Sysno::sendmsg as u32),
+        instruction(IF_EQUAL, [5, 0], Sysno::exit_group as u32),
+        instruction(IF_EQUAL, [4, 0], Sysno::wait4 as u32),
+        instruction(IF_EQUAL, [0, 2], Sysno::clone as u32),
+        instruction(LOAD, [0, 0], FLAGS),
+        instruction(IF_EQUAL, [1, 0], SIGCHLD),
+        instruction(RETURN, [0, 0], REFUSE),
+        instruction(RETURN, [0, 0], ALLOW),
+    ]
+};
+
+/// `struct sock_filter`; a jump skips so many instructions if true and if false.
+const fn instruction(code: u16, [jump_true, jump_false]: [u8; 2], value: u32) -> [u8; 8] {
+    let [a, b] = code.to_ne_bytes();
+    let [c, d, e, f] = value.to_ne_bytes();
+    [a, b, jump_true, jump_false, c, d, e, f]
+}
+
 fn exit_with(done: Done) -> ! {
     exit(done.err().map_or(0, |failed| failed.errno))
 }
@@ -61,10 +99,11 @@ fn from_nothing(namespace: i32, socket: i32) -> Done {
     // Then its capabilities are those of a new user namespace, where they affect nothing, and are enough for fsopen(2).
     // Best effort: a host without user namespaces refuses this, and the capabilities stay as they are.
     let _ = identity::unshare(NamespaceFlags((k::CLONE_NEWUSER | k::CLONE_NEWNS).into()));
-    // A process of that pid namespace with CAP_SYS_PTRACE can take over the next process, which has no seccomp filter. There
-    // it must not find the host's network with its abstract sockets. Best effort as well.
+    // A process of that pid namespace with CAP_SYS_PTRACE can look at the next process and take it over. It must find none
+    // of the host's namespaces there, best effort as well, and no kernel that answers more calls than its own filter allows.
     let others = k::CLONE_NEWNET | k::CLONE_NEWIPC | k::CLONE_NEWUTS | k::CLONE_NEWCGROUP;
     let _ = identity::unshare(NamespaceFlags(others.into()));
+    set_filter(FILTER.as_flattened(), 0)?;
     let pid = fork()?;
     if pid == 0 {
         exit_with(fsopen(b"proc\0").and_then(|context| console::send_fd(socket, context, b"proc")))
