@@ -145,7 +145,14 @@ fn directories(dir: &Path) -> Vec<String> {
 }
 
 pub fn mounts() -> Vec<String> {
-    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().map(str::to_owned).collect()
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mountinfo.lines().map(|line| without_options_of_all(line).to_owned()).collect()
+}
+
+/// The options of cgroup2 are the same for all mounts of it, and the CRIU of another case changes them for a while.
+fn without_options_of_all(line: &str) -> &str {
+    const KIND: &str = " - cgroup2 ";
+    line.find(KIND).map_or(line, |at| &line[..at + KIND.len()])
 }
 
 fn devices() -> Vec<String> {

@@ -246,7 +246,7 @@ pub(crate) struct Criu {
     /// What it writes its log into: a directory and a name.
     log: PathBuf,
     /// Put back once CRIU has ended.
-    _options: KeptOptions,
+    _options: Option<KeptOptions>,
 }
 
 impl Criu {

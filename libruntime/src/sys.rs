@@ -19,7 +19,7 @@ pub use terminal::{set_terminal_size, terminal_size};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -63,8 +63,8 @@ pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<Own
         }
     }
     let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
-    // SAFETY: fcntl with an integer argument.
     let seal = |seals: libc::c_int| {
+        // SAFETY: fcntl with an integer argument.
         check(unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) }.into())
     };
     match seal(seals | libc::F_SEAL_EXEC) {
@@ -338,6 +338,29 @@ pub fn has_file_capabilities(path: &Path) -> bool {
     let name = c"security.capability".as_ptr();
     // SAFETY: both texts end in NUL; a size of zero asks for the length alone and writes nothing.
     unsafe { libc::getxattr(path.as_ptr(), name, std::ptr::null_mut(), 0) > 0 }
+}
+
+/// An extended attribute of up to 4 KiB (fgetxattr(2)).
+pub fn attribute(file: &impl AsFd, name: &CStr) -> Result<Vec<u8>> {
+    let mut value = vec![0u8; 4096];
+    let (fd, at, size) = (file.as_fd().as_raw_fd(), value.as_mut_ptr().cast(), value.len());
+    // SAFETY: the kernel writes at most `size` bytes.
+    let length = check(unsafe { libc::fgetxattr(fd, name.as_ptr(), at, size) } as libc::c_long)?;
+    value.truncate(length as usize);
+    Ok(value)
+}
+
+/// fsetxattr(2)
+pub fn set_attribute(file: &impl AsFd, name: &CStr, value: &[u8]) -> Result<()> {
+    let (fd, at) = (file.as_fd().as_raw_fd(), value.as_ptr().cast());
+    // SAFETY: the kernel reads so many bytes.
+    check(unsafe { libc::fsetxattr(fd, name.as_ptr(), at, value.len(), 0) }.into()).map(drop)
+}
+
+/// fremovexattr(2)
+pub fn remove_attribute(file: &impl AsFd, name: &CStr) -> Result<()> {
+    // SAFETY: `name` is a C string.
+    check(unsafe { libc::fremovexattr(file.as_fd().as_raw_fd(), name.as_ptr()) }.into()).map(drop)
 }
 
 /// Whether the kernel knows `SECCOMP_FILTER_FLAG_*` bits: seccomp(2) looks at them before it reads

@@ -32,6 +32,7 @@ pub const CASES: &[Case] = &[
     case!(a_created_container_is_not_saved, [Root, Criu]),
     case!(without_criu_there_is_an_error, [Root]),
     case!(a_criu_that_dies_is_an_error, [Root]),
+    case!(two_at_once_leave_the_options_of_cgroup2, [Root], 60),
 ];
 
 /// Counts in a file of its root.
@@ -352,4 +353,56 @@ fn a_criu_that_dies_is_an_error(t: &Test) -> Outcome {
     let output = with_criu(t, Some("#!/bin/sh\nexit 3\n"))?;
     let output = output.refused()?;
     contains("error", &output.text(), "criu")
+}
+
+fn options_of_cgroup2() -> Option<String> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = mountinfo.lines().find(|line| line.contains(" - cgroup2 "))?;
+    line.rsplit(' ').next().map(str::to_owned)
+}
+
+/// Saves with a CRIU that waits for a file; returns when it runs.
+fn waiting_criu(t: &Test, c: &Container, name: &str) -> Outcome<process::Started> {
+    let dir = t.folder(name)?;
+    let at = dir.display();
+    let script = format!("#!/bin/sh\n: > {at}/runs\nwhile [ ! -e {at}/end ]; do /bin/sleep 0.05; done\n");
+    let criu = dir.join("criu");
+    fs::write(&criu, script)?;
+    fs::set_permissions(&criu, fs::Permissions::from_mode(0o755))?;
+    let mut command = c.runtime.command();
+    command.env("PATH", &dir).args(["checkpoint", "--image-path"]).arg(dir.join("images")).arg(&c.id);
+    let started = process::start(&mut command, &t.dir)?;
+    process::until("criu runs", || Ok(dir.join("runs").exists()))?;
+    Ok(started)
+}
+
+/// CRIU mounts cgroup2 without options when it restores, which takes them from the host's: `nsdelegate` among them, by
+/// which a process cannot leave what was delegated to its container. Here a mount takes CRIU's part.
+fn two_at_once_leave_the_options_of_cgroup2(t: &Test) -> Outcome {
+    // The CRIU of another case may run just now.
+    let seen = (0..100).find_map(|_| {
+        pause(50);
+        options_of_cgroup2().filter(|options| options.contains("nsdelegate"))
+    });
+    let Some(before) = seen else { return skip("cgroup2 is not mounted with nsdelegate") };
+    t.needs_verb("checkpoint")?;
+    let c = t.detached(&t.sleeper())?;
+    let point = t.folder("cgroup2")?.display().to_string();
+    let mount = || net::host(t, &format!("mount -t cgroup2 none {point} && umount {point}"));
+    let end = |started: process::Started, name: &str| -> Outcome {
+        fs::write(t.dir.join(name).join("end"), "")?;
+        started.finish(process::LIMIT)?.refused().map(drop)
+    };
+    let first = waiting_criu(t, &c, "first")?;
+    mount()?;
+    let second = waiting_criu(t, &c, "second")?;
+    end(first, "first")?;
+    mount()?;
+    end(second, "second")?;
+    let after = options_of_cgroup2();
+    net::host(
+        t,
+        &format!("mount -t cgroup2 -o {} none {point} && umount {point}", before.trim_start_matches("rw,")),
+    )?;
+    same("options", after, Some(before))
 }

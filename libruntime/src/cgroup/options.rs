@@ -3,12 +3,19 @@
 
 use super::layout::Line;
 use crate::sys;
-use std::ffi::CString;
-use std::fs;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
 
 /// Puts the options back when it is dropped, if they have changed.
-pub(crate) struct KeptOptions(Option<Found>);
+///
+/// Who looks while another CRIU runs, or after a caller that was killed, finds none. So the options are recorded at the
+/// filesystem's root for as long as somebody needs them, which a shared lock there says.
+pub(crate) struct KeptOptions {
+    before: Found,
+    root: Option<File>,
+}
 
 #[derive(PartialEq)]
 struct Found {
@@ -16,22 +23,61 @@ struct Found {
     options: Vec<CString>,
 }
 
+const RECORD: &CStr = c"trusted.onggi.options";
+
 impl KeptOptions {
-    pub fn look() -> Self {
-        Self(find(&mountinfo()).filter(|found| !found.options.is_empty()))
+    /// `None` where there are none to keep.
+    pub fn look() -> Option<Self> {
+        let mut before = find(&mountinfo())?;
+        let root = File::open(std::ffi::OsStr::from_bytes(before.point.as_bytes())).ok();
+        if let Some(root) = &root {
+            share(root);
+            if before.options.is_empty() {
+                before.options = recorded(root);
+            } else {
+                // Best effort: it needs Linux 5.7 and CAP_SYS_ADMIN, without which CRIU changes nothing either.
+                let _ = sys::set_attribute(root, RECORD, &list(&before.options));
+            }
+        }
+        (!before.options.is_empty()).then_some(Self { before, root })
     }
 }
 
 impl Drop for KeptOptions {
     fn drop(&mut self) {
-        if let Some(before) = &self.0
-            && find(&mountinfo())
-                .is_some_and(|now| now.point == before.point && now.options != before.options)
-        {
+        if find(&mountinfo()).is_some_and(|now| now.point == self.before.point && now != self.before) {
             // The container's work is done, whether this works or not.
-            let _ = sys::reconfigure(&before.point, &before.options);
+            let _ = sys::reconfigure(&self.before.point, &self.before.options);
+        }
+        if let Some(root) = &self.root {
+            let _ = root.unlock();
+            if root.try_lock().is_ok() {
+                let _ = sys::remove_attribute(root, RECORD);
+            }
         }
     }
+}
+
+/// Waits for one who removes the record. Whoever else holds the lock for long is none of ours.
+fn share(root: &File) {
+    for _ in 0..50 {
+        if root.try_lock_shared().is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn recorded(root: &File) -> Vec<CString> {
+    let text = sys::attribute(root, RECORD).unwrap_or_default();
+    text.split(|&byte| byte == b',')
+        .filter_map(|option| CString::new(option).ok())
+        .filter(|o| !o.is_empty())
+        .collect()
+}
+
+fn list(options: &[CString]) -> Vec<u8> {
+    options.iter().map(|option| option.as_bytes()).collect::<Vec<_>>().join(&b',')
 }
 
 fn mountinfo() -> Vec<u8> {

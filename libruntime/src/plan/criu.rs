@@ -57,6 +57,10 @@ pub(crate) fn restore(program: &Program, spec: &Spec, host: &Host, rootfs: &Path
     plan.push("root.path", Step::OpenRoot { path: Text::of(".") });
     mount_points(&mut plan, spec);
     plan.push("root.path", Step::OpenRoot { path: Text::of("/") });
+    // CRIU before 3.19 saves no such flag; what it restores inherits CRIU's own.
+    if spec.process().as_ref().is_some_and(|process| process.no_new_privileges() == Some(true)) {
+        plan.push("process.noNewPrivileges", Step::NoNewPrivileges);
+    }
     execute(&mut plan, program)?;
     Ok(plan)
 }
