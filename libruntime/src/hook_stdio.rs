@@ -110,7 +110,8 @@ fn append((name, path): &(&'static str, PathBuf)) -> Result<File> {
 /// The annotations that are not allowed.
 pub(crate) fn ignored(spec: &Spec) -> Vec<Diagnostic> {
     let has = |name: &&str| spec.annotations().as_ref().is_some_and(|all| all.contains_key(*name));
-    let message = "ignored: an image can have written it; --hook-output-annotations allows it";
+    let message =
+        "ignored: an image can have written it; who starts the container can allow hook output annotations";
     let ignored = ANNOTATIONS.iter().filter(|name| has(name));
     ignored.map(|name| Diagnostic::warning(format!("annotations[{name}]"), message)).collect()
 }

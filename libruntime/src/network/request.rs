@@ -325,7 +325,8 @@ pub(crate) fn ignored(spec: &Spec) -> Vec<Diagnostic> {
     let annotations = spec.annotations().iter().flatten().map(|(key, _)| key);
     let mut keys: Vec<_> = annotations.filter(|key| key.starts_with(ANNOTATION)).collect();
     keys.sort_unstable();
-    let message = "ignored: an image can have written it; --network-annotations allows it";
+    let message =
+        "ignored: an image can have written it; who starts the container can allow network annotations";
     keys.into_iter().map(|key| Diagnostic::warning(format!("annotations[{key}]"), message)).collect()
 }
 

@@ -108,7 +108,7 @@ pub(super) fn open_console(plan: &mut Plan, process: &Process, request: &Request
     if !request.console_socket {
         return Err(Error::unsupported("a terminal without a socket to hand it to")
             .at("process.terminal")
-            .with_hint("pass --console-socket, or set terminal to false"));
+            .with_hint("give a console socket, or set terminal to false"));
     }
     let socket = plan.hand("process.terminal", Handed::ConsoleSocket);
     let size = process.console_size();

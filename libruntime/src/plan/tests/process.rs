@@ -28,7 +28,7 @@ fn a_terminal_is_opened_before_the_pivot_and_used_after_it() {
     check(
         terminal,
         expect![[r#"
-            a terminal without a socket to hand it to, at process.terminal; hint: pass --console-socket, or set terminal to false
+            a terminal without a socket to hand it to, at process.terminal; hint: give a console socket, or set terminal to false
         "#]],
     );
 }
