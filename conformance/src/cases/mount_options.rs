@@ -45,6 +45,7 @@ pub const CASES: &[Case] = &[
     case!(rbind_takes_submounts, [Root]),
     case!(rbind_ro_changes_the_top_only, [Root]),
     case!(recursive_ro, [Root, Kernel(5, 12)]),
+    case!(recursive_ro_beside_other_options, [Root, Kernel(5, 12)]),
     case!(recursive_rw_of_what_is_read_only_below, [Root, Kernel(5, 12)]),
     case!(recursive_nosuid_nodev_noexec, [Root, Kernel(5, 12)]),
     case!(recursive_suid_dev_exec, [Root, Kernel(5, 12)]),
@@ -276,6 +277,14 @@ fn rbind_ro_changes_the_top_only(t: &Test) -> Outcome {
 
 fn recursive_ro(t: &Test) -> Outcome {
     rbind(t, &["rro"], &["ro"], &["ro"], &[])
+}
+
+/// What is said of the top mount alone does not lift what is said of all.
+fn recursive_ro_beside_other_options(t: &Test) -> Outcome {
+    rbind(t, &["rro", "nosuid"], &["ro", "nosuid"], &["ro"], &["nosuid"])?;
+    rbind(t, &["rro", "rnoexec", "noatime"], &["ro", "noexec", "noatime"], &["ro", "noexec"], &["noatime"])?;
+    rbind(t, &["rro", "rw"], &["ro"], &["ro"], &[])?;
+    rbind(t, &["ro", "rrw"], &["rw"], &["rw"], &[])
 }
 
 fn recursive_rw_of_what_is_read_only_below(t: &Test) -> Outcome {

@@ -6,7 +6,7 @@ const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
-const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
+pub const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
 const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
 const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
 const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
@@ -119,6 +119,7 @@ pub fn parse(options: &[String]) -> Options {
             _ => parse_attribute(option, &mut found),
         }
     }
+    found.attrs = recursive_prevail(found.attrs);
     found
 }
 
@@ -151,6 +152,16 @@ fn parse_attribute(option: &str, found: &mut Options) {
     }
 }
 
+/// An attribute for all mounts of a tree is one of the top mount too, whatever else is said of that, as with the peers:
+/// they set it last.
+fn recursive_prevail(mut attrs: Attrs) -> Attrs {
+    // Access times are one value, of which each option sets all bits.
+    let times = if attrs.rec_clear & ATIME != 0 { ATIME } else { 0 };
+    attrs.set &= !(attrs.rec_clear | times);
+    attrs.clear &= !(attrs.rec_set | times);
+    attrs
+}
+
 /// A bind mount is private unless another propagation is asked for.
 pub fn private_unless_asked(mut attrs: Attrs) -> Attrs {
     if attrs.propagation == 0 {
@@ -165,20 +176,19 @@ const RESTRICTIONS: u64 = libc::MOUNT_ATTR_RDONLY
     | libc::MOUNT_ATTR_NODEV
     | libc::MOUNT_ATTR_NOEXEC
     | libc::MOUNT_ATTR_NOSYMFOLLOW;
-pub const ATIMES: u64 = libc::MOUNT_ATTR__ATIME;
 
 /// A bind mount without attributes to set keeps those of its source. One with attributes has these alone, as with the
 /// peers, whose mount(2) sets all or none (MS_REMOUNT); access times are a group of their own there.
 pub fn nothing_kept(mut attrs: Attrs) -> Attrs {
-    let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
+    let times = ATIME | libc::MOUNT_ATTR_NODIRATIME;
     if attrs.set & (RESTRICTIONS | times) != 0 {
         attrs.clear |= RESTRICTIONS & !attrs.set;
     }
     if attrs.set & times != 0 {
         // For access times, the kernel wants all bits cleared that are not set.
-        attrs.clear |= ATIMES | libc::MOUNT_ATTR_NODIRATIME & !attrs.set;
+        attrs.clear |= ATIME | libc::MOUNT_ATTR_NODIRATIME & !attrs.set;
     }
-    attrs
+    recursive_prevail(attrs)
 }
 
 #[cfg(test)]
@@ -204,8 +214,17 @@ mod tests {
 
     #[test]
     fn recursive_attributes_are_kept_apart() {
-        let found = attrs(&["rro", "rw", "rnosuid"]);
-        assert_eq!((found.rec_set, found.set, found.clear), (RDONLY | NOSUID, 0, RDONLY));
+        let found = attrs(&["rro", "noexec", "rnosuid"]);
+        assert_eq!((found.rec_set, found.set, found.clear), (RDONLY | NOSUID, NOEXEC, 0));
+    }
+
+    #[test]
+    fn recursive_attributes_prevail_at_the_top() {
+        let found = attrs(&["rro", "rw", "noatime", "rstrictatime", "nosuid", "rsuid"]);
+        assert_eq!((found.rec_set, found.rec_clear), (RDONLY | STRICTATIME, ATIME | NOSUID));
+        assert_eq!((found.set, found.clear), (0, 0));
+        let found = nothing_kept(attrs(&["rro", "nosuid"]));
+        assert_eq!((found.set, found.clear), (NOSUID, NODEV | NOEXEC | NOSYMFOLLOW));
     }
 
     #[test]

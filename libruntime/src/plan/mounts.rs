@@ -2,7 +2,7 @@
 
 use super::filesystem::{self, LONGEST_VALUE};
 use super::kept::KeptMounts;
-use super::mount_options::{self, ATIMES, Links, Options, nothing_kept, private_unless_asked};
+use super::mount_options::{self, ATIME, Links, Options, nothing_kept, private_unless_asked};
 use super::readiness;
 use super::request::{Namespaces, Request};
 use super::{Handed, IdMaps, Plan, Text, devices};
@@ -239,7 +239,7 @@ impl Mounts {
             return (attrs, Attrs::default());
         }
         // Outside, because access times can only be changed together with what is set.
-        let times = ATIMES | libc::MOUNT_ATTR_NODIRATIME;
+        let times = ATIME | libc::MOUNT_ATTR_NODIRATIME;
         let (clear, rec_clear) = (attrs.clear & !times, attrs.rec_clear & !times);
         // A mount namespace of a new user namespace has no peers outside; and an unbindable mount cannot be cloned.
         let (outside, propagation) = match attrs.propagation & (libc::MS_SHARED | libc::MS_UNBINDABLE) {

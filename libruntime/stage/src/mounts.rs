@@ -43,7 +43,8 @@ pub fn open_device(host_path: &[u8], mode: u32, major: u32, minor: u32) -> Done<
     Ok(tree)
 }
 
-/// Sets the attributes of the whole tree first, so that those of its top mount prevail.
+/// Sets the attributes of the whole tree, then those that its top mount has besides; the planner sees to it that the two do
+/// not contradict each other.
 pub fn set_attributes(fd: i32, attrs: Attrs) -> Done {
     if attrs.first != 0 {
         mount_setattr(fd, true, 0, 0, attrs.first, -1)?;
