@@ -67,6 +67,8 @@ pub(crate) struct Given<'a> {
     /// The container's program, where the caller gives it.
     pub program: Option<BorrowedFd<'a>>,
     pub cgroup: Option<&'a Cgroup>,
+    /// The cgroup may have too little memory to execute the stage in.
+    pub tight_memory: bool,
     /// Descriptors that the program gets under numbers that the plan chooses.
     pub placed: &'a [BorrowedFd<'a>],
 }
@@ -129,6 +131,7 @@ impl<'a> Stage<'a> {
             keep: &keep,
             cgroup: launch.cgroup,
             namespaces: namespaces.map_or(0, |flags| flags.0),
+            waits: launch.given.tight_memory && launch.cgroup.is_some(),
         });
         let sys::Spawned { pid, pidfd, lent } = spawned.map_err(|errno| clone_failed(plan, errno))?;
         let (child, lent) = (Child::new(pid, pidfd), Some(lent));
@@ -495,6 +498,7 @@ fn spawn_failed(errno: Errno) -> Error {
         Errno::EACCES => {
             error.with_hint("sysctl vm.memfd_noexec=2 forbids executable memfds; set it to 0 or 1")
         }
+        Errno::ENOMEM => error.with_hint(KILLED),
         _ => error,
     }
 }

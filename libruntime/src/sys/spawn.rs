@@ -3,7 +3,7 @@
 //!
 //! Between the two the child shares this process's memory. It runs on a stack of its own, makes raw system calls only,
 //! and changes no credentials. The caller goes on meanwhile: with CLONE_VFORK it could be held up for ever, by a child
-//! that is stopped or born in a frozen cgroup.
+//! that is stopped or born in a frozen cgroup. [`Spawn::waits`] is the exception.
 
 use super::Result;
 use nix::errno::Errno;
@@ -28,6 +28,10 @@ pub struct Spawn<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The flags of new namespaces (namespaces(7)).
     pub namespaces: u64,
+    /// Waits until the program is executed (CLONE_VFORK). Where the memory of `cgroup` does not suffice for execve(2), the
+    /// kernel's OOM killer ends the child and every process that shares its memory; only a child that is waited for it
+    /// spares, and execve(2) fails.
+    pub waits: bool,
 }
 
 /// What the child needs, made before: it cannot allocate.
@@ -130,7 +134,9 @@ pub fn spawn(what: &Spawn) -> Result<Spawned> {
         is_here: AtomicU32::new(1),
         stack: Stack::new()?,
     });
-    let flags = (libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID) as u64 | what.namespaces;
+    let vfork = if what.waits { libc::CLONE_VFORK } else { 0 };
+    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID | vfork;
+    let flags = flags as u64 | what.namespaces;
     let clone = CloneArgs { flags, cgroup: what.cgroup, stack: &child.stack, is_here: Some(&child.is_here) };
     // SAFETY: `Lent` has the stack and what the child reads until the child has left.
     let (pid, pidfd) = with_signals_blocked(|| unsafe { clone3(&clone, run_child, &*child) })?;
