@@ -477,9 +477,8 @@ impl<'a> Moved<'a> {
 
 /// The error of a refused clone3(2), with the place of the namespaces that it was to make.
 fn clone_failed(plan: &Plan, errno: Errno) -> Error {
-    match (errno, plan.steps().first()) {
-        (Errno::EBUSY | Errno::EOPNOTSUPP, _) => spawn_failed(errno),
-        (_, Some((step @ Step::StartIn { .. }, origin))) => {
+    match plan.steps().first() {
+        Some((step @ Step::StartIn { .. }, origin)) if !matches!(errno, Errno::EBUSY | Errno::EOPNOTSUPP) => {
             let call = syscalls::Sysno::clone3 as u32;
             step_error(Some((step, origin.as_ref())), None, 0, call, errno as i32)
         }
@@ -495,9 +494,7 @@ fn spawn_failed(errno: Errno) -> Error {
                 "a cgroup with controllers enabled for its children accepts no processes; choose another path",
             )
         }
-        Errno::EACCES => {
-            error.with_hint("sysctl vm.memfd_noexec=2 forbids executable memfds; set it to 0 or 1")
-        }
+        Errno::EACCES => error.with_hint("vm.memfd_noexec=2 forbids executable memfds; sysctl sets it to 1"),
         Errno::ENOMEM => error.with_hint(KILLED),
         _ => error,
     }
