@@ -57,7 +57,7 @@ impl Container {
         let old = self.directory.read_spec()?;
         let before = old.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let mut resources = resources.clone();
-        config::resources::as_of(&self.state.oci_version, &mut resources);
+        config::resources::update_as_of(&self.state.oci_version, &mut resources);
         let new = with_resources(&old, &merged(&before, &resources)?)?;
         // First, because the disk may be full.
         self.directory.replace_spec(&new)?;

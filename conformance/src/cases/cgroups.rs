@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     case!(pids_limit_v2, [Cgroup, V2, Controller("pids")]),
     case!(pids_limit_of_minus_one_is_unlimited, [Cgroup, Controller("pids")]),
     case!(pids_limit_of_zero_was_unlimited, [Cgroup, Controller("pids")]),
+    case!(pids_limit_of_zero_was_none_in_an_update, [Cgroup, Controller("pids")]),
     case!(pids_limit_of_one_is_enough, [Cgroup, Controller("pids")]),
     case!(pids_limit_is_enforced, [Cgroup, Controller("pids")]),
     case!(memory_limits_v1, [Root, V1, Controller("memory")]),
@@ -173,6 +174,22 @@ fn pids_limit_of_zero_was_unlimited(t: &Test) -> Outcome {
     let mut config = t.sleeper();
     config.set("ociVersion", "1.0.2").set("linux.resources", json!({ "pids": { "limit": 0 } }));
     has(t, &t.detached(&config)?, "pids", "pids.max", "max")
+}
+
+/// Go's programs write it where nothing is to be changed.
+fn pids_limit_of_zero_was_none_in_an_update(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.set("ociVersion", "1.0.2").set("linux.resources", json!({ "pids": { "limit": 50 } }));
+    let c = t.detached(&config)?;
+    let update = |flag, value: &str| t.runtime.call(&["update", flag, value, &c.id])?.ok();
+    update("--pids-limit", "0")?;
+    has(t, &c, "pids", "pids.max", "50")?;
+    let file = t.dir.join("resources.json");
+    fs::write(&file, json!({ "pids": { "limit": 0 } }).to_string())?;
+    update("--resources", &file.display().to_string())?;
+    has(t, &c, "pids", "pids.max", "50")?;
+    update("--pids-limit", "-1")?;
+    has(t, &c, "pids", "pids.max", "max")
 }
 
 fn pids_limit_of_one_is_enough(t: &Test) -> Outcome {

@@ -45,6 +45,14 @@ pub(crate) fn as_of(version: &str, resources: &mut LinuxResources) {
     }
 }
 
+/// As [`as_of`], of an update: there the 0 of before 1.3 was a limit that is not named, with runc and crun.
+pub(crate) fn update_as_of(version: &str, resources: &mut LinuxResources) {
+    if is_before(version, 3) && resources.pids().is_some_and(|pids| pids.limit() == 0) {
+        resources.set_pids(None);
+    }
+    as_of(version, resources);
+}
+
 /// Rules about several properties at once; an update may name only one of them.
 pub(crate) fn check_together(resources: &LinuxResources, found: &mut Found) {
     let Some(memory) = resources.memory() else { return };
