@@ -17,7 +17,6 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::json;
 use std::fs::{DirBuilder, File, Metadata};
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -120,8 +119,7 @@ fn enter_own(wanted: &Wanted) -> Result<()> {
 
 /// An init in namespaces of the caller, and in new ones.
 fn begin(namespaces: CloneFlags, joined: Option<[BorrowedFd; 2]>) -> Result<PodInit> {
-    let place = Place { namespaces: namespaces.bits(), joined, arguments: arguments() };
-    PodInit::new(&place).map_err(failed)
+    PodInit::new(&Place { namespaces: namespaces.bits(), joined }).map_err(failed)
 }
 
 fn failed((call, errno): (&str, Errno)) -> Failure {
@@ -133,7 +131,7 @@ fn begin_with_users(wanted: &Wanted, users: &Users) -> Result<PodInit> {
     let mut namespaces = CloneFlags::empty();
     namespaces.set(CloneFlags::CLONE_NEWIPC, wanted.has_ipc);
     namespaces.set(CloneFlags::CLONE_NEWUTS, wanted.network != NetworkNamespace::Host);
-    let init = match &wanted.network {
+    let mut init = match &wanted.network {
         NetworkNamespace::Path(path) => {
             let network = File::open(path).map_err(|error| Failure::os(format!("open {path}"), error))?;
             let user = owner(&network, path)?;
@@ -181,15 +179,6 @@ fn join(init: &PodInit, wanted: &Wanted) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The addresses of the program's arguments: fields 48 and 49 of proc_pid_stat(5).
-fn arguments() -> Range<usize> {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let mut addresses = fields.split_whitespace().skip(45).map(|field| field.parse().unwrap_or(0));
-    let (start, end) = (addresses.next().unwrap_or(0), addresses.next().unwrap_or(0));
-    start..end
 }
 
 /// Namespaces are compared, not paths: sysctls of a pod, and whatever its containers do, would change the host's network.

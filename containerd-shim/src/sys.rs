@@ -3,6 +3,7 @@
 
 pub mod mounts;
 pub mod pod_init;
+mod pod_program;
 
 use nix::errno::Errno;
 use std::ops::Range;

@@ -6,7 +6,7 @@ use play::*;
 use prost::Message;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command};
 
@@ -29,6 +29,7 @@ struct Pod {
     is_read_only: bool,
     /// Namespaces that its containers share beside network, ipc and uts.
     shared: &'static [(&'static str, &'static str)],
+    capabilities: &'static [&'static str],
 }
 
 impl Pod {
@@ -55,7 +56,7 @@ impl Pod {
         let own = fs::read_link("/proc/self/ns/net").unwrap();
         let path = format!("/proc/{}/ns/net", network.id());
         await_that("a network namespace", || fs::read_link(&path).is_ok_and(|link| link != own));
-        Some(Self { shim, network, is_read_only: false, shared: &[] })
+        Some(Self { shim, network, is_read_only: false, shared: &[], capabilities: &[] })
     }
 
     fn network_path(&self) -> String {
@@ -112,6 +113,9 @@ impl Pod {
         let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         config["annotations"] = serde_json::json!({ "io.kubernetes.cri.sandbox-id": "p" });
         config["root"]["readonly"] = self.is_read_only.into();
+        let all = self.capabilities;
+        config["process"]["capabilities"] =
+            serde_json::json!({ "bounding": all, "permitted": all, "effective": all });
         let has_own_pids = !self.shared.contains(&("pid", "pid"));
         let own = ["mount", "pid"].into_iter().filter(|kind| *kind == "mount" || has_own_pids);
         let own = own.map(|kind| serde_json::json!({ "type": kind }));
@@ -385,6 +389,35 @@ fn containers_share_a_pid_namespace_whose_init_reaps_and_is_confined() {
     pod.shim.call("Delete", of_container("c", "")).unwrap();
     let of_shim = pod.shim.pid();
     assert_eq!(children(of_shim), "");
+    pod.of("ShutdownSandbox").unwrap();
+    await_end(of_shim);
+    pod.shim.check_nothing_left();
+}
+
+/// With CAP_SYS_PTRACE, as a debugger's container has it.
+#[test]
+fn the_init_of_a_pod_shows_nothing_of_the_shim_and_of_the_host() {
+    let Some(mut pod) = Pod::begin("sandbox-init-seen") else { return };
+    pod.shared = &[("pid", "pid")];
+    pod.capabilities = &["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"];
+    pod.create(Fields::default(), "kernel.shmmni").unwrap();
+    let pid = number(&fields(&pod.of("StartSandbox").unwrap()), 1);
+    let script = "busybox readlink /proc/1/exe; busybox ls -l /proc/1/fd; busybox cat /proc/1/maps; \
+                  busybox tr '\\0' ' ' < /proc/1/environ; busybox cat /proc/1/mountinfo; \
+                  (: >> /proc/1/exe) 2>&1";
+    let said = pod.run("b", pid, script);
+    for wanted in ["memfd:pod-init", "0 -> socket:", "1 -> pipe:", "[stack]"] {
+        assert!(said.contains(wanted), "no {wanted:?} in {said}");
+    }
+    for secret in ["containerd-shim", "[heap]", "PATH=", "TTRPC", "ext4", "overlay"] {
+        assert!(!said.contains(secret), "{secret:?} in {said}");
+    }
+    let program =
+        |pid: u64| fs::metadata(format!("/proc/{pid}/exe")).map(|found| (found.dev(), found.ino())).unwrap();
+    assert_ne!(program(pid), program(pod.shim.pid() as u64), "the init's program is the shim's");
+    pod.of("StopSandbox").unwrap();
+    pod.shim.call("Delete", of_container("b", "")).unwrap();
+    let of_shim = pod.shim.pid();
     pod.of("ShutdownSandbox").unwrap();
     await_end(of_shim);
     pod.shim.check_nothing_left();

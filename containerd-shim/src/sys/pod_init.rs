@@ -1,14 +1,18 @@
-//! The init of a pod's pid namespace: a child of the shim without a program, files, capabilities or system calls. The
-//! kernel reaps for it. It ends when the shim closes its end of a pipe, as it does when the shim is killed.
+//! The init of a pod's pid namespace: a child of the shim without files, capabilities or system calls, whose program is a
+//! few instructions. The kernel reaps for it. It ends when the shim closes its end of a socket, as it does when the shim is
+//! killed. Processes of the pod that may trace it have what it has: so that is nothing of the shim's.
 
+use super::pod_program;
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::ffi::CStr;
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// What `ps` shows in containers of the pod.
 const NAME: &CStr = c"pod-init";
+/// Of its program, until it is executed.
+const PROGRAM: i32 = 2;
 /// Where its root is mounted, in its own mount namespace: root of a user namespace can search it.
 const ROOT: &CStr = c"/proc";
 /// For the end of all processes of its namespace, which the shim reaps meanwhile.
@@ -18,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 const CLEAR_SIGHAND: u64 = 1 << 32;
 
 /// In place of the number of a call: nothing has failed.
-const DONE: u8 = u8::MAX;
+const DONE: u8 = pod_program::CONFINED[0];
 
 /// The calls that it makes, as it numbers one that has failed.
 const CALLS: [&str; 14] = [
@@ -32,7 +36,7 @@ const CALLS: [&str; 14] = [
     "dup3 or close_range",
     "capset",
     "prctl PR_SET_NO_NEW_PRIVS",
-    "prctl PR_SET_SECCOMP",
+    "execveat",
     "setns of its user or network namespace",
     "unshare CLONE_NEWPID",
     "clone3 CLONE_PARENT",
@@ -44,9 +48,10 @@ type Result<T> = std::result::Result<T, (&'static str, Errno)>;
 pub struct PodInit {
     pub pid: i32,
     pidfd: OwnedFd,
-    /// It ends with the last copy of this.
+    /// It ends with the last copy of this. A socket: whoever has the other end of a pipe can keep this one from being
+    /// closed (shared.rs), and by `/proc/PID/fd` open it for himself.
     life: Option<OwnedFd>,
-    report: OwnedFd,
+    report: Option<OwnedFd>,
 }
 
 /// Where an init is to be.
@@ -55,14 +60,13 @@ pub struct Place<'a> {
     pub namespaces: i32,
     /// A user namespace and a network namespace of it, to be joined first: then the new ones belong to it.
     pub joined: Option<[BorrowedFd<'a>; 2]>,
-    /// The addresses of the program's arguments.
-    pub arguments: Range<usize>,
 }
 
 /// The descriptors of the child, and of the shim's end of its life.
-struct Pipes {
+struct Given {
     life: i32,
     report: i32,
+    program: i32,
     others: i32,
 }
 
@@ -70,15 +74,23 @@ impl PodInit {
     /// It waits for `go`, so that a new user namespace can be given its maps.
     pub fn new(place: &Place) -> Result<Self> {
         let failed = |call| move |errno| (call, errno);
-        let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(failed("pipe2"));
-        let ((read, life), (report, write)) = (pipe()?, pipe()?);
-        let pipes = Pipes { life: read.as_raw_fd(), report: write.as_raw_fd(), others: life.as_raw_fd() };
+        let program = pod_program::sealed().map_err(failed("memfd_create"))?;
+        let (life, its_life) =
+            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(failed("socketpair"))?;
+        let (report, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(failed("pipe2"))?;
+        let given = Given {
+            life: its_life.as_raw_fd(),
+            report: write.as_raw_fd(),
+            program: program.as_raw_fd(),
+            others: life.as_raw_fd(),
+        };
         let own = place.namespaces | libc::CLONE_NEWPID | libc::CLONE_NEWNS;
         let flags = if place.joined.is_some() { 0 } else { own };
         // SAFETY: the child makes system calls alone, for other threads may have held locks.
         let made = unsafe { clone(flags) };
         if made == 0 {
-            run(&pipes, place);
+            run(&given, place);
         }
         let mut pid = Errno::result(made).map_err(failed("clone3"))? as i32;
         drop(write);
@@ -90,14 +102,15 @@ impl PodInit {
             pid = made?;
         }
         let pidfd = super::pidfd_open(pid).map_err(failed("pidfd_open"))?;
-        Ok(Self { pid, pidfd, life: Some(life), report })
+        Ok(Self { pid, pidfd, life: Some(life), report: Some(report) })
     }
 
-    /// Lets it set itself up.
-    pub fn go(&self) -> Result<()> {
+    /// Lets it set itself up, once. Its pipe is closed before there is a container.
+    pub fn go(&mut self) -> Result<()> {
         let told = self.life.as_ref().map_or(Err(Errno::EPIPE), |life| nix::unistd::write(life, b"g"));
         told.map_err(|errno| (CALLS[0], errno))?;
-        read_report(&self.report).map(drop)
+        let report = self.report.take().ok_or((CALLS[0], Errno::EPIPE))?;
+        read_report(&report).map(drop)
     }
 
     pub fn pidfd(&self) -> BorrowedFd<'_> {
@@ -149,20 +162,18 @@ unsafe fn clone(flags: i32) -> libc::c_long {
 }
 
 /// The child's part.
-fn run(pipes: &Pipes, place: &Place) -> ! {
-    // SAFETY: numbers, and memory of this process; exit(2) alone is allowed in strict mode, exit_group(2) is not.
+fn run(given: &Given, place: &Place) -> ! {
+    let mut report = given.report;
+    // SAFETY: numbers, and memory of this process.
     unsafe {
         // Its own copy of the shim's end: it would wait for itself.
-        libc::syscall(libc::SYS_close, pipes.others);
-        let made = place.joined.map_or(Ok(()), |joined| join(joined, place.namespaces, pipes.report));
-        if let Err(call) = made.and_then(|()| set_up(pipes, place)) {
-            tell(pipes.report, call, Errno::last_raw());
-            libc::syscall(libc::SYS_exit, 1);
+        libc::syscall(libc::SYS_close, given.others);
+        let made = place.joined.map_or(Ok(()), |joined| join(joined, place.namespaces, report));
+        if let Err(call) = made.and_then(|()| set_up(given, place, &mut report)) {
+            tell(report, call, Errno::last_raw());
         }
-        let mut byte = 0_u8;
-        while libc::syscall(libc::SYS_read, 0, &raw mut byte, 1) != 0 {}
         loop {
-            libc::syscall(libc::SYS_exit, 0);
+            libc::syscall(libc::SYS_exit, 1);
         }
     }
 }
@@ -217,13 +228,15 @@ fn check(call: u8, result: libc::c_long) -> std::result::Result<(), u8> {
     if result < 0 { Err(call) } else { Ok(()) }
 }
 
+/// Returns where a call has failed, to be told by `report`.
+///
 /// # Safety
 /// In the child of clone3(2): makes system calls alone. All addresses are of texts that live as long as the program.
-unsafe fn set_up(pipes: &Pipes, place: &Place) -> std::result::Result<(), u8> {
+unsafe fn set_up(given: &Given, place: &Place, report: &mut i32) -> std::result::Result<(), u8> {
     let (mut byte, none) = (0_u8, std::ptr::null::<u8>());
     // SAFETY: as above.
     unsafe {
-        check(0, libc::syscall(libc::SYS_read, pipes.life, &raw mut byte, 1) - 1)?;
+        check(0, libc::syscall(libc::SYS_read, given.life, &raw mut byte, 1) - 1)?;
         if place.namespaces & libc::CLONE_NEWUSER != 0 {
             become_root()?;
         }
@@ -238,53 +251,65 @@ unsafe fn set_up(pipes: &Pipes, place: &Place) -> std::result::Result<(), u8> {
         check(5, libc::syscall(libc::SYS_pivot_root, here, here))?;
         check(6, libc::syscall(libc::SYS_umount2, here, libc::MNT_DETACH))?;
         check(4, libc::syscall(libc::SYS_chdir, c"/".as_ptr()))?;
-        // Above what is closed; then 0 and 1 are all that it has.
-        let report = libc::syscall(libc::SYS_fcntl, pipes.report, libc::F_DUPFD, 3);
-        check(7, report)?;
-        check(7, libc::syscall(libc::SYS_dup3, pipes.life, 0, 0))?;
-        check(7, libc::syscall(libc::SYS_dup3, report, 1, 0))?;
-        check(7, libc::syscall(libc::SYS_close_range, 2, libc::c_uint::MAX, 0))?;
-        disguise(&place.arguments);
+        keep_alone(given, report)?;
         confine()?;
-        tell(1, DONE, 0);
+        execute()
     }
-    Ok(())
 }
 
-/// Not the shim's name and arguments.
+/// Its life as 0, its report as 1, and its program until that is executed.
 ///
 /// # Safety
-/// In the child: the addresses are those of the program's arguments, on its stack.
-unsafe fn disguise(arguments: &Range<usize>) {
-    let name = NAME.to_bytes();
-    // SAFETY: as above.
+/// In the child.
+unsafe fn keep_alone(given: &Given, report: &mut i32) -> std::result::Result<(), u8> {
+    let kept = [given.life, given.report, given.program];
+    let cloexec = libc::O_CLOEXEC;
+    // SAFETY: numbers.
     unsafe {
-        libc::syscall(libc::SYS_prctl, libc::PR_SET_NAME, NAME.as_ptr(), 0, 0, 0);
-        if arguments.len() > name.len() {
-            let start = std::ptr::with_exposed_provenance_mut::<u8>(arguments.start);
-            std::ptr::write_bytes(start, 0, arguments.len());
-            std::ptr::copy_nonoverlapping(name.as_ptr(), start, name.len());
+        // First away from these numbers.
+        let mut copies = [0; 3];
+        for (copy, descriptor) in copies.iter_mut().zip(kept) {
+            *copy = libc::syscall(libc::SYS_fcntl, descriptor, libc::F_DUPFD, PROGRAM + 1);
+            check(7, *copy)?;
         }
+        for (number, copy) in (0..).zip(copies) {
+            let flags = if number == PROGRAM { cloexec } else { 0 };
+            check(7, libc::syscall(libc::SYS_dup3, copy, number, flags))?;
+        }
+        *report = 1;
+        check(7, libc::syscall(libc::SYS_close_range, PROGRAM + 1, libc::c_uint::MAX, 0))
     }
 }
 
-/// No capabilities, and no system calls but read(2), write(2) and exit(2). The kernel reaps children of a process that
-/// ignores SIGCHLD.
+/// Returns only where it fails.
+///
+/// # Safety
+/// In the child: no destructor runs.
+unsafe fn execute() -> std::result::Result<(), u8> {
+    let (arguments, environment) = ([NAME.as_ptr(), std::ptr::null()], [std::ptr::null::<u8>()]);
+    let (arguments, environment) = (arguments.as_ptr(), environment.as_ptr());
+    let this = c"".as_ptr();
+    // SAFETY: lists of texts that end in zero.
+    unsafe {
+        check(
+            10,
+            libc::syscall(libc::SYS_execveat, PROGRAM, this, arguments, environment, libc::AT_EMPTY_PATH),
+        )
+    }
+}
+
+/// No capabilities, also not by the program, which adds that there are no system calls but read(2), write(2) and exit(2).
+/// The kernel reaps children of a process that ignores SIGCHLD.
 ///
 /// # Safety
 /// In the child.
 unsafe fn confine() -> std::result::Result<(), u8> {
     const VERSION: u32 = 0x2008_0522;
-    const STRICT: libc::c_long = 1;
     let (header, none) = ([VERSION, 0], [0_u32; 6]);
     // SAFETY: the kernel reads two structures of numbers.
     unsafe {
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
-        libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
         check(8, libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()))?;
-        check(9, libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-        let made = libc::syscall(libc::SYS_prctl, libc::PR_SET_SECCOMP, STRICT, 0, 0, 0);
-        // A kernel without it.
-        if Errno::last_raw() == libc::EINVAL { Ok(()) } else { check(10, made) }
+        check(9, libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     }
 }
