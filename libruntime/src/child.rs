@@ -166,8 +166,8 @@ impl Drop for Child {
 
 /// Reaps a process that the stage has cloned and that was killed before it could report its pid: nothing else would,
 /// and its pid namespace could not end. The process need not be dead yet when its channel is closed.
-pub(crate) fn reap_unreported() {
-    let Ok(names) = Executable::stage().map(Executable::names) else { return };
+pub(crate) fn reap_unreported(stage: Executable) {
+    let names = stage.names();
     for _ in 0..50 {
         let held: Vec<i32> = lock(&ALL).iter().map(|one| one.pid).collect();
         let is_lost = |pid: &i32| {

@@ -256,7 +256,9 @@ impl Container {
         if let Ok(true) = self.state.cgroup.is_frozen() {
             return Status::Paused;
         }
-        if has_executed || self.state.restored { Status::Running } else { Status::Created }
+        // A program that has got at the stage, for example by CAP_SYS_PTRACE, can execute it.
+        let is_running = has_executed || self.state.restored || self.directory.is_started();
+        if is_running { Status::Running } else { Status::Created }
     }
 
     /// The state of the specification (runtime.md, "Query State"), with what runc adds to it.

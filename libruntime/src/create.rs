@@ -62,6 +62,7 @@ impl<'a> Creation<'a> {
             false => Some(listen(self.transaction.directory())?),
         };
         let mut stage = self.launch(listener)?;
+        self.transaction.state.stage = stage.executable()?;
         if !first {
             self.transaction.make_cgroup()?;
         }

@@ -68,14 +68,13 @@ impl Init {
 
 /// A sealed copy of the calling program, for the container.
 fn own_program() -> Result<Arc<OwnedFd>> {
-    static OWN: OnceLock<Arc<OwnedFd>> = OnceLock::new();
-    if let Some(own) = OWN.get() {
-        return Ok(own.clone());
-    }
-    let bytes = std::fs::read("/proc/self/exe").map_err(|error| Error::io("read /proc/self/exe", error))?;
-    let sealed = sys::sealed_memfd(c"libruntime-init", &bytes, true);
-    let sealed = sealed.map_err(|errno| Error::os("memfd_create libruntime-init", errno))?;
-    Ok(OWN.get_or_init(|| Arc::new(sealed)).clone())
+    static SHARED: OnceLock<Arc<OwnedFd>> = OnceLock::new();
+    let bytes = match SHARED.get() {
+        Some(_) => Vec::new(),
+        None => std::fs::read("/proc/self/exe").map_err(|error| Error::io("read /proc/self/exe", error))?,
+    };
+    let program = sys::program(c"libruntime-init", &bytes, &SHARED);
+    program.map_err(|errno| Error::os("memfd_create libruntime-init", errno))
 }
 
 /// Runs `work` and exits with its code, if this process is a container's init by [`Init::own`] with the same name; else

@@ -87,6 +87,7 @@ pub(crate) struct Launch<'a> {
 pub(crate) struct Stage<'a> {
     plan: &'a Plan,
     channel: Arc<OwnedFd>,
+    program: Arc<OwnedFd>,
     first: Option<Child>,
     /// Until the first word of the stage.
     lent: Option<sys::Lent>,
@@ -122,9 +123,8 @@ impl<'a> Stage<'a> {
         let (encoded, program) = (stage::sealed_plan(&plan.encode(&fds, times)?)?, stage::sealed_program()?);
         let copies = (moved.copy(encoded.as_raw_fd())?, moved.copy(program.as_raw_fd())?);
         let encoded = copies.0.unwrap_or(encoded);
-        let program = copies.1.as_ref().map_or(program, AsFd::as_fd);
         let spawned = sys::spawn(&sys::Spawn {
-            program,
+            program: copies.1.as_ref().map_or(program.as_fd(), AsFd::as_fd),
             plan: encoded.as_fd(),
             stdio: launch.stdio,
             passed: launch.passed,
@@ -140,6 +140,7 @@ impl<'a> Stage<'a> {
         Ok(Self {
             plan,
             channel,
+            program,
             first,
             lent,
             init,
@@ -150,6 +151,16 @@ impl<'a> Stage<'a> {
             clock,
             steps,
         })
+    }
+
+    /// What its process executes until the start, where that is the process that was started.
+    pub fn executable(&self) -> Result<Option<Executable>> {
+        self.plan.start_in().map(|_| Executable::of(self.program.as_fd())).transpose()
+    }
+
+    fn reap_unreported(&self) {
+        // Without its name the process cannot be told from others.
+        let _ = Executable::of(self.program.as_fd()).map(child::reap_unreported);
     }
 
     /// The process that works on the plan now: the first, or the one it has cloned.
@@ -314,7 +325,7 @@ impl<'a> Stage<'a> {
         let how = child.and_then(|child| child.wait_within(&Wait::at_any_rate(DEADLINE)).ok().flatten());
         // The first process exits so once it has made its clone.
         if !is_reported && how == Some(sys::ExitStatus::Code(0)) {
-            child::reap_unreported();
+            self.reap_unreported();
         }
         let error = Error::external(match how {
             Some(sys::ExitStatus::Signal(signal)) => {
@@ -363,7 +374,7 @@ impl Drop for Stage<'_> {
             child.try_wait().ok().flatten()
         });
         if ended.last() == Some(Some(sys::ExitStatus::Code(0))) && !is_reported {
-            child::reap_unreported();
+            self.reap_unreported();
         }
     }
 }

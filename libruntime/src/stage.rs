@@ -4,9 +4,9 @@ use crate::error::{Error, Result};
 use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// The file that processes of the stage execute, by which they are told from all others. The kernel gives its inode number
 /// to another file once nothing has it open.
@@ -18,8 +18,7 @@ pub(crate) struct Executable {
 }
 
 impl Executable {
-    pub fn stage() -> Result<Self> {
-        let program = sealed_program()?;
+    pub fn of(program: BorrowedFd) -> Result<Self> {
         let found = nix::sys::stat::fstat(program).map_err(|errno| Error::os("fstat onggi-stage", errno))?;
         Ok(Self { dev: found.st_dev, ino: found.st_ino, descriptor: program.as_raw_fd() })
     }
@@ -38,18 +37,15 @@ impl Executable {
 
 static PROGRAM: &[u8] = include_bytes!(env!("ONGGI_STAGE"));
 
-/// The sealed memfd of the stage, one for the whole process. Nothing can write to it, not even through `/proc/PID/exe`.
-pub fn sealed_program() -> Result<BorrowedFd<'static>> {
-    static SEALED: OnceLock<OwnedFd> = OnceLock::new();
-    if let Some(sealed) = SEALED.get() {
-        return Ok(sealed.as_fd());
-    }
-    let sealed = sys::sealed_memfd(c"onggi-stage", PROGRAM, true).map_err(|errno| {
+/// A sealed memfd of the stage, which nothing can write to, not even through `/proc/PID/exe`: one for the whole process
+/// where that is safe.
+pub fn sealed_program() -> Result<Arc<OwnedFd>> {
+    static SHARED: OnceLock<Arc<OwnedFd>> = OnceLock::new();
+    sys::program(c"onggi-stage", PROGRAM, &SHARED).map_err(|errno| {
         Error::os("memfd_create onggi-stage", errno).with_hint(
             "the stage runs from an executable memfd; sysctl vm.memfd_noexec=2 forbids these, 1 and 0 do not",
         )
-    })?;
-    Ok(SEALED.get_or_init(|| sealed).as_fd())
+    })
 }
 
 /// The encoded plan, for the stage to map.

@@ -92,7 +92,8 @@ impl Container {
             Ok(()) if !is_told => Err(self.wrong_state("start", self.status())),
             other => other,
         };
-        let executed = trace::plain("execute the program", executed);
+        let executed =
+            trace::plain("execute the program", executed).inspect(|()| self.directory.mark_started());
         self.report_steps();
         executed?;
         let after = all.and_then(|all| all.poststart().as_deref()).unwrap_or_default();

@@ -16,7 +16,7 @@ use crate::stage::Executable;
 use crate::sys::{self, ExitStatus};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstatat};
+use nix::sys::stat::{Mode, SFlag, fstatat, mknodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
@@ -144,6 +144,8 @@ const SPEC: &str = "config.json";
 const NEXT_SPEC: &str = ".config.json";
 const AFTER_START: &str = "after-start";
 const EXIT: &str = "exit.json";
+/// An empty file.
+const STARTED: &str = "started";
 
 /// `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -419,6 +421,16 @@ impl Directory {
         self.read_json(EXIT)
     }
 
+    /// Records that its program was executed. Best effort: the program runs, and only one that executes the stage again is
+    /// known by this file.
+    pub fn mark_started(&self) {
+        let _ = mknodat(&*self.opened, STARTED, SFlag::S_IFREG, Mode::S_IRUSR, 0);
+    }
+
+    pub fn is_started(&self) -> bool {
+        fstatat(&*self.opened, STARTED, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
     /// Records the steps that the stage does after `start`, so that `start` can name one that fails.
     pub fn write_after_start(&self, steps: &[u8]) -> Result<()> {
         self.write(AFTER_START, steps)
@@ -492,7 +504,7 @@ impl Directory {
 
     /// Removes the files that most containers have by their names, without a listing.
     fn remove_aside(&self, aside: &Path) -> std::io::Result<()> {
-        for name in [FIRST_STATE, STATE, SPEC, EXIT] {
+        for name in [FIRST_STATE, STATE, SPEC, STARTED, EXIT] {
             // What is still there makes the next call fail.
             let _ = unlinkat(&*self.opened, name, UnlinkatFlags::NoRemoveDir);
         }

@@ -22,6 +22,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -72,6 +73,31 @@ pub fn sealed_memfd(name: &CStr, content: &[u8], executable: bool) -> Result<Own
         other => other?,
     };
     Ok(memfd)
+}
+
+/// A memfd to be executed, sealed as above, for all processes that this one starts: a container that gets at it cannot keep
+/// others from executing it, by a descriptor that is open for writing, a lease, or the mode of a file of its own user. One
+/// that cannot be protected so, on Linux before 6.6 or for a caller without CAP_LINUX_IMMUTABLE, is not kept in `shared`.
+pub fn program(name: &CStr, content: &[u8], shared: &OnceLock<Arc<OwnedFd>>) -> Result<Arc<OwnedFd>> {
+    if let Some(shared) = shared.get() {
+        return Ok(shared.clone());
+    }
+    let sealed = sealed_memfd(name, content, true)?;
+    Ok(match protect(&sealed) {
+        Ok(read_only) => shared.get_or_init(|| Arc::new(read_only)).clone(),
+        Err(_) => Arc::new(sealed),
+    })
+}
+
+/// Makes a file immutable, and returns a descriptor that is open for reading: while there is one, the kernel gives nobody
+/// a lease that makes others wait.
+fn protect(file: &OwnedFd) -> Result<OwnedFd> {
+    const FS_IOC_SETFLAGS: libc::c_ulong = 0x4008_6602;
+    const FS_IMMUTABLE_FL: libc::c_long = 0x10;
+    let flags = FS_IMMUTABLE_FL;
+    // SAFETY: the request reads one word.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS as _, &raw const flags) }.into())?;
+    open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), nix::fcntl::OFlag::O_RDONLY)
 }
 
 /// A memfd of this size, sealed against a change of its size.
@@ -396,5 +422,27 @@ mod tests {
         let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
         let version: Vec<u32> = release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
         assert_eq!(changed.is_err(), version >= vec![6, 3], "on {release}: {changed:?}");
+    }
+
+    /// Others have a descriptor of it, as a container gets one by `/proc/PID/exe`.
+    #[test]
+    fn others_cannot_keep_a_program_from_being_executed() {
+        let shared = OnceLock::new();
+        let make = || program(c"a-program", b"#!/bin/true\n", &shared).unwrap();
+        let (first, second) = (make(), make());
+        let node = |program: &OwnedFd| nix::sys::stat::fstat(program).unwrap().st_ino;
+        if shared.get().is_none() {
+            assert_ne!(node(&first), node(&second), "it is shared");
+            return eprintln!("skipped: no immutable files, by this kernel or for this caller");
+        }
+        assert_eq!(node(&first), node(&second));
+        let path = format!("/proc/self/fd/{}", first.as_raw_fd());
+        let open = |write: bool| std::fs::OpenOptions::new().read(true).write(write).open(&path);
+        assert_eq!(open(true).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        let opened = open(false).unwrap();
+        // SAFETY: fcntl with an integer argument.
+        let leased = unsafe { libc::fcntl(opened.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+        assert_eq!((leased, Errno::last()), (-1, Errno::EAGAIN));
+        assert!(opened.set_permissions(std::fs::Permissions::from_mode(0)).is_err());
     }
 }

@@ -18,7 +18,6 @@ use crate::hook_stdio::HookStdio;
 use crate::hooks::{self, Site};
 use crate::namespaces::{has, is_new, listed};
 use crate::prepare::Prepared;
-use crate::stage::Executable;
 use crate::state::{Directory, Lock, ProcessId, State};
 use crate::status::Status;
 use crate::{network, plan, resctrl, trace, wait};
@@ -255,7 +254,7 @@ impl<'a> Transaction<'a> {
 }
 
 fn first_state(prepared: &Prepared) -> Result<State> {
-    let Prepared { spec, request, cgroup, plan, .. } = prepared;
+    let Prepared { spec, request, cgroup, .. } = prepared;
     let root = spec.root().as_ref().map(|root| request.bundle.join(root.path()));
     let annotations = spec.annotations().iter().flatten();
     Ok(State {
@@ -270,7 +269,7 @@ fn first_state(prepared: &Prepared) -> Result<State> {
         cgroup: cgroup.clone(),
         resctrl: Vec::new(),
         mounted_on_host: !has(listed(spec), Ns::Mount),
-        stage: plan.start_in().map(|_| Executable::stage()).transpose()?,
+        stage: None,
         restored: false,
         keyring_secret: request.keyring_secret.clone(),
         takes_program: !request.init_program,

@@ -9,6 +9,7 @@ use crate::process;
 use crate::test::{Container, Mounted, Test};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 pub const CASES: &[Case] = &[
     case!(cve_2022_29162_exec_adds_nothing_inheritable, [Root]),
@@ -19,6 +20,7 @@ pub const CASES: &[Case] = &[
     case!(a_keyring_of_its_name_is_not_joined, [Root]),
     case!(start_container_hooks_have_the_privileges_of_the_process, [Root]),
     case!(a_program_named_like_the_stage_is_running),
+    case!(a_program_that_executes_what_waited_for_its_start_is_running, [Root]),
     case!(descriptors_that_nobody_opened_are_not_handed_over),
     case!(listen_fds_that_nobody_opened_are_not_handed_over),
 ];
@@ -170,6 +172,28 @@ fn a_program_named_like_the_stage_is_running(t: &Test) -> Outcome {
         || Ok(fs::read_to_string(format!("/proc/{}/cmdline", c.pid()?))?.starts_with("onggi-stage\0hold"));
     process::until("the program of the memfd runs", disguised)?;
     same("status", c.status()?.as_str(), "running")
+}
+
+fn a_program_that_executes_what_waited_for_its_start_is_running(t: &Test) -> Outcome {
+    // A process that was executed into it before its start has kept the runtime's program; a tracer has it stay. Until
+    // then no child may end: the tracer would stop it at the signal.
+    let wait = "read kept < /kept; until test -e /ready; do :; done";
+    let mut config = t.shell(&format!("/probe seize 1 & {wait}; exec /proc/$kept/fd/3 0"));
+    config.capabilities(&["CAP_SYS_PTRACE"]);
+    let c = t.container(&config)?;
+    c.create()?.ok()?;
+    let keep = "exec 3< /proc/1/exe; echo $$ > /kept.new; mv /kept.new /kept; exec sleep 1000";
+    c.exec_with(&["--detach"], &["/bin/sh", "-c", keep])?.ok()?;
+    process::until("its program is kept", || Ok(c.path("/kept").exists()))?;
+    c.call("start", &[])?.ok()?;
+    let shell = fs::metadata(c.path("/bin/sh"))?.ino();
+    let program = || -> Outcome<u64> { Ok(fs::metadata(format!("/proc/{}/exe", c.pid()?))?.ino()) };
+    let again = || Ok(c.path("/ready").exists() && program()? != shell);
+    process::until("another program is executed", again)?;
+    same("status", c.status()?.as_str(), "running")?;
+    check!(c.call("delete", &[])?.code != 0, "a container that runs was deleted without force");
+    c.delete_force()?.ok()?;
+    Ok(())
 }
 
 /// `run --preserve-fds 30` or with LISTEN_FDS=30, and nothing but the standard descriptors open.

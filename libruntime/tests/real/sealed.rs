@@ -4,6 +4,7 @@
 use super::bundle::{Bundle, config, exec, new_id, turn};
 use libruntime::ExitStatus;
 use serde_json::json;
+use std::os::fd::AsRawFd;
 
 /// The stage as the build script left it.
 const STAGE: &[u8] = include_bytes!(env!("ONGGI_STAGE"));
@@ -76,6 +77,23 @@ fn a_privileged_container_cannot_change_the_program_of_those_who_join() {
     container.delete_force().unwrap();
     // What was executed is still what was built.
     assert_eq!(Bundle::new(&config("exit 5")).run().0, ExitStatus::Code(5));
+}
+
+/// It has got at the stage, and tries to have it open for writing when no process executes it (execve(2), ETXTBSY).
+#[test]
+fn a_container_cannot_keep_the_next_one_from_its_start() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("exit 0"));
+    let first = bundle.create(&new_id()).unwrap();
+    let kept = std::fs::File::open(format!("/proc/{}/exe", first.pid().unwrap())).unwrap();
+    first.start().unwrap();
+    first.wait().unwrap();
+    let again = format!("/proc/self/fd/{}", kept.as_raw_fd());
+    let writer = std::fs::OpenOptions::new().write(true).open(again);
+    let second = Bundle::new(&config("exit 5")).run();
+    drop((kept, writer));
+    first.delete().unwrap();
+    assert_eq!(second.0, ExitStatus::Code(5));
 }
 
 fn word(at: usize) -> usize {
