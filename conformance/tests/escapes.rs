@@ -76,6 +76,7 @@ const HOLES: &[(&str, &str, &str)] = &[
     ("--no-pivot", "a procfs without masks in a user namespace", "no_pivot_"),
     ("hooks", "more privileges than the process", "start_container_hooks_have"),
     ("state", "a program that looks like the stage", "a_program_named_like"),
+    ("state", "a program that executes the stage again", "a_program_that_executes_what_waited"),
     ("keyrings", "the session keyring is found by a name that others can guess", "a_keyring_of"),
     ("descriptors", "LISTEN_FDS and --preserve-fds", "descriptors_that_nobody listen_fds_that"),
 ];

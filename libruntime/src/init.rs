@@ -33,7 +33,8 @@ impl Init {
     }
 
     /// The calling program itself, which calls [`init`] with the same name at the top of its `main`. The container
-    /// gets a sealed copy, made once in a process, so that nothing in it can change the caller's file.
+    /// gets a sealed copy, so that nothing in it can change the caller's file: one for all containers, or, on Linux before 6.6
+    /// and for callers without CAP_LINUX_IMMUTABLE, one for each.
     ///
     /// ```no_run
     /// use libruntime::{Init, Runtime};
