@@ -69,6 +69,7 @@ const HOLES: &[(&str, &str, &str)] = &[
     ),
     ("seccomp", "a filter that forbids exit", "a_filter_that_refuses"),
     ("--pid-file", "over a device", "pid_file_over"),
+    ("descriptors", "an end of the runtime's channel is kept, so that exec does not end", "exec_ends_while"),
     ("procfs of the host", "in the init of a created container", "a_created_container"),
     ("procfs of the host", "in a joined pid namespace", "a_container_that_joins"),
     ("CAP_SYS_PTRACE", "takes the capabilities of a process that is being set up", "no_capabilities_by"),

@@ -22,7 +22,7 @@ use crate::stage::Executable;
 use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
 use crate::trace::{StageClock, StageSteps};
-use crate::wait::{DEADLINE, Wait, Woken, again};
+use crate::wait::{DEADLINE, Wait, Woken, again, is_ready};
 use crate::{stage, state, sys, userns};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -196,7 +196,9 @@ impl<'a> Stage<'a> {
             self.send_ahead();
             return Ok(Event::Cloned);
         }
-        self.await_word(wait)?;
+        if !self.await_word(wait)? {
+            return Ok(Event::End);
+        }
         let Received { report, fd, sender } = receive(self.channel.as_fd())?;
         if let Some(errno) = self.lent.take().and_then(|lent| lent.errno()) {
             return Err(spawn_failed(errno));
@@ -225,20 +227,21 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Waits until the stage says something. A stage that a signal has stopped is given up: what a mount waits for may
+    /// Waits until the stage says something; false where it never will. A stage that a signal has stopped is given up: what a mount waits for may
     /// come late, but nothing is known to continue a stopped process.
-    fn await_word(&self, wait: &Wait) -> Result<()> {
+    fn await_word(&self, wait: &Wait) -> Result<bool> {
         const TICK: Duration = Duration::from_secs(1);
         let late = || "the container was not set up in time".to_string();
         let mut ticks = 0;
         loop {
             let tick = Instant::now() + TICK;
             match wait.until_tick(tick).poll(&[(self.channel.as_fd(), PollFlags::POLLIN)])? {
-                Woken::Ready(_) => return Ok(()),
+                Woken::Ready(_) => return Ok(true),
                 Woken::Ended(ended) => return Err(ended.error(late())),
                 Woken::Late if wait.until.is_some_and(|until| until <= Instant::now()) => {
                     return Err(Error::external(late()));
                 }
+                Woken::Late if self.is_done() && !is_ready(self.channel.as_fd()) => return Ok(false),
                 Woken::Late => {}
             }
             let stopped = ProcessId::of(self.pid()).is_ok_and(ProcessId::is_stopped);
@@ -248,6 +251,17 @@ impl<'a> Stage<'a> {
                 return Err(error.with_hint("it got SIGSTOP, or a debugger holds it"));
             }
         }
+    }
+
+    /// Whether the process in the container has executed its program or has ended, without the end of its channel: others
+    /// that may trace it can have a copy of that (pidfd_getfd(2)).
+    fn is_done(&self) -> bool {
+        let stage = self.executable().ok().flatten();
+        let is_done = |init: &Child| match ProcessId::of(init.pid()) {
+            Ok(init) => init.has_executed(stage) != Some(false),
+            Err(error) => error.errno() == Some(Errno::ESRCH as i32),
+        };
+        self.init.as_ref().is_some_and(is_done)
     }
 
     /// Lets the stage go on.

@@ -22,6 +22,7 @@ use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAd
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Container {
     /// Runs the program of a created container (runtime.md, "Start"). A poststart hook that fails is an error,
@@ -180,11 +181,14 @@ impl Container {
     }
 
     /// Waits until the program is executed or the stage reports why it was not. There is no deadline, because a seccomp
-    /// agent or a file server may have to answer first; but a stopped stage is not waited for.
+    /// agent or a file server may have to answer first; but a stopped stage is not waited for. That the connection ends
+    /// is not relied on: others that may trace init can have a copy of its end (pidfd_getfd(2)).
     fn await_program(&self, starter: &Starter) -> Result<()> {
+        const TICK: Duration = Duration::from_secs(1);
         let connection = starter.fd();
+        let mut silent = Duration::ZERO;
         loop {
-            let wait = Wait::at_most(DEADLINE);
+            let wait = Wait::at_most(TICK);
             match wait.poll(&[(connection, PollFlags::POLLIN)])? {
                 Woken::Ready(_) => {}
                 // The program may run by now: then the start has succeeded, and the caller can end the container.
@@ -194,13 +198,17 @@ impl Container {
                     self.end_init();
                     return Err(ended.error(format!("start of container {}", self.id())));
                 }
-                Woken::Late => match self.is_held() {
-                    None => continue,
-                    Some(error) => {
+                Woken::Late if self.is_done() && !wait::is_ready(connection) => return self.check_executed(),
+                Woken::Late => {
+                    silent += TICK;
+                    if silent >= DEADLINE
+                        && let Some(error) = self.is_held()
+                    {
                         self.end_init();
                         return Err(error);
                     }
-                },
+                    continue;
+                }
             }
             let received = parent::receive(connection)?;
             match (received.report, received.fd) {
@@ -212,9 +220,18 @@ impl Container {
                     return Err(self.failed_after_start(starter, (step, call, errno)));
                 }
                 (None, _) => return self.check_executed(),
-                (Some(_), _) => {}
+                (Some(_), _) => {
+                    self.end_init();
+                    let what = format!("the init of container {} says what it should not", self.id());
+                    return Err(Error::external(what));
+                }
             }
         }
+    }
+
+    /// Whether its init has executed the program, or has ended.
+    fn is_done(&self) -> bool {
+        self.state.init.is_some_and(|init| init.has_executed(self.state.stage) != Some(false))
     }
 
     /// Uses the last steps as creation has recorded them: a new plan would depend on the limits of this process.

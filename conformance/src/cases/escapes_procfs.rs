@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     case!(exec_in_a_user_namespace_shows_nothing_of_the_host, [Root], 3600),
     case!(a_container_that_joins_a_pid_namespace_shows_nothing_of_the_host, [Root], 3600),
     case!(hooks_in_the_container_show_nothing_of_the_host, [Root], 3600),
+    case!(exec_ends_while_its_descriptors_are_held, [Root]),
     case!(no_capabilities_by_exec, [Root], 3600),
     case!(no_capabilities_by_a_created_container, [Root], 3600),
     case!(no_capabilities_by_joining_a_pid_namespace, [Root], 3600),
@@ -46,6 +47,23 @@ fn look_as(t: &Test, c: &Container, role: &str, argument: &str) -> Outcome<Start
     let mut command = t.runtime.command();
     command.args(["exec", &c.id, "/probe", role, &seconds, argument]);
     process::start(&mut command, &t.dir)
+}
+
+fn exec_ends_while_its_descriptors_are_held(t: &Test) -> Outcome {
+    // pidfd_getfd(2) gives sockets too, which nobody else can open.
+    let mut config = t.config();
+    config.args(&["/probe", "grab"]).capabilities(&["CAP_SYS_PTRACE"]);
+    let c = t.detached(&config)?;
+    for _ in 0..10 {
+        c.exec_with(&["--detach"], &["/bin/sleep", "1000"])?.ok()?;
+        c.exec(&["/bin/true"])?.ok()?;
+        if c.path("/grabbed").exists() {
+            break;
+        }
+    }
+    check!(c.path("/grabbed").exists(), "no descriptor was there");
+    c.exec_with(&["--detach"], &["/bin/sleep", "1000"])?.ok()?;
+    Ok(())
 }
 
 /// A filter without noNewPrivileges: whoever loads it needs CAP_SYS_ADMIN, which the container does not have.

@@ -32,6 +32,7 @@ fn main() {
         "keyring" => keyring(&rest),
         "notify" => notify(&rest),
         "chase" => chase(&rest),
+        "grab" => grab(),
         "disguise" => disguise(&rest),
         "through" => through::through(&rest),
         "above" => through::above(&rest),
@@ -435,6 +436,27 @@ fn disguise(rest: &[&str]) -> String {
 /// Whether this is no program, or one of the container.
 fn is_inside(program: &str) -> bool {
     program.is_empty() || program.starts_with("/bin/") || program == "/probe"
+}
+
+/// `grab`: keeps copies of the descriptors of processes that come with another program, and says in `/grabbed` that it has
+/// some.
+fn grab() -> String {
+    let mut grabbed = Vec::new();
+    loop {
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i64>().ok()) else {
+                continue;
+            };
+            let program = fs::read_link(format!("/proc/{pid}/exe"));
+            let program = program.map(|path| path.display().to_string()).unwrap_or_default();
+            if pid != 1 && grabbed.len() < 500 && !is_inside(&program) {
+                grabbed.extend(sys::descriptors_of(pid));
+            }
+        }
+        if !grabbed.is_empty() {
+            let _ = fs::write("/grabbed", "some");
+        }
+    }
 }
 
 /// `chase SECONDS`: what an attacker does while others are executed into the container: tries to get
