@@ -443,6 +443,6 @@ mod tests {
         // SAFETY: fcntl with an integer argument.
         let leased = unsafe { libc::fcntl(opened.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
         assert_eq!((leased, Errno::last()), (-1, Errno::EAGAIN));
-        assert!(opened.set_permissions(std::fs::Permissions::from_mode(0)).is_err());
+        assert!(opened.set_permissions(std::fs::Permissions::from_mode(0o000)).is_err());
     }
 }
