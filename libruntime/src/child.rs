@@ -2,8 +2,9 @@
 //! keep its pid namespace from ending.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::executed::name_of_dead_clone;
 use crate::stage::Executable;
-use crate::state::{Directory, name_of_dead_clone};
+use crate::state::Directory;
 use crate::sys::{self, ExitStatus};
 use crate::wait::{DEADLINE, Wait, Woken};
 use nix::errno::Errno;

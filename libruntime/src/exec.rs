@@ -16,7 +16,7 @@ use crate::stdio::{Console, Output, Passed, SharedEnds, Stdio, Streams};
 use crate::step::SyncPoint;
 use crate::sys::{self, ExitStatus};
 use crate::wait::{self, Cancel, Limits, Wait};
-use crate::{notify, plan, seccomp, trace};
+use crate::{executed, notify, plan, seccomp, trace};
 use nix::errno::Errno;
 use oci_spec::runtime::{Hook, Process, Spec};
 use std::io::{PipeReader, PipeWriter};
@@ -497,7 +497,7 @@ impl Joining<'_> {
                     let of = (stage.pid(), self.container.status());
                     notify::send(&self.container.directory, &self.container.state, of, listener)?;
                 }
-                Event::End if parent::has_executed(stage.pid(), None) => break,
+                Event::End if executed::has_executed(stage.pid(), None) => break,
                 Event::End => {
                     let what = "the process was killed before it executed the program";
                     return Err(Error::external(what).with_hint(parent::killed_hint(self.filter.as_ref())));

@@ -35,6 +35,7 @@ mod delete;
 mod diagnostic;
 mod error;
 mod exec;
+mod executed;
 mod explain;
 mod features;
 #[cfg(fuzzing)]
@@ -47,6 +48,7 @@ mod host;
 mod init;
 mod lock;
 mod mounts;
+mod moved;
 mod namespaces;
 mod netdevices;
 mod network;

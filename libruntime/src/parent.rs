@@ -16,6 +16,7 @@
 use crate::cgroup::Cgroup;
 use crate::child::{self, Child};
 use crate::error::{Error, ErrorKind, Result};
+use crate::moved::Moved;
 use crate::plan::{Handed, Plan, Text};
 use crate::seccomp::Filter;
 use crate::stage::Executable;
@@ -23,7 +24,7 @@ use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
 use crate::trace::{StageClock, StageSteps};
 use crate::wait::{DEADLINE, Wait, Woken, again, is_ready};
-use crate::{stage, state, sys, userns};
+use crate::{executed, stage, sys, userns};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType};
@@ -253,15 +254,9 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Whether the process in the container has executed its program or has ended, without the end of its channel: others
-    /// that may trace it can have a copy of that (pidfd_getfd(2)).
     fn is_done(&self) -> bool {
         let stage = self.executable().ok().flatten();
-        let is_done = |init: &Child| match ProcessId::of(init.pid()) {
-            Ok(init) => init.has_executed(stage) != Some(false),
-            Err(error) => error.errno() == Some(Errno::ESRCH as i32),
-        };
-        self.init.as_ref().is_some_and(is_done)
+        self.init.as_ref().is_some_and(|init| executed::is_done(init.pid(), stage))
     }
 
     /// Lets the stage go on.
@@ -456,47 +451,6 @@ pub(crate) fn step_error(
     match failed {
         Some((step, origin)) => crate::hints::render(step, from, origin, call, errno),
         None => Error::os(format!("{call} in step {number} of the container's set-up"), errno),
-    }
-}
-
-/// Whether a stage that has closed its channel has executed its program; otherwise it was killed. Once it is reaped
-/// nothing tells the two apart, and it counts as executed: a program may end at once.
-pub(crate) fn has_executed(pid: i32, stage: Option<Executable>) -> bool {
-    match std::fs::read_link(format!("/proc/{pid}/exe")) {
-        // Only a process that has ended has no executable.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => state::has_ever_executed(pid, stage),
-        _ => true,
-    }
-}
-
-/// Moves the library's own descriptors away from numbers under which the program gets other ones.
-struct Moved<'a> {
-    passed: &'a [(RawFd, u32)],
-    copies: Vec<OwnedFd>,
-}
-
-impl<'a> Moved<'a> {
-    fn out_of(passed: &'a [(RawFd, u32)]) -> Self {
-        Self { passed, copies: Vec::new() }
-    }
-
-    fn copy(&self, fd: RawFd) -> Result<Option<OwnedFd>> {
-        if !self.passed.iter().any(|(_, number)| *number as RawFd == fd) {
-            return Ok(None);
-        }
-        let above = self.passed.iter().map(|(_, number)| number + 1).max().unwrap_or(3);
-        let failed = |errno| {
-            Error::os(format!("fcntl F_DUPFD_CLOEXEC above {above}"), errno)
-                .with_hint("a number for a passed descriptor has to be below RLIMIT_NOFILE")
-        };
-        sys::duplicate(fd, above).map(Some).map_err(failed)
-    }
-
-    fn number(&mut self, fd: RawFd) -> Result<RawFd> {
-        let Some(copy) = self.copy(fd)? else { return Ok(fd) };
-        let number = copy.as_raw_fd();
-        self.copies.push(copy);
-        Ok(number)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::starter::Starter;
 use crate::status::Status;
 use crate::step::{Report, START_PIECE};
 use crate::wait::{self, DEADLINE, Wait, Woken};
-use crate::{hooks, notify, plan, sys, trace};
+use crate::{executed, hooks, notify, plan, sys, trace};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
@@ -229,7 +229,6 @@ impl Container {
         }
     }
 
-    /// Whether its init has executed the program, or has ended.
     fn is_done(&self) -> bool {
         self.state.init.is_some_and(|init| init.has_executed(self.state.stage) != Some(false))
     }
@@ -244,7 +243,7 @@ impl Container {
 
     fn check_executed(&self) -> Result<()> {
         let Some(init) = self.state.init else { return Ok(()) };
-        if parent::has_executed(init.pid, self.state.stage) {
+        if executed::has_executed(init.pid, self.state.stage) {
             return Ok(());
         }
         let message =

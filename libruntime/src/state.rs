@@ -82,16 +82,16 @@ impl ProcessId {
 
 /// `PF_FORKNOEXEC`, which ps(1) shows as "forked but didn't exec". The first execve(2) clears it, and nothing sets
 /// it again: no program can pretend that it is not executed yet.
-const FORKED_NO_EXEC: u64 = 0x40;
+pub(crate) const FORKED_NO_EXEC: u64 = 0x40;
 
-struct Stat {
-    state: char,
-    flags: u64,
+pub(crate) struct Stat {
+    pub state: char,
+    pub flags: u64,
     start_time: u64,
 }
 
 /// From `/proc/PID/stat`, which every user may read; `None` where there is no such process.
-fn stat(pid: i32) -> std::io::Result<Option<Stat>> {
+pub(crate) fn stat(pid: i32) -> std::io::Result<Option<Stat>> {
     match sys::read_short(&format!("/proc/{pid}/stat")) {
         Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
         read => fields(&read?).map(Some).ok_or_else(|| std::io::ErrorKind::InvalidData.into()),
@@ -102,27 +102,6 @@ fn stat(pid: i32) -> std::io::Result<Option<Stat>> {
 fn has_ended(pid: i32) -> bool {
     let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     stat(pid).is_ok_and(|found| found.is_none_or(|found| found.state == 'Z' && threads() <= 1))
-}
-
-/// Whether a dead process had executed a program, apart from the stage that it may have been started as; true where
-/// there is none. A program that has the stage's name is taken for the stage, to its own harm.
-pub(crate) fn has_ever_executed(pid: i32, stage: Option<Executable>) -> bool {
-    match (stat(pid), stage) {
-        (Ok(Some(found)), _) if found.flags & FORKED_NO_EXEC != 0 => false,
-        (Ok(Some(_)), Some(stage)) => name(pid).is_none_or(|name| !stage.names().contains(&name)),
-        _ => true,
-    }
-}
-
-fn name(pid: i32) -> Option<String> {
-    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_string())
-}
-
-/// The name of a dead process that has never executed a program and is not reaped yet.
-pub(crate) fn name_of_dead_clone(pid: i32) -> Option<String> {
-    let found = stat(pid).ok()??;
-    let dead = found.state == 'Z' && found.flags & FORKED_NO_EXEC != 0;
-    dead.then(|| name(pid))?
 }
 
 /// The fields behind the name, which may hold anything.
