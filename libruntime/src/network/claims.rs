@@ -13,6 +13,7 @@ use std::io::ErrorKind as IoErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const PORTS: &str = "ports";
 
@@ -202,12 +203,41 @@ fn taken_port(protocol: Protocol, address: IpAddr, port: u16, who: &str) -> Erro
         .with_hint("publish another port, or on another address")
 }
 
-/// Whether a process of the host has the port, which would no longer get its packets.
+/// Whether a process of the host has the port, which would no longer get its packets. Another start that probes it just
+/// now, for a container of another store, has it for a moment.
 fn probe(protocol: Protocol, address: SocketAddr) -> std::io::Result<()> {
-    match protocol {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let bind = || match protocol {
         Protocol::Tcp => TcpListener::bind(address).map(drop),
         Protocol::Udp => UdpSocket::bind(address).map(drop),
         // Most kernels have SCTP as a module, which is not to be loaded for this check.
         Protocol::Sctp => Ok(()),
+    };
+    let mut tries = 5;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == IoErrorKind::AddrInUse && tries > 1 => tries -= 1,
+            result => return result,
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_somebody_has_for_a_moment_is_free() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(probe(Protocol::Tcp, address).unwrap_err().kind(), IoErrorKind::AddrInUse);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(15));
+                drop(listener);
+            });
+            probe(Protocol::Tcp, address).unwrap();
+        });
     }
 }
