@@ -502,7 +502,11 @@ impl Joining<'_> {
                     let what = "the process was killed before it executed the program";
                     return Err(Error::external(what).with_hint(parent::killed_hint(self.filter.as_ref())));
                 }
-                _ => return Err(Error::external("the process says what it should not")),
+                _ => {
+                    return Err(Error::external(
+                        "an unexpected message from the process that joins the container",
+                    ));
+                }
             }
         }
         stage.into_init().ok_or_else(|| Error::external("the process was not cloned"))

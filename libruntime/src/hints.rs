@@ -208,7 +208,7 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
             "a limit of sysctl user.max_*_namespaces is reached"
         }
         (JoinSessionKeyring { .. }, _, Errno::EDQUOT) => {
-            "the quota is sysctl kernel.keys.maxkeys; or keep the caller's keyring (no new keyring)"
+            "the quota is sysctl kernel.keys.maxkeys; or create the container in the caller's keyring"
         }
         _ => return mount_hint(step, call, errno),
     })
@@ -250,7 +250,7 @@ fn mount_hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static st
             "the source is not a directory, and the destination is one"
         }
         (MoveRoot, _, Errno::EBUSY) => {
-            "a procfs or sysfs of the host lies hidden in this mount namespace, where nothing can be mounted over it; let the root be pivoted (no pivot is set)"
+            "a procfs or sysfs of the host lies hidden in this mount namespace, where nothing can be mounted over it; use pivot_root(2), which this container is created without"
         }
         (MakeNode { .. }, "unlinkat", Errno::EISDIR) => "there is a directory at this path already",
         (CloneSource { .. } | FetchSource { .. }, "mount_setattr", Errno::EPERM) => {

@@ -228,8 +228,8 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Waits until the stage says something; false where it never will. A stage that a signal has stopped is given up: what a mount waits for may
-    /// come late, but nothing is known to continue a stopped process.
+    /// Waits until the stage says something; false where it never will, although its channel is open. A stage that a signal
+    /// has stopped is given up: what a mount waits for may come late, but nothing is known to continue a stopped process.
     fn await_word(&self, wait: &Wait) -> Result<bool> {
         const TICK: Duration = Duration::from_secs(1);
         let late = || "the container was not set up in time".to_string();

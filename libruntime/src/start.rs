@@ -222,7 +222,7 @@ impl Container {
                 (None, _) => return self.check_executed(),
                 (Some(_), _) => {
                     self.end_init();
-                    let what = format!("the init of container {} says what it should not", self.id());
+                    let what = format!("an unexpected message from the init of container {}", self.id());
                     return Err(Error::external(what));
                 }
             }

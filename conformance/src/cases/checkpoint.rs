@@ -393,16 +393,19 @@ fn two_at_once_leave_the_options_of_cgroup2(t: &Test) -> Outcome {
         fs::write(t.dir.join(name).join("end"), "")?;
         started.finish(process::LIMIT)?.refused().map(drop)
     };
-    let first = waiting_criu(t, &c, "first")?;
-    mount()?;
-    let second = waiting_criu(t, &c, "second")?;
-    end(first, "first")?;
-    mount()?;
-    end(second, "second")?;
+    let both = || -> Outcome {
+        let first = waiting_criu(t, &c, "first")?;
+        mount()?;
+        let second = waiting_criu(t, &c, "second")?;
+        end(first, "first")?;
+        mount()?;
+        end(second, "second")
+    };
+    let ended = both();
     let after = options_of_cgroup2();
-    net::host(
-        t,
-        &format!("mount -t cgroup2 -o {} none {point} && umount {point}", before.trim_start_matches("rw,")),
-    )?;
+    // Whatever came of it, the host is to have its options again.
+    let options = before.trim_start_matches("rw,");
+    net::host(t, &format!("mount -t cgroup2 -o {options} none {point} && umount {point}"))?;
+    ended?;
     same("options", after, Some(before))
 }

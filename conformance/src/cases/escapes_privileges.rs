@@ -187,8 +187,8 @@ fn a_program_that_executes_what_waited_for_its_start_is_running(t: &Test) -> Out
     c.exec_with(&["--detach"], &["/bin/sh", "-c", keep])?.ok()?;
     process::until("its program is kept", || Ok(c.path("/kept").exists()))?;
     if fs::read_to_string(c.path("/code"))?.trim() == "127" {
-        // It is linked to libraries that the container lacks.
-        return c.delete_force()?.ok().map(drop);
+        c.delete_force()?.ok()?;
+        return skip("the runtime's program is linked to libraries that the container lacks");
     }
     c.call("start", &[])?.ok()?;
     let shell = fs::metadata(c.path("/bin/sh"))?.ino();

@@ -58,7 +58,8 @@ impl Drop for KeptOptions {
     }
 }
 
-/// Waits for one who removes the record. Whoever else holds the lock for long is none of ours.
+/// Takes the shared lock, after whoever removes the record at this moment. Who holds it longer is no user of the record,
+/// and is not waited for.
 fn share(root: &File) {
     for _ in 0..50 {
         if root.try_lock_shared().is_ok() {
@@ -72,7 +73,7 @@ fn recorded(root: &File) -> Vec<CString> {
     let text = sys::attribute(root, RECORD).unwrap_or_default();
     text.split(|&byte| byte == b',')
         .filter_map(|option| CString::new(option).ok())
-        .filter(|o| !o.is_empty())
+        .filter(|option| !option.is_empty())
         .collect()
 }
 
