@@ -97,6 +97,7 @@ A case is worth something when it fails where the hole is: with Debian 12's runc
 that re-opens the hole. `conformance/broken/run` builds onggi with each of these patches and shows it. \"At times\"
 are races, and answers that depend on timing. The table is made from `conformance/expected.txt` and
 `conformance/broken/`, and a test compares it; `UPDATE_EXPECT=1 cargo test -p conformance` writes it.
+What a runtime skips, such as a program that executes the stage again where that needs libraries, counts as passed.
 
 | hole | | case | onggi | runc 1.1.5 | crun 1.8.1 | broken build |
 |---|---|---|---|---|---|---|
