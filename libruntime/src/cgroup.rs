@@ -258,6 +258,15 @@ impl Cgroup {
         v2.map(open).transpose()
     }
 
+    /// Whether a process that is cloned into [`Cgroup::open_dir`] may be ended by the kernel's OOM killer: there is a v2
+    /// hierarchy, and none of v1 that limits memory.
+    pub fn limits_memory_in_v2(&self) -> bool {
+        let in_v1 = |hierarchy: &Hierarchy| hierarchy.controllers.iter().any(|name| name == "memory");
+        !self.needs_attach()
+            && self.hierarchies.iter().any(Hierarchy::is_v2)
+            && !self.hierarchies.iter().any(in_v1)
+    }
+
     /// The files `tasks` of the v1 hierarchies. A process that writes "0" into one moves itself, and
     /// only itself: unlike a write to `cgroup.procs`, for which the kernel stops all forks on the
     /// host and waits for a grace period of RCU, which takes milliseconds.

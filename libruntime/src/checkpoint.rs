@@ -5,7 +5,7 @@ use crate::container::Container;
 use crate::criu::{self, Criu, Kind};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::parent::{Given, Launch};
+use crate::launch::{Given, Launch};
 use crate::plan;
 use crate::status::Status;
 use crate::wait;

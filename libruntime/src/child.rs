@@ -2,14 +2,11 @@
 //! keep its pid namespace from ending.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::executed::name_of_dead_clone;
-use crate::stage::Executable;
 use crate::state::Directory;
 use crate::sys::{self, ExitStatus};
 use crate::wait::{DEADLINE, Wait, Woken};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::wait::WaitPidFlag;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -165,31 +162,15 @@ impl Drop for Child {
     }
 }
 
-/// Reaps a process that the stage has cloned and that was killed before it could report its pid: nothing else would,
-/// and its pid namespace could not end. The process need not be dead yet when its channel is closed.
-pub(crate) fn reap_unreported(stage: Executable) {
-    let names = stage.names();
-    for _ in 0..50 {
-        let held: Vec<i32> = lock(&ALL).iter().map(|one| one.pid).collect();
-        let is_lost = |pid: &i32| {
-            !held.contains(pid) && name_of_dead_clone(*pid).is_some_and(|name| names.contains(&name))
-        };
-        if let Some(pid) = children().into_iter().find(is_lost) {
-            // A host that reaps all children may have been first.
-            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// The pids of all our children (proc_pid_task(5), `children`).
-fn children() -> Vec<i32> {
+/// The pids of our children that have no handle (proc_pid_task(5), `children`).
+pub(crate) fn without_handle() -> Vec<i32> {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    lists
+    let all: Vec<i32> = lists
         .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect()
+        .collect();
+    let held: Vec<i32> = lock(&ALL).iter().map(|one| one.pid).collect();
+    all.into_iter().filter(|pid| !held.contains(pid)).collect()
 }
 
 /// Reaps what has ended and returns the rest. The lock is released, so that a wait for these does not keep other

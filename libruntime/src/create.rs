@@ -5,8 +5,9 @@
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::hook_stdio::HookStdio;
+use crate::launch::{Given, Launch};
 use crate::options::Options;
-use crate::parent::{Event, Given, Launch, Stage};
+use crate::parent::{Event, Stage};
 use crate::prepare::{Prepared, prepare};
 use crate::starter::Starter;
 use crate::state::Directory;
@@ -18,7 +19,6 @@ use crate::wait::{self, Wait};
 use crate::{hooks, netdevices, notify, readiness, trace};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::Spec;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Creates a container: all is set up, and its program waits for `start`. Nothing is left behind by a failure.
@@ -110,7 +110,6 @@ impl<'a> Creation<'a> {
                 console: self.streams.console(),
                 bare_mounts: self.options.settings.bare_mounts(),
                 program: self.options.init.as_ref().map(|init| init.descriptor.as_fd()),
-                tight_memory: has_tight_memory(&self.prepared.spec),
                 ..Given::default()
             },
         };
@@ -122,6 +121,7 @@ impl<'a> Creation<'a> {
     fn answer(&mut self, stage: &mut Stage) -> Result<bool> {
         let transaction = &mut self.transaction;
         match stage.next(&Wait::default())? {
+            Event::InCgroup => {}
             // A clone of a process that has entered: what was done for its parent applies to it too.
             Event::Cloned if transaction.state.init.is_some() => transaction.set_init(stage.pid())?,
             Event::Cloned => self.entered(stage)?,
@@ -174,17 +174,6 @@ impl<'a> Creation<'a> {
             limits,
         )
     }
-}
-
-/// Whether the kernel may end the stage for want of memory before it has executed anything, which takes some 50 KiB of
-/// the cgroup with pages of 4 KiB. `memory.max` may be anything.
-fn has_tight_memory(spec: &Spec) -> bool {
-    const ENOUGH: i64 = 4 << 20;
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let limit = resources.and_then(|resources| resources.memory().as_ref()?.limit());
-    let unified = resources.and_then(|resources| resources.unified().as_ref());
-    limit.is_some_and(|limit| (1..ENOUGH).contains(&limit))
-        || unified.is_some_and(|unified| unified.contains_key("memory.max"))
 }
 
 /// The socket to which `start` connects.

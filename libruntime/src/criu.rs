@@ -8,7 +8,8 @@
 use crate::cgroup::options::KeptOptions;
 use crate::child::Child;
 use crate::error::{Error, Result};
-use crate::parent::{Event, Given, Launch, Stage};
+use crate::launch::{Given, Launch};
+use crate::parent::{Event, Stage};
 use crate::plan::Plan;
 use crate::sys;
 use crate::wait::{DEADLINE, Wait, Woken, again};
@@ -277,7 +278,7 @@ impl Criu {
                     stage.answer()?;
                 }
                 Event::End => break,
-                Event::Cloned | Event::Listener(_) => {}
+                Event::InCgroup | Event::Cloned | Event::Listener(_) => {}
             }
         }
         let child = stage.into_init().ok_or_else(|| Error::external("criu was not started"))?;

@@ -6,8 +6,9 @@ use crate::console::{Terminal, TerminalSize};
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
+use crate::launch::{Given, Launch};
 use crate::options::{self, ProcessOptions};
-use crate::parent::{self, Event, Given, Launch, Stage};
+use crate::parent::{self, Event, Stage};
 use crate::plan::Plan;
 use crate::plan::request::Request;
 use crate::signal::Signal;
@@ -459,8 +460,11 @@ impl Joining<'_> {
             stage.answer_ahead();
         }
         let wait = Wait::default();
+        let mut enters = plan.enters_cgroup();
         loop {
-            match stage.next(&wait)? {
+            let refused = |error| if enters { of_cgroup(error) } else { Refused::Other(error) };
+            match stage.next(&wait).map_err(refused)? {
+                Event::InCgroup => enters = false,
                 Event::Cloned | Event::At(SyncPoint::Created | SyncPoint::Cgroups | SyncPoint::Entered) => {}
                 Event::At(SyncPoint::Attached) => {
                     cgroup.attach(stage.pid())?;
@@ -537,5 +541,7 @@ fn of_cgroup(error: Error) -> Refused {
 
 /// The cgroup takes no processes, or is gone.
 fn is_elsewhere(error: &Error) -> bool {
-    [Errno::EBUSY, Errno::EOPNOTSUPP, Errno::ENOENT].iter().any(|errno| error.errno() == Some(*errno as i32))
+    [Errno::EBUSY, Errno::EOPNOTSUPP, Errno::ENOENT, Errno::ENODEV]
+        .iter()
+        .any(|errno| error.errno() == Some(*errno as i32))
 }

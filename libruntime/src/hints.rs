@@ -21,6 +21,7 @@ pub(crate) fn render(
         }
         Step::Exec { args, paths, .. } => return executed(&args.first(), paths, false, origin, errno),
         Step::ExecFd { .. } => return given_program(origin, errno),
+        Step::EnterCgroup { .. } if is_of_cgroup(errno) => return into_cgroup(errno),
         Step::FindProgram { args, paths } => return executed(&args.first(), paths, true, origin, errno),
         _ => {}
     }
@@ -40,6 +41,22 @@ pub(crate) fn render(
     match hint(step, call, errno) {
         Some(hint) => error.with_hint(hint),
         None => error,
+    }
+}
+
+/// Whether clone3(2) has failed for its cgroup: for another reason it has other numbers.
+pub(crate) fn is_of_cgroup(errno: Errno) -> bool {
+    matches!(errno, Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ENODEV | Errno::EACCES)
+}
+
+/// The error of a clone into the container's cgroup that was refused for that.
+pub(crate) fn into_cgroup(errno: Errno) -> Error {
+    let error = Error::os("clone3 into the container's cgroup", errno).at("linux.cgroupsPath");
+    match errno {
+        Errno::EBUSY | Errno::EOPNOTSUPP => error.with_hint(
+            "a cgroup with controllers enabled for its children accepts no processes; choose another path",
+        ),
+        _ => error,
     }
 }
 
@@ -166,9 +183,11 @@ fn object(step: &Step<Text>) -> String {
         MakeNode { path, .. } | Symlink { path, .. } | OpenRoot { path } | Chdir { path, .. } => path.first(),
         JoinCgroup { tasks, .. } => tasks.first(),
         SetHostname { name } | SetDomainname { name } => name.first(),
-        Setns { namespaces, .. } | Unshare { namespaces } | Clone { namespaces } | StartIn { namespaces } => {
-            namespace_names(*namespaces)
-        }
+        Setns { namespaces, .. }
+        | Unshare { namespaces }
+        | Clone { namespaces }
+        | StartIn { namespaces }
+        | EnterCgroup { namespaces, .. } => namespace_names(*namespaces),
         SetRlimit { resource, soft, hard } => format!("resource {resource}, soft {soft}, hard {hard}"),
         SetIds { uid, gid } => format!("to user {uid} and group {gid}"),
         OpenConsole { .. } => "/dev/pts/ptmx".into(),
@@ -204,7 +223,7 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
             "a user namespace with setgroups denied has no supplementary groups"
         }
         (SetIds { .. }, _, Errno::EINVAL) => "the id is not in the user namespace's map",
-        (StartIn { .. } | Clone { .. } | Unshare { .. }, _, Errno::ENOSPC) => {
+        (StartIn { .. } | EnterCgroup { .. } | Clone { .. } | Unshare { .. }, _, Errno::ENOSPC) => {
             "a limit of sysctl user.max_*_namespaces is reached"
         }
         (JoinSessionKeyring { .. }, _, Errno::EDQUOT) => {

@@ -13,7 +13,8 @@ use crate::child::Child;
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::hook_stdio::HookStdio;
-use crate::parent::{Event, Given, Launch, Stage};
+use crate::launch::{Given, Launch};
+use crate::parent::{Event, Stage};
 use crate::status::Status;
 use crate::step::SyncPoint;
 use crate::sys::{self, ExitStatus};
@@ -250,7 +251,7 @@ fn answer(stage: &mut Stage, site: &Site, wait: &Wait) -> Result<bool> {
             let of = (stage.pid(), Status::Created);
             notify::send(&container.directory, &container.state, of, listener)?;
         }
-        (Event::Listener(_) | Event::Cloned, _) => {}
+        (Event::Listener(_) | Event::InCgroup | Event::Cloned, _) => {}
     }
     Ok(false)
 }

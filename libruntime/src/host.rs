@@ -52,6 +52,8 @@ pub struct Host {
     pub uid: u32,
     /// The capabilities that the caller may use.
     pub capabilities: u64,
+    /// Memory is limited by a cgroup of v2, which the process is cloned into.
+    pub clones_into_cgroup: bool,
     /// v1: the files `tasks` of the container's cgroups, through which the process joins them.
     pub cgroup_tasks: Vec<PathBuf>,
     /// The caller is root only in a user namespace, as when rootless Podman starts a runtime: it may not make device
@@ -86,6 +88,7 @@ impl Host {
             uid: nix::unistd::geteuid().as_raw(),
             capabilities,
             attach_first: cgroup.needs_attach(),
+            clones_into_cgroup: cgroup.limits_memory_in_v2(),
             cgroup_tasks: cgroup.tasks(),
             ..Self::default()
         };

@@ -5,7 +5,8 @@ use crate::config::Config;
 use crate::container::Container;
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::host::Host;
-use crate::parent::{Event, Given, Launch, Stage};
+use crate::launch::{Given, Launch};
+use crate::parent::{Event, Stage};
 use crate::plan::Plan;
 use crate::status::Status;
 use crate::step::SyncPoint;
@@ -109,7 +110,7 @@ impl Container {
                     Event::At(SyncPoint::Ready) => break,
                     Event::At(_) => stage.answer()?,
                     Event::End => return Err(stage.died()),
-                    Event::Cloned | Event::Listener(_) => {}
+                    Event::InCgroup | Event::Cloned | Event::Listener(_) => {}
                 }
             }
             stage.answer()?;

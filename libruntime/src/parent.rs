@@ -3,7 +3,7 @@
 //!
 //! | the stage says | the library |
 //! |---|---|
-//! | `Cloned` | keeps hold of the sender, which goes on; a second time is an error. A stage that was started in the container's namespaces does not say it |
+//! | `Cloned` | keeps hold of the sender, which goes on; more often than the plan has clones is an error. A stage that was started in the container's namespaces does not say it |
 //! | `At(Entered)` | does what it does for a clone, which comes later, and answers |
 //! | `At(Attached)` | has it in its cgroups, and answers |
 //! | `At(Cgroups)` | sends the files through which it joins its v1 cgroups, unless it has sent them ahead |
@@ -14,8 +14,9 @@
 //! | end of file | `/proc` tells whether the program was executed, or the stage was killed |
 
 use crate::cgroup::Cgroup;
-use crate::child::{self, Child};
-use crate::error::{Error, ErrorKind, Result};
+use crate::child::Child;
+use crate::error::{Error, Result};
+use crate::launch::{self, Launch};
 use crate::moved::Moved;
 use crate::plan::{Handed, Plan, Text};
 use crate::seccomp::Filter;
@@ -23,15 +24,14 @@ use crate::stage::Executable;
 use crate::state::ProcessId;
 use crate::step::{REPORT_SIZE, Report, Step, SyncPoint};
 use crate::trace::{StageClock, StageSteps};
+use crate::unreported::{self, EndOfStage};
 use crate::wait::{DEADLINE, Wait, Woken, again, is_ready};
-use crate::{executed, stage, sys, userns};
+use crate::{executed, hints, stage, sys};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType};
-use std::fs::File;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,38 +50,12 @@ pub(crate) fn killed_hint(filter: Option<&Filter>) -> &'static str {
 
 /// What the stage has reported.
 pub(crate) enum Event {
+    /// It goes on in the cgroup, and is still to be cloned into the container's namespaces.
+    InCgroup,
     Cloned,
     At(SyncPoint),
     Listener(OwnedFd),
     End,
-}
-
-/// Descriptors that only the caller of a verb can provide.
-#[derive(Default)]
-pub(crate) struct Given<'a> {
-    pub listener: Option<BorrowedFd<'a>>,
-    pub console: Option<BorrowedFd<'a>>,
-    pub pidfd: Option<BorrowedFd<'a>>,
-    pub directory: Option<BorrowedFd<'a>>,
-    /// A mount namespace with next to no mounts.
-    pub bare_mounts: Option<BorrowedFd<'a>>,
-    /// The container's program, where the caller gives it.
-    pub program: Option<BorrowedFd<'a>>,
-    pub cgroup: Option<&'a Cgroup>,
-    /// The cgroup may have too little memory to execute the stage in.
-    pub tight_memory: bool,
-    /// Descriptors that the program gets under numbers that the plan chooses.
-    pub placed: &'a [BorrowedFd<'a>],
-}
-
-/// How the stage is started.
-pub(crate) struct Launch<'a> {
-    pub stdio: [BorrowedFd<'a>; 3],
-    /// Descriptors that the program gets, with their numbers there, which are above 2.
-    pub passed: &'a [(RawFd, u32)],
-    /// The directory of the v2 cgroup that the first process is cloned into.
-    pub cgroup: Option<BorrowedFd<'a>>,
-    pub given: Given<'a>,
 }
 
 /// A running stage. Dropping it before [`Stage::into_init`] kills its processes.
@@ -93,6 +67,10 @@ pub(crate) struct Stage<'a> {
     /// Until the first word of the stage.
     lent: Option<sys::Lent>,
     init: Option<Child>,
+    /// How many clones are still to be reported.
+    clones: usize,
+    /// How a clone is found that could not report itself.
+    end_of_stage: Option<EndOfStage>,
     /// It was started in the container's namespaces, and [`Event::Cloned`] is still to be returned for that.
     is_new: bool,
     /// Its cgroups are sent.
@@ -105,7 +83,7 @@ pub(crate) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub fn launch(plan: &'a Plan, launch: &Launch) -> Result<Self> {
+    pub fn launch(plan: &'a Plan, given: &Launch) -> Result<Self> {
         let clock = StageClock::start();
         let (channel, theirs) =
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
@@ -114,25 +92,28 @@ impl<'a> Stage<'a> {
         if namespaces.is_none() {
             ask_for_sender(channel.as_fd(), true)?;
         }
-        let procfs = private_procfs()?;
-        let opened = open_handed(plan, launch, &theirs, &procfs)?;
-        let mut moved = Moved::out_of(launch.passed);
+        let procfs = launch::private_procfs()?;
+        let opened = launch::open_handed(plan, given, &theirs, &procfs)?;
+        let mut moved = Moved::out_of(given.passed);
         let fds = opened.iter().map(|fd| moved.number(fd.as_raw_fd())).collect::<Result<Vec<RawFd>>>()?;
         let steps = StageSteps::wanted(|| plan.step_labels())?;
         let times = steps.as_ref().map(|steps| moved.number(steps.file().as_raw_fd())).transpose()?;
         let keep: Vec<RawFd> = fds.iter().copied().chain(times).filter(|fd| *fd >= 0).collect();
         let (encoded, program) = (stage::sealed_plan(&plan.encode(&fds, times)?)?, stage::sealed_program()?);
+        let end_of_stage = match (plan.enters_cgroup(), fds.first()) {
+            (true, Some(number)) => Some(EndOfStage::of(&theirs, *number)?),
+            _ => None,
+        };
         let copies = (moved.copy(encoded.as_raw_fd())?, moved.copy(program.as_raw_fd())?);
         let encoded = copies.0.unwrap_or(encoded);
         let spawned = sys::spawn(&sys::Spawn {
             program: copies.1.as_ref().map_or(program.as_fd(), AsFd::as_fd),
             plan: encoded.as_fd(),
-            stdio: launch.stdio,
-            passed: launch.passed,
+            stdio: given.stdio,
+            passed: given.passed,
             keep: &keep,
-            cgroup: launch.cgroup,
+            cgroup: given.cgroup.filter(|_| !plan.enters_cgroup()),
             namespaces: namespaces.map_or(0, |flags| flags.0),
-            waits: launch.given.tight_memory && launch.cgroup.is_some(),
         });
         let sys::Spawned { pid, pidfd, lent } = spawned.map_err(|errno| clone_failed(plan, errno))?;
         let (child, lent) = (Child::new(pid, pidfd), Some(lent));
@@ -145,6 +126,8 @@ impl<'a> Stage<'a> {
             first,
             lent,
             init,
+            clones: plan.clones(),
+            end_of_stage,
             is_new: namespaces.is_some(),
             has_cgroups: false,
             is_answered: false,
@@ -159,9 +142,13 @@ impl<'a> Stage<'a> {
         self.plan.start_in().map(|_| Executable::of(self.program.as_fd())).transpose()
     }
 
-    fn reap_unreported(&self) {
+    /// Ends a clone whose report has not arrived: it was killed before, or is in a frozen cgroup.
+    fn end_unreported(&self) {
+        if let Some(clone) = self.end_of_stage.as_ref().and_then(EndOfStage::find) {
+            return clone.kill();
+        }
         // Without its name the process cannot be told from others.
-        let _ = Executable::of(self.program.as_fd()).map(child::reap_unreported);
+        let _ = Executable::of(self.program.as_fd()).map(unreported::reap);
     }
 
     /// The process that works on the plan now: the first, or the one it has cloned.
@@ -178,6 +165,7 @@ impl<'a> Stage<'a> {
     pub fn next(&mut self, wait: &Wait) -> Result<Event> {
         let event = self.await_event(wait)?;
         let reached = match &event {
+            Event::InCgroup => "is in its cgroup",
             Event::Cloned => "its process in the container's namespaces is cloned",
             Event::At(SyncPoint::Attached) => "waits to be put into its cgroups",
             Event::At(SyncPoint::Cgroups) => "waits for its cgroups",
@@ -210,22 +198,32 @@ impl<'a> Stage<'a> {
         match report {
             None => Ok(Event::End),
             Some(Report::Failed { step, call, errno }) => Err(self.failed(step, call, errno)),
-            Some(Report::Cloned) => {
-                let pid = sender.filter(|_| self.init.is_none());
-                let pid = pid.ok_or_else(|| Error::external("the stage was cloned when it should not be"))?;
-                let pidfd = sys::pidfd_open(pid).map_err(|errno| Error::os("pidfd_open", errno))?;
-                self.init = Some(Child::new(pid, pidfd));
-                ask_for_sender(self.channel.as_fd(), false)?;
-                self.send_ahead();
-                if let Some(first) = self.first.take() {
-                    // It ends right after this report.
-                    let _ = first.wait_within(&Wait::at_any_rate(DEADLINE));
-                }
-                Ok(Event::Cloned)
-            }
+            Some(Report::Cloned) => self.cloned(sender),
             Some(Report::At(point)) => Ok(Event::At(point)),
             Some(Report::YourTurn) => Ok(Event::End),
         }
+    }
+
+    fn cloned(&mut self, sender: Option<i32>) -> Result<Event> {
+        let pid = sender.filter(|_| self.clones > 0);
+        let pid = pid.ok_or_else(|| Error::external("the stage was cloned when it should not be"))?;
+        let pidfd = sys::pidfd_open(pid).map_err(|errno| Error::os("pidfd_open", errno))?;
+        let clone = Some(Child::new(pid, pidfd));
+        self.clones -= 1;
+        let (before, event) = match self.clones {
+            0 => {
+                self.init = clone;
+                ask_for_sender(self.channel.as_fd(), false)?;
+                self.send_ahead();
+                (self.first.take(), Event::Cloned)
+            }
+            _ => (std::mem::replace(&mut self.first, clone), Event::InCgroup),
+        };
+        if let Some(before) = before {
+            // It ends right after this report.
+            let _ = before.wait_within(&Wait::at_any_rate(DEADLINE));
+        }
+        Ok(event)
     }
 
     /// Waits until the stage says something; false where it never will, although its channel is open. A stage that a signal
@@ -334,7 +332,7 @@ impl<'a> Stage<'a> {
         let how = child.and_then(|child| child.wait_within(&Wait::at_any_rate(DEADLINE)).ok().flatten());
         // The first process exits so once it has made its clone.
         if !is_reported && how == Some(sys::ExitStatus::Code(0)) {
-            self.reap_unreported();
+            self.end_unreported();
         }
         let error = Error::external(match how {
             Some(sys::ExitStatus::Signal(signal)) => {
@@ -383,7 +381,7 @@ impl Drop for Stage<'_> {
             child.try_wait().ok().flatten()
         });
         if ended.last() == Some(Some(sys::ExitStatus::Code(0))) && !is_reported {
-            self.reap_unreported();
+            self.end_unreported();
         }
     }
 }
@@ -449,7 +447,7 @@ pub(crate) fn step_error(
     let call = syscalls::Sysno::new(call as usize).map_or("a system call", |call| call.name());
     let errno = Errno::from_raw(errno);
     match failed {
-        Some((step, origin)) => crate::hints::render(step, from, origin, call, errno),
+        Some((step, origin)) => hints::render(step, from, origin, call, errno),
         None => Error::os(format!("{call} in step {number} of the container's set-up"), errno),
     }
 }
@@ -457,7 +455,8 @@ pub(crate) fn step_error(
 /// The error of a refused clone3(2), with the place of the namespaces that it was to make.
 fn clone_failed(plan: &Plan, errno: Errno) -> Error {
     match plan.steps().first() {
-        Some((step @ Step::StartIn { .. }, origin)) if !matches!(errno, Errno::EBUSY | Errno::EOPNOTSUPP) => {
+        _ if hints::is_of_cgroup(errno) => hints::into_cgroup(errno),
+        Some((step @ Step::StartIn { .. }, origin)) => {
             let call = syscalls::Sysno::clone3 as u32;
             step_error(Some((step, origin.as_ref())), None, 0, call, errno as i32)
         }
@@ -468,95 +467,9 @@ fn clone_failed(plan: &Plan, errno: Errno) -> Error {
 fn spawn_failed(errno: Errno) -> Error {
     let error = Error::os("execveat onggi-stage", errno);
     match errno {
-        Errno::EBUSY | Errno::EOPNOTSUPP => {
-            Error::os("clone3 into the container's cgroup", errno).at("linux.cgroupsPath").with_hint(
-                "a cgroup with controllers enabled for its children accepts no processes; choose another path",
-            )
-        }
         Errno::EACCES => error.with_hint("vm.memfd_noexec=2 forbids executable memfds; sysctl sets it to 1"),
         Errno::ENOMEM => error.with_hint(KILLED),
         _ => error,
-    }
-}
-
-/// A procfs on which nothing can be mounted. Where the kernel refuses one (in a user namespace, if something is mounted
-/// below /proc), the caller's `/proc` is used, if it is a procfs.
-fn private_procfs() -> Result<OwnedFd> {
-    if let Ok(procfs) = sys::detached_procfs() {
-        return Ok(procfs);
-    }
-    let failed = |error| Error::io("open /proc", error);
-    let procfs = File::open("/proc").map_err(failed)?;
-    let kind = nix::sys::statfs::fstatfs(&procfs).map_err(|errno| Error::os("fstatfs /proc", errno))?;
-    if kind.filesystem_type() != nix::sys::statfs::PROC_SUPER_MAGIC {
-        return Err(Error::unsupported("/proc is no procfs").with_hint("mount -t proc proc /proc"));
-    }
-    Ok(procfs.into())
-}
-
-/// A descriptor to hand over: one to close afterwards, or the caller's.
-enum Opened<'a> {
-    Owned(OwnedFd),
-    Borrowed(BorrowedFd<'a>),
-    /// Sent to the stage later.
-    Later,
-}
-
-impl AsRawFd for Opened<'_> {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Owned(fd) => fd.as_raw_fd(),
-            Self::Borrowed(fd) => fd.as_raw_fd(),
-            Self::Later => -1,
-        }
-    }
-}
-
-fn open_handed<'a>(
-    plan: &Plan,
-    launch: &'a Launch,
-    channel: &'a OwnedFd,
-    procfs: &'a OwnedFd,
-) -> Result<Vec<Opened<'a>>> {
-    let given = |fd: Option<BorrowedFd<'a>>, what: &str| {
-        fd.map(Opened::Borrowed).ok_or_else(|| Error::external(format!("no {what} was given")))
-    };
-    let open = |(what, place): &(Handed, crate::plan::Origin)| {
-        let opened = match what {
-            Handed::Channel => Ok(Opened::Borrowed(channel.as_fd())),
-            Handed::Procfs => Ok(Opened::Borrowed(procfs.as_fd())),
-            Handed::Listener => given(launch.given.listener, "listener"),
-            Handed::ConsoleSocket => given(launch.given.console, "console socket"),
-            Handed::Pidfd => given(launch.given.pidfd, "pidfd"),
-            Handed::BareMounts => given(launch.given.bare_mounts, "mount namespace"),
-            Handed::Directory => given(launch.given.directory, "directory"),
-            Handed::Program => given(launch.given.program, "program"),
-            Handed::Placed(at) => given(launch.given.placed.get(usize::from(*at)).copied(), "descriptor"),
-            Handed::Namespace(path) => open_namespace(path).map(Opened::Owned),
-            Handed::UserNamespace => user_namespace(plan).map(Opened::Owned),
-            Handed::CgroupTasks(tasks) => match launch.given.cgroup {
-                Some(cgroup) => cgroup.open_tasks(tasks).map(Opened::Owned),
-                None => Ok(Opened::Later),
-            },
-            Handed::IdMap(at) => userns::make(&plan.id_maps[*at]).map(Opened::Owned),
-        };
-        opened.map_err(|error: Error| if place.is_empty() { error } else { error.at(place.to_string()) })
-    };
-    plan.handed.iter().map(open).collect()
-}
-
-fn open_namespace(path: &Path) -> Result<OwnedFd> {
-    // Magic links such as /proc/PID/ns/net are followed: the path comes from the caller.
-    File::open(path)
-        .map(OwnedFd::from)
-        .map_err(|error| Error::io(format!("open {}", path.display()), error).within("namespace path"))
-}
-
-fn user_namespace(plan: &Plan) -> Result<OwnedFd> {
-    match (&plan.new_user_namespace, &plan.joined_user_namespace) {
-        (Some(maps), _) => userns::make(maps),
-        (None, Some(path)) => open_namespace(path),
-        (None, None) => Err(Error::new(ErrorKind::InvalidConfig, "no user namespace")),
     }
 }
 

@@ -152,6 +152,8 @@ pub enum Handed {
     Pidfd,
     /// The program of the container, where the caller gives it.
     Program,
+    /// The container's cgroup in v2.
+    Cgroup,
     /// The directory that a hook starts in.
     Directory,
     /// The descriptor with this index among those that the caller gives, which means nothing to the library.
@@ -266,6 +268,18 @@ impl Plan {
         }
     }
 
+    /// Whether the stage enters a cgroup of v2 by its first step.
+    pub fn enters_cgroup(&self) -> bool {
+        matches!(self.steps.first(), Some((Step::EnterCgroup { .. }, _)))
+    }
+
+    /// How many processes report that they were cloned: each goes on where the one before ends.
+    pub fn clones(&self) -> usize {
+        let clones =
+            |(step, _): &&(Step<Text>, Origin)| matches!(step, Step::EnterCgroup { .. } | Step::Clone { .. });
+        self.steps.iter().filter(clones).count()
+    }
+
     /// Whether the v1 cgroups are the first that the stage waits for.
     pub fn waits_first_for_cgroups(&self) -> bool {
         let waits = |step: &Step<Text>| matches!(step, Step::ReceiveFds { .. } | Step::Sync { .. });
@@ -378,8 +392,11 @@ impl Plan {
     fn check_clone(&self) -> Result<usize> {
         let clone = self.steps.iter().position(|(step, _)| matches!(step, Step::Clone { .. }));
         let started = self.start_in().is_some();
-        rule(clone.is_some() != started, "the container's process is started or cloned once")?;
-        let late = |(step, _): &(Step<Text>, Origin)| matches!(step, Step::StartIn { .. });
+        let is_once = if self.enters_cgroup() { !started } else { clone.is_some() != started };
+        rule(is_once, "the container's process is started or cloned once")?;
+        let late = |(step, _): &(Step<Text>, Origin)| {
+            matches!(step, Step::StartIn { .. } | Step::EnterCgroup { .. })
+        };
         rule(!self.steps.iter().skip(1).any(late), "nothing comes before the start of the stage")?;
         Ok(clone.unwrap_or(0))
     }

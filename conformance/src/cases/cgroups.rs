@@ -8,6 +8,9 @@ use crate::test::{Container, Test, pause};
 use serde_json::{Value, json};
 use std::fs;
 
+/// For a score below the caller's own.
+const CAP_SYS_RESOURCE: u32 = 24;
+
 pub const CASES: &[Case] = &[
     case!(the_process_is_in_the_configured_cgroup, [Cgroup]),
     case!(without_a_path_a_cgroup_is_made, [Cgroup]),
@@ -25,6 +28,10 @@ pub const CASES: &[Case] = &[
     case!(memory_limits_v2, [Cgroup, V2, Controller("memory")]),
     case!(memory_limit_ends_a_program_that_takes_more, [Cgroup, Controller("memory")]),
     case!(memory_limit_too_low_to_start_in_is_an_error, [Cgroup, V2, Controller("memory")]),
+    case!(
+        memory_that_is_used_up_ends_no_runtime_in_an_exec,
+        [Cgroup, V2, Controller("memory"), Capability(CAP_SYS_RESOURCE)]
+    ),
     case!(memory_swap_of_minus_one_is_unlimited_v2, [Cgroup, V2, Controller("memory")]),
     case!(memory_swappiness_v1, [Root, V1, Controller("memory")]),
     case!(memory_disable_oom_killer_v1, [Root, V1, Controller("memory")]),
@@ -249,6 +256,20 @@ fn memory_limit_too_low_to_start_in_is_an_error(t: &Test) -> Outcome {
         let c = t.container(&config)?;
         c.create()?.refused()?;
         check!(c.state().is_err(), "{limit} bytes: there is a container");
+    }
+    Ok(())
+}
+
+/// The same while the container runs. Its own process is spared, so that the kernel looks for another one to end.
+fn memory_that_is_used_up_ends_no_runtime_in_an_exec(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.set("process.oomScoreAdj", -1000);
+    let c = t.detached(&config)?;
+    let max = t.host.cgroup("memory", &format!("{}/{}", t.cgroup, c.id)).join("memory.max");
+    fs::write(max, "0")?;
+    for try_ in 1..=30 {
+        let output = c.exec_with(&["--detach"], &["/bin/true"])?;
+        check!(output.code != 128 + 9, "try {try_}: the runtime ended with {}", output.code);
     }
     Ok(())
 }

@@ -28,10 +28,10 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     let own_mounts = namespaces.is_new(Ns::Mount);
     let bare = host.bare_mounts;
     let starts_inside = starts_inside(host, &namespaces);
-    if starts_inside {
-        let copied = if own_mounts && !bare { Ns::Mount as u64 } else { 0 };
-        let namespaces = NamespaceFlags(namespaces.cloned() | copied);
-        plan.push("linux.namespaces", Step::StartIn { namespaces });
+    let copied = if own_mounts && !bare { Ns::Mount as u64 } else { 0 };
+    let first = NamespaceFlags(if starts_inside { namespaces.cloned() | copied } else { 0 });
+    if !enter_cgroup(&mut plan, host, first) && starts_inside {
+        plan.push("linux.namespaces", Step::StartIn { namespaces: first });
     }
     plan.push("", Step::ResetSignals);
     if host.attach_first {
@@ -310,6 +310,15 @@ fn root_propagation(linux: &Linux) -> Propagation {
         }
         _ => Propagation { namespace: slave, setup: slave, root: 0, shared: false },
     }
+}
+
+/// The first step of a process that is to be in a cgroup of v2 that limits its memory; false where it is to be in none.
+pub(super) fn enter_cgroup(plan: &mut Plan, host: &Host, namespaces: NamespaceFlags) -> bool {
+    if host.clones_into_cgroup {
+        let cgroup = plan.hand("linux.cgroupsPath", Handed::Cgroup);
+        plan.push("linux.namespaces", Step::EnterCgroup { cgroup, namespaces });
+    }
+    host.clones_into_cgroup
 }
 
 /// Whether the stage can be started in the new namespaces, which saves its second process. A user namespace has to be

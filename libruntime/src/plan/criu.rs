@@ -42,6 +42,7 @@ pub(crate) fn dump(program: &Program) -> Result<Plan> {
 /// as CRIU needs it, and a killed CRIU leaves no mount on the host.
 pub(crate) fn restore(program: &Program, spec: &Spec, host: &Host, rootfs: &Path) -> Result<Plan> {
     let mut plan = Plan::new();
+    super::create::enter_cgroup(&mut plan, host, NamespaceFlags(0));
     plan.push("", Step::ResetSignals);
     if host.attach_first {
         plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });

@@ -25,6 +25,7 @@ pub fn exec(
     let namespaces = listed(spec).iter().fold(0, |flags, namespace| flags | namespace.typ() as u64);
     let affinity = process.exec_cpu_affinity().as_ref();
 
+    super::create::enter_cgroup(&mut plan, host, NamespaceFlags(0));
     plan.push("", Step::ResetSignals);
     process::oom_score(&mut plan, process);
     let initial = affinity.and_then(|affinity| affinity.initial().as_deref());

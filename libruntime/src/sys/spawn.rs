@@ -3,7 +3,7 @@
 //!
 //! Between the two the child shares this process's memory. It runs on a stack of its own, makes raw system calls only,
 //! and changes no credentials. The caller goes on meanwhile: with CLONE_VFORK it could be held up for ever, by a child
-//! that is stopped or born in a frozen cgroup. [`Spawn::waits`] is the exception.
+//! that is stopped.
 
 use super::Result;
 use nix::errno::Errno;
@@ -24,14 +24,11 @@ pub struct Spawn<'a> {
     pub passed: &'a [(RawFd, u32)],
     /// Handed over under their own numbers.
     pub keep: &'a [RawFd],
-    /// A cgroup v2 directory to be born in (`CLONE_INTO_CGROUP`).
+    /// A cgroup v2 directory to be born in (`CLONE_INTO_CGROUP`), which has no memory controller: its OOM killer would
+    /// end every process that shares the child's memory.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The flags of new namespaces (namespaces(7)).
     pub namespaces: u64,
-    /// Waits until the program is executed (CLONE_VFORK). Where the memory of `cgroup` does not suffice for execve(2), the
-    /// kernel's OOM killer ends the child and every process that shares its memory; only a child that is waited for it
-    /// spares, and execve(2) fails.
-    pub waits: bool,
 }
 
 /// What the child needs, made before: it cannot allocate.
@@ -134,8 +131,7 @@ pub fn spawn(what: &Spawn) -> Result<Spawned> {
         is_here: AtomicU32::new(1),
         stack: Stack::new()?,
     });
-    let vfork = if what.waits { libc::CLONE_VFORK } else { 0 };
-    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID | vfork;
+    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
     let flags = flags as u64 | what.namespaces;
     let clone = CloneArgs { flags, cgroup: what.cgroup, stack: &child.stack, is_here: Some(&child.is_here) };
     // SAFETY: `Lent` has the stack and what the child reads until the child has left.

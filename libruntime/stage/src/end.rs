@@ -17,6 +17,15 @@ pub fn clone(state: &State, namespaces: NamespaceFlags) -> Done {
     state.report(Report::Cloned)
 }
 
+/// As [`clone`], into a cgroup of v2.
+pub fn enter_cgroup(state: &State, cgroup: i32, namespaces: NamespaceFlags) -> Done {
+    if clone_into(namespaces.0 | CLONE_FLAGS, cgroup)? != 0 {
+        exit(0);
+    }
+    close_later(cgroup);
+    state.report(Report::Cloned)
+}
+
 pub fn sync(state: &State, point: SyncPoint) -> Done {
     // A hook can see this process meanwhile.
     close_unused();

@@ -4,6 +4,7 @@
 //! All unsafe calls of the stage are here. [`call`] makes those that cannot harm this process's memory; each
 //! of the others has a function of its own, whose types say what the kernel writes and where.
 
+pub use crate::errno::*;
 use crate::unused;
 use core::sync::atomic::AtomicU64;
 use linux_raw_sys::{general as k, ioctl, prctl as p};
@@ -17,30 +18,6 @@ pub struct Failed {
 }
 
 pub type Done<T = ()> = Result<T, Failed>;
-
-pub const EPERM: i32 = 1;
-pub const ENOENT: i32 = 2;
-pub const EINTR: i32 = 4;
-pub const EBADF: i32 = 9;
-pub const EAGAIN: i32 = 11;
-pub const ENOMEM: i32 = 12;
-pub const EACCES: i32 = 13;
-pub const EBUSY: i32 = 16;
-pub const EEXIST: i32 = 17;
-pub const ENODEV: i32 = 19;
-pub const ENOTDIR: i32 = 20;
-pub const EISDIR: i32 = 21;
-pub const EINVAL: i32 = 22;
-pub const ENOSYS: i32 = 38;
-pub const ENFILE: i32 = 23;
-pub const EMFILE: i32 = 24;
-pub const ELOOP: i32 = 40;
-pub const E2BIG: i32 = 7;
-pub const EPROTO: i32 = 71;
-pub const ENAMETOOLONG: i32 = 36;
-pub const ECONNABORTED: i32 = 103;
-pub const ENOBUFS: i32 = 105;
-pub const ESTALE: i32 = 116;
 
 pub const AT_FDCWD: i32 = k::AT_FDCWD;
 
@@ -303,23 +280,36 @@ pub fn mount_setattr(fd: i32, recursive: bool, set: u64, clear: u64, propagation
     call(Call::mount_setattr, [fd as usize, empty, flags as usize, &raw const attr as usize, size]).map(drop)
 }
 
+/// The flags of a clone that has a copy of all memory, and at whose start the kernel writes to no address.
+const CLONE_ALLOWED: u32 = k::CLONE_NEWUSER
+    | k::CLONE_NEWNS
+    | k::CLONE_NEWPID
+    | k::CLONE_NEWNET
+    | k::CLONE_NEWIPC
+    | k::CLONE_NEWUTS
+    | k::CLONE_NEWCGROUP
+    | k::CLONE_PARENT
+    | SIGCHLD;
+
 /// clone(2) with `CLONE_NEW*`, `CLONE_PARENT` and SIGCHLD; 0 is the child, which has a copy of everything. Not
 /// clone3(2): engines' filters refuse that, because they cannot look at its flags.
 pub fn clone(flags: u64) -> Done<usize> {
-    const ALLOWED: u32 = k::CLONE_NEWUSER
-        | k::CLONE_NEWNS
-        | k::CLONE_NEWPID
-        | k::CLONE_NEWNET
-        | k::CLONE_NEWIPC
-        | k::CLONE_NEWUTS
-        | k::CLONE_NEWCGROUP
-        | k::CLONE_PARENT
-        | SIGCHLD;
-    if flags & !u64::from(ALLOWED) != 0 {
+    if flags & !u64::from(CLONE_ALLOWED) != 0 {
         return Err(Failed { call: Sysno::clone, errno: EINVAL });
     }
     // SAFETY: memory is copied and not shared, and none of these flags has the kernel write to an address.
     unsafe { raw(Sysno::clone, [flags as usize, 0, 0, 0, 0]) }
+}
+
+/// clone3(2) with the same flags, into the cgroup v2 behind a descriptor (CLONE_INTO_CGROUP).
+pub fn clone_into(flags: u64, cgroup: i32) -> Done<usize> {
+    if flags & !u64::from(CLONE_ALLOWED) != 0 {
+        return Err(Failed { call: Sysno::clone3, errno: EINVAL });
+    }
+    // struct clone_args: the flags, nine that are not asked for, and the cgroup.
+    let args = [flags | k::CLONE_INTO_CGROUP, 0, 0, 0, 0, 0, 0, 0, 0, 0, cgroup as u64];
+    // SAFETY: as in `clone`.
+    unsafe { raw(Sysno::clone3, [args.as_ptr() as usize, size_of_val(&args)]) }
 }
 
 pub const SIGCHLD: u32 = 17;

@@ -25,7 +25,7 @@ pub struct Fd(pub u16);
 pub const CHANNEL: Fd = Fd(0);
 pub const PROCFS: Fd = Fd(1);
 
-/// The flag of clone(2) that [`Step::Clone`] always has: `CLONE_PARENT`.
+/// The flag of clone(2) that [`Step::Clone`] and [`Step::EnterCgroup`] always have: `CLONE_PARENT`.
 pub const CLONE_FLAGS: u64 = 0x8000;
 
 /// Which of the mounts that the stage has opened and not yet attached.
@@ -196,6 +196,14 @@ pub enum Step<T> {
     },
     /// Nothing to do: the library has started the stage in these new namespaces. Only the first step can be this.
     StartIn {
+        namespaces: NamespaceFlags,
+    },
+    /// clone3(2) with `CLONE_PARENT` into a cgroup of v2 and new namespaces. The child reports that it exists and goes on
+    /// with the next step; the parent ends. Only the first step can be this. The stage is not started in the cgroup:
+    /// it shares the caller's memory until it is executed, and the kernel's OOM killer, called for that cgroup, would end
+    /// the caller as well.
+    EnterCgroup {
+        cgroup: Fd,
         namespaces: NamespaceFlags,
     },
     /// clone(2) with `CLONE_PARENT`. The child reports that it exists and goes on with the next step; the parent ends.

@@ -13,6 +13,7 @@ mod below;
 mod console;
 mod copy_up;
 mod end;
+mod errno;
 mod identity;
 mod kernel;
 mod mounts;
@@ -127,6 +128,7 @@ fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
             state.put_source(source, tree)
         }
         StartIn { .. } => Ok(()),
+        EnterCgroup { cgroup, namespaces } => end::enter_cgroup(state, state.fd(cgroup), namespaces),
         Clone { namespaces } => end::clone(state, namespaces),
         OpenRoot { path } => nodes::open_root(state, path),
         Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict } => {

@@ -1,12 +1,13 @@
 //! Limits of a container that runs: changed all or none, remembered, counted; and what the host lacks.
 
-use super::bundle::{Bundle, config, new_id, turn};
-use super::roles;
-use libruntime::{Container, Level, check, parse_resources};
+use super::bundle::{Bundle, config, exec, new_id, turn};
+use super::{roles, world};
+use libruntime::{Container, ErrorKind, Level, check, parse_resources};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn update(container: &Container, resources: &Value) -> libruntime::Result<()> {
     let (resources, _) = parse_resources(resources.to_string().as_bytes())?;
@@ -154,5 +155,32 @@ fn exec_follows_init_out_of_a_cgroup_that_was_taken_away() {
     fs::remove_dir(dir).unwrap();
     let executed = super::bundle::exec(&container, &["/bin/busybox", "true"]).spawn().unwrap();
     assert_eq!(executed.wait().unwrap(), libruntime::ExitStatus::Code(0));
+    container.delete_force().unwrap();
+}
+
+/// In a frozen cgroup of v2 the process cannot even say its pid; in one of v1 it cannot be killed before it is thawed.
+#[test]
+fn an_exec_that_a_paused_container_holds_up_is_ended() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let container = bundle.builder(&new_id()).run().unwrap();
+    let v1 = container.cgroup_paths().any(|(controller, _)| controller == "freezer");
+    container.pause().unwrap();
+    let before = world::children();
+    let limited = container.with_deadline(Duration::from_secs(2));
+    let error = exec(&limited, &["/bin/busybox", "true"]).ignore_paused(true).spawn().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    let left = || (world::children().difference(&before).count(), container.processes().unwrap().len());
+    if !v1 {
+        assert_eq!(left(), (0, 1));
+    }
+    container.resume().unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while left().1 > 1 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The next start reaps what could not be reaped then.
+    exec(&container, &["/bin/busybox", "true"]).spawn().unwrap().wait().unwrap();
+    assert_eq!(left(), (0, 1));
     container.delete_force().unwrap();
 }

@@ -1,6 +1,6 @@
 //! The `cgroup` mount: by version of the host, with and without a cgroup namespace.
 
-use super::{Given, check_on, given, merge, minimal, planned};
+use super::{Given, check_on, given, merge, minimal, planned, planned_exec};
 use crate::host::CgroupMount;
 use crate::plan::Plan;
 use expect_test::expect;
@@ -171,4 +171,31 @@ fn cgroups_are_the_first_wait_unless_a_pid_namespace_is_joined() {
     assert!(!first(r#", {"type": "pid", "path": "/proc/1/ns/pid"}"#));
     // On v2 there is nothing to give.
     assert!(!planned(&minimal(), &given()).unwrap().0.waits_first_for_cgroups());
+}
+
+/// Executed outside, because it shares the caller's memory until then.
+#[test]
+fn v2_is_entered_by_the_first_step() {
+    let in_v2 = |given: &mut Given| given.host.clones_into_cgroup = true;
+    check_on(
+        in_v2,
+        &with(r#", {"type": "pid"}"#),
+        expect![[r#"
+            after the beginning
+            - linux.namespaces: StartIn { namespaces: mount }
+            + linux.namespaces: EnterCgroup { cgroup: Fd(2), namespaces: mount+pid }
+            after root.path: CloneRootfs
+            + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
+            after linux.resources.cpu.cpus: SetAffinity
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
+            + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup" }
+            after process.args[0]: Exec
+            + linux.cgroupsPath: Fd(2) is Cgroup
+        "#]],
+    );
+    let mut given = given();
+    in_v2(&mut given);
+    let plan = planned_exec(&minimal(), &given);
+    assert!(plan.enters_cgroup());
+    assert_eq!(plan.clones(), 2);
 }

@@ -155,6 +155,19 @@ fn the_order_holds_where_the_callers_mounts_are_not_copied() {
 }
 
 #[test]
+fn the_order_holds_in_a_cgroup_of_v2() {
+    for user_namespace in [false, true] {
+        let change = |given: &mut Given| {
+            given.host.clones_into_cgroup = true;
+            given.host.cgroup_tasks = vec!["/cg/tasks".into()];
+        };
+        let names = names(change, user_namespace);
+        assert_order(&names, ALWAYS);
+        assert_eq!(names[0], "EnterCgroup");
+    }
+}
+
+#[test]
 fn the_order_holds_without_root() {
     let change = |given: &mut Given| {
         given.host.cgroup_tasks = vec!["/cg/tasks".into()];
