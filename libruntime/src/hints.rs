@@ -148,7 +148,7 @@ fn words_of(step: &Step<Text>, from: Option<&str>, origin: &str, errno: Errno) -
 fn mounting(step: &Step<Text>, from: Option<&str>) -> Option<String> {
     use Step::*;
     Some(match step {
-        OpenSource { host_path, .. } | OpenIdmapped { host_path, .. } => {
+        OpenSource { host_path, .. } | OpenTree { host_path, .. } | OpenIdmapped { host_path, .. } => {
             format!("error mounting {:?} to rootfs", host_path.first())
         }
         Mount { fstype, target, .. } | MountByText { fstype, target, .. } => {
@@ -168,6 +168,7 @@ fn object(step: &Step<Text>) -> String {
     match step {
         WriteProcess { path, .. } | WriteSysctl { path, .. } => format!("/proc/{}", path.first()),
         OpenSource { host_path, .. }
+        | OpenTree { host_path, .. }
         | OpenIdmapped { host_path, .. }
         | OpenDevice { host_path, .. }
         | PrivateParent { host_path }
@@ -236,7 +237,7 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
 fn mount_hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
     use Step::*;
     Some(match (step, call, errno) {
-        (OpenSource { .. } | OpenIdmapped { .. }, _, Errno::ENOENT) => {
+        (OpenSource { .. } | OpenTree { .. } | OpenIdmapped { .. }, _, Errno::ENOENT) => {
             "bind sources are not created; create it on the host"
         }
         (OpenIdmapped { .. }, "mount_setattr", Errno::EINVAL) => {
@@ -272,9 +273,11 @@ fn mount_hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static st
             "a procfs or sysfs of the host lies hidden in this mount namespace, where nothing can be mounted over it; use pivot_root(2), which this container is created without"
         }
         (MakeNode { .. }, "unlinkat", Errno::EISDIR) => "there is a directory at this path already",
-        (CloneSource { .. } | FetchSource { .. }, "mount_setattr", Errno::EPERM) => {
-            "the source is mounted with a restriction that a user namespace cannot lift, such as ro"
-        }
+        (
+            CloneSource { .. } | SetSourceAttributes { .. } | FetchSource { .. },
+            "mount_setattr",
+            Errno::EPERM,
+        ) => "the source is mounted with a restriction that a user namespace cannot lift, such as ro",
         _ => return None,
     })
 }

@@ -237,6 +237,7 @@ impl Plan {
     pub fn host_path_of(&self, step: &Step<Text>) -> Option<String> {
         let (Step::MoveMount { source: wanted, .. }
         | Step::CloneSource { source: wanted, .. }
+        | Step::SetSourceAttributes { source: wanted, .. }
         | Step::FetchSource { source: wanted, .. }) = step
         else {
             return None;
@@ -248,6 +249,7 @@ impl Plan {
     fn sources(&self) -> impl Iterator<Item = (&Source, &Text)> {
         self.steps.iter().filter_map(|(step, _)| match step {
             Step::OpenSource { source, host_path, .. }
+            | Step::OpenTree { source, host_path, .. }
             | Step::OpenIdmapped { source, host_path, .. }
             | Step::OpenDevice { source, host_path, .. } => Some((source, host_path)),
             _ => None,
@@ -339,7 +341,10 @@ impl Plan {
         let exec = position(&|s| matches!(s, Step::Exec { .. } | Step::ExecFd { .. }));
         rule(exec == Some(end), "a plan has one program, at its end")?;
         let clone = self.check_clone()?;
-        if let Some(open) = last(&|s| matches!(s, Step::OpenSource { .. } | Step::OpenDevice { .. })) {
+        let opens = |s: &Step<Text>| {
+            matches!(s, Step::OpenSource { .. } | Step::OpenTree { .. } | Step::OpenDevice { .. })
+        };
+        if let Some(open) = last(&opens) {
             let leaves = |s: &Step<Text>| {
                 matches!(s, Step::EnterBareMounts { .. } | Step::Clone { .. } | Step::OpenRoot { .. })
             };
@@ -404,8 +409,8 @@ impl Plan {
     /// Checks the limits that a configuration can exceed: the stage has tables of fixed sizes.
     fn check_limits(&self) -> Result<()> {
         let opens = |step: &Step<Text>| {
-            use Step::{OpenDevice, OpenIdmapped, OpenSource};
-            matches!(step, OpenSource { .. } | OpenIdmapped { .. } | OpenDevice { .. })
+            use Step::{OpenDevice, OpenIdmapped, OpenSource, OpenTree};
+            matches!(step, OpenSource { .. } | OpenTree { .. } | OpenIdmapped { .. } | OpenDevice { .. })
         };
         let mut sources = self.steps.iter().filter(|(step, _)| opens(step));
         if let Some((_, origin)) = sources.nth(MAX_SOURCES) {

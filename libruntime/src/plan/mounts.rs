@@ -4,7 +4,7 @@ use super::filesystem::{self, LONGEST_VALUE};
 use super::kept::KeptMounts;
 use super::mount_options::{self, ATIME, Links, Options, nothing_kept, private_unless_asked};
 use super::readiness;
-use super::request::{Namespaces, Request};
+use super::request::{Namespaces, Request, own_file};
 use super::{Handed, IdMaps, Plan, Text, devices};
 use crate::error::{Diagnostic, Error, Result};
 use crate::host::{CgroupMount, Host, Lsm};
@@ -57,6 +57,8 @@ struct Tree {
     attrs: Attrs,
     links: Links,
     sources: Sources,
+    /// The source is known to be one.
+    directory: bool,
 }
 
 /// What all mounts are planned with.
@@ -76,16 +78,7 @@ struct Site<'a> {
 
 /// Attaches a source that is no symbolic link; symbolic links in `target` are followed.
 pub(super) fn move_mount(source: Source, target: Text) -> Step<Text> {
-    Step::MoveMount { source, target, strict: false, nofollow: false, copy_link: false }
-}
-
-/// A read-only bind mount of a file in the container's directory, which is on a filesystem of the host.
-fn own_file(source: &Path, destination: &str) -> Mount {
-    let mut mount = Mount::default();
-    let options = ["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_string);
-    mount.set_destination(destination.into()).set_typ(Some("bind".to_string()));
-    mount.set_source(Some(source.into())).set_options(Some(options.into()));
-    mount
+    Step::MoveMount { source, target, strict: false, nofollow: false, copy_link: false, directory: false }
 }
 
 impl Mounts {
@@ -175,9 +168,9 @@ impl Mounts {
             let Some(at) = mounts.position(|mount| mount.typ().as_deref() == Some(fstype)) else { continue };
             let (origin, source) = (format!("mounts[{at}]"), plan.new_source());
             let host_path = Text::of(path);
-            plan.push(origin.clone(), Step::OpenSource { source, host_path, nofollow: false });
             let attrs = private_unless_asked(Attrs::default());
-            plan.push(origin.clone(), Step::CloneSource { source, recursive: true, attrs });
+            plan.push(origin.clone(), Step::OpenTree { source, host_path, nofollow: false, recursive: true });
+            plan.push(origin.clone(), Step::SetSourceAttributes { source, attrs });
             self.seen.push((origin, source));
         }
     }
@@ -216,17 +209,23 @@ impl Mounts {
     /// A bind mount.
     fn bind(&mut self, plan: &mut Plan, origin: &str, host_path: Text, tree: Tree) {
         let source = plan.new_source();
-        let Tree { target, recursive, attrs, links, sources } = tree;
+        let Tree { target, recursive, attrs, links, sources, directory } = tree;
         let nofollow = links.source_nofollow || links.copy;
-        plan.push(format!("{origin}.source"), Step::OpenSource { source, host_path, nofollow });
-        let (attrs, lifted) = self.split(attrs, sources);
-        let clone = Step::CloneSource { source, recursive, attrs };
-        match sources {
-            Sources::Opened => self.attach.push((origin.into(), clone)),
-            Sources::Parked { .. } | Sources::Detached => plan.push(origin.to_string(), clone),
+        let (mut attrs, lifted) = self.split(attrs, sources);
+        if !recursive {
+            // It is one mount, so that one call sets its propagation and the rest.
+            attrs.propagation &= !libc::MS_REC;
+        }
+        let opened = format!("{origin}.source");
+        if sources == Sources::Opened {
+            plan.push(opened, Step::OpenSource { source, host_path, nofollow });
+            self.attach.push((origin.into(), Step::CloneSource { source, recursive, attrs }));
+        } else {
+            plan.push(opened, Step::OpenTree { source, host_path, nofollow, recursive });
+            plan.push(origin.to_string(), Step::SetSourceAttributes { source, attrs });
         }
         let parked = matches!(sources, Sources::Parked { .. }).then_some(lifted);
-        self.attach_source(origin, source, target, parked, links);
+        self.attach_source(origin, source, target, parked, (links, directory));
     }
 
     /// Splits attributes into those that are set before a source is parked, and when it is fetched: in a user namespace,
@@ -259,14 +258,14 @@ impl Mounts {
         source: Source,
         target: Text,
         parked: Option<Attrs>,
-        links: Links,
+        (links, directory): (Links, bool),
     ) {
         if let Some(attrs) = parked {
             self.opened.push((origin.into(), source));
             self.attach.push((origin.into(), Step::FetchSource { source, attrs }));
         }
         let (nofollow, copy_link) = (links.destination_nofollow, links.copy);
-        let step = Step::MoveMount { source, target, strict: false, nofollow, copy_link };
+        let step = Step::MoveMount { source, target, strict: false, nofollow, copy_link, directory };
         self.attach.push((origin.into(), step));
     }
 
@@ -319,7 +318,7 @@ impl Mounts {
             let (rec_set, rec_clear) = (rec_set | set, rec_clear | clear);
             let attrs = Attrs { rec_set, rec_clear, propagation, ..Attrs::default() };
             let (links, sources) = (Links::default(), self.sources);
-            let tree = Tree { target, recursive: true, attrs, links, sources };
+            let tree = Tree { target, recursive: true, attrs, links, sources, directory: false };
             self.bind(site.plan, &origin, Text::of("/sys"), tree);
         } else if fstype == "cgroup" || fstype == "cgroup2" {
             self.plan_cgroup(site, origin, mount, &options);
@@ -381,7 +380,8 @@ impl Mounts {
         let target = Text::path(&absolute(mount.destination()));
         match idmap(site, &origin, mount, options)? {
             None => {
-                let tree = Tree { target, recursive, attrs, links: options.links, sources: self.sources };
+                let (links, sources) = (options.links, self.sources);
+                let tree = Tree { target, recursive, attrs, links, sources, directory: false };
                 self.bind(site.plan, &origin, host_path, tree);
             }
             Some(_) if options.links.source_nofollow || options.links.copy => {
@@ -394,7 +394,7 @@ impl Mounts {
                 let parked = matches!(self.sources, Sources::Parked { .. }).then_some(lifted);
                 let step = Step::OpenIdmapped { source, host_path, recursive, attrs, fd, recursive_map };
                 site.plan.push(format!("{origin}.source"), step);
-                self.attach_source(&origin, source, target, parked, options.links);
+                self.attach_source(&origin, source, target, parked, (options.links, false));
             }
         }
         Ok(())
@@ -481,7 +481,8 @@ impl Mounts {
                 sources => sources,
             };
             let attrs = private_unless_asked(attrs);
-            let tree = Tree { target, recursive: false, attrs, links: Links::default(), sources };
+            let links = Links::default();
+            let tree = Tree { target, recursive: false, attrs, links, sources, directory: true };
             self.bind(site.plan, origin, host_path, tree);
         }
     }

@@ -4,7 +4,7 @@ use super::{Handed, IdMaps, Plan};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::step::Fd;
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Ns, Mount, Spec};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -155,4 +155,13 @@ fn id_maps(spec: &Spec) -> IdMaps {
         uids: rows(linux.and_then(|linux| linux.uid_mappings().as_ref())),
         gids: rows(linux.and_then(|linux| linux.gid_mappings().as_ref())),
     }
+}
+
+/// A read-only bind mount of a file in the container's directory, which is on a filesystem of the host.
+pub(super) fn own_file(source: &Path, destination: &str) -> Mount {
+    let mut mount = Mount::default();
+    let options = ["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_string);
+    mount.set_destination(destination.into()).set_typ(Some("bind".to_string()));
+    mount.set_source(Some(source.into())).set_options(Some(options.into()));
+    mount
 }

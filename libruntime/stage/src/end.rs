@@ -1,6 +1,7 @@
 //! Where the stage hands over to others: the clone that becomes the container, the sync points for the library, the
 //! start, and the program.
 
+use crate::cgroup;
 use crate::kernel::*;
 use crate::program;
 use crate::state::State;
@@ -19,9 +20,7 @@ pub fn clone(state: &State, namespaces: NamespaceFlags) -> Done {
 
 /// As [`clone`], into a cgroup of v2.
 pub fn enter_cgroup(state: &State, cgroup: i32, namespaces: NamespaceFlags) -> Done {
-    if clone_into(namespaces.0 | CLONE_FLAGS, cgroup)? != 0 {
-        exit(0);
-    }
+    cgroup::enter(cgroup, namespaces)?;
     close_later(cgroup);
     state.report(Report::Cloned)
 }

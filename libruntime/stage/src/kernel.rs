@@ -248,8 +248,12 @@ pub fn fsmount(fs: i32, attributes: u64) -> Done<i32> {
 }
 
 pub fn open_tree(dir: i32, name: &[u8], recursive: bool) -> Done<i32> {
+    open_tree_with(dir, name, recursive, k::AT_EMPTY_PATH)
+}
+
+pub fn open_tree_with(dir: i32, name: &[u8], recursive: bool, flags: u32) -> Done<i32> {
     let recursive = if recursive { k::AT_RECURSIVE } else { 0 };
-    let flags = k::OPEN_TREE_CLONE | k::O_CLOEXEC | k::AT_EMPTY_PATH | recursive;
+    let flags = k::OPEN_TREE_CLONE | k::O_CLOEXEC | recursive | flags;
     call(Call::open_tree, [dir as usize, path(name)?, flags as usize]).map(|fd| fd as i32)
 }
 
@@ -280,36 +284,24 @@ pub fn mount_setattr(fd: i32, recursive: bool, set: u64, clear: u64, propagation
     call(Call::mount_setattr, [fd as usize, empty, flags as usize, &raw const attr as usize, size]).map(drop)
 }
 
-/// The flags of a clone that has a copy of all memory, and at whose start the kernel writes to no address.
-const CLONE_ALLOWED: u32 = k::CLONE_NEWUSER
+/// The flags of new namespaces.
+pub const CLONE_NAMESPACES: u32 = k::CLONE_NEWUSER
     | k::CLONE_NEWNS
     | k::CLONE_NEWPID
     | k::CLONE_NEWNET
     | k::CLONE_NEWIPC
     | k::CLONE_NEWUTS
-    | k::CLONE_NEWCGROUP
-    | k::CLONE_PARENT
-    | SIGCHLD;
+    | k::CLONE_NEWCGROUP;
 
 /// clone(2) with `CLONE_NEW*`, `CLONE_PARENT` and SIGCHLD; 0 is the child, which has a copy of everything. Not
 /// clone3(2): engines' filters refuse that, because they cannot look at its flags.
 pub fn clone(flags: u64) -> Done<usize> {
-    if flags & !u64::from(CLONE_ALLOWED) != 0 {
+    const ALLOWED: u32 = CLONE_NAMESPACES | k::CLONE_PARENT | SIGCHLD;
+    if flags & !u64::from(ALLOWED) != 0 {
         return Err(Failed { call: Sysno::clone, errno: EINVAL });
     }
     // SAFETY: memory is copied and not shared, and none of these flags has the kernel write to an address.
     unsafe { raw(Sysno::clone, [flags as usize, 0, 0, 0, 0]) }
-}
-
-/// clone3(2) with the same flags, into the cgroup v2 behind a descriptor (CLONE_INTO_CGROUP).
-pub fn clone_into(flags: u64, cgroup: i32) -> Done<usize> {
-    if flags & !u64::from(CLONE_ALLOWED) != 0 {
-        return Err(Failed { call: Sysno::clone3, errno: EINVAL });
-    }
-    // struct clone_args: the flags, nine that are not asked for, and the cgroup.
-    let args = [flags | k::CLONE_INTO_CGROUP, 0, 0, 0, 0, 0, 0, 0, 0, 0, cgroup as u64];
-    // SAFETY: as in `clone`.
-    unsafe { raw(Sysno::clone3, [args.as_ptr() as usize, size_of_val(&args)]) }
 }
 
 pub const SIGCHLD: u32 = 17;

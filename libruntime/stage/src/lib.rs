@@ -137,6 +137,18 @@ pub enum Step<T> {
         host_path: T,
         nofollow: bool,
     },
+    /// Clones the mount tree at a host path, detached, before later mounts and renames could change what it leads to.
+    OpenTree {
+        source: Source,
+        host_path: T,
+        nofollow: bool,
+        recursive: bool,
+    },
+    /// Sets the attributes of a source that is cloned.
+    SetSourceAttributes {
+        source: Source,
+        attrs: Attrs,
+    },
     /// Clones the mount tree of an opened source, detached, and sets its attributes.
     CloneSource {
         source: Source,
@@ -245,13 +257,14 @@ pub enum Step<T> {
         attrs: Attrs,
     },
     /// Attaches a source. With `nofollow` it covers a symbolic link, with `copy_link` a source that is a symbolic link
-    /// is made again.
+    /// is made again; `directory`: it is known to be one, which need not be asked.
     MoveMount {
         source: Source,
         target: T,
         strict: bool,
         nofollow: bool,
         copy_link: bool,
+        directory: bool,
     },
     /// Unmounts the topmost mount at a path, through which no symbolic link may lead.
     Unmount {

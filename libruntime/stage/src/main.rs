@@ -10,6 +10,7 @@
 
 mod bare;
 mod below;
+mod cgroup;
 mod console;
 mod copy_up;
 mod end;
@@ -103,6 +104,11 @@ fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
             let fd = mounts::open_source(host_path, nofollow)?;
             state.put_source(source, fd)
         }
+        OpenTree { source, host_path, nofollow, recursive } => {
+            let tree = mounts::open_source_tree(host_path, nofollow, recursive)?;
+            state.put_source(source, tree)
+        }
+        SetSourceAttributes { source, attrs } => mounts::set_attributes(state.source(source)?, attrs),
         CloneSource { source, recursive, attrs } => {
             let tree = mounts::clone_source(state.take_source(source)?, recursive, attrs)?;
             state.put_source(source, tree)
@@ -149,12 +155,12 @@ fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
             let place = paths::ensure(state.root, &mut state.last, target, Missing::Directory, false)?;
             mounts::mount_by_text(state.procfs(), (fstype, source, options), place, flags.0)
         }
-        MoveMount { source, target, strict, nofollow, copy_link } => {
+        MoveMount { source, target, strict, nofollow, copy_link, directory } => {
             let tree = state.take_source(source)?;
             if copy_link && nodes::copy_link(state, tree, target)? {
                 return Ok(());
             }
-            mounts::attach_source(state, tree, target, strict, nofollow)
+            mounts::attach_source(state, tree, target, (strict, nofollow, directory))
         }
         Unmount { target } => mounts::unmount(state.procfs(), state.root, target),
         KeepMount { mount } => state.keep_attached(mount),

@@ -14,6 +14,10 @@ pub fn open_source(host_path: &[u8], nofollow: bool) -> Done<i32> {
     openat(AT_FDCWD, host_path, k::O_PATH | if nofollow { k::O_NOFOLLOW } else { 0 })
 }
 
+pub fn open_source_tree(host_path: &[u8], nofollow: bool, recursive: bool) -> Done<i32> {
+    open_tree_with(AT_FDCWD, host_path, recursive, if nofollow { k::AT_SYMLINK_NOFOLLOW } else { 0 })
+}
+
 /// Clones the mount tree at an opened source, and closes the source.
 pub fn clone_source(opened: i32, recursive: bool, attrs: Attrs) -> Done<i32> {
     let tree = open_tree(opened, b"\0", recursive)?;
@@ -206,9 +210,9 @@ pub fn attach(state: &mut State, tree: i32, like: Missing, target: &'static [u8]
     };
     if let Err(failed) = move_mount(tree, place) {
         // The kernel would return EINVAL for this, which says less.
-        return Err(match (like, is_directory(place)?) {
-            (Missing::Directory, false) => Failed { errno: ENOTDIR, ..failed },
-            (Missing::File, true) => Failed { errno: EISDIR, ..failed },
+        return Err(match (like.is_directory()?, is_directory(place)?) {
+            (true, false) => Failed { errno: ENOTDIR, ..failed },
+            (false, true) => Failed { errno: EISDIR, ..failed },
             _ => failed,
         });
     }
@@ -221,10 +225,9 @@ pub fn attach_source(
     state: &mut State,
     tree: i32,
     target: &'static [u8],
-    strict: bool,
-    nofollow: bool,
+    (strict, nofollow, directory): (bool, bool, bool),
 ) -> Done {
-    let like = if is_directory(tree)? { Missing::Directory } else { Missing::File };
+    let like = if directory { Missing::Directory } else { Missing::Like(tree) };
     if nofollow && let Some(link) = paths::resolve_link(state.root, target)? {
         state.last.forget();
         move_mount(tree, link)?;

@@ -16,6 +16,18 @@ const TOO_LONG: Failed = Failed { call: Sysno::openat2, errno: ENAMETOOLONG };
 pub enum Missing {
     Directory,
     File,
+    /// What is behind this descriptor.
+    Like(i32),
+}
+
+impl Missing {
+    pub fn is_directory(self) -> Done<bool> {
+        match self {
+            Self::Directory => Ok(true),
+            Self::File => Ok(false),
+            Self::Like(fd) => is_directory(fd),
+        }
+    }
 }
 
 /// The directory in which something was made last. What follows in the same directory is made there, without resolving
@@ -236,9 +248,9 @@ fn open_or_follow(
 
 /// Makes `name` in the directory `parent`, where it is missing. Returns whether it was made.
 fn make_here(parent: i32, name: &[u8], what: Missing) -> Done<bool> {
-    let made = match what {
-        Missing::Directory => mkdirat(parent, name, 0o755),
-        Missing::File => mknodat(parent, name, k::S_IFREG | 0o644, 0, 0),
+    let made = match what.is_directory()? {
+        true => mkdirat(parent, name, 0o755),
+        false => mknodat(parent, name, k::S_IFREG | 0o644, 0, 0),
     };
     match made {
         Err(Failed { errno: EEXIST, .. }) => Ok(false),

@@ -116,11 +116,15 @@ impl State {
         Ok(())
     }
 
+    pub fn source(&self, source: Source) -> Done<i32> {
+        let found = self.sources.get(usize::from(source.0)).copied().filter(|fd| *fd > 0);
+        found.ok_or(Failed { call: Sysno::open_tree, errno: EBADF })
+    }
+
     pub fn take_source(&mut self, source: Source) -> Done<i32> {
-        match self.sources.get_mut(usize::from(source.0)) {
-            Some(slot) if *slot > 0 => Ok(core::mem::take(slot)),
-            _ => Err(Failed { call: Sysno::open_tree, errno: EBADF }),
-        }
+        let found = self.source(source)?;
+        self.put_source(source, 0)?;
+        Ok(found)
     }
 
     /// Closes the one before, unless it is kept.

@@ -28,14 +28,15 @@ fn a_container_can_begin_without_a_copy_of_the_callers_mounts() {
             + linux.namespaces: StartIn { namespaces: none }
             after ResetSignals
             - linux.rootfsPropagation: SetPropagation { propagation: shared }
-            + root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: private }
-            after mounts[0].source: OpenSource
-            + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
-            after mounts[1].source: OpenSource
+            - mounts[0].source: OpenSource { source: Source(0), host_path: "/srv/a" }
+            - mounts[1].source: OpenSource { source: Source(1), host_path: "/srv/b" }
             - linux.rootfsPropagation: PrivateParent { host_path: "/bundle/rootfs" }
-            - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: private }
+            after root.path: CloneRootfs
             - root.path: AttachRootfs
-            + mounts[1]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { first: shared, propagation: rec+shared } }
+            + mounts[0].source: OpenTree { source: Source(0), host_path: "/srv/a", recursive: true }
+            + mounts[0]: SetSourceAttributes { source: Source(0), attrs: Attrs { propagation: rec+private } }
+            + mounts[1].source: OpenTree { source: Source(1), host_path: "/srv/b", recursive: true }
+            + mounts[1]: SetSourceAttributes { source: Source(1), attrs: Attrs { first: shared, propagation: rec+shared } }
             + linux.namespaces: EnterBareMounts { fd: Fd(2) }
             + root.path: AttachRootfsInScratch
             after process.user.uid: ChownStreams
@@ -86,12 +87,12 @@ fn in_a_user_namespace_the_callers_procfs_is_parked_too() {
             after ResetSignals
             - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
-            after mounts[0].source: OpenSource
-            - mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+slave } }
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { first: slave, propagation: rec+slave } }
+            after mounts[0].source: OpenTree
+            - mounts[0]: SetSourceAttributes { source: Source(0), attrs: Attrs { propagation: slave } }
+            + mounts[0]: SetSourceAttributes { source: Source(0), attrs: Attrs { first: slave, propagation: slave } }
             after linux.devices: OpenDevice
-            + mounts[1]: OpenSource { source: Source(7), host_path: "/proc" }
-            + mounts[1]: CloneSource { source: Source(7), recursive: true, attrs: Attrs { propagation: rec+private } }
+            + mounts[1]: OpenTree { source: Source(7), host_path: "/proc", recursive: true }
+            + mounts[1]: SetSourceAttributes { source: Source(7), attrs: Attrs { propagation: rec+private } }
             + linux.namespaces: EnterBareMounts { fd: Fd(3) }
             after root.path: AttachRootfsInScratch
             + root.path: OpenRoot { path: "." }
@@ -116,9 +117,11 @@ fn a_cgroup_mount_of_v2_is_parked_to_be_listed_in_its_order() {
             + linux.namespaces: StartIn { namespaces: none }
             after ResetSignals
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
-            after mounts[0].source: OpenSource
+            after root.path: CloneRootfs
+            - mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
             - root.path: AttachRootfs
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
+            + mounts[0].source: OpenTree { source: Source(0), host_path: "/sys/fs/cgroup/box" }
+            + mounts[0]: SetSourceAttributes { source: Source(0), attrs: Attrs { propagation: private } }
             + linux.namespaces: EnterBareMounts { fd: Fd(2) }
             + root.path: AttachRootfsInScratch
             after process.user.uid: ChownStreams
@@ -127,7 +130,7 @@ fn a_cgroup_mount_of_v2_is_parked_to_be_listed_in_its_order() {
             - root.path: OpenRoot { path: "." }
             + root.path: OpenRoot { path: "root" }
             after linux.resources.cpu.cpus: SetAffinity
-            - mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
+            - mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: private } }
             + mounts[0]: FetchSource { source: Source(0) }
             after root.path: PivotRoot
             + root.path: UnmountOldRoot

@@ -50,8 +50,8 @@ fn v2_without_a_cgroup_namespace_is_the_containers_own_directory() {
             after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
             after linux.resources.cpu.cpus: SetAffinity
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup" }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: private } }
+            + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup", directory: true }
         "#]],
     );
 }
@@ -97,14 +97,14 @@ fn v1_without_a_cgroup_namespace_is_one_directory_of_each_hierarchy() {
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source cgroup mode 755", target: "/sys/fs/cgroup", flags: nosuid }
             + mounts[0]: KeepMount { mount: Kept(1) }
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup/cpu,cpuacct" }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: private } }
+            + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup/cpu,cpuacct", directory: true }
             + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpu" }
             + mounts[0]: Symlink { content: "cpu,cpuacct", path: "/sys/fs/cgroup/cpuacct" }
-            + mounts[0]: CloneSource { source: Source(1), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(1), target: "/sys/fs/cgroup/systemd" }
-            + mounts[0]: CloneSource { source: Source(2), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(2), target: "/sys/fs/cgroup/unified" }
+            + mounts[0]: CloneSource { source: Source(1), attrs: Attrs { set: ro+nosuid, propagation: private } }
+            + mounts[0]: MoveMount { source: Source(1), target: "/sys/fs/cgroup/systemd", directory: true }
+            + mounts[0]: CloneSource { source: Source(2), attrs: Attrs { set: ro+nosuid, propagation: private } }
+            + mounts[0]: MoveMount { source: Source(2), target: "/sys/fs/cgroup/unified", directory: true }
             + mounts[0]: SetAttributes { place: "/sys/fs/cgroup" in Kept(1), attrs: Attrs { set: ro } }
             after process.args[0]: Exec
             + linux.cgroupsPath: Fd(2) is CgroupTasks("/sys/fs/cgroup/cpu,cpuacct/box/tasks")
@@ -187,8 +187,8 @@ fn v2_is_entered_by_the_first_step() {
             after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }
             after linux.resources.cpu.cpus: SetAffinity
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup" }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid, propagation: private } }
+            + mounts[0]: MoveMount { source: Source(0), target: "/sys/fs/cgroup", directory: true }
             after process.args[0]: Exec
             + linux.cgroupsPath: Fd(2) is Cgroup
         "#]],

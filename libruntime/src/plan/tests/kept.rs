@@ -19,8 +19,8 @@ fn a_mask_is_looked_for_in_the_last_mount_that_has_it() {
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "proc", options: "source none", target: "/proc", flags: none, strict: true }
             + mounts[0]: KeepMount { mount: Kept(1) }
-            + mounts[1]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
-            + mounts[1]: MoveMount { source: Source(0), target: "/proc/sys" }
+            + mounts[1]: CloneSource { source: Source(0), attrs: Attrs { propagation: private } }
+            + mounts[1]: MoveMount { source: Source(0), target: "/proc/sys", directory: false }
             + mounts[1]: KeepMount { mount: Kept(2) }
             + mounts[2]: Mount { fstype: "tmpfs", options: "source none", target: "/process", flags: none, mode_of_target: true }
             after root.path: PivotRoot

@@ -68,15 +68,15 @@ fn a_bind_mount_that_sets_attributes_has_no_others_of_its_source() {
         lines.into_iter().filter(wanted).collect::<Vec<_>>().join("\n") + "\n"
     };
     expect![[r#"
-        mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
+        mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: private } }
     "#]]
     .assert_eq(&clone(r#"["bind"]"#, "{}"));
     expect![[r#"
-        mounts[0]: CloneSource { source: Source(0), attrs: Attrs { clear: ro, propagation: rec+private } }
+        mounts[0]: CloneSource { source: Source(0), attrs: Attrs { clear: ro, propagation: private } }
     "#]]
     .assert_eq(&clone(r#"["bind,rw"]"#, "{}"));
     expect![[r#"
-        mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: nosuid, clear: ro+nodev+noexec+nosymfollow, propagation: rec+private } }
+        mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: nosuid, clear: ro+nodev+noexec+nosymfollow, propagation: private } }
     "#]]
     .assert_eq(&clone(r#"["bind", "nosuid"]"#, "{}"));
     // In a user namespace the source's stay, and what is to be lifted is asked for where it can be refused.
@@ -84,7 +84,7 @@ fn a_bind_mount_that_sets_attributes_has_no_others_of_its_source() {
         "uidMappings": [{"containerID": 0, "hostID": 9, "size": 1}],
         "gidMappings": [{"containerID": 0, "hostID": 9, "size": 1}]}}"#;
     expect![[r#"
-        mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: nosuid, propagation: rec+private } }
+        mounts[0]: SetSourceAttributes { source: Source(0), attrs: Attrs { set: nosuid, propagation: private } }
         mounts[0]: FetchSource { source: Source(0), attrs: Attrs { clear: ro } }
     "#]]
     .assert_eq(&clone(r#"["bind", "nosuid", "rw"]"#, user));
@@ -115,20 +115,20 @@ fn a_user_namespace_without_its_own_network_shows_the_sysfs_of_the_host() {
             + linux.devices: OpenDevice { source: Source(5), host_path: "/dev/urandom", mode: 8630, major: 1, minor: 9 }
             + linux.devices: OpenDevice { source: Source(6), host_path: "/dev/tty", mode: 8630, major: 5, minor: 0 }
             after linux.resources.cpu.cpus: SetAffinity
-            - linux.devices: MoveMount { source: Source(0), target: "/dev/null" }
-            - linux.devices: MoveMount { source: Source(1), target: "/dev/zero" }
-            - linux.devices: MoveMount { source: Source(2), target: "/dev/full" }
-            - linux.devices: MoveMount { source: Source(3), target: "/dev/random" }
-            - linux.devices: MoveMount { source: Source(4), target: "/dev/urandom" }
-            - linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
+            - linux.devices: MoveMount { source: Source(0), target: "/dev/null", directory: false }
+            - linux.devices: MoveMount { source: Source(1), target: "/dev/zero", directory: false }
+            - linux.devices: MoveMount { source: Source(2), target: "/dev/full", directory: false }
+            - linux.devices: MoveMount { source: Source(3), target: "/dev/random", directory: false }
+            - linux.devices: MoveMount { source: Source(4), target: "/dev/urandom", directory: false }
+            - linux.devices: MoveMount { source: Source(5), target: "/dev/tty", directory: false }
             + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { rec_set: ro, propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/sys" }
-            + linux.devices: MoveMount { source: Source(1), target: "/dev/null" }
-            + linux.devices: MoveMount { source: Source(2), target: "/dev/zero" }
-            + linux.devices: MoveMount { source: Source(3), target: "/dev/full" }
-            + linux.devices: MoveMount { source: Source(4), target: "/dev/random" }
-            + linux.devices: MoveMount { source: Source(5), target: "/dev/urandom" }
-            + linux.devices: MoveMount { source: Source(6), target: "/dev/tty" }
+            + mounts[0]: MoveMount { source: Source(0), target: "/sys", directory: false }
+            + linux.devices: MoveMount { source: Source(1), target: "/dev/null", directory: false }
+            + linux.devices: MoveMount { source: Source(2), target: "/dev/zero", directory: false }
+            + linux.devices: MoveMount { source: Source(3), target: "/dev/full", directory: false }
+            + linux.devices: MoveMount { source: Source(4), target: "/dev/random", directory: false }
+            + linux.devices: MoveMount { source: Source(5), target: "/dev/urandom", directory: false }
+            + linux.devices: MoveMount { source: Source(6), target: "/dev/tty", directory: false }
         "#]],
     );
 }

@@ -176,7 +176,7 @@ fn a_bind_source_is_opened_first_and_attached_in_its_turn() {
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: Mount { fstype: "tmpfs", options: "source tmpfs", target: "/t", flags: none, mode_of_target: true }
             + mounts[1]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
-            + mounts[1]: MoveMount { source: Source(0), target: "/t/d" }
+            + mounts[1]: MoveMount { source: Source(0), target: "/t/d", directory: false }
         "#]],
     );
 }
@@ -193,10 +193,10 @@ fn links_at_either_end_of_a_bind_mount_can_be_taken_as_they_are() {
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/l", nofollow: true }
             + mounts[1].source: OpenSource { source: Source(1), host_path: "/l", nofollow: true }
             after linux.resources.cpu.cpus: SetAffinity
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/a", copy_link: true }
-            + mounts[1]: CloneSource { source: Source(1), attrs: Attrs { propagation: rec+private } }
-            + mounts[1]: MoveMount { source: Source(1), target: "/b", nofollow: true }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: private } }
+            + mounts[0]: MoveMount { source: Source(0), target: "/a", copy_link: true, directory: false }
+            + mounts[1]: CloneSource { source: Source(1), attrs: Attrs { propagation: private } }
+            + mounts[1]: MoveMount { source: Source(1), target: "/b", nofollow: true, directory: false }
         "#]],
     );
 }
@@ -209,8 +209,8 @@ fn the_type_bind_is_enough() {
             after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
             after linux.resources.cpu.cpus: SetAffinity
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/d" }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { propagation: private } }
+            + mounts[0]: MoveMount { source: Source(0), target: "/d", directory: false }
         "#]],
     );
 }
@@ -223,8 +223,8 @@ fn attributes_of_a_bind_mount_are_set_before_it_is_attached() {
             after root.path: CloneRootfs
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
             after linux.resources.cpu.cpus: SetAffinity
-            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid+noatime, clear: nodev+noexec+atimes+nodiratime+nosymfollow, propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/d" }
+            + mounts[0]: CloneSource { source: Source(0), attrs: Attrs { set: ro+nosuid+noatime, clear: nodev+noexec+atimes+nodiratime+nosymfollow, propagation: private } }
+            + mounts[0]: MoveMount { source: Source(0), target: "/d", directory: false }
         "#]],
     );
 }
@@ -238,7 +238,7 @@ fn recursive_attributes_are_those_of_the_whole_tree() {
             + mounts[0].source: OpenSource { source: Source(0), host_path: "/srv" }
             after linux.resources.cpu.cpus: SetAffinity
             + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { rec_set: ro+nosuid+noatime, rec_clear: nodev+atimes, propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/d" }
+            + mounts[0]: MoveMount { source: Source(0), target: "/d", directory: false }
         "#]],
     );
 }
@@ -310,8 +310,8 @@ fn maps_of_a_mount_are_a_user_namespace_of_its_own() {
             + mounts[0].source: OpenIdmapped { source: Source(0), host_path: "/srv/a", attrs: Attrs { propagation: rec+private }, fd: Fd(2) }
             + mounts[1].source: OpenIdmapped { source: Source(1), host_path: "/srv/b", recursive: true, attrs: Attrs { propagation: rec+private }, fd: Fd(2), recursive_map: true }
             after linux.resources.cpu.cpus: SetAffinity
-            + mounts[0]: MoveMount { source: Source(0), target: "/a" }
-            + mounts[1]: MoveMount { source: Source(1), target: "/b" }
+            + mounts[0]: MoveMount { source: Source(0), target: "/a", directory: false }
+            + mounts[1]: MoveMount { source: Source(1), target: "/b", directory: false }
             after process.args[0]: Exec
             + mounts[0].uidMappings: Fd(2) is IdMap(0)
             + id map: IdMaps { uids: [[0, 1, 2]], gids: [[3, 4, 5]] }
@@ -335,13 +335,13 @@ fn an_idmap_without_maps_takes_those_of_the_container() {
             {"destination": "/d", "type": "bind", "source": "/srv", "options": ["idmap"]}
         ]}"#,
         expect![[r#"
-            after mounts[0]: CloneSource
+            after mounts[0]: SetSourceAttributes
             + mounts[1].source: OpenIdmapped { source: Source(1), host_path: "/srv", attrs: Attrs { propagation: rec+private }, fd: Fd(2) }
             after mounts[0]: ParkSource
             + mounts[1]: ParkSource { source: Source(1), by_name: true }
             after mounts[0]: MoveMount
             + mounts[1]: FetchSource { source: Source(1) }
-            + mounts[1]: MoveMount { source: Source(1), target: "/d" }
+            + mounts[1]: MoveMount { source: Source(1), target: "/d", directory: false }
         "#]],
     );
     bind(
@@ -478,7 +478,7 @@ fn in_a_user_namespace_devices_are_the_hosts_but_a_fifo_is_made() {
             after linux.devices: FetchSource
             + linux.devices[0]: FetchSource { source: Source(6) }
             after linux.devices: MoveMount
-            + linux.devices[0]: MoveMount { source: Source(6), target: "/dev/fuse" }
+            + linux.devices[0]: MoveMount { source: Source(6), target: "/dev/fuse", directory: false }
             + linux.devices[1]: MakeNode { path: "/dev/p", mode: 4534, major: 0, minor: 0, uid: 0, gid: 0 }
         "#]],
     );
@@ -505,7 +505,7 @@ fn nothing_is_made_in_a_dev_that_is_the_hosts() {
             - linux.devices: Symlink { content: "pts/ptmx", path: "/dev/ptmx" }
             - linux.devices: Symlink { content: "/proc/kcore", path: "/dev/core" }
             + mounts[0]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
-            + mounts[0]: MoveMount { source: Source(0), target: "/dev" }
+            + mounts[0]: MoveMount { source: Source(0), target: "/dev", directory: false }
         "#]],
     );
 }

@@ -73,12 +73,12 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
             - linux.devices: MakeNode { path: "/dev/random", mode: 8630, major: 1, minor: 8, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/urandom", mode: 8630, major: 1, minor: 9, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/tty", mode: 8630, major: 5, minor: 0, uid: 0, gid: 0 }
-            + linux.devices: MoveMount { source: Source(0), target: "/dev/null" }
-            + linux.devices: MoveMount { source: Source(1), target: "/dev/zero" }
-            + linux.devices: MoveMount { source: Source(2), target: "/dev/full" }
-            + linux.devices: MoveMount { source: Source(3), target: "/dev/random" }
-            + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom" }
-            + linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
+            + linux.devices: MoveMount { source: Source(0), target: "/dev/null", directory: false }
+            + linux.devices: MoveMount { source: Source(1), target: "/dev/zero", directory: false }
+            + linux.devices: MoveMount { source: Source(2), target: "/dev/full", directory: false }
+            + linux.devices: MoveMount { source: Source(3), target: "/dev/random", directory: false }
+            + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom", directory: false }
+            + linux.devices: MoveMount { source: Source(5), target: "/dev/tty", directory: false }
             after process.args[0]: Exec
             + linux.namespaces[1]: Fd(2) is UserNamespace
             + new user namespace: IdMaps { uids: [[0, 1000, 10]], gids: [[0, 2000, 10]] }
@@ -146,12 +146,12 @@ fn without_root_the_user_namespace_comes_first_and_needs_no_scratch() {
             - linux.devices: MakeNode { path: "/dev/random", mode: 8630, major: 1, minor: 8, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/urandom", mode: 8630, major: 1, minor: 9, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/tty", mode: 8630, major: 5, minor: 0, uid: 0, gid: 0 }
-            + linux.devices: MoveMount { source: Source(0), target: "/dev/null" }
-            + linux.devices: MoveMount { source: Source(1), target: "/dev/zero" }
-            + linux.devices: MoveMount { source: Source(2), target: "/dev/full" }
-            + linux.devices: MoveMount { source: Source(3), target: "/dev/random" }
-            + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom" }
-            + linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
+            + linux.devices: MoveMount { source: Source(0), target: "/dev/null", directory: false }
+            + linux.devices: MoveMount { source: Source(1), target: "/dev/zero", directory: false }
+            + linux.devices: MoveMount { source: Source(2), target: "/dev/full", directory: false }
+            + linux.devices: MoveMount { source: Source(3), target: "/dev/random", directory: false }
+            + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom", directory: false }
+            + linux.devices: MoveMount { source: Source(5), target: "/dev/tty", directory: false }
             after process.user.uid: FindHome
             - process.user.additionalGids: SetGroups { groups: "" }
             after process.args[0]: Exec
@@ -375,12 +375,12 @@ fn root_of_a_user_namespace_binds_devices_and_leaves_fixed_groups() {
             - linux.devices: MakeNode { path: "/dev/random", mode: 8630, major: 1, minor: 8, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/urandom", mode: 8630, major: 1, minor: 9, uid: 0, gid: 0 }
             - linux.devices: MakeNode { path: "/dev/tty", mode: 8630, major: 5, minor: 0, uid: 0, gid: 0 }
-            + linux.devices: MoveMount { source: Source(0), target: "/dev/null" }
-            + linux.devices: MoveMount { source: Source(1), target: "/dev/zero" }
-            + linux.devices: MoveMount { source: Source(2), target: "/dev/full" }
-            + linux.devices: MoveMount { source: Source(3), target: "/dev/random" }
-            + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom" }
-            + linux.devices: MoveMount { source: Source(5), target: "/dev/tty" }
+            + linux.devices: MoveMount { source: Source(0), target: "/dev/null", directory: false }
+            + linux.devices: MoveMount { source: Source(1), target: "/dev/zero", directory: false }
+            + linux.devices: MoveMount { source: Source(2), target: "/dev/full", directory: false }
+            + linux.devices: MoveMount { source: Source(3), target: "/dev/random", directory: false }
+            + linux.devices: MoveMount { source: Source(4), target: "/dev/urandom", directory: false }
+            + linux.devices: MoveMount { source: Source(5), target: "/dev/tty", directory: false }
             after process.user.uid: FindHome
             - process.user.additionalGids: SetGroups { groups: "" }
         "#]],

@@ -54,6 +54,8 @@ fn names(change: impl Fn(&mut Given), user_namespace: bool) -> Vec<String> {
         Step::Sync { point: SyncPoint::Created } => "Created".to_string(),
         Step::Sync { point: SyncPoint::Ready } => "Ready".to_string(),
         Step::Sync { point: SyncPoint::Entered } => "Entered".to_string(),
+        // It is opened and cloned at once.
+        Step::OpenTree { .. } => "OpenSource".to_string(),
         Step::Unshare { namespaces } => format!("Unshare {namespaces:?}"),
         Step::Setns { namespaces, .. } => format!("Setns {namespaces:?}"),
         other => format!("{other:?}").split([' ', '{']).next().unwrap_or_default().to_string(),

@@ -87,9 +87,9 @@ fn the_plan_of_a_config_like_dockers() {
             mounts[2]: Mount { fstype: "devpts", options: "source devpts newinstance  ptmxmode 0666 mode 0620 gid 5", target: "/dev/pts", flags: nosuid+noexec }
             mounts[3]: Mount { fstype: "cgroup2", options: "source cgroup", target: "/sys/fs/cgroup", flags: ro+nosuid+nodev+noexec }
             mounts[4]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { propagation: rec+private } }
-            mounts[4]: MoveMount { source: Source(0), target: "/etc/hosts" }
+            mounts[4]: MoveMount { source: Source(0), target: "/etc/hosts", directory: false }
             mounts[5]: CloneSource { source: Source(1), recursive: true, attrs: Attrs { set: ro, clear: nosuid+nodev+noexec+nosymfollow, propagation: rec+slave } }
-            mounts[5]: MoveMount { source: Source(1), target: "/data" }
+            mounts[5]: MoveMount { source: Source(1), target: "/data", directory: false }
             linux.devices: MakeNode { path: "/dev/null", mode: 8630, major: 1, minor: 3, uid: 0, gid: 0 }
             linux.devices: MakeNode { path: "/dev/zero", mode: 8630, major: 1, minor: 5, uid: 0, gid: 0 }
             linux.devices: MakeNode { path: "/dev/full", mode: 8630, major: 1, minor: 7, uid: 0, gid: 0 }
@@ -170,13 +170,13 @@ fn the_plan_of_a_rootless_config() {
             mounts[0]: KeepMount { mount: Kept(1) }
             mounts[1]: Mount { fstype: "tmpfs", options: "source tmpfs mode 755", target: "/dev", flags: nosuid }
             mounts[2]: CloneSource { source: Source(0), recursive: true, attrs: Attrs { set: ro+nosuid, propagation: rec+private } }
-            mounts[2]: MoveMount { source: Source(0), target: "/sys" }
-            linux.devices: MoveMount { source: Source(2), target: "/dev/null" }
-            linux.devices: MoveMount { source: Source(3), target: "/dev/zero" }
-            linux.devices: MoveMount { source: Source(4), target: "/dev/full" }
-            linux.devices: MoveMount { source: Source(5), target: "/dev/random" }
-            linux.devices: MoveMount { source: Source(6), target: "/dev/urandom" }
-            linux.devices: MoveMount { source: Source(7), target: "/dev/tty" }
+            mounts[2]: MoveMount { source: Source(0), target: "/sys", directory: false }
+            linux.devices: MoveMount { source: Source(2), target: "/dev/null", directory: false }
+            linux.devices: MoveMount { source: Source(3), target: "/dev/zero", directory: false }
+            linux.devices: MoveMount { source: Source(4), target: "/dev/full", directory: false }
+            linux.devices: MoveMount { source: Source(5), target: "/dev/random", directory: false }
+            linux.devices: MoveMount { source: Source(6), target: "/dev/urandom", directory: false }
+            linux.devices: MoveMount { source: Source(7), target: "/dev/tty", directory: false }
             linux.devices: Symlink { content: "/proc/self/fd", path: "/dev/fd" }
             linux.devices: Symlink { content: "/proc/self/fd/0", path: "/dev/stdin" }
             linux.devices: Symlink { content: "/proc/self/fd/1", path: "/dev/stdout" }
