@@ -91,6 +91,11 @@ impl Child {
         self.0.pidfd.as_fd()
     }
 
+    /// Whether its exit status is known here.
+    pub fn is_reaped(&self) -> bool {
+        lock(&self.0.ended).is_some()
+    }
+
     /// Has its exit status recorded in the container's directory once it is reaped.
     pub fn is_init_of(&self, container: Directory) {
         let _ = self.0.container.set(container);

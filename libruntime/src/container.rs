@@ -251,6 +251,9 @@ impl Container {
     /// Its status now, which is asked for at each call.
     pub fn status(&self) -> Status {
         let Some(init) = self.state.init else { return Status::Creating };
+        if self.has_ended() {
+            return Status::Stopped;
+        }
         let Some(has_executed) = init.has_executed(self.state.stage) else { return Status::Stopped };
         // First, because a paused container can neither start nor end, whatever its init does.
         if let Ok(true) = self.state.cgroup.is_frozen() {
@@ -321,11 +324,18 @@ impl Container {
 
     /// A pidfd of its init, where that runs.
     pub(crate) fn running_init(&self) -> Result<BorrowedFd<'_>> {
-        let alive = self.state.init.is_some_and(ProcessId::is_alive);
+        match self.state.init {
+            Some(init) if !self.has_ended() && init.is_alive() => Ok(self.as_fd()),
+            _ => Err(self.not_running()),
+        }
+    }
+
+    /// Whether this handle knows it without asking the kernel.
+    fn has_ended(&self) -> bool {
         match &self.init {
-            Init::Ended(_) => Err(self.not_running()),
-            _ if !alive => Err(self.not_running()),
-            _ => Ok(self.as_fd()),
+            Init::Child(child) => child.is_reaped(),
+            Init::Other(_) => false,
+            Init::Ended(_) => true,
         }
     }
 

@@ -92,7 +92,7 @@ impl Host {
             cgroup_tasks: cgroup.tasks(),
             ..Self::default()
         };
-        if host.uid == 0 && !crate::cgroup::has_host_root() {
+        if host.uid == 0 && !crate::cgroup::is_in_host_user_namespace() {
             host.in_user_namespace = true;
             let groups = std::fs::read("/proc/self/setgroups");
             host.groups_are_fixed = groups.is_ok_and(|text| text.starts_with(b"deny"));

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::sys;
 use std::cell::RefCell;
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -105,7 +106,8 @@ struct Observed {
 }
 
 thread_local! {
-    static OBSERVER: RefCell<Option<Observed>> = const { RefCell::new(None) };
+    /// Without a destructor, as the scope of `wait.rs`: whoever sets it sets it back.
+    static OBSERVER: ManuallyDrop<RefCell<Option<Observed>>> = const { ManuallyDrop::new(RefCell::new(None)) };
 }
 
 /// Does `work`, and has `observer` get the events of what this thread does in it.
@@ -132,15 +134,15 @@ fn observe_by<T>(observed: Observed, work: impl FnOnce() -> T) -> T {
     struct Before(Option<Observed>);
     impl Drop for Before {
         fn drop(&mut self) {
-            OBSERVER.set(self.0.take());
+            OBSERVER.with(|observed| observed.replace(self.0.take()));
         }
     }
-    let _before = Before(OBSERVER.replace(Some(observed)));
+    let _before = Before(OBSERVER.with(|before| before.replace(Some(observed))));
     work()
 }
 
 fn observer() -> Option<Observer> {
-    OBSERVER.with_borrow(|observed| observed.as_ref().map(|observed| observed.observer.clone()))
+    OBSERVER.with(|observed| observed.borrow().as_ref().map(|observed| observed.observer.clone()))
 }
 
 /// Does a part of the work, and reports it as an event.
@@ -206,7 +208,7 @@ pub(crate) struct StageSteps {
 impl StageSteps {
     /// `None` where no observer wants steps: then there is no file.
     pub fn wanted(labels: impl FnOnce() -> Vec<[String; 3]>) -> Result<Option<Self>> {
-        if !OBSERVER.with_borrow(|observed| observed.as_ref().is_some_and(|observed| observed.steps)) {
+        if !OBSERVER.with(|observed| observed.borrow().as_ref().is_some_and(|observed| observed.steps)) {
             return Ok(None);
         }
         let labels = labels();

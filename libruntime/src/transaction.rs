@@ -263,7 +263,7 @@ fn first_state(prepared: &Prepared) -> Result<State> {
         bundle: request.bundle.clone(),
         rootfs: root.unwrap_or_default(),
         created: crate::date::now(),
-        owner: nix::unistd::geteuid().as_raw(),
+        owner: prepared.host.uid,
         annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
         init: None,
         cgroup: cgroup.clone(),

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -89,7 +90,19 @@ struct Scope {
 }
 
 thread_local! {
-    static SCOPE: RefCell<Scope> = const { RefCell::new(Scope { until: None, cancel: None }) };
+    /// Without a destructor, for which a program that is linked to musl makes six system calls: [`Before`] leaves nothing
+    /// in it.
+    static SCOPE: ManuallyDrop<RefCell<Scope>> =
+        const { ManuallyDrop::new(RefCell::new(Scope { until: None, cancel: None })) };
+}
+
+fn scope() -> Scope {
+    SCOPE.with(|scope| scope.borrow().clone())
+}
+
+/// Returns the one before.
+fn replace_scope(by: Scope) -> Scope {
+    SCOPE.with(|scope| scope.replace(by))
 }
 
 /// Restores the limits from before, even if the work panics.
@@ -97,7 +110,7 @@ struct Before(Scope);
 
 impl Drop for Before {
     fn drop(&mut self) {
-        SCOPE.set(std::mem::take(&mut self.0));
+        replace_scope(std::mem::take(&mut self.0));
     }
 }
 
@@ -111,20 +124,20 @@ pub(crate) fn limited<T>(limits: &Limits, work: impl FnOnce() -> T) -> T {
     if limits.deadline.is_none() && limits.cancel.is_none() {
         return work();
     }
-    let outer = SCOPE.with_borrow(Clone::clone);
+    let outer = scope();
     let until = limits.deadline.and_then(after);
     let scope = Scope {
         until: until.into_iter().chain(outer.until).min(),
         cancel: limits.cancel.clone().or_else(|| outer.cancel.clone()),
     };
-    SCOPE.set(scope);
+    replace_scope(scope);
     let _before = Before(outer);
     work()
 }
 
 /// Does what must be done even if the caller has cancelled: removing what was made.
 pub(crate) fn unlimited<T>(work: impl FnOnce() -> T) -> T {
-    let _before = Before(SCOPE.take());
+    let _before = Before(replace_scope(Scope::default()));
     work()
 }
 
@@ -133,12 +146,12 @@ pub(crate) struct Inherited(Scope);
 
 impl Inherited {
     pub fn of_this_thread() -> Self {
-        Self(SCOPE.with_borrow(Clone::clone))
+        Self(scope())
     }
 
     /// Does `work` on another thread; these limits apply to its waits.
     pub fn within<T>(self, work: impl FnOnce() -> T) -> T {
-        let _before = Before(SCOPE.replace(self.0));
+        let _before = Before(replace_scope(self.0));
         work()
     }
 }
@@ -154,7 +167,7 @@ pub(crate) fn is_ready(descriptor: BorrowedFd) -> bool {
 /// # Errors
 /// The caller's limits have ended the verb, in which `what` was being done.
 pub(crate) fn check(what: impl FnOnce() -> String) -> Result<()> {
-    let scope = SCOPE.with_borrow(Clone::clone);
+    let scope = scope();
     if scope.cancel.is_some_and(|cancel| cancel.is_cancelled()) {
         return Err(Ended::Cancelled.error(what()));
     }
@@ -218,7 +231,7 @@ impl Wait {
 
     /// poll(2). Deadline and cancellation are checked first, or a descriptor that is always ready would hide them.
     pub fn poll(&self, wanted: &[(BorrowedFd, PollFlags)]) -> Result<Woken> {
-        let scope = if self.is_unlimited { Scope::default() } else { SCOPE.with_borrow(Clone::clone) };
+        let scope = if self.is_unlimited { Scope::default() } else { scope() };
         let until = self.until.into_iter().chain(scope.until).min();
         loop {
             let mut fds: Vec<PollFd> = wanted.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)).collect();

@@ -91,8 +91,11 @@ pub const HOST_USER_NAMESPACE: u64 = 0xeffffffd;
 
 /// Whether the caller has the privileges of the whole host, not only of a user namespace.
 pub fn has_host_root() -> bool {
-    nix::unistd::geteuid().is_root()
-        && nix::sys::stat::stat("/proc/self/ns/user").is_ok_and(|file| file.st_ino == HOST_USER_NAMESPACE)
+    nix::unistd::geteuid().is_root() && is_in_host_user_namespace()
+}
+
+pub fn is_in_host_user_namespace() -> bool {
+    nix::sys::stat::stat("/proc/self/ns/user").is_ok_and(|file| file.st_ino == HOST_USER_NAMESPACE)
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ pub fn loopback_up() -> Done {
     // struct ifreq: a name of 16 bytes and a union of 24, here the flags.
     let request = [u64::from_ne_bytes(*b"lo\0\0\0\0\0\0"), 0, UP, 0, 0];
     let up = ioctl(socket, Request::SIOCSIFFLAGS, request.as_ptr() as usize);
-    close(socket);
+    close_later(socket);
     match up {
         // Without CAP_NET_ADMIN the interface stays down, and that is no error.
         Err(Failed { errno: EPERM, .. }) => Ok(()),

@@ -78,6 +78,9 @@ pub fn copy_link(state: &mut State, tree: i32, target: &'static [u8]) -> Done<bo
 
 /// A magic link such as `/proc/self/fd/7` is no directory below the root, and is refused.
 pub fn chdir(state: &mut State, path: &'static [u8], make: bool) -> Done {
+    if path == b"/\0" {
+        return fchdir(state.root);
+    }
     let directory = match make {
         true => paths::ensure(state.root, &mut state.last, path, Missing::Directory, false),
         false => paths::resolve(state.root, path),

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 static ALL: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// How many are closed at once. While they are open, they count against RLIMIT_NOFILE.
-pub const MOST: u32 = 60;
+pub const MOST: u32 = 100;
 
 /// Returns how many there are now; `None` for a number that does not fit.
 pub fn add(fd: i32) -> Option<u32> {

@@ -70,7 +70,7 @@ fn create(global: &Global, args: &Parsed) -> Result<u8, Failure> {
 pub fn announce(args: &Parsed, container: &Container) -> Result<(), Failure> {
     let socket = launch::pidfd_socket(args)?;
     launch::send_pidfd(socket.as_ref(), container.pidfd())?;
-    launch::write_pid_file(args, container.pid().unwrap_or(0))
+    launch::write_pid_file(args, container.init_pid().unwrap_or(0))
 }
 
 /// Removes a container that cannot be used after all.
