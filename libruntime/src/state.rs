@@ -215,13 +215,13 @@ fn check_store(store: &Path) -> Result<()> {
     const STICKY: u32 = 0o1000;
     const NOBODY: u32 = 65534;
     let found = fs::metadata(store).map_err(|error| Error::io(format!("stat {}", store.display()), error))?;
-    let caller = nix::unistd::geteuid().as_raw();
+    let caller = || nix::unistd::geteuid().as_raw();
     let problem = match (found.uid(), found.mode() & (OTHERS_MAY_WRITE | STICKY)) {
         (_, OTHERS_MAY_WRITE) => "every user may write to it".to_string(),
         // Root owns directories such as /tmp; in a user namespace without a mapping for it, root is shown as nobody.
-        (owner, _) if owner == 0 || owner == caller => return Ok(()),
+        (owner, _) if owner == 0 || owner == caller() => return Ok(()),
         (NOBODY, _) if !crate::cgroup::has_host_root() => return Ok(()),
-        (owner, _) => format!("it belongs to user {owner}, and the caller is user {caller}"),
+        (owner, _) => format!("it belongs to user {owner}, and the caller is user {}", caller()),
     };
     Err(Error::external(format!("open {}: {problem}", store.display()))
         .with_hint("choose a store in a directory that only you may write to"))

@@ -2,37 +2,33 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// One bit for each number below 128.
+/// One bit for each number below [`END`].
 static ALL: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+const END: u32 = 128;
 
 /// How many are closed at once. While they are open, they count against RLIMIT_NOFILE.
-pub const MOST: u32 = 100;
+pub const MOST: u64 = 100;
 
 /// Returns how many there are now; `None` for a number that does not fit.
-pub fn add(fd: i32) -> Option<u32> {
-    let all = load() | 1u128.checked_shl(u32::try_from(fd).ok()?)?;
-    store(all);
-    Some(all.count_ones())
+pub fn add(fd: i32) -> Option<u64> {
+    let fd = u32::try_from(fd).ok()?;
+    let half = ALL.get(fd as usize / 64)?;
+    half.store(half.load(Ordering::Relaxed) | 1 << (fd % 64), Ordering::Relaxed);
+    COUNT.store(COUNT.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    Some(COUNT.load(Ordering::Relaxed))
 }
 
 /// Empties the set. Returns its ranges of consecutive numbers, each with its last number.
 pub fn take() -> impl Iterator<Item = (u32, u32)> {
-    let mut rest = load();
-    store(0);
+    COUNT.store(0, Ordering::Relaxed);
+    let all = [ALL[0].swap(0, Ordering::Relaxed), ALL[1].swap(0, Ordering::Relaxed)];
+    let is_in = move |number: u32| all[number as usize / 64 % 2] >> (number % 64) & 1 == 1;
+    let mut numbers = 0..END;
     core::iter::from_fn(move || {
-        let first = (rest != 0).then(|| rest.trailing_zeros())?;
-        let next = first + (rest >> first).trailing_ones();
-        rest &= u128::MAX.checked_shl(next).unwrap_or(0);
+        let first = numbers.find(|number| is_in(*number))?;
+        let next = numbers.find(|number| !is_in(*number)).unwrap_or(END);
         Some((first, next - 1))
     })
-}
-
-fn load() -> u128 {
-    let [low, high] = [0, 1].map(|half| u128::from(ALL[half].load(Ordering::Relaxed)));
-    high << 64 | low
-}
-
-fn store(all: u128) {
-    ALL[0].store(all as u64, Ordering::Relaxed);
-    ALL[1].store((all >> 64) as u64, Ordering::Relaxed);
 }
