@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
+use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -245,7 +246,7 @@ impl Directory {
         let id = &state.id;
         crate::config::check_id(id)?;
         let path = store.join(id);
-        let aside = store.join(format!(".{id}.{}", std::process::id()));
+        let aside = store.join(format!("{}.{}", aside(id), std::process::id()));
         make_aside(store, &aside, id)?;
         check_store(store).inspect_err(|_| drop(fs::remove_dir(&aside)))?;
         let failed = |what: &str, path: &Path| {
@@ -275,7 +276,7 @@ impl Directory {
 
     /// Removes what a killed process has left of its attempt to create or remove `id`.
     pub fn sweep(store: &Path, id: &str) {
-        let prefix = format!(".{id}.");
+        let prefix = format!("{}.", aside(id));
         for entry in fs::read_dir(store).into_iter().flatten().flatten() {
             let name = entry.file_name().into_string().unwrap_or_default();
             let rest = name.strip_prefix(&prefix).map(|rest| rest.strip_suffix('~').unwrap_or(rest));
@@ -464,7 +465,7 @@ impl Directory {
             return Ok(());
         }
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let aside = self.path.with_file_name(format!(".{name}.{}~", std::process::id()));
+        let aside = self.path.with_file_name(format!("{}.{}~", aside(&name), std::process::id()));
         let move_aside = || match fs::rename(&self.path, &aside) {
             // Left by an earlier process with the same pid.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
@@ -494,6 +495,15 @@ impl Directory {
             other => other,
         }
     }
+}
+
+/// What the name of a directory begins with that is not yet `id`'s, or no more. A name has at most 255 bytes: a long id is
+/// cut, and a hash tells it from others.
+fn aside(id: &str) -> String {
+    let Some(cut) = id.get(..200).filter(|_| id.len() > 240) else { return format!(".{id}") };
+    let mut hasher = std::hash::DefaultHasher::new();
+    id.hash(&mut hasher);
+    format!(".{cut}~{:016x}", hasher.finish())
 }
 
 /// Makes the directory under its temporary name, and the store if it does not exist.
