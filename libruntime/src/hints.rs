@@ -78,7 +78,11 @@ fn executed(name: &str, paths: &Text, looked_for: bool, origin: &str, errno: Err
         Errno::ENOENT if !name.contains('/') => {
             let message = format!("exec: {name:?}: executable file not found in $PATH");
             let error = Error::os_said(message, errno).at(origin);
-            return error.with_hint(format!("looked for {}", paths.joined()));
+            return match paths.joined() {
+                _ if name.is_empty() => error,
+                none if none.is_empty() => error.with_hint("its environment has no PATH to look in"),
+                paths => error.with_hint(format!("looked for {paths}")),
+            };
         }
         Errno::ENOENT if looked_for => format!("exec: {name:?}: stat {name}"),
         Errno::ENOENT | Errno::EACCES => format!("exec: {name:?}"),

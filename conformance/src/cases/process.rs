@@ -12,6 +12,7 @@ use std::fs;
 pub const CASES: &[Case] = &[
     case!(arguments_arrive_as_they_are),
     case!(path_of_the_configuration_finds_the_program),
+    case!(without_a_path_no_program_is_found_by_its_name),
     case!(a_relative_program_is_relative_to_cwd),
     case!(a_program_without_permission_to_execute_is_refused),
     case!(a_directory_as_program_is_refused),
@@ -68,6 +69,14 @@ fn path_of_the_configuration_finds_the_program(t: &Test) -> Outcome {
     }
     // As execvp(3): a file that may not be executed is passed over.
     same("output", c.run()?.ok()?.stdout.trim(), "b x")
+}
+
+fn without_a_path_no_program_is_found_by_its_name(t: &Test) -> Outcome {
+    let mut config = t.config();
+    config.args(&["sh", "-c", "exit 0"]).set("process.env", json!(["HOME=/"]));
+    let output = t.run(&config)?.refused()?;
+    // docker and podman turn this text into exit code 127.
+    contains("error", &output.stderr, "not found in $PATH")
 }
 
 fn a_relative_program_is_relative_to_cwd(t: &Test) -> Outcome {

@@ -47,9 +47,6 @@ pub(super) fn warn_of_groups(plan: &mut Plan, spec: &Spec, host: &Host) {
     }
 }
 
-/// The PATH where the environment has none (as with execvp(3) and the peers).
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// The most processors that a kernel is built for (`CONFIG_NR_CPUS`).
 const MOST_PROCESSORS: usize = 8192;
 
@@ -543,7 +540,7 @@ pub(super) fn environment(env: &[String]) -> Vec<String> {
     found
 }
 
-/// Every path that execvp(3) would try.
+/// Every path that execvp(3) would try; none where the environment has no PATH, as with runc and crun.
 pub(super) fn candidates(program: &str, env: &[String]) -> Text {
     let mut paths = Text::default();
     if program.contains('/') {
@@ -554,8 +551,8 @@ pub(super) fn candidates(program: &str, env: &[String]) -> Text {
         // execvp(3) finds nothing by this name; without this a directory of PATH would be tried.
         return paths;
     }
-    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
-    for directory in path.split(':') {
+    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH="));
+    for directory in path.into_iter().flat_map(|path| path.split(':')) {
         let directory = if directory.is_empty() { "." } else { directory };
         paths.push(format!("{directory}/{program}"));
     }

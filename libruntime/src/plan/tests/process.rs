@@ -268,10 +268,10 @@ fn a_program_without_a_slash_is_looked_for_in_the_path_of_its_environment() {
         expect![[r#"
             after process.capabilities: SetCapabilities
             - process.args[0]: FindProgram { paths: "/bin/sh", args: "/bin/sh" }
-            + process.args[0]: FindProgram { paths: "/usr/local/sbin/sh /usr/local/bin/sh /usr/sbin/sh /usr/bin/sh /sbin/sh /bin/sh", args: "sh -c" }
+            + process.args[0]: FindProgram { paths: "", args: "sh -c" }
             after AwaitStart
             - process.args[0]: Exec { paths: "/bin/sh", args: "/bin/sh", env: (not shown) }
-            + process.args[0]: Exec { paths: "/usr/local/sbin/sh /usr/local/bin/sh /usr/sbin/sh /usr/bin/sh /sbin/sh /bin/sh", args: "sh -c", env: (not shown) }
+            + process.args[0]: Exec { paths: "", args: "sh -c", env: (not shown) }
         "#]],
     );
 }
