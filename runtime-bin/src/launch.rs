@@ -95,9 +95,10 @@ pub fn pidfd_socket(args: &Parsed) -> Result<Option<UnixStream>, Failure> {
     args.get(PIDFD_SOCKET.name).filter(|path| !path.is_empty()).map(connect).transpose()
 }
 
-pub fn send_pidfd(socket: Option<&UnixStream>, pidfd: BorrowedFd) -> Result<(), Failure> {
+/// Sends the pidfd with a word for what the process is, as runc does: "standard" is a container's, "setns" one of exec.
+pub fn send_pidfd(socket: Option<&UnixStream>, kind: &str, pidfd: BorrowedFd) -> Result<(), Failure> {
     let Some(socket) = socket else { return Ok(()) };
-    let (bytes, fds) = ([IoSlice::new(b"pidfd")], [pidfd.as_raw_fd()]);
+    let (bytes, fds) = ([IoSlice::new(kind.as_bytes())], [pidfd.as_raw_fd()]);
     let rights = [ControlMessage::ScmRights(&fds)];
     sendmsg::<()>(socket.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)
         .map(drop)

@@ -178,7 +178,15 @@ fn pidfd_socket_gets_the_process(t: &Test) -> Outcome {
     // The probe takes any descriptor; reading a pidfd fails at once.
     let seen = listener.finish(process::LIMIT)?.ok()?.json()?;
     same("descriptors", seen["descriptors"].as_i64(), Some(1))?;
-    contains("what it is", &seen["path"].to_string(), "pidfd")
+    contains("what it is", &seen["path"].to_string(), "pidfd")?;
+    // The kind of the process, which a receiver can tell by it.
+    same("message", seen["message"].as_str(), Some("standard"))?;
+    let socket = t.dir.join("pidfd-of-exec");
+    let listener = t.listen("console", &socket, &[])?;
+    t.runtime.call(&["exec", "--pidfd-socket", &socket.display().to_string(), &c.id, "/probe"])?.ok()?;
+    let seen = listener.finish(process::LIMIT)?.ok()?.json()?;
+    same("descriptors", seen["descriptors"].as_i64(), Some(1))?;
+    same("message of exec", seen["message"].as_str(), Some("setns"))
 }
 
 fn kill_and_delete_by_regular_expression(t: &Test) -> Outcome {

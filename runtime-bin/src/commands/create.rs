@@ -69,7 +69,7 @@ fn create(global: &Global, args: &Parsed) -> Result<u8, Failure> {
 /// Gives the caller the pid and pidfd of the process.
 pub fn announce(args: &Parsed, container: &Container) -> Result<(), Failure> {
     let socket = launch::pidfd_socket(args)?;
-    launch::send_pidfd(socket.as_ref(), container.pidfd())?;
+    launch::send_pidfd(socket.as_ref(), "standard", container.pidfd())?;
     launch::write_pid_file(args, container.init_pid().unwrap_or(0))
 }
 

@@ -75,7 +75,7 @@ fn exec(global: &Global, args: &Parsed) -> Result<u8, Failure> {
         None => builder,
     };
     let started = traced(global, args, || Ok(builder.spawn()?))?;
-    let announced = launch::send_pidfd(pidfd_socket.as_ref(), started.pidfd())
+    let announced = launch::send_pidfd(pidfd_socket.as_ref(), "setns", started.pidfd())
         .and_then(|()| launch::write_pid_file(args, started.pid()));
     if let Err(failure) = announced {
         let _ = started.kill(Signal::KILL);
