@@ -26,6 +26,7 @@ pub const CASES: &[Case] = &[
     case!(exec_option_cwd_is_used),
     case!(exec_option_user_is_used, [Root]),
     case!(exec_option_cap_adds_without_inheritable),
+    case!(exec_option_cap_leaves_out_what_nobody_knows),
     case!(exec_option_no_new_privs_is_used),
     case!(exec_option_additional_gids_is_used, [Root]),
     case!(exec_process_file_is_used_as_it_is, [Root]),
@@ -206,6 +207,14 @@ fn exec_option_cap_adds_without_inheritable(t: &Test) -> Outcome {
     check!(effective & (1 << 13) != 0, "no CAP_NET_RAW in {effective:x}");
     same("inheritable", probe["CapInh"].as_str(), Some("0000000000000000"))?;
     same("ambient", probe["CapAmb"].as_str(), Some("0000000000000000"))
+}
+
+/// Capabilities that cannot be granted are to be logged and left out (config.md).
+fn exec_option_cap_leaves_out_what_nobody_knows(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.capabilities(&["CAP_KILL"]);
+    let probe = t.detached(&config)?.exec_probe(&["--cap", "CAP_OF_THE_FUTURE", "--cap", "CAP_KILL"])?;
+    same("effective", probe["CapEff"].as_str(), Some("0000000000000020"))
 }
 
 fn exec_option_no_new_privs_is_used(t: &Test) -> Outcome {
