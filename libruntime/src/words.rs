@@ -39,6 +39,7 @@ pub(crate) fn of_state(verb: &str, id: &str, found: Status) -> String {
         ("exec", _) => return format!("cannot exec in a container in the {found} state: {id}"),
         ("delete", _) => return format!("cannot delete container {id} that is not stopped: {found}"),
         ("resume", _) => return format!("container not paused: {id} is {found}"),
+        ("checkpoint", _) => return format!("Container cannot be checkpointed in {found} state: {id}"),
         (_, Status::Stopped) => "container not running",
         _ => return format!("container not running: {id} is {found}"),
     };
@@ -163,6 +164,7 @@ mod tests {
             ("resume", Status::Running, "container not paused"),
             ("pause", Status::Stopped, "container not running"),
             ("update", Status::Stopped, "container not running"),
+            ("checkpoint", Status::Created, "Container cannot be checkpointed in created state"),
         ] {
             let text = of_state(verb, "c", found);
             assert!(text.starts_with(words), "{verb} {found}: {text}");
