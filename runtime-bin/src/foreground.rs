@@ -27,7 +27,8 @@ pub fn attend(
             match (signal, &terminal) {
                 (SIGCHLD, _) => reap_others(pid),
                 (SIGWINCH, Some(terminal)) => terminal.resize(),
-                (SIGPIPE, _) => {}
+                // Without a terminal of its own the program has no window. Some end at this signal (Apache).
+                (SIGWINCH | SIGPIPE, _) => {}
                 (signal, _) => forward(signal),
             }
         }

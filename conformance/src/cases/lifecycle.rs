@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[
     case!(run_deletes_the_container_at_the_end),
     case!(run_detached_returns_while_the_program_runs),
     case!(run_forwards_sigterm),
+    case!(run_without_a_terminal_keeps_sigwinch),
     case!(pid_file_holds_the_pid_of_the_container),
     case!(pid_file_that_cannot_be_written_fails_the_create),
     case!(pid_file_that_is_no_regular_file_stays_what_it_is, [Root]),
@@ -165,6 +166,21 @@ fn run_detached_returns_while_the_program_runs(t: &Test) -> Outcome {
     let c = t.container(&t.sleeper())?;
     c.run_with(&["--detach"])?.ok()?;
     same("status", c.status()?.as_str(), "running")
+}
+
+/// The kernel sends it when the window of the caller's terminal is resized, which is not the program's: Apache stops at it.
+fn run_without_a_terminal_keeps_sigwinch(t: &Test) -> Outcome {
+    let script = "trap 'exit 33' TERM; trap 'exit 44' WINCH; echo up > /mark; while :; do sleep 0.05; done";
+    let c = t.container(&t.shell(script))?;
+    let started = c.run_started()?;
+    c.await_file("/mark")?;
+    let pid = nix::unistd::Pid::from_raw(started.pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGWINCH)?;
+    // Time for the trap, which the shell looks at after each sleep.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    started.finish(process::LIMIT)?.exits(33)?;
+    Ok(())
 }
 
 fn run_forwards_sigterm(t: &Test) -> Outcome {
