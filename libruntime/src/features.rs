@@ -25,7 +25,11 @@ fn known() -> Value {
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": plan::known_mount_options(),
         "linux": linux(),
-        "annotations": { "io.onggi.version": env!("CARGO_PKG_VERSION") },
+        "annotations": {
+            "io.onggi.version": env!("CARGO_PKG_VERSION"),
+            // By this name, which crun has too, callers find out that a runtime has `checkpoint` and `restore`.
+            "org.opencontainers.runc.checkpoint.enabled": "true",
+        },
         // A trailing dot stands for all annotations with this prefix (features.md).
         "potentiallyUnsafeConfigAnnotations":
             [

@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     case!(an_unknown_verb_is_refused),
     case!(an_unknown_option_is_refused),
     case!(features_says_what_is_supported),
+    case!(features_says_that_containers_can_be_saved),
     case!(features_needs_no_state_directory),
     case!(spec_writes_a_configuration_that_runs),
     case!(spec_does_not_overwrite),
@@ -101,6 +102,15 @@ fn features_says_what_is_supported(t: &Test) -> Outcome {
     check!(features["linux"]["cgroup"].is_object(), "no cgroup: {features}");
     check!(features["linux"]["seccomp"]["enabled"] == true, "no seccomp: {features}");
     Ok(())
+}
+
+/// The annotation of runc and crun, by which callers know that there are `checkpoint` and `restore`.
+fn features_says_that_containers_can_be_saved(t: &Test) -> Outcome {
+    t.needs_verb("features")?;
+    t.needs_verb("checkpoint")?;
+    let features = plain(t, &["features"])?.ok()?.json()?;
+    let enabled = features["annotations"]["org.opencontainers.runc.checkpoint.enabled"].as_str();
+    same("annotation", enabled, Some("true"))
 }
 
 fn features_needs_no_state_directory(t: &Test) -> Outcome {
