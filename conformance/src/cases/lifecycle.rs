@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[
     case!(run_deletes_the_container_at_the_end),
     case!(run_detached_returns_while_the_program_runs),
     case!(run_forwards_sigterm),
+    case!(run_forwards_signals_of_faults_that_others_send),
     case!(run_without_a_terminal_keeps_sigwinch),
     case!(pid_file_holds_the_pid_of_the_container),
     case!(pid_file_that_cannot_be_written_fails_the_create),
@@ -166,6 +167,21 @@ fn run_detached_returns_while_the_program_runs(t: &Test) -> Outcome {
     let c = t.container(&t.sleeper())?;
     c.run_with(&["--detach"])?.ok()?;
     same("status", c.status()?.as_str(), "running")
+}
+
+/// systemd sends SIGABRT to a service that has missed its watchdog (systemd.service(5), WatchdogSignal).
+fn run_forwards_signals_of_faults_that_others_send(t: &Test) -> Outcome {
+    use nix::sys::signal::{Signal, kill};
+    for (name, signal) in [("ABRT", Signal::SIGABRT), ("SYS", Signal::SIGSYS), ("TRAP", Signal::SIGTRAP)] {
+        let script =
+            format!("trap 'exit 33' {name}; echo > /mark; echo up > /mark; while :; do sleep 0.05; done");
+        let c = t.container(&t.shell(&script))?;
+        let started = c.run_started()?;
+        c.await_file("/mark")?;
+        kill(nix::unistd::Pid::from_raw(started.pid), signal)?;
+        started.finish(process::LIMIT)?.exits(33)?;
+    }
+    Ok(())
 }
 
 /// The kernel sends it when the window of the caller's terminal is resized, which is not the program's: Apache stops at it.
