@@ -119,6 +119,9 @@ impl<'a> Stage<'a> {
         let (child, lent) = (Child::new(pid, pidfd), Some(lent));
         let (first, init) = if namespaces.is_some() { (None, Some(child)) } else { (Some(child), None) };
         let channel = Arc::new(channel);
+        drop(opened);
+        // One call closes what has consecutive numbers.
+        sys::close_all(vec![theirs, procfs, encoded]);
         Ok(Self {
             plan,
             channel,
