@@ -44,12 +44,12 @@ pub(crate) fn render(
     }
 }
 
-/// Whether clone3(2) has failed for its cgroup: for another reason it has other numbers.
+/// Whether a failure of clone3(2) is about the cgroup: other causes have other error numbers.
 pub(crate) fn is_of_cgroup(errno: Errno) -> bool {
     matches!(errno, Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ENODEV | Errno::EACCES)
 }
 
-/// The error of a clone into the container's cgroup that was refused for that.
+/// The error of a clone that the container's cgroup does not accept.
 pub(crate) fn into_cgroup(errno: Errno) -> Error {
     let error = Error::os("clone3 into the container's cgroup", errno).at("linux.cgroupsPath");
     match errno {

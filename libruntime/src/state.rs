@@ -497,8 +497,8 @@ impl Directory {
     }
 }
 
-/// What the name of a directory begins with that is not yet `id`'s, or no more. A name has at most 255 bytes: a long id is
-/// cut, and a hash tells it from others.
+/// How the name of the directory of `id` begins before it is complete, and while it is removed. A name has at most
+/// 255 bytes: a long id is cut, and a hash tells it from others.
 fn aside(id: &str) -> String {
     let Some(cut) = id.get(..200).filter(|_| id.len() > 240) else { return format!(".{id}") };
     let mut hasher = std::hash::DefaultHasher::new();

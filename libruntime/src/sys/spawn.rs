@@ -24,8 +24,8 @@ pub struct Spawn<'a> {
     pub passed: &'a [(RawFd, u32)],
     /// Handed over under their own numbers.
     pub keep: &'a [RawFd],
-    /// A cgroup v2 directory to be born in (`CLONE_INTO_CGROUP`), which has no memory controller: its OOM killer would
-    /// end every process that shares the child's memory.
+    /// A cgroup v2 directory to be born in (`CLONE_INTO_CGROUP`). Not one that limits memory: the OOM killer ends every
+    /// process that shares the child's memory.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The flags of new namespaces (namespaces(7)).
     pub namespaces: u64,

@@ -1,5 +1,6 @@
-//! Enters a cgroup of v2: a clone goes on in it, with this process's memory, and this process ends. What is moved there by
-//! a write waits for all of the host's clones and ends (Documentation/admin-guide/cgroup-v2.rst, favordynmods).
+//! Enters a cgroup of v2: a clone goes on in it, with this process's memory, and this process ends. To
+//! move a process by a write, the kernel waits until nothing on the host is being cloned or is ending, which can take
+//! milliseconds.
 
 use crate::kernel::*;
 use core::arch::asm;
