@@ -35,6 +35,7 @@ mod write;
 pub use layout::Layout;
 pub(crate) use merge::merged;
 pub use oom::{Oom, OomEvents};
+pub(crate) use processes::keeps_frozen;
 pub use stats::Stats;
 pub(crate) use stats::network_of;
 pub(crate) use unit::ask as ask_systemd;

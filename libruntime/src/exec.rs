@@ -180,7 +180,8 @@ impl NewProcess {
             ..Request::default()
         };
         let (streams, ends) = self.options.open()?;
-        let join = Join { process, request, passed, streams, cgroup: self.cgroup };
+        let ignore_paused = self.ignore_paused;
+        let join = Join { process, request, passed, streams, cgroup: self.cgroup, ignore_paused };
         let container = self.container;
         let child = wait::limited(&container.limits, || container.join(&join))
             .map_err(|error| error.within("unable to start container process"))?;
@@ -234,6 +235,7 @@ struct Join {
     passed: Vec<(RawFd, u32)>,
     streams: Streams,
     cgroup: Vec<(Option<String>, PathBuf)>,
+    ignore_paused: bool,
 }
 
 /// A process that has joined a container. It lives on when its handle is dropped; handles are clones of each other.
@@ -455,6 +457,9 @@ impl Joining<'_> {
     fn run_in(&self, cgroup: &Cgroup, late: Option<&Cgroup>) -> std::result::Result<Child, Refused> {
         let plan = trace::plain("plan", || self.plan(cgroup))?;
         let mut stage = self.launch(&plan, cgroup)?;
+        if self.options.ignore_paused {
+            stage.wait_for_thaw();
+        }
         // Where nothing is done when it is ready, it need not wait then: the answer is there already.
         if late.is_none() && plan.waits_only_when_ready() {
             stage.answer_ahead();

@@ -13,7 +13,7 @@
 //! | `Failed` | renders the error and undoes everything |
 //! | end of file | `/proc` tells whether the program was executed, or the stage was killed |
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::child::Child;
 use crate::error::{Error, Result};
 use crate::launch::{self, Launch};
@@ -76,6 +76,7 @@ pub(crate) struct Stage<'a> {
     /// Its cgroups are sent.
     has_cgroups: bool,
     is_answered: bool,
+    waits_for_thaw: bool,
     /// What is sent once it is cloned.
     ahead: Ahead,
     clock: StageClock,
@@ -134,6 +135,7 @@ impl<'a> Stage<'a> {
             is_new: namespaces.is_some(),
             has_cgroups: false,
             is_answered: false,
+            waits_for_thaw: false,
             ahead: Ahead::default(),
             clock,
             steps,
@@ -143,6 +145,16 @@ impl<'a> Stage<'a> {
     /// What its process executes until the start, where that is the process that was started.
     pub fn executable(&self) -> Result<Option<Executable>> {
         self.plan.start_in().map(|_| Executable::of(self.program.as_fd())).transpose()
+    }
+
+    /// Whether the first process, whose end this is, may have made a clone that is not reported. It exits with 0 once it
+    /// has made one; while a clone enters the cgroup the two share their memory, and the OOM killer may end both.
+    fn may_have_cloned(&self, how: Option<sys::ExitStatus>) -> bool {
+        match how {
+            Some(sys::ExitStatus::Code(0)) => true,
+            Some(sys::ExitStatus::Signal(libc::SIGKILL)) => self.end_of_stage.is_some(),
+            _ => false,
+        }
     }
 
     /// Ends a clone whose report has not arrived: it was killed before, or is in a frozen cgroup.
@@ -229,8 +241,8 @@ impl<'a> Stage<'a> {
         Ok(event)
     }
 
-    /// Waits until the stage says something; false where it never will, although its channel is open. A stage that a signal
-    /// has stopped is given up: what a mount waits for may come late, but nothing is known to continue a stopped process.
+    /// Waits until the stage says something; false where it never will, although its channel is open. A stage that is held
+    /// is given up: what a mount waits for may come late, but nothing is known to continue a stopped process.
     fn await_word(&self, wait: &Wait) -> Result<bool> {
         const TICK: Duration = Duration::from_secs(1);
         let late = || "the container was not set up in time".to_string();
@@ -246,13 +258,36 @@ impl<'a> Stage<'a> {
                 Woken::Late if self.is_done() && !is_ready(self.channel.as_fd()) => return Ok(false),
                 Woken::Late => {}
             }
-            let stopped = ProcessId::of(self.pid()).is_ok_and(ProcessId::is_stopped);
-            ticks = if stopped { ticks + 1 } else { 0 };
-            if TICK * ticks >= DEADLINE {
-                let error = Error::external("the process that sets the container up is stopped");
-                return Err(error.with_hint("it got SIGSTOP, or a debugger holds it"));
+            let held = self.held();
+            ticks = if held.is_some() { ticks + 1 } else { 0 };
+            if let Some(error) = held.filter(|_| TICK * ticks >= DEADLINE) {
+                return Err(error);
             }
         }
+    }
+
+    /// What keeps the stage from running: a signal, or a frozen cgroup, which the container's processes may choose and
+    /// freeze where they have cgroups of their own.
+    fn held(&self) -> Option<Error> {
+        let unreported =
+            self.end_of_stage.as_ref().filter(|_| self.init.is_none()).and_then(EndOfStage::find);
+        let pid = unreported.map_or(self.pid(), |clone| clone.pid());
+        if ProcessId::of(pid).is_ok_and(ProcessId::is_stopped) {
+            let error = Error::external("the process that sets the container up is stopped");
+            return Some(error.with_hint("it got SIGSTOP, or a debugger holds it"));
+        }
+        if !self.waits_for_thaw && cgroup::keeps_frozen(pid) {
+            let error = Error::external("the process that sets the container up is frozen");
+            return Some(
+                error.with_hint("a process of the container has frozen a cgroup, or it was paused meanwhile"),
+            );
+        }
+        None
+    }
+
+    /// Where its cgroup is frozen, it is not given up: the caller knows that.
+    pub fn wait_for_thaw(&mut self) {
+        self.waits_for_thaw = true;
     }
 
     fn is_done(&self) -> bool {
@@ -333,8 +368,7 @@ impl<'a> Stage<'a> {
         let is_reported = reported.is_some();
         let child = reported.or(self.first.take());
         let how = child.and_then(|child| child.wait_within(&Wait::at_any_rate(DEADLINE)).ok().flatten());
-        // The first process exits so once it has made its clone.
-        if !is_reported && how == Some(sys::ExitStatus::Code(0)) {
+        if !is_reported && self.may_have_cloned(how) {
             self.end_unreported();
         }
         let error = Error::external(match how {
@@ -378,12 +412,19 @@ impl<'a> Stage<'a> {
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
         self.report_steps();
-        let is_reported = self.init.is_some();
-        let ended = [self.init.take(), self.first.take()].into_iter().flatten().map(|child| {
-            child.kill();
-            child.try_wait().ok().flatten()
-        });
-        if ended.last() == Some(Some(sys::ExitStatus::Code(0))) && !is_reported {
+        let init = self.init.take();
+        if let Some(init) = &init {
+            init.kill();
+            let _ = init.try_wait();
+        }
+        let Some(first) = self.first.take() else { return };
+        first.kill();
+        // How it ended tells whether there is a clone. A process is killed at once also where its cgroup of v2 is frozen.
+        let how = match self.end_of_stage {
+            Some(_) => first.wait_within(&Wait::at_any_rate(DEADLINE)),
+            None => first.try_wait(),
+        };
+        if init.is_none() && self.may_have_cloned(how.ok().flatten()) {
             self.end_unreported();
         }
     }

@@ -212,17 +212,22 @@ fn open_directory(path: &Path) -> std::io::Result<OwnedFd> {
 
 /// Refuses a store in which another user could replace the directories of containers.
 fn check_store(store: &Path) -> Result<()> {
+    const GROUP_MAY_WRITE: u32 = 0o20;
     const OTHERS_MAY_WRITE: u32 = 0o2;
-    const STICKY: u32 = 0o1000;
     const NOBODY: u32 = 65534;
     let found = fs::metadata(store).map_err(|error| Error::io(format!("stat {}", store.display()), error))?;
     let caller = || nix::unistd::geteuid().as_raw();
-    let problem = match (found.uid(), found.mode() & (OTHERS_MAY_WRITE | STICKY)) {
-        (_, OTHERS_MAY_WRITE) => "every user may write to it".to_string(),
-        // Root owns directories such as /tmp; in a user namespace without a mapping for it, root is shown as nobody.
-        (owner, _) if owner == 0 || owner == caller() => return Ok(()),
-        (NOBODY, _) if !crate::cgroup::has_host_root() => return Ok(()),
-        (owner, _) => format!("it belongs to user {owner}, and the caller is user {}", caller()),
+    let of_another = found.gid() != nix::unistd::getegid().as_raw();
+    let problem = match found.uid() {
+        // The sticky bit, as of /tmp, keeps others from removing what is there, but not from being first with a name.
+        _ if found.mode() & OTHERS_MAY_WRITE != 0 => "every user may write to it".to_string(),
+        _ if found.mode() & GROUP_MAY_WRITE != 0 && of_another => {
+            format!("its group {} may write to it", found.gid())
+        }
+        // Root may own the store of a user; in a user namespace without a mapping for it, root is shown as nobody.
+        owner if owner == 0 || owner == caller() => return Ok(()),
+        NOBODY if !crate::cgroup::has_host_root() => return Ok(()),
+        owner => format!("it belongs to user {owner}, and the caller is user {}", caller()),
     };
     Err(Error::external(format!("open {}: {problem}", store.display()))
         .with_hint("choose a store in a directory that only you may write to"))
@@ -550,10 +555,16 @@ mod tests {
         let written_by_all = check_store(&store).is_ok();
         mode(0o1777).unwrap();
         let sticky = check_store(&store).is_ok();
+        mode(0o770).unwrap();
+        let written_by_own_group = check_store(&store).is_ok();
+        nix::unistd::chown(&store, None, Some(nix::unistd::Gid::from_raw(1000))).unwrap();
+        let written_by_a_group = check_store(&store).is_ok();
+        mode(0o755).unwrap();
         nix::unistd::chown(&store, Some(other), None).unwrap();
         let of_another = check_store(&store).is_ok();
         fs::remove_dir_all(&store).unwrap();
-        assert_eq!((own, written_by_all, sticky, of_another), ((true, true), false, true, false));
+        assert_eq!((own, written_by_all, sticky, of_another), ((true, true), false, false, false));
+        assert_eq!((written_by_own_group, written_by_a_group), (true, false));
         assert!(error.contains("it belongs to user 1000, and the caller is user 0"), "{error}");
     }
 

@@ -106,14 +106,14 @@ pub fn send_pidfd(socket: Option<&UnixStream>, kind: &str, pidfd: BorrowedFd) ->
 }
 
 /// Writes the pid file, if one is wanted. It appears by a rename, because engines wait for it and read it at once. A
-/// symbolic link is replaced, as in runc, unless it leads to something else than a regular file.
+/// symbolic link is replaced, as in runc; devices, fifos and descriptors (`/dev/stdout`) are written into.
 pub fn write_pid_file(args: &Parsed, pid: i32) -> Result<(), Failure> {
     let Some(path) = args.get(PID_FILE.name).filter(|path| !path.is_empty()) else { return Ok(()) };
     let failed = |error| Failure::os(format_args!("write {path}"), error);
     let path_of = Path::new(path);
     let name =
         path_of.file_name().ok_or_else(|| Failure::usage(format!("--pid-file {path:?} names no file")))?;
-    if fs::metadata(path_of).is_ok_and(|found| !found.is_file()) {
+    if is_special(path_of) {
         return write_into(path_of, pid).map_err(failed);
     }
     let aside = path_of.with_file_name(format!(".{}", name.to_string_lossy()));
@@ -128,9 +128,23 @@ pub fn write_pid_file(args: &Parsed, pid: i32) -> Result<(), Failure> {
     })
 }
 
-/// Writes into a device or a fifo, which a rename would replace. Does not wait for a reader.
+/// Where links to descriptors are, such as /dev/stdout. Links elsewhere are replaced: others may have planted them.
+const DESCRIPTORS: [&str; 3] = ["/dev", "/dev/fd", "/proc/self/fd"];
+
+fn of_descriptor(path: &Path) -> bool {
+    path.parent().is_some_and(|parent| DESCRIPTORS.iter().any(|directory| parent == Path::new(directory)))
+}
+
+/// Whether it is a device, a fifo or a descriptor, which a rename would replace.
+fn is_special(path: &Path) -> bool {
+    let is_other = |found: fs::Metadata| !found.is_file() && !found.is_symlink();
+    of_descriptor(path) || fs::symlink_metadata(path).is_ok_and(is_other)
+}
+
+/// Does not wait for a reader.
 fn write_into(path: &Path, pid: i32) -> std::io::Result<()> {
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let no_link = if of_descriptor(path) { 0 } else { libc::O_NOFOLLOW };
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | no_link;
     let mut file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
     file.write_all(pid.to_string().as_bytes())
 }

@@ -29,6 +29,7 @@ pub const CASES: &[Case] = &[
     case!(pid_file_that_cannot_be_written_fails_the_create),
     case!(pid_file_that_is_no_regular_file_stays_what_it_is, [Root]),
     case!(pid_file_that_is_a_link_leaves_its_target_alone),
+    case!(pid_file_that_is_a_link_to_a_fifo_is_replaced),
     case!(an_id_in_use_is_refused),
     case!(a_container_that_does_not_exist_is_an_error_of_every_verb),
     case!(kill_without_signal_sends_term),
@@ -235,6 +236,20 @@ fn pid_file_that_is_no_regular_file_stays_what_it_is(t: &Test) -> Outcome {
     let _ = c.create_with(&["--pid-file", &device.display().to_string()])?;
     check!(fs::symlink_metadata(&device)?.file_type().is_char_device(), "the device is a file now");
     Ok(())
+}
+
+/// Somebody else's link to a fifo would have the pid written into that.
+fn pid_file_that_is_a_link_to_a_fifo_is_replaced(t: &Test) -> Outcome {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let (link, fifo) = (t.dir.join("pid"), t.dir.join("fifo"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
+    std::os::unix::fs::symlink(&fifo, &link)?;
+    let mut reader = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo)?;
+    let c = t.container(&t.sleeper())?;
+    c.create_with(&["--pid-file", &link.display().to_string()])?.ok()?;
+    same("bytes in the fifo", reader.read(&mut [0; 16])?, 0)?;
+    same("pid file", fs::read_to_string(&link)?, c.pid()?.to_string())
 }
 
 /// The link is replaced: whoever can write the directory could else have any file of the host overwritten.

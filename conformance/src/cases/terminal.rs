@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     case!(a_console_socket_without_a_terminal_is_refused),
     case!(a_console_socket_that_does_not_exist_is_refused),
     case!(exec_with_a_terminal_uses_its_console_socket),
+    case!(exec_with_a_terminal_in_a_user_namespace, [Root]),
     case!(without_a_terminal_there_is_no_controlling_one),
 ];
 
@@ -128,7 +129,9 @@ fn exec_with_console(t: &Test, c: &Container, process: &Value, input: &str) -> O
     let (file, path) = (file.display().to_string(), socket.display().to_string());
     let options = ["exec", "--process", &file, "--console-socket", &path, "--detach", &c.id];
     t.runtime.call(&options)?.ok()?;
-    listener.finish(process::LIMIT)?.ok()?.json()
+    let seen = listener.finish(process::LIMIT)?.ok()?.json()?;
+    fs::remove_file(&socket)?;
+    Ok(seen)
 }
 
 fn exec_with_a_terminal_uses_its_console_socket(t: &Test) -> Outcome {
@@ -144,6 +147,24 @@ fn exec_with_a_terminal_uses_its_console_socket(t: &Test) -> Outcome {
     contains("output", output, "got typed")?;
     contains("output", output, "/dev/pts/")?;
     contains("output", output, "yes\r\n")
+}
+
+/// Its owner has to have an id in the namespace, from its first moment on.
+fn exec_with_a_terminal_in_a_user_namespace(t: &Test) -> Outcome {
+    let mut config = t.sleeper();
+    config.user_namespace(100_000, 65_536);
+    let c = t.detached(&config)?;
+    for (uid, gid) in [(0, 0), (1000, 1000)] {
+        let process = json!({
+            "terminal": true, "user": { "uid": uid, "gid": gid }, "cwd": "/", "env": ["PATH=/bin"],
+            "args": ["/bin/sh", "-c", "stat -c 'owner %u' $(tty); read word; echo got $word > /dev/tty"]
+        });
+        let seen = exec_with_console(t, &c, &process, "typed\n")?;
+        let output = seen["output"].as_str().unwrap_or_default();
+        contains("output", output, &format!("owner {uid}\r\n"))?;
+        contains("output", output, "got typed")?;
+    }
+    Ok(())
 }
 
 fn without_a_terminal_there_is_no_controlling_one(t: &Test) -> Outcome {

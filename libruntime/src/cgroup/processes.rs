@@ -4,13 +4,15 @@
 //! the list.
 
 use super::freezer::Freezer;
-use super::hierarchy::{Hierarchy, read_all_pids, read_pids};
+use super::hierarchy::{Hierarchy, below, read_all_pids, read_pids};
+use super::layout::{self, Layout};
 use super::{Cgroup, files, tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{pidfd_open, pidfd_send_signal};
 use nix::errno::Errno;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long freezing and killing may take before it is an error.
@@ -132,4 +134,21 @@ impl Cgroup {
             (None, None) => Err(self.no_controller("freezer")),
         }
     }
+}
+
+/// Whether the cgroup that a process is in, or one above, keeps it frozen; false where that cannot be told.
+pub(crate) fn keeps_frozen(pid: i32) -> bool {
+    let Ok(text) = files::read(Path::new(&format!("/proc/{pid}/cgroup"))) else { return false };
+    let Ok(layout) = Layout::probe() else { return false };
+    let is_frozen = |(controllers, path): &(Vec<String>, PathBuf)| {
+        let mount = layout.mounts.iter().find(|mount| mount.controllers == *controllers)?;
+        let directory = below(mount, path).ok()?;
+        let (file, frozen) = match controllers.is_empty() {
+            true => ("cgroup.events", "frozen 1"),
+            false => ("freezer.state", "FROZEN"),
+        };
+        let text = files::read(&directory.join(file)).ok()?;
+        Some(text.lines().any(|line| line == frozen))
+    };
+    layout::hierarchies(&text).iter().any(|one| is_frozen(one) == Some(true))
 }

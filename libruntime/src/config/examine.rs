@@ -8,7 +8,6 @@ use super::found::Found;
 use super::places::{self, Part};
 use super::removed::Removed;
 use super::repair::{self, Repaired, Root};
-use super::strict::Strict;
 use super::{check_spec, namespaces, normal, written};
 use crate::diagnostic::{Diagnostic, DiagnosticCode as Code, Severity};
 use oci_spec::runtime::Spec;
@@ -63,9 +62,7 @@ pub(crate) fn examine(text: &str) -> Examined {
 
 /// Without line and column, which the diagnostic's span has.
 fn syntax_of(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-    format!("not JSON: {text}")
+    format!("not JSON: {}", repair::without_position(&error.to_string()))
 }
 
 /// The checks of the typed values.
@@ -102,8 +99,7 @@ fn follows_from(later: &Diagnostic, earlier: &[Diagnostic]) -> bool {
 /// "Runtimes … MUST NOT generate an error if they encounter an unknown property" (config.md, "Extensibility").
 fn unknown_properties(text: &[u8]) -> Vec<Diagnostic> {
     let mut unknown = Vec::new();
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    let note = |path: serde_ignored::Path| {
+    let mut note = |path: serde_ignored::Path| {
         let place = place_of(&path);
         // Read from the text; oci-spec has other names for them (written.rs).
         let known = ["linux.intelRdt.enableCMT", "linux.intelRdt.enableMBM"].contains(&place.as_str());
@@ -113,7 +109,7 @@ fn unknown_properties(text: &[u8]) -> Vec<Diagnostic> {
         }
     };
     // The same text was read before, so it cannot fail.
-    let _: Result<Spec, _> = serde_ignored::deserialize(Strict(&mut reader), note);
+    let _ = repair::read::<Spec>(text, &mut note);
     unknown
 }
 

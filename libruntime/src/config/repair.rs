@@ -9,9 +9,10 @@ use super::removed::Removed;
 use super::strict::{self, Strict};
 use crate::error::{DiagnosticCode, Error, ErrorKind, Result};
 use oci_spec::runtime::Capability;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use serde_path_to_error::{Path, Segment};
+use serde_path_to_error::{Path, Segment, Track};
 
 /// Which object the bytes are: it decides how places are named.
 #[derive(Clone, Copy)]
@@ -97,14 +98,15 @@ fn repair<T: DeserializeOwned>(bytes: &[u8], root: Root, first: &serde_json::Err
         state.report(DiagnosticCode::DuplicateProperty, name, &text);
     }
     for _ in 0..MAX_ROUNDS.min(MAX_REREAD / bytes.len()) {
-        let error = match serde_path_to_error::deserialize::<_, T>(Strict(&value)) {
+        let text = serde_json::to_vec(&value).map_err(|error| unreadable(root, &error))?;
+        let error = match read::<T>(&text, &mut |_| ()) {
             Ok(typed) => {
-                let text = serde_json::to_vec(&value).ok();
-                return Ok(Repaired { typed: Some(typed), found: state.found, text, removed: state.removed });
+                let State { found, removed, .. } = state;
+                return Ok(Repaired { typed: Some(typed), found, text: Some(text), removed });
             }
             Err(error) => error,
         };
-        if !state.fix(&mut value, error.path(), &error.inner().to_string()) {
+        if !state.fix(&mut value, error.path(), without_position(&error.inner().to_string())) {
             break;
         }
     }
@@ -112,6 +114,24 @@ fn repair<T: DeserializeOwned>(bytes: &[u8], root: Root, first: &serde_json::Err
         true => Err(unreadable(root, first)),
         false => Ok(Repaired { typed: None, found: state.found, text: None, removed: state.removed }),
     }
+}
+
+/// Reads a text slowly: says where a value is refused, and names each property that is not read. The two are one
+/// function, because the types' readers are compiled once more for each.
+pub(super) fn read<T: DeserializeOwned>(
+    text: &[u8],
+    unread: &mut dyn FnMut(serde_ignored::Path),
+) -> std::result::Result<T, serde_path_to_error::Error<serde_json::Error>> {
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let mut track = Track::new();
+    let reader = serde_path_to_error::Deserializer::new(Strict::new(&mut reader), &mut track);
+    serde_ignored::deserialize(reader, unread)
+        .map_err(|error| serde_path_to_error::Error::new(track.path(), error))
+}
+
+/// The message of serde_json without line and column.
+pub(super) fn without_position(message: &str) -> &str {
+    message.rsplit_once(" at line ").map_or(message, |(message, _)| message)
 }
 
 struct State {
@@ -212,7 +232,8 @@ impl State {
         let before = names.len();
         let mut index = 0;
         names.retain(|name| {
-            let unknown = name.is_string() && serde_json::from_value::<Capability>(name.clone()).is_err();
+            let known = |text| strict::is_capability(text) && Capability::deserialize(name).is_ok();
+            let unknown = name.as_str().is_some_and(|text| !known(text));
             if unknown {
                 self.found
                     .warning(format_args!("{place}[{index}]"), format_args!("ignored: {name} is not known"));

@@ -41,13 +41,15 @@ pub fn exec(
     process::not_dumpable(&mut plan, host);
     let fd = plan.hand("", Handed::Pidfd);
     plan.push("linux.namespaces", Step::Setns { fd, namespaces: NamespaceFlags(namespaces) });
-    plan.push("root.path", Step::OpenRoot { path: Text::of("/") });
-    if process.terminal().unwrap_or(false) {
-        process::open_console(&mut plan, process, request)?;
-        plan.push("process.terminal", Step::UseConsole);
-    }
     if in_user_namespace {
         plan.push("linux.uidMappings", super::create::first_ids(&linux));
+    }
+    plan.push("root.path", Step::OpenRoot { path: Text::of("/") });
+    if process.terminal().unwrap_or(false) {
+        // With an id of the namespace: the pty belongs to who opens it, and only an owner that has an id there can be
+        // changed by chown(2).
+        process::open_console(&mut plan, process, request)?;
+        plan.push("process.terminal", Step::UseConsole);
     }
     if !streams_outside {
         process::own_streams(&mut plan, process, None);

@@ -168,6 +168,13 @@ fn capabilities_that_cannot_be_granted_are_warned_about() {
          warning process.capabilities.bounding[3]: \"CAP_X\" is not known
          warning process.capabilities.permitted[0]: \"CAP_FUTURE\" is not known",
     );
+    // As runc: oci-spec would take each of these for a name.
+    check(
+        &sets(r#""bounding":["KILL","CAP_KILL","cap_chown","CAP_CAP_CHOWN"]"#),
+        "warning process.capabilities.bounding[0]: \"KILL\" is not known
+         warning process.capabilities.bounding[2]: \"cap_chown\" is not known
+         warning process.capabilities.bounding[3]: \"CAP_CAP_CHOWN\" is not known",
+    );
     check(&sets(r#""bounding":["CAP_X",5]"#), "process.capabilities.bounding[1]: is 5; expected a string");
     check(&sets(r#""bounding":"CAP_KILL""#), "process.capabilities.bounding: is a string; expected a list");
     check("process.capabilities = [\"CAP_KILL\"]", "process.capabilities: is a list; expected an object");
@@ -175,7 +182,7 @@ fn capabilities_that_cannot_be_granted_are_warned_about() {
 
 #[test]
 fn known_capabilities_survive_unknown_ones() {
-    let text = super::changed(r#"process.capabilities = {"bounding":["CAP_X","CAP_KILL","CAP_Y"]}"#);
+    let text = super::changed(r#"process.capabilities = {"bounding":["CAP_X","CAP_KILL","CHOWN","CAP_Y"]}"#);
     let config = crate::config::Config::parse(text.as_bytes()).unwrap();
     let kept = serde_json::to_value(config.spec.process().as_ref().unwrap()).unwrap();
     assert_eq!(kept["capabilities"]["bounding"], serde_json::json!(["CAP_KILL"]));
