@@ -33,6 +33,7 @@ mod firewall_tests;
 mod flows;
 #[cfg(test)]
 mod host_tests;
+mod left;
 mod mac;
 mod names;
 pub(crate) mod netlink;
@@ -283,14 +284,17 @@ pub(crate) fn tear_down(store: &Path, id: &str, ends: bool) -> Result<()> {
 
 fn disconnect(store: &Path, id: &str, attached: &Attached, young: bool) -> Result<()> {
     let mut host = Netlink::here()?;
+    let mut unremoved = Vec::new();
     for one in &attached.networks {
         let done = attach::unlink(&mut host, &one.host, young);
-        done.map_err(|errno| Error::os(format!("remove interface {}", one.host), errno))?;
+        unremoved.extend(done.map_err(|errno| Error::os(format!("remove interface {}", one.host), errno))?);
         if let Some(queue) = &one.queue {
             host.remove_link(queue).map_err(|errno| Error::os(format!("remove interface {queue}"), errno))?;
         }
     }
     let claims = Claims::lock(store)?;
+    unremoved.into_iter().try_for_each(|index| left::note(&claims, index))?;
+    left::sweep(&claims, &mut host)?;
     names::remove_from_others(&claims, id, attached)?;
     let mut gone = Vec::new();
     for Attachment { network, .. } in &attached.networks {

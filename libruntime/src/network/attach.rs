@@ -79,22 +79,22 @@ fn free_name(host: &mut Netlink, name: &str) -> Outcome<()> {
 ///
 /// Deleting it here would wait for several RCU grace periods, 10 to 30 ms. The kernel deletes it anyway when it tears
 /// the container's namespace down, so a pair whose namespace is being torn down is left to the kernel. So is the pair
-/// of a `young` container, whose teardown the kernel defers by such a period. Until then the pair is down, not a port
-/// of a bridge, and without addresses.
-pub(super) fn unlink(host: &mut Netlink, name: &str, young: bool) -> Outcome<()> {
+/// of a `young` container, whose teardown the kernel defers by such a period; its index is returned. Until then the pair
+/// is down, not a port of a bridge, and without addresses.
+pub(super) fn unlink(host: &mut Netlink, name: &str, young: bool) -> Outcome<Option<u32>> {
     match host.link(name)? {
-        None => Ok(()),
-        Some(link) if link.is_dying() => Ok(()),
+        None => Ok(None),
+        Some(link) if link.is_dying() => Ok(None),
         Some(link) if young => {
             let mut message = link_message(link.index);
             message.header.change_mask = LinkFlags::Up;
             message.attributes.push(LinkAttribute::Controller(0));
             match host.set_link(message) {
-                Err(Errno::ENODEV) => Ok(()),
-                other => other,
+                Err(Errno::ENODEV) => Ok(None),
+                other => other.map(|()| Some(link.index)),
             }
         }
-        Some(_) => host.remove_link(name),
+        Some(_) => host.remove_link(name).map(|()| None),
     }
 }
 

@@ -47,6 +47,11 @@ impl Claims {
         &self.store
     }
 
+    /// The directory of `left.rs`.
+    pub fn left(&self) -> PathBuf {
+        self.root.join("left")
+    }
+
     fn bridge(&self, bridge: &str) -> PathBuf {
         self.root.join("bridges").join(bridge)
     }

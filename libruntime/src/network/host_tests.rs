@@ -285,3 +285,23 @@ fn a_container_that_comes_again_at_once_does_not_wait() {
         holder.delete();
     });
 }
+
+/// A container's namespace can be held by others, so that it does not end with it.
+#[test]
+fn pairs_whose_namespace_is_held_are_removed_later() {
+    in_new_host(|| {
+        let store = Store::new();
+        let holder = store.start("holder", &["bridge=one"]);
+        let before = ip("-o link").lines().count();
+        let held: Vec<_> = (0..3).map(|n| store.start(&format!("c{n}"), &["bridge=one"])).collect();
+        for one in &held {
+            tear_down(&store.0, &one.id, true).unwrap();
+        }
+        assert_eq!(ip("-o link").lines().count(), before + 3);
+        std::thread::sleep(Duration::from_millis(1200));
+        store.start("next", &["bridge=one"]).delete();
+        assert_eq!(ip("-o link").lines().count(), before, "{}", ip("-o link"));
+        assert_eq!(fs::read_dir(store.0.join(".network/left")).unwrap().count(), 0);
+        holder.delete();
+    });
+}
