@@ -17,6 +17,7 @@ pub const CASES: &[&[Case]] = &[EVERYDAY, LIMITED, OWN];
 
 const OWN: &[Case] = &[
     case!(id_maps_are_made, [Program("podman")], 120),
+    case!(exec_has_a_terminal_under_id_maps, [Program("podman"), Root], 120),
     case!(a_healthcheck_is_run, [Program("podman")], 120),
     case!(a_cdi_device_is_there, [Program("podman"), Root], 120),
     case!(a_pod_shares_its_namespaces, [Program("podman")], 120),
@@ -41,6 +42,17 @@ fn id_maps_are_made(t: &Test) -> Outcome {
     // A user's containers are in the user namespace of its Podman, which has these maps.
     let options: &[&str] = if t.host.root { &["--uidmap", "0:100000:65536"] } else { &[] };
     contains("map", &t.engine()?.script(options, "cat /proc/self/uid_map")?, " 100000 ")
+}
+
+fn exec_has_a_terminal_under_id_maps(t: &Test) -> Outcome {
+    let engine = t.engine()?;
+    engine.sleeper("one", &["--uidmap", "0:100000:65536"])?;
+    for user in ["0", "1000"] {
+        let seen =
+            engine.says(&["exec", "-t", "-u", user, "one", "sh", "-c", "stat -c 'owner %u' $(tty)"])?;
+        contains("terminal", &seen, &format!("owner {user}"))?;
+    }
+    engine.remove("one")
 }
 
 /// Timers for them are systemd's; the command line runs one without.
