@@ -212,7 +212,11 @@ impl<'a> Stage<'a> {
         }
         match report {
             None => Ok(Event::End),
-            Some(Report::Failed { step, call, errno }) => Err(self.failed(step, call, errno)),
+            Some(Report::Failed { step, call, errno }) => {
+                // The process that says so has made no clone.
+                self.end_of_stage = None;
+                Err(self.failed(step, call, errno))
+            }
             Some(Report::Cloned) => self.cloned(sender),
             Some(Report::At(point)) => Ok(Event::At(point)),
             Some(Report::YourTurn) => Ok(Event::End),
