@@ -273,9 +273,8 @@ impl<'a> Stage<'a> {
     /// What keeps the stage from running: a signal, or a frozen cgroup, which the container's processes may choose and
     /// freeze where they have cgroups of their own.
     fn held(&self) -> Option<Error> {
-        let unreported =
-            self.end_of_stage.as_ref().filter(|_| self.init.is_none()).and_then(EndOfStage::find);
-        let pid = unreported.map_or(self.pid(), |clone| clone.pid());
+        let unreported = self.end_of_stage.as_ref().filter(|_| self.init.is_none()).and_then(EndOfStage::pid);
+        let pid = unreported.unwrap_or(self.pid());
         if ProcessId::of(pid).is_ok_and(ProcessId::is_stopped) {
             let error = Error::external("the process that sets the container up is stopped");
             return Some(error.with_hint("it got SIGSTOP, or a debugger holds it"));

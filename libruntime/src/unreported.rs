@@ -24,13 +24,18 @@ impl EndOfStage {
         Ok(Self { number, link: format!("socket:[{}]", found.st_ino) })
     }
 
-    /// A living child of ours that has it. In a frozen cgroup one cannot report itself.
-    pub fn find(&self) -> Option<Child> {
+    /// The pid of a living child of ours that has it, and no handle.
+    pub fn pid(&self) -> Option<i32> {
         let has_it = |pid: &i32| {
             let link = std::fs::read_link(format!("/proc/{pid}/fd/{}", self.number));
             link.is_ok_and(|link| link.as_os_str() == self.link.as_str())
         };
-        let pid = child::without_handle().into_iter().find(has_it)?;
+        child::without_handle().into_iter().find(has_it)
+    }
+
+    /// A handle of it. In a frozen cgroup a process cannot report itself.
+    pub fn find(&self) -> Option<Child> {
+        let pid = self.pid()?;
         Some(Child::new(pid, sys::pidfd_open(pid).ok()?))
     }
 }

@@ -10,6 +10,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+/// How often a command in the background looks whether it is in the foreground, in milliseconds.
+const LOOK_AGAIN: u16 = 500;
+
 /// Returns when the process behind `pidfd` has ended. It is not reaped.
 pub fn attend(
     pid: i32,
@@ -33,6 +36,7 @@ pub fn attend(
             }
         }
         if let Some(relay) = &mut terminal {
+            relay.look_again();
             if ready.input {
                 relay.take_input();
             }
@@ -92,7 +96,9 @@ fn wait(pidfd: BorrowedFd, signals: &Signals, terminal: Option<&Terminal>) -> Re
         }
     }
     // Without a deadline: the program runs as long as it wants, and signals end it.
-    match poll(&mut fds, PollTimeout::NONE) {
+    let again = terminal.is_some_and(Terminal::is_in_background);
+    let timeout = if again { PollTimeout::from(LOOK_AGAIN) } else { PollTimeout::NONE };
+    match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => return Err(Failure::os("poll", errno)),
     }

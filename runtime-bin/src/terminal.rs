@@ -1,5 +1,5 @@
 //! A terminal in the foreground: copies input of the caller's terminal to the container's, output back, and the size.
-//! Meanwhile the caller's terminal is in raw mode.
+//! Meanwhile the caller's terminal is in raw mode. In the background (`timeout 5 onggi exec -t …`) only output is copied.
 
 use crate::failure::Failure;
 use libruntime::TerminalSize;
@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use nix::unistd::{read, write};
+use nix::unistd::{getpgrp, read, tcgetpgrp, write};
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -43,6 +43,8 @@ pub struct Terminal {
     hung_up: bool,
     /// Found out at the beginning, because isatty(3) fails for a terminal that was hung up.
     output_is_terminal: bool,
+    /// The command is not in the terminal's foreground process group: the input is another job's, and so is the mode.
+    background: bool,
     saved: Option<Termios>,
 }
 
@@ -50,17 +52,41 @@ impl Terminal {
     /// Takes over the caller's terminal, if there is one.
     pub fn attach(master: libruntime::Terminal) -> Result<Self, Failure> {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| Failure::os("fcntl", errno))?;
-        let terminal = Self {
+        let mut terminal = Self {
             master,
             pending: Vec::new(),
             printed: Vec::new(),
             input_open: true,
             hung_up: false,
             output_is_terminal: stdout().is_terminal(),
-            saved: stdin().is_terminal().then(raw).transpose()?,
+            background: false,
+            saved: None,
         };
+        if stdin().is_terminal() {
+            terminal.take_over()?;
+        }
         terminal.resize();
         Ok(terminal)
+    }
+
+    fn take_over(&mut self) -> Result<(), Failure> {
+        self.background = is_background();
+        if !self.background && self.saved.is_none() {
+            self.saved = Some(raw()?);
+        }
+        Ok(())
+    }
+
+    /// Whether it has to be looked at again, because nothing tells when the command comes to the foreground.
+    pub fn is_in_background(&self) -> bool {
+        self.background
+    }
+
+    /// Takes the caller's terminal over once the command is in the foreground.
+    pub fn look_again(&mut self) {
+        if self.background && self.take_over().is_err() {
+            self.hung_up = true;
+        }
     }
 
     /// Gives the container's terminal the size of the caller's.
@@ -82,7 +108,7 @@ impl Terminal {
         (
             wanted(self.printed.is_empty(), PollFlags::POLLIN)
                 | wanted(!self.pending.is_empty(), PollFlags::POLLOUT),
-            wanted(self.input_open && self.pending.is_empty(), PollFlags::POLLIN),
+            wanted(self.input_open && !self.background && self.pending.is_empty(), PollFlags::POLLIN),
             wanted(!self.printed.is_empty(), PollFlags::POLLOUT),
         )
     }
@@ -113,6 +139,8 @@ impl Terminal {
         match read(stdin(), &mut bytes) {
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             Ok(length) if length > 0 => self.pending.extend(&bytes[..length]),
+            // SIGTTIN is blocked (termios(3), tcsetpgrp(3)).
+            Err(Errno::EIO) if is_background() => self.background = true,
             // In raw mode no key ends the input of a terminal.
             _ if self.saved.is_some() => self.hung_up = true,
             _ => {
@@ -172,10 +200,15 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        if let Some(saved) = &self.saved {
+        if let Some(saved) = self.saved.as_ref().filter(|_| !is_background()) {
             let _ = tcsetattr(stdin(), SetArg::TCSADRAIN, saved);
         }
     }
+}
+
+/// False, too, where standard input is no terminal, or not the controlling one.
+fn is_background() -> bool {
+    tcgetpgrp(stdin()).is_ok_and(|foreground| foreground != getpgrp())
 }
 
 fn raw() -> Result<Termios, Failure> {

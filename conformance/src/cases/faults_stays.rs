@@ -67,7 +67,7 @@ fn cgroups_deeper_than_a_path_can_be(t: &Test) -> Outcome {
 fn an_exec_into_a_cgroup_that_the_container_has_frozen(t: &Test) -> Outcome {
     let script = match (t.host.unified, std::path::Path::new("/sys/fs/cgroup/unified").exists()) {
         (true, _) => {
-            "cd /sys/fs/cgroup && mkdir frozen other && echo 1 > frozen/cgroup.procs && \
+            "cd /sys/fs/cgroup; mkdir frozen other; echo 1 > frozen/cgroup.procs; \
              sh -c 'echo 0 > other/cgroup.procs && echo +pids > cgroup.subtree_control && echo > /ready && sleep 1 && \
              echo 1 > frozen/cgroup.freeze && sleep 1000' & sleep 1000"
         }

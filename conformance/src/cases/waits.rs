@@ -2,7 +2,7 @@
 //! is told, and exit codes are not lost.
 
 use crate::bundle::Config;
-use crate::case::Need::Root;
+use crate::case::Need::{Program, Root};
 use crate::case::{Case, Outcome, case, check, contains, same, skip};
 use crate::process;
 use crate::test::{Container, Test};
@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     case!(the_start_of_a_stopped_init_is_refused),
     case!(exit_codes_are_right_where_the_caller_ignores_sigchld),
     case!(a_terminal_that_is_gone_hangs_the_containers_up),
+    case!(a_command_in_the_background_of_a_terminal_goes_on, [Program("script")]),
 ];
 
 /// More than any of the waits, and less than what each of these would wait for.
@@ -211,4 +212,21 @@ fn a_terminal_that_is_gone_hangs_the_containers_up(t: &Test) -> Outcome {
     }
     check!(code.is_some(), "it waits for ever");
     same("the program", c.await_file("/mark")?.trim(), "hung up")
+}
+
+/// timeout(1) makes a process group of its own, which may not read from the terminal (termios(3)).
+fn a_command_in_the_background_of_a_terminal_goes_on(t: &Test) -> Outcome {
+    let c = t.detached(&t.sleeper())?;
+    let (runtime, file) = (t.runtime.command(), t.dir.join("background"));
+    let words: Vec<_> = std::iter::once(runtime.get_program()).chain(runtime.get_args()).collect();
+    let words: Vec<_> = words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    let exec = format!("exec -t {} /bin/sh -c 'echo begin; sleep 0.3; echo end; exit 7'", c.id);
+    fs::write(&file, format!("timeout 20 {} {exec}\necho code $?\n", words.join(" ")))?;
+    let mut script = Command::new("script");
+    script.args(["-qec", &format!("sh {}", file.display()), "/dev/null"]).env("SHELL", "/bin/sh");
+    let output = process::run(&mut script, &t.dir)?.stdout;
+    for wanted in ["begin", "end", "code 7"] {
+        contains("output", &output, wanted)?;
+    }
+    Ok(())
 }
