@@ -25,6 +25,8 @@ pub(super) fn sweep(claims: &Claims, host: &mut Netlink) -> Result<()> {
         let index = entry.file_name().to_str().and_then(|name| name.parse().ok());
         let failed = |errno| Error::os("remove an interface of an earlier container", errno);
         if let Some(link) = index.map(|index| host.link_at(index)).transpose().map_err(failed)?.flatten()
+            // Ours, also where the store outlives a boot: `attach.rs` has the names.
+            && link.name.starts_with("og")
             && link.is_left_to_kernel()
             && !link.is_dying()
         {
