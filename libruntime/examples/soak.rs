@@ -4,7 +4,7 @@
 //! Each cycle creates and starts a container, executes a process, ends both and deletes it. Every exit has to
 //! be known, and afterwards the process has the descriptors, directory, mask and children it had before.
 
-use libruntime::{ExitStatus, Runtime, Signal, Stdio};
+use libruntime::{Container, ExitStatus, Runtime, Signal, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -31,9 +31,11 @@ fn main() -> Done {
                 scope.spawn(move || work(runtime, bundle, thread, end, cycles))
             })
             .collect();
-        let done: Vec<_> = all.into_iter().map(|thread| thread.join().expect("no thread panics")).collect();
+        let done: Vec<_> = all.into_iter().map(|thread| thread.join()).collect();
         stop.store(true, Relaxed);
-        Ok(done.into_iter().collect::<Done<Vec<_>>>()?.into_iter().max().unwrap_or_default())
+        let longest =
+            done.into_iter().map(|done| done.expect("no thread panics")).collect::<Done<Vec<_>>>()?;
+        Ok(longest.into_iter().max().unwrap_or_default())
     })?;
     while nix::sys::wait::waitpid(None, None).is_ok() {}
     let after = Host::now()?;
@@ -68,6 +70,11 @@ fn work(runtime: &Runtime, bundle: &str, thread: u32, end: Instant, cycles: &Ato
 fn cycle(runtime: &Runtime, bundle: &str, id: &str) -> libruntime::Result<()> {
     let [stdin, stdout, stderr] = std::array::from_fn(|_| Stdio::null());
     let container = runtime.container(id).bundle(bundle).stdin(stdin).stdout(stdout).stderr(stderr).run()?;
+    // Without this the thread that reaps would wait for a container that a fault has left.
+    use_once(&container).inspect_err(|_| drop(container.delete_force()))
+}
+
+fn use_once(container: &Container) -> libruntime::Result<()> {
     let exec = container.exec(["sh", "-c", "exit 7"]).stdin(Stdio::null()).spawn()?;
     assert_eq!(exec.wait()?, ExitStatus::Code(7));
     container.kill(Signal::KILL)?;

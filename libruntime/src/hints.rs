@@ -227,7 +227,8 @@ fn hint(step: &Step<Text>, call: &str, errno: Errno) -> Option<&'static str> {
         (SetGroups { .. }, _, Errno::EPERM) => {
             "a user namespace with setgroups denied has no supplementary groups"
         }
-        (SetIds { .. }, _, Errno::EINVAL) => "the id is not in the user namespace's map",
+        (SetIds { .. } | SetGroups { .. }, _, Errno::EINVAL)
+        | (OpenConsole { .. }, "fchownat", Errno::EINVAL) => "the id is not in the user namespace's map",
         (StartIn { .. } | EnterCgroup { .. } | Clone { .. } | Unshare { .. }, _, Errno::ENOSPC) => {
             "a limit of sysctl user.max_*_namespaces is reached"
         }

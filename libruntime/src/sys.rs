@@ -23,6 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -205,7 +206,21 @@ pub fn wait_pidfd(pidfd: BorrowedFd, block: bool) -> Result<Option<ExitStatus>> 
 }
 
 /// The exit status of a process that something else has reaped: PIDFD_GET_INFO (an ioctl of pidfds), since Linux 6.15.
+/// Where the other one is still in the middle of that, it waits a moment: the status is there before the pid is gone.
 pub fn exit_of_reaped(pidfd: BorrowedFd) -> Result<ExitStatus> {
+    let end = Instant::now() + Duration::from_secs(1);
+    loop {
+        let is_gone = pidfd_send_signal(pidfd, 0) == Err(Errno::ESRCH);
+        match recorded_exit(pidfd) {
+            Err(Errno::ESRCH | Errno::ENODATA) if !is_gone && Instant::now() < end => {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn recorded_exit(pidfd: BorrowedFd) -> Result<ExitStatus> {
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
     // _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info) of 64 bytes.
     const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
@@ -405,6 +420,14 @@ pub fn standard_fds() -> [BorrowedFd<'static>; 3] {
     unsafe { [0, 1, 2].map(|fd| BorrowedFd::borrow_raw(fd)) }
 }
 
+/// Major and minor number.
+#[cfg(test)]
+pub fn kernel_version() -> [u32; 2] {
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap());
+    std::array::from_fn(|_| numbers.next().unwrap())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,9 +442,8 @@ mod tests {
         assert_eq!(nix::unistd::ftruncate(&writer, 0), Err(Errno::EPERM));
         let changed = program.set_permissions(std::fs::Permissions::from_mode(0o666));
         // Linux 6.3 brought the seal.
-        let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
-        let version: Vec<u32> = release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
-        assert_eq!(changed.is_err(), version >= vec![6, 3], "on {release}: {changed:?}");
+        let version = kernel_version();
+        assert_eq!(changed.is_err(), version >= [6, 3], "on {version:?}: {changed:?}");
     }
 
     /// Others have a descriptor of it, as a container gets one by `/proc/PID/exe`.

@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     case!(exec_inherits_environment_and_cwd),
     case!(exec_inherits_the_user, [Root]),
     case!(exec_inherits_the_umask),
+    case!(exec_without_a_umask_has_that_of_the_caller),
     case!(exec_inherits_capabilities_and_no_new_privs, [Root]),
     case!(exec_inherits_the_seccomp_filter),
     case!(exec_inherits_rlimits_and_oom_score_adj),
@@ -126,6 +127,15 @@ fn exec_inherits_the_umask(t: &Test) -> Outcome {
     let mut config = t.sleeper();
     config.set("process.user.umask", 0o27);
     same("umask", t.detached(&config)?.exec_probe(&[])?["umask"].as_str(), Some("0027"))
+}
+
+/// config.md: without a umask, that of the calling process is not changed.
+fn exec_without_a_umask_has_that_of_the_caller(t: &Test) -> Outcome {
+    let c = t.detached(&t.sleeper())?;
+    let call = format!("umask 0027; exec \"$RT\" --root \"$ST\" exec {} /bin/sh -c umask", c.id);
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", &call]).env("RT", &t.runtime.program).env("ST", &t.runtime.state);
+    same("umask", process::run(&mut command, &t.dir)?.ok()?.stdout.trim(), "0027")
 }
 
 fn exec_inherits_capabilities_and_no_new_privs(t: &Test) -> Outcome {

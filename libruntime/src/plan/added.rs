@@ -8,7 +8,7 @@
 //! link could lead to a mount over `/proc`, or to the removal of a mount that masks something.
 
 use super::mounts::Mounts;
-use super::{Handed, Plan, Text, mounts};
+use super::{Handed, Plan, Text, mounts, process};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::step::{NamespaceFlags, Step, SyncPoint};
@@ -51,7 +51,7 @@ pub(crate) fn remove(destinations: &[PathBuf]) -> Result<Plan> {
 
 fn begin() -> Plan {
     let mut plan = Plan::new();
-    plan.push("", Step::ResetSignals);
+    process::reset_signals_and_umask(&mut plan);
     // In a pid namespace that the container shares, its processes would see the stage.
     plan.push("", Step::NotDumpable);
     plan

@@ -33,7 +33,7 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
     if !enter_cgroup(&mut plan, host, first) && starts_inside {
         plan.push("linux.namespaces", Step::StartIn { namespaces: first });
     }
-    plan.push("", Step::ResetSignals);
+    process::reset_signals_and_umask(&mut plan);
     if host.attach_first {
         // systemd makes the cgroup when it gets the process, and everything below needs the cgroup.
         plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
@@ -198,6 +198,8 @@ pub fn create(spec: &Spec, host: &Host, request: &Request, filter: Option<&Filte
         process::scheduler(&mut plan, process);
     }
     process::scheduling(&mut plan, process, &linux)?;
+    // 022 is what a container gets from runc and crun, too.
+    process::umask(&mut plan, process.user().umask().unwrap_or(0o022));
     let program = request.init_program.then(|| plan.hand("process.args", Handed::Program));
     let work = process::Work {
         env: environment(process, request),

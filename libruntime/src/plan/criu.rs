@@ -43,7 +43,7 @@ pub(crate) fn dump(program: &Program) -> Result<Plan> {
 pub(crate) fn restore(program: &Program, spec: &Spec, host: &Host, rootfs: &Path) -> Result<Plan> {
     let mut plan = Plan::new();
     super::create::enter_cgroup(&mut plan, host, NamespaceFlags(0));
-    plan.push("", Step::ResetSignals);
+    process::reset_signals_and_umask(&mut plan);
     if host.attach_first {
         plan.push("linux.cgroupsPath", Step::Sync { point: SyncPoint::Attached });
     }

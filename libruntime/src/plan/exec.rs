@@ -58,6 +58,10 @@ pub fn exec(
         process::keyring(&mut plan, process, request);
     }
     process::scheduling(&mut plan, process, &linux)?;
+    // Without this it is the caller's, as config.md has it.
+    if let Some(mask) = process.user().umask() {
+        process::umask(&mut plan, mask);
+    }
     let last = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref());
     run_on(&mut plan, "process.execCPUAffinity.final", last)?;
     let work = work(spec, process, host);
@@ -196,6 +200,9 @@ pub(crate) fn hook_as_process(
 ) -> Result<Plan> {
     let mut process = process.clone();
     process.set_args(Some(arguments(hook))).set_terminal(Some(false));
+    let mut user = process.user().clone();
+    user.set_umask(user.umask().or(Some(0o022)));
+    process.set_user(user);
     if hook.env().is_some() {
         process.set_env(hook.env().clone());
     }

@@ -231,10 +231,17 @@ pub(super) fn scheduling(plan: &mut Plan, process: &Process, linux: &Linux) -> R
         plan.push("linux.personality", Step::SetPersonality { persona });
     }
     memory_policy(plan, linux)?;
-    // 022 is also what a container gets from runc 1.2, which sets no umask where the configuration has none.
-    let mask = process.user().umask().unwrap_or(0o022);
-    plan.push("process.user.umask", Step::SetUmask { mask });
     Ok(())
+}
+
+pub(super) fn umask(plan: &mut Plan, mask: u32) {
+    plan.push("process.user.umask", Step::SetUmask { mask });
+}
+
+/// For a process that makes files with modes of its own.
+pub(super) fn reset_signals_and_umask(plan: &mut Plan) {
+    plan.push("", Step::ResetSignals);
+    plan.push("", Step::SetUmask { mask: 0 });
 }
 
 /// struct sched_attr, version 0: 48 bytes (sched_setattr(2)).

@@ -403,3 +403,67 @@ extern "C" fn run_child(child: &Child) -> ! {
     child.errno.store(-failed as i32, Ordering::Release);
     end(127)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ExitStatus, exit_of_reaped, wait_pidfd};
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+
+    extern "C" fn leave(code: &usize) -> ! {
+        end(*code)
+    }
+
+    /// As a host does that waits for any child, a moment before the library looks.
+    #[test]
+    fn an_exit_is_known_while_another_thread_reaps() {
+        if super::super::kernel_version() < [6, 15] {
+            return eprintln!("skipped: before Linux 6.15 the status of a reaped process is lost");
+        }
+        let pid = AtomicI32::new(0);
+        let reaped_by_other = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while let other @ 0.. = pid.load(Ordering::Acquire) {
+                    // SAFETY: the status is not wanted.
+                    unsafe {
+                        libc::waitpid(other.max(1), std::ptr::null_mut(), libc::__WALL | libc::WNOHANG)
+                    };
+                }
+            });
+            let result = std::panic::catch_unwind(|| wait_beside_another(&pid));
+            pid.store(-1, Ordering::Release);
+            result.unwrap()
+        });
+        assert!(reaped_by_other > 0);
+    }
+
+    /// Returns how often the other thread was first.
+    fn wait_beside_another(shared: &AtomicI32) -> u32 {
+        let stack = Stack::new().unwrap();
+        let flags = libc::CLONE_VM as u64 | libc::CLONE_PIDFD as u64;
+        let mut reaped_by_other = 0;
+        for _ in 0..50_000 {
+            let clone = CloneArgs { flags, cgroup: None, stack: &stack, is_here: None };
+            // SAFETY: the child is dead before the stack is used again.
+            let (pid, pidfd) = with_signals_blocked(|| unsafe { clone3(&clone, leave, &7) }).unwrap();
+            shared.store(pid, Ordering::Release);
+            let exit = loop {
+                match wait_pidfd(pidfd.as_fd(), false) {
+                    Ok(None) => {
+                        let mut end = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+                        poll(&mut end, PollTimeout::NONE).unwrap();
+                    }
+                    Ok(Some(exit)) => break exit,
+                    Err(errno) => {
+                        assert_eq!(errno, Errno::ECHILD);
+                        reaped_by_other += 1;
+                        break exit_of_reaped(pidfd.as_fd()).unwrap();
+                    }
+                }
+            };
+            assert_eq!(exit, ExitStatus::Code(7));
+        }
+        reaped_by_other
+    }
+}

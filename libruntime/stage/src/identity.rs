@@ -13,8 +13,7 @@ pub fn reset_signals(procfs: i32) -> Done {
     for signal in (1..=64).filter(|signal| ignored & 1 << (signal - 1) != 0) {
         set_default_action(signal)?;
     }
-    unblock_all_signals()?;
-    set_umask(0)
+    unblock_all_signals()
 }
 
 /// `SigIgn` of proc_pid_status(5). `None` where that cannot be read, or comes after a long list of groups.

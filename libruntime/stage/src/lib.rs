@@ -105,7 +105,7 @@ pub struct Capabilities {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step<T> {
     // --- for the process that will set up, in the caller's namespaces -----------------------
-    /// All signals to their default action, none blocked; umask 0.
+    /// All signals to their default action, none blocked.
     ResetSignals,
     /// Writes into `<own pid>/path` of the private procfs.
     WriteProcess {

@@ -26,7 +26,7 @@ fn a_container_can_begin_without_a_copy_of_the_callers_mounts() {
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
             + linux.namespaces: StartIn { namespaces: none }
-            after ResetSignals
+            after SetUmask
             - linux.rootfsPropagation: SetPropagation { propagation: shared }
             - mounts[0].source: OpenSource { source: Source(0), host_path: "/srv/a" }
             - mounts[1].source: OpenSource { source: Source(1), host_path: "/srv/b" }
@@ -63,7 +63,7 @@ fn a_container_can_begin_without_a_copy_of_the_callers_mounts() {
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
             + linux.namespaces: StartIn { namespaces: none }
-            after ResetSignals
+            after SetUmask
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             after root.path: CloneRootfs
             + linux.namespaces: EnterBareMounts { fd: Fd(2) }
@@ -84,7 +84,7 @@ fn in_a_user_namespace_the_callers_procfs_is_parked_too() {
             ]
         }"#,
         expect![[r#"
-            after ResetSignals
+            after SetUmask
             - linux.namespaces: Unshare { namespaces: mount }
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             after mounts[0].source: OpenTree
@@ -115,7 +115,7 @@ fn a_cgroup_mount_of_v2_is_parked_to_be_listed_in_its_order() {
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
             + linux.namespaces: StartIn { namespaces: none }
-            after ResetSignals
+            after SetUmask
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             after root.path: CloneRootfs
             - mounts[0].source: OpenSource { source: Source(0), host_path: "/sys/fs/cgroup/box" }

@@ -118,7 +118,7 @@ fn a_joined_cgroup_namespace_is_entered_like_any_other() {
         v1,
         r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "cgroup", "path": "/proc/9/ns/cgroup"}]}}"#,
         expect![[r#"
-            after ResetSignals
+            after SetUmask
             + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: cgroup }
             after JoinSessionKeyring
             + linux.cgroupsPath: ReceiveFds { first: Fd(3), count: 1 }

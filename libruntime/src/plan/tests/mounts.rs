@@ -361,7 +361,7 @@ fn rootfs_propagation_is_of_the_root_and_of_the_whole_namespace() {
     check(
         "rprivate",
         expect![[r#"
-            after ResetSignals
+            after SetUmask
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             + linux.rootfsPropagation: SetPropagation { propagation: private }
@@ -371,7 +371,7 @@ fn rootfs_propagation_is_of_the_root_and_of_the_whole_namespace() {
     check(
         "rshared",
         expect![[r#"
-            after ResetSignals
+            after SetUmask
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             - root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             + linux.rootfsPropagation: SetPropagation { propagation: shared }

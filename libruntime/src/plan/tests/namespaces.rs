@@ -34,7 +34,7 @@ fn a_new_user_namespace_comes_after_the_sources_and_before_the_clone() {
         expect![[r#"
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
-            after ResetSignals
+            after SetUmask
             + linux.namespaces: Unshare { namespaces: mount }
             after root.path: CloneRootfs
             - root.path: AttachRootfs
@@ -124,7 +124,7 @@ fn without_root_the_user_namespace_comes_first_and_needs_no_scratch() {
         expect![[r#"
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
-            after ResetSignals
+            after SetUmask
             + linux.namespaces[2]: Setns { fd: Fd(2), namespaces: user }
             + linux.namespaces: Unshare { namespaces: mount }
             after root.path: CloneRootfs
@@ -168,7 +168,7 @@ fn namespaces_given_by_path_are_joined_before_any_mount() {
             {"type": "network", "path": "/run/netns/x"}, {"type": "mount"}, {"type": "ipc", "path": "/proc/9/ns/ipc"}
         ]}}"#,
         expect![[r#"
-            after ResetSignals
+            after SetUmask
             + linux.namespaces[0]: Setns { fd: Fd(2), namespaces: network }
             + linux.namespaces[2]: Setns { fd: Fd(3), namespaces: ipc }
             after process.args[0]: Exec
@@ -185,7 +185,7 @@ fn a_pid_namespace_given_by_path_is_joined_last_because_it_is_the_childs() {
         expect![[r#"
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
-            after ResetSignals
+            after SetUmask
             + linux.namespaces: Unshare { namespaces: mount }
             after NotDumpable
             + linux.namespaces: Unshare { namespaces: none }
@@ -229,7 +229,7 @@ fn root_joins_what_the_host_owns_before_it_enters_the_user_namespace() {
             {"type": "mount"}, {"type": "user"}, {"type": "network", "path": "/run/netns/x"}
         ]}}"#,
         expect![[r#"
-            after ResetSignals
+            after SetUmask
             + linux.namespaces[2]: Setns { fd: Fd(3), namespaces: network }
             after linux.namespaces[1]: Fd(2) is UserNamespace
             + linux.namespaces[2]: Fd(3) is Namespace("/run/netns/x")
@@ -247,7 +247,7 @@ fn clock_offsets_are_written_between_the_time_namespace_and_its_first_process() 
         expect![[r#"
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
-            after ResetSignals
+            after SetUmask
             + linux.namespaces: Unshare { namespaces: mount }
             after process.user.uid: ChownStreams
             + linux.namespaces: Unshare { namespaces: time }
@@ -265,7 +265,7 @@ fn a_time_namespace_without_offsets_has_those_of_the_host() {
         expect![[r#"
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
-            after ResetSignals
+            after SetUmask
             + linux.namespaces: Unshare { namespaces: mount }
             after process.user.uid: ChownStreams
             + linux.namespaces: Unshare { namespaces: time }
@@ -282,7 +282,7 @@ fn a_time_namespace_given_by_path_is_joined() {
         expect![[r#"
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
-            after ResetSignals
+            after SetUmask
             + linux.namespaces[1]: Setns { fd: Fd(2), namespaces: time }
             + linux.namespaces: Unshare { namespaces: mount }
             after NotDumpable
@@ -301,7 +301,7 @@ fn a_container_needs_a_mount_namespace_of_its_own() {
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
             + linux.namespaces: StartIn { namespaces: pid }
-            after ResetSignals
+            after SetUmask
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             after linux.devices: Symlink
             - root.path: PivotRoot
@@ -314,7 +314,7 @@ fn a_container_needs_a_mount_namespace_of_its_own() {
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
             + linux.namespaces: StartIn { namespaces: none }
-            after ResetSignals
+            after SetUmask
             - linux.rootfsPropagation: SetPropagation { propagation: slave }
             + linux.namespaces[0]: Setns { fd: Fd(2), namespaces: mount }
             after linux.devices: Symlink

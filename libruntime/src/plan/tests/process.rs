@@ -127,7 +127,7 @@ fn what_the_host_cannot_grant_is_left_out_with_a_warning() {
         expect![[r#"
             after the beginning
             - linux.namespaces: StartIn { namespaces: mount }
-            after ResetSignals
+            after SetUmask
             + linux.namespaces: Unshare { namespaces: mount }
             after process.user.uid: ChownStreams
             - NotDumpable
@@ -302,7 +302,7 @@ fn the_oom_score_is_written_first_because_a_user_namespace_could_not() {
     check(
         r#"{"process": {"oomScoreAdj": -500}}"#,
         expect![[r#"
-            after ResetSignals
+            after SetUmask
             + process.oomScoreAdj: WriteProcess { path: "oom_score_adj", value: "-500" }
         "#]],
     );
@@ -406,7 +406,6 @@ fn a_process_joins_all_namespaces_at_once_and_the_pid_namespace_last() {
             linux.namespaces: Setns { fd: Fd(2), namespaces: mount+pid }
             root.path: OpenRoot { path: "/" }
             JoinSessionKeyring { name: "_ses.box", label: "" }
-            process.user.umask: SetUmask { mask: 18 }
             process.cwd: Chdir { path: "/", make: false }
             process.user.additionalGids: SetGroups { groups: "" }
             process.capabilities.bounding: DropBounding { keep: 0 }
@@ -434,7 +433,6 @@ fn affinity_is_set_before_the_cgroup_and_after_it() {
             linux.namespaces: Setns { fd: Fd(2), namespaces: mount }
             root.path: OpenRoot { path: "/" }
             JoinSessionKeyring { name: "_ses.box", label: "" }
-            process.user.umask: SetUmask { mask: 18 }
             process.execCPUAffinity.final: SetAffinity { mask: "(8 bytes)" }
             process.cwd: Chdir { path: "/", make: false }
             process.user.additionalGids: SetGroups { groups: "" }

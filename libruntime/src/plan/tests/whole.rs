@@ -17,6 +17,7 @@ fn the_plan_of_a_minimal_config() {
         expect![[r#"
             linux.namespaces: StartIn { namespaces: mount }
             ResetSignals
+            SetUmask { mask: 0 }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
             root.path: CloneRootfs { host_path: "/bundle/rootfs", propagation: slave }
             root.path: AttachRootfs
@@ -67,6 +68,7 @@ fn the_plan_of_a_config_like_dockers() {
         expect![[r#"
             linux.namespaces: StartIn { namespaces: mount+uts+ipc+pid+network }
             ResetSignals
+            SetUmask { mask: 0 }
             process.oomScoreAdj: WriteProcess { path: "oom_score_adj", value: "0" }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
             root.path: CloneRootfs { host_path: "/var/lib/docker/overlay2/1/merged", propagation: slave }
@@ -144,6 +146,7 @@ fn the_plan_of_a_rootless_config() {
         include_str!("rootless.json"),
         expect![[r#"
             ResetSignals
+            SetUmask { mask: 0 }
             linux.namespaces[4]: Setns { fd: Fd(2), namespaces: user }
             linux.namespaces: Unshare { namespaces: mount }
             linux.rootfsPropagation: SetPropagation { propagation: slave }
