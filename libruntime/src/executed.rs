@@ -30,18 +30,13 @@ pub(crate) fn has_executed(pid: i32, stage: Option<Executable>) -> bool {
 fn has_ever_executed(pid: i32, stage: Option<Executable>) -> bool {
     match (stat(pid), stage) {
         (Ok(Some(found)), _) if found.flags & FORKED_NO_EXEC != 0 => false,
-        (Ok(Some(_)), Some(stage)) => name(pid).is_none_or(|name| !stage.names().contains(&name)),
+        (Ok(Some(found)), Some(stage)) => !stage.names().contains(&found.name),
         _ => true,
     }
-}
-
-fn name(pid: i32) -> Option<String> {
-    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_string())
 }
 
 /// The name of a dead process that has never executed a program and is not reaped yet.
 pub(crate) fn name_of_dead_clone(pid: i32) -> Option<String> {
     let found = stat(pid).ok()??;
-    let dead = found.state == 'Z' && found.flags & FORKED_NO_EXEC != 0;
-    dead.then(|| name(pid))?
+    (found.state == 'Z' && found.flags & FORKED_NO_EXEC != 0).then_some(found.name)
 }

@@ -68,9 +68,15 @@ impl ProcessId {
     /// Whether it has executed a program, apart from the stage that it may have been started as; `None` for one that
     /// does not run any more. A caller that may not look at its executable takes it for a program.
     pub fn has_executed(self, stage: Option<Executable>) -> Option<bool> {
-        let executes_stage = || stage.is_some_and(|stage| stage.is_of(self.pid));
+        let executes_stage = |found: &Stat| {
+            stage.is_some_and(|stage| match found.flags & EXITING {
+                0 => stage.is_of(self.pid),
+                // It has no executable any more, and waits for the others in its pid namespace.
+                _ => stage.names().contains(&found.name),
+            })
+        };
         match self.stat() {
-            Ok(found) => found.map(|found| found.flags & FORKED_NO_EXEC == 0 && !executes_stage()),
+            Ok(found) => found.map(|found| found.flags & FORKED_NO_EXEC == 0 && !executes_stage(&found)),
             Err(_) => Some(true),
         }
     }
@@ -85,7 +91,12 @@ impl ProcessId {
 /// it again: no program can pretend that it is not executed yet.
 pub(crate) const FORKED_NO_EXEC: u64 = 0x40;
 
+/// `PF_EXITING`
+const EXITING: u64 = 0x4;
+
 pub(crate) struct Stat {
+    /// Newlines and backslashes are escaped (proc_pid_stat(5)).
+    pub name: String,
     pub state: char,
     pub flags: u64,
     start_time: u64,
@@ -105,13 +116,14 @@ fn has_ended(pid: i32) -> bool {
     stat(pid).is_ok_and(|found| found.is_none_or(|found| found.state == 'Z' && threads() <= 1))
 }
 
-/// The fields behind the name, which may hold anything.
+/// The name may hold anything.
 fn fields(bytes: &[u8]) -> Option<Stat> {
     let text = String::from_utf8_lossy(bytes);
-    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let (pid_and_name, fields) = text.rsplit_once(')')?;
+    let (name, mut fields) = (pid_and_name.split_once('(')?.1.into(), fields.split_ascii_whitespace());
     let state = fields.next()?.chars().next()?;
     let flags = fields.nth(5)?.parse().ok()?;
-    Some(Stat { state, flags, start_time: fields.nth(12)?.parse().ok()? })
+    Some(Stat { name, state, flags, start_time: fields.nth(12)?.parse().ok()? })
 }
 
 /// The first state, which is written before anything else is made and has what deletion needs. It counts until

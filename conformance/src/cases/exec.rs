@@ -5,6 +5,8 @@ use crate::case::Need::{Cgroup, Controller, Root};
 use crate::case::{Case, Outcome, case, check, contains, same};
 use crate::process;
 use crate::test::{Container, Test, strings};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
@@ -41,6 +43,7 @@ pub const CASES: &[Case] = &[
     case!(exec_of_a_program_without_permission_is_what_engines_look_for),
     case!(exec_without_arguments_is_refused),
     case!(exec_in_a_created_container_works_or_is_refused),
+    case!(a_created_container_that_is_killed_beside_an_exec_is_never_running),
     case!(exec_in_a_stopped_container_is_refused),
     case!(exec_in_a_paused_container_is_refused, [Cgroup]),
     case!(exec_in_a_user_namespace, [Root]),
@@ -386,6 +389,23 @@ fn exec_in_a_created_container_works_or_is_refused(t: &Test) -> Outcome {
     let output = c.exec(&["/bin/echo", "ran"])?;
     check!(output.code != 0 || output.stdout.trim() == "ran", "{}", output.text());
     same("status", c.status()?.as_str(), "created")
+}
+
+/// Its init waits until the process of exec is reaped, and has no executable any more.
+fn a_created_container_that_is_killed_beside_an_exec_is_never_running(t: &Test) -> Outcome {
+    let c = t.container(&t.sleeper())?;
+    c.create()?.ok()?;
+    let mut command = c.runtime.command();
+    command.args(["exec", &c.id, "/bin/sh", "-c", "echo > /ran; exec sleep 100"]);
+    let exec = process::start(&mut command, &t.dir)?;
+    process::until("exec runs", || Ok(c.path("/ran").exists()))?;
+    kill(Pid::from_raw(exec.pid), Signal::SIGSTOP)?;
+    c.kill("KILL")?.ok()?;
+    let status = c.status();
+    kill(Pid::from_raw(exec.pid), Signal::SIGCONT)?;
+    exec.finish(process::LIMIT)?;
+    check!(status? != "running", "it was never started");
+    Ok(())
 }
 
 fn exec_in_a_stopped_container_is_refused(t: &Test) -> Outcome {
