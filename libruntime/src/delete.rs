@@ -90,6 +90,10 @@ impl Container {
         self.check_deletable(force)?;
         if force {
             self.end_creation();
+            // Before the lock, which a verb has that the container's processes hold up.
+            if self.running_init().is_ok() {
+                let _ = self.send(libc::SIGKILL);
+            }
         }
         let lock = match self.directory.lock() {
             Err(error) if force && error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

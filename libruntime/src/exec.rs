@@ -16,7 +16,7 @@ use crate::status::Status;
 use crate::stdio::{Console, Output, Passed, SharedEnds, Stdio, Streams};
 use crate::step::SyncPoint;
 use crate::sys::{self, ExitStatus};
-use crate::wait::{self, Cancel, Limits, Wait};
+use crate::wait::{self, Cancel, HELD_UP, Limits, Wait};
 use crate::{executed, notify, plan, seccomp, trace};
 use nix::errno::Errno;
 use oci_spec::runtime::{Hook, Process, Spec};
@@ -464,7 +464,7 @@ impl Joining<'_> {
         if late.is_none() && plan.waits_only_when_ready() {
             stage.answer_ahead();
         }
-        let wait = Wait::default();
+        let wait = if self.options.ignore_paused { Wait::default() } else { Wait::at_most(HELD_UP) };
         let mut enters = plan.enters_cgroup();
         loop {
             let refused = |error| if enters { of_cgroup(error) } else { Refused::Other(error) };

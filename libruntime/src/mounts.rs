@@ -10,7 +10,7 @@ use crate::parent::{Event, Stage};
 use crate::plan::Plan;
 use crate::status::Status;
 use crate::step::SyncPoint;
-use crate::wait::{self, Wait};
+use crate::wait::{self, HELD_UP, Wait};
 use crate::{plan, trace};
 use oci_spec::runtime::{LinuxNamespaceType, Mount};
 use serde_json::{Value, json};
@@ -105,8 +105,9 @@ impl Container {
         };
         trace::plain("change the container's mounts", || {
             let mut stage = Stage::launch(plan, &launch)?;
+            let wait = Wait::at_most(HELD_UP);
             loop {
-                match stage.next(&Wait::default())? {
+                match stage.next(&wait)? {
                     Event::At(SyncPoint::Ready) => break,
                     Event::At(_) => stage.answer()?,
                     Event::End => return Err(stage.died()),

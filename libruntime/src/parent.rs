@@ -257,7 +257,9 @@ impl<'a> Stage<'a> {
                 Woken::Ready(_) => return Ok(true),
                 Woken::Ended(ended) => return Err(ended.error(late())),
                 Woken::Late if wait.until.is_some_and(|until| until <= Instant::now()) => {
-                    return Err(Error::external(late()));
+                    return Err(Error::external(late()).with_hint(
+                        "a filesystem that does not answer, a lease on a file or a tracer holds it up",
+                    ));
                 }
                 Woken::Late if self.is_done() && !is_ready(self.channel.as_fd()) => return Ok(false),
                 Woken::Late => {}

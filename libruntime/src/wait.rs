@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 /// before that.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 
+/// For what files of a running container may hold up, by a slow filesystem, a lease or a tracer: there is an end to it,
+/// because the container's processes may do so on purpose.
+pub(crate) const HELD_UP: Duration = Duration::from_secs(60);
+
 /// Cancels verbs from another thread: a verb that was given this fails with [`ErrorKind::Interrupted`], and removes
 /// what it has made so far.
 ///

@@ -2,12 +2,11 @@
 
 use crate::failure::Failure;
 use crate::signals::{Signals, reap_others};
-use crate::terminal::Terminal;
+use crate::terminal::{Copied, PIECE, Terminal};
 use libruntime::ExitStatus;
 use nix::errno::Errno;
 use nix::libc::{SIGCHLD, SIGPIPE, SIGWINCH};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io::{stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// How often a command in the background looks whether it is in the foreground, in milliseconds.
@@ -44,7 +43,7 @@ pub fn attend(
                 relay.output_hung_up();
             }
             relay.pass_input();
-            let open = relay.pass_output();
+            let open = relay.pass_output(PIECE) != Copied::Closed;
             // The process has closed its terminal and still runs; or the caller's terminal is gone, and closing the
             // master hangs up the process's own: its session gets SIGHUP.
             if !ready.ended && (!open && ready.hung_up || relay.is_hung_up()) {
@@ -57,12 +56,24 @@ pub fn attend(
     }
 }
 
-/// Writes the rest of the output, as slowly as standard output accepts it, until a signal comes.
+/// Writes the rest of the output, as slowly as standard output accepts it, until a signal comes. Other processes of the
+/// container may go on writing for ever.
 fn drain(mut relay: Terminal, signals: &Signals) -> Result<(), Failure> {
-    let output = stdout();
-    while relay.pass_output() && relay.has_printed() && signals.next().is_none_or(|signal| signal == SIGCHLD)
-    {
-        let writable = PollFd::new(output.as_fd(), PollFlags::POLLOUT);
+    /// More than a terminal's buffers hold.
+    const REST: usize = 64 << 10;
+    let mut rest = REST;
+    while signals.next().is_none_or(|signal| signal == SIGCHLD) {
+        match relay.pass_output(rest) {
+            Copied::Part(length) => rest = rest.saturating_sub(length),
+            Copied::All | Copied::Closed => return Ok(()),
+        }
+        if !relay.has_printed() {
+            if rest == 0 {
+                return Ok(());
+            }
+            continue;
+        }
+        let writable = PollFd::new(relay.output(), PollFlags::POLLOUT);
         match poll(&mut [writable, PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Failure::os("poll", errno)),
@@ -79,7 +90,6 @@ struct Ready {
 }
 
 fn wait(pidfd: BorrowedFd, signals: &Signals, terminal: Option<&Terminal>) -> Result<Ready, Failure> {
-    let (input, output) = (stdin(), stdout());
     let mut fds =
         vec![PollFd::new(pidfd, PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     if let Some(terminal) = terminal {
@@ -88,11 +98,11 @@ fn wait(pidfd: BorrowedFd, signals: &Signals, terminal: Option<&Terminal>) -> Re
         // Where there is nothing to write, only a terminal is polled for its end: a closed pipe would be reported again
         // and again.
         if terminal.output_is_terminal() || !printed.is_empty() {
-            fds.push(PollFd::new(output.as_fd(), printed));
+            fds.push(PollFd::new(terminal.output(), printed));
         }
         // A terminal whose input is not wanted would still report its end, again and again.
         if !typed.is_empty() {
-            fds.push(PollFd::new(input.as_fd(), typed));
+            fds.push(PollFd::new(terminal.input(), typed));
         }
     }
     // Without a deadline: the program runs as long as it wants, and signals end it.
@@ -106,12 +116,14 @@ fn wait(pidfd: BorrowedFd, signals: &Signals, terminal: Option<&Terminal>) -> Re
         let found = fds.iter().find(|fd| fd.as_fd().as_raw_fd() == wanted.as_raw_fd());
         found.and_then(PollFd::revents).unwrap_or(PollFlags::empty())
     };
-    let master = terminal.map_or(PollFlags::empty(), |terminal| seen(terminal.master()));
+    let of = |stream: fn(&Terminal) -> BorrowedFd<'_>| {
+        terminal.map_or(PollFlags::empty(), |terminal| seen(stream(terminal)))
+    };
     Ok(Ready {
         ended: !seen(pidfd).is_empty(),
-        input: !seen(input.as_fd()).is_empty(),
-        hung_up: master.contains(PollFlags::POLLHUP),
-        output_hung_up: seen(output.as_fd()).intersects(PollFlags::POLLHUP | PollFlags::POLLERR),
+        input: !of(Terminal::input).is_empty(),
+        hung_up: of(Terminal::master).contains(PollFlags::POLLHUP),
+        output_hung_up: of(Terminal::output).intersects(PollFlags::POLLHUP | PollFlags::POLLERR),
     })
 }
 

@@ -7,7 +7,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::fs::{self, OpenOptions};
 use std::io::{IoSlice, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -135,10 +135,15 @@ fn of_descriptor(path: &Path) -> bool {
     path.parent().is_some_and(|parent| DESCRIPTORS.iter().any(|directory| parent == Path::new(directory)))
 }
 
-/// Whether it is a device, a fifo or a descriptor, which a rename would replace.
+/// Whether it is a descriptor, or a device or fifo that is the caller's or root's, which a rename would replace. Those of
+/// other users are replaced: who reads the path would get what they put there.
 fn is_special(path: &Path) -> bool {
-    let is_other = |found: fs::Metadata| !found.is_file() && !found.is_symlink();
-    of_descriptor(path) || fs::symlink_metadata(path).is_ok_and(is_other)
+    of_descriptor(path) || fs::symlink_metadata(path).is_ok_and(|found| is_trusted(&found))
+}
+
+fn is_trusted(found: &fs::Metadata) -> bool {
+    let owners = [0, nix::unistd::geteuid().as_raw()];
+    !found.is_file() && !found.is_symlink() && owners.contains(&found.uid())
 }
 
 /// Does not wait for a reader.
@@ -146,5 +151,8 @@ fn write_into(path: &Path, pid: i32) -> std::io::Result<()> {
     let no_link = if of_descriptor(path) { 0 } else { libc::O_NOFOLLOW };
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | no_link;
     let mut file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+    if !of_descriptor(path) && !is_trusted(&file.metadata()?) {
+        return Err(std::io::Error::other("another file has come into its place"));
+    }
     file.write_all(pid.to_string().as_bytes())
 }

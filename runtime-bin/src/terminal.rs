@@ -4,12 +4,13 @@
 use crate::failure::Failure;
 use libruntime::TerminalSize;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::PollFlags;
+use nix::sys::stat::{Mode, SFlag, fstat, major};
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, read, tcgetpgrp, write};
 use std::io::{IsTerminal, stderr, stdin, stdout};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The end of input on a terminal in canonical mode (termios(3), VEOF).
 const END_OF_INPUT: u8 = 4;
@@ -32,8 +33,24 @@ fn own() -> Option<TerminalSize> {
     size.ok().filter(|size| *size != UNKNOWN)
 }
 
+/// How much output is copied before signals and input are looked at again, in bytes.
+pub const PIECE: usize = 64 << 10;
+
+/// How far output was copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// There is no more now.
+    All,
+    /// Some bytes; there may be more.
+    Part(usize),
+    /// No process has the terminal open any more.
+    Closed,
+}
+
 pub struct Terminal {
     master: libruntime::Terminal,
+    input: OwnedFd,
+    output: OwnedFd,
     /// Input that is not written yet.
     pending: Vec<u8>,
     /// Output that is not written yet.
@@ -54,6 +71,8 @@ impl Terminal {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| Failure::os("fcntl", errno))?;
         let mut terminal = Self {
             master,
+            input: without_waiting(stdin().as_fd(), OFlag::O_RDONLY)?,
+            output: without_waiting(stdout().as_fd(), OFlag::O_WRONLY)?,
             pending: Vec::new(),
             printed: Vec::new(),
             input_open: true,
@@ -101,6 +120,14 @@ impl Terminal {
         self.master.as_fd()
     }
 
+    pub fn input(&self) -> BorrowedFd<'_> {
+        self.input.as_fd()
+    }
+
+    pub fn output(&self) -> BorrowedFd<'_> {
+        self.output.as_fd()
+    }
+
     /// The events to wait for: on the master, on standard input and on standard output. Without events, an output is
     /// still polled for a hang-up.
     pub fn interest(&self) -> (PollFlags, PollFlags, PollFlags) {
@@ -136,7 +163,7 @@ impl Terminal {
     /// Reads input and writes it to the master, which may not accept all at once.
     pub fn take_input(&mut self) {
         let mut bytes = [0; 4096];
-        match read(stdin(), &mut bytes) {
+        match read(&self.input, &mut bytes) {
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             Ok(length) if length > 0 => self.pending.extend(&bytes[..length]),
             // SIGTTIN is blocked (termios(3), tcsetpgrp(3)).
@@ -163,21 +190,25 @@ impl Terminal {
         }
     }
 
-    /// Copies output, as far as standard output accepts it. Returns false when there will be no more.
-    pub fn pass_output(&mut self) -> bool {
+    /// Copies output, up to `most` bytes or a little more, as far as standard output accepts it.
+    pub fn pass_output(&mut self, most: usize) -> Copied {
         let mut bytes = [0; 4096];
+        let mut length = 0;
         loop {
             self.write_printed();
-            if !self.printed.is_empty() {
-                return true;
+            if !self.printed.is_empty() || length >= most {
+                return Copied::Part(length);
             }
             match read(&self.master, &mut bytes) {
-                Ok(0) => return false,
-                Ok(length) => self.printed.extend(&bytes[..length]),
+                Ok(0) => return Copied::Closed,
+                Ok(read) => {
+                    length += read;
+                    self.printed.extend(&bytes[..read]);
+                }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return true,
+                Err(Errno::EAGAIN) => return Copied::All,
                 // EIO: no process has the terminal open.
-                Err(_) => return false,
+                Err(_) => return Copied::Closed,
             }
         }
     }
@@ -185,7 +216,7 @@ impl Terminal {
     /// A reader of standard output that is gone must not stop the container, but a terminal's end does.
     fn write_printed(&mut self) {
         while !self.printed.is_empty() {
-            match write(stdout(), &self.printed) {
+            match write(&self.output, &self.printed) {
                 Ok(length) => drop(self.printed.drain(..length)),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
@@ -203,6 +234,24 @@ impl Drop for Terminal {
         if let Some(saved) = self.saved.as_ref().filter(|_| !is_background()) {
             let _ = tcsetattr(stdin(), SetArg::TCSADRAIN, saved);
         }
+    }
+}
+
+/// A stream for which neither a read nor a write waits: others may take what poll(2) has announced, and a terminal
+/// takes less than a whole buffer. Pipes and terminals are opened anew for that, because the flag of the caller's would be
+/// changed for everybody who shares it. Other files, and what the caller may not open, stay as they are.
+fn without_waiting(stream: BorrowedFd, access: OFlag) -> Result<OwnedFd, Failure> {
+    // The majors of Unix98 terminals; the first of a pair would be a new one (pts(4)).
+    const TERMINALS: std::ops::RangeInclusive<u64> = 136..=143;
+    let can_be_opened = fstat(stream).is_ok_and(|found| {
+        let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+        kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR && TERMINALS.contains(&major(found.st_rdev))
+    });
+    let flags = access | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+    match can_be_opened.then(|| open(path.as_str(), flags, Mode::empty())) {
+        Some(Ok(opened)) => Ok(opened),
+        _ => stream.try_clone_to_owned().map_err(|error| Failure::os("fcntl F_DUPFD_CLOEXEC", error)),
     }
 }
 

@@ -2,7 +2,6 @@
 //! (the mount option `tmpcopyup`).
 
 use crate::kernel::*;
-use crate::paths;
 use linux_raw_sys::general as k;
 
 /// The deepest tree that is copied. Each level has two descriptors open.
@@ -15,14 +14,10 @@ struct Level {
     to: i32,
 }
 
-/// `with_mode`: the mount's own directory gets the mode of the directory that it covers, because no other mode was
-/// asked for.
-pub fn copy_up(root: i32, target: &[u8], mount: i32, with_mode: bool) -> Done {
-    let flags = k::O_RDONLY | k::O_DIRECTORY | k::O_CLOEXEC;
-    let from = match openat2(root, target, flags, 0, paths::IN_ROOT) {
-        Err(Failed { errno: ENOENT, .. }) => return Ok(()),
-        other => other?,
-    };
+/// `covered` is the directory on which `mount` is to be attached. `with_mode`: the mount's own directory gets its mode,
+/// because no other mode was asked for.
+pub fn copy_up(covered: i32, mount: i32, with_mode: bool) -> Done {
+    let from = openat(covered, b".\0", k::O_RDONLY | k::O_DIRECTORY)?;
     let to = openat(mount, b".\0", k::O_RDONLY | k::O_DIRECTORY)?;
     copy_tree(Level { from, to }, with_mode)
 }
@@ -97,7 +92,7 @@ fn next_entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
 fn copy_entry(level: Level, name: &[u8]) -> Done<Option<Level>> {
     let Level { from, to } = level;
     let node = openat(from, name, k::O_PATH | k::O_NOFOLLOW)?;
-    let found = statx(node)?;
+    let mut found = statx(node)?;
     close(node);
     let mode = u32::from(found.stx_mode);
     match mode & k::S_IFMT {
@@ -112,7 +107,7 @@ fn copy_entry(level: Level, name: &[u8]) -> Done<Option<Level>> {
             symlinkat(&content, to, name)?;
             return copy_owner(to, name, &found).map(|()| None);
         }
-        k::S_IFREG => copy_file(from, to, name)?,
+        k::S_IFREG => found = copy_file(from, to, name)?,
         _ => mknodat(to, name, mode, found.stx_rdev_major, found.stx_rdev_minor)?,
     }
     copy_owner(to, name, &found)?;
@@ -120,11 +115,13 @@ fn copy_entry(level: Level, name: &[u8]) -> Done<Option<Level>> {
     Ok(None)
 }
 
-/// The new filesystem bounds the size: it fails with ENOSPC.
-fn copy_file(from: i32, to: i32, name: &[u8]) -> Done {
+/// Returns what the copied file is: the name may lead to another one meanwhile, with another owner and mode. The new
+/// filesystem bounds the size: it fails with ENOSPC.
+fn copy_file(from: i32, to: i32, name: &[u8]) -> Done<k::statx> {
     // A fifo that has replaced the file neither blocks, nor is it copied from.
     let source = openat(from, name, k::O_RDONLY | k::O_NOFOLLOW | k::O_NONBLOCK | k::O_NOCTTY)?;
-    if !is_regular(source)? {
+    let found = statx(source)?;
+    if u32::from(found.stx_mode) & k::S_IFMT != k::S_IFREG {
         return Err(Failed { call: Sysno::openat, errno: ESTALE });
     }
     let flags = k::O_WRONLY | k::O_CREAT | k::O_EXCL | k::O_CLOEXEC;
@@ -133,7 +130,7 @@ fn copy_file(from: i32, to: i32, name: &[u8]) -> Done {
     while sendfile(copy, source, MOST)? != 0 {}
     close(source);
     close(copy);
-    Ok(())
+    Ok(found)
 }
 
 fn copy_owner(to: i32, name: &[u8], found: &k::statx) -> Done {

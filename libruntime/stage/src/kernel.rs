@@ -172,10 +172,6 @@ pub fn is_directory(fd: i32) -> Done<bool> {
     Ok(u32::from(statx(fd)?.stx_mode) & k::S_IFMT == k::S_IFDIR)
 }
 
-pub fn is_regular(fd: i32) -> Done<bool> {
-    Ok(u32::from(statx(fd)?.stx_mode) & k::S_IFMT == k::S_IFREG)
-}
-
 pub fn is_link(fd: i32) -> Done<bool> {
     Ok(u32::from(statx(fd)?.stx_mode) & k::S_IFMT == k::S_IFLNK)
 }

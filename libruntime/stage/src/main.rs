@@ -138,11 +138,11 @@ fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
         Clone { namespaces } => end::clone(state, namespaces),
         OpenRoot { path } => nodes::open_root(state, path),
         Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict } => {
-            let mode = if mode_of_target { mounts::mode_of(state.root, target)? } else { None };
-            let mount = mounts::filesystem(fstype, options, flags.0, mode)?;
-            if copy_up {
-                copy_up::copy_up(state.root, target, mount, mode_of_target)?;
+            let make = |mode| mounts::filesystem(fstype, options, flags.0, mode);
+            if mode_of_target || copy_up {
+                return mounts::cover(state, target, (mode_of_target, copy_up), make, attrs);
             }
+            let mount = make(None)?;
             mounts::set_attributes(mount, attrs)?;
             mounts::attach(state, mount, Missing::Directory, target, strict)
         }

@@ -185,16 +185,37 @@ pub fn fetch_source(state: &mut State, source: Source) -> Done<i32> {
     Ok(tree)
 }
 
-/// The mode of a directory of the root, as an option of a mount; `None` where it does not exist.
-pub fn mode_of(root: i32, target: &[u8]) -> Done<Option<[u8; 5]>> {
-    let found = match paths::resolve(root, target) {
-        Err(Failed { errno: ENOENT, .. }) => return Ok(None),
+/// A mode as an option of a mount.
+fn mode_text(mode: u16) -> [u8; 5] {
+    let digit = |shift: u16| b'0' + (mode >> shift & 7) as u8;
+    [digit(9), digit(6), digit(3), digit(0), 0]
+}
+
+/// A new filesystem over a directory that it takes the mode or the content of, if that is there: all of it from the
+/// directory that is then covered, whatever its path leads to meanwhile.
+pub fn cover(
+    state: &mut State,
+    target: &'static [u8],
+    (with_mode, with_content): (bool, bool),
+    make: impl Fn(Option<[u8; 5]>) -> Done<i32>,
+    attrs: Attrs,
+) -> Done {
+    let covered = match paths::resolve(state.root, target) {
+        Err(Failed { errno: ENOENT, .. }) => {
+            let mount = make(None)?;
+            set_attributes(mount, attrs)?;
+            return attach(state, mount, Missing::Directory, target, false);
+        }
         other => other?,
     };
-    let mode = statx(found)?.stx_mode;
-    close_later(found);
-    let digit = |shift: u16| b'0' + (mode >> shift & 7) as u8;
-    Ok(Some([digit(9), digit(6), digit(3), digit(0), 0]))
+    let mode = if with_mode { Some(mode_text(statx(covered)?.stx_mode)) } else { None };
+    let mount = make(mode)?;
+    if with_content {
+        crate::copy_up::copy_up(covered, mount, with_mode)?;
+    }
+    set_attributes(mount, attrs)?;
+    state.last.forget();
+    attach_at(state, mount, Missing::Directory, covered)
 }
 
 /// Attaches a mount tree. A missing `target` is made, as a file or directory `like` the tree's top.
@@ -208,6 +229,10 @@ pub fn attach(state: &mut State, tree: i32, like: Missing, target: &'static [u8]
         }
         Target::Opened(place) => place,
     };
+    attach_at(state, tree, like, place)
+}
+
+fn attach_at(state: &mut State, tree: i32, like: Missing, place: i32) -> Done {
     if let Err(failed) = move_mount(tree, place) {
         // The kernel would return EINVAL for this, which says less.
         return Err(match (like.is_directory()?, is_directory(place)?) {

@@ -97,7 +97,7 @@ const MOST_OF_PASSWD: usize = 1 << 20;
 /// The sixth field of the line of `etc/passwd` whose third is `uid`; `/` where there is no such line or file. A file
 /// that exists and cannot be read is an error: otherwise the program would silently get a wrong home.
 pub fn find_home(state: &mut State, uid: u32) -> Done {
-    let mut found = Line { field: 0, number: Some(0), home: [0; HOME], length: 0 };
+    let mut found = Line::new();
     let mut home: &[u8] = b"/";
     if let Some(passwd) = open_regular(state.root, b"etc/passwd\0")? {
         let mut chunk = [0u8; 4096];
@@ -129,23 +129,33 @@ pub fn find_home(state: &mut State, uid: u32) -> Done {
     Ok(())
 }
 
-/// Opens a file below the root for reading, if it exists and is a regular file. That is checked before, because opening
-/// a device can have side effects, and again after, because the container can replace the file.
+/// Opens a file below the root for reading, if it exists and is a regular file of an image. That is checked before,
+/// because opening a device can have side effects, and again after, because the container can replace the file.
 fn open_regular(root: i32, path: &[u8]) -> Done<Option<i32>> {
     let Some(node) = open_if_there(root, path, k::O_PATH)? else { return Ok(None) };
-    let regular = is_regular(node)?;
+    let readable = is_of_image(node)?;
     close_later(node);
-    if !regular {
+    if !readable {
         return Ok(None);
     }
     // A fifo that has replaced the file blocks neither the opening nor a read.
     let flags = k::O_RDONLY | k::O_NONBLOCK | k::O_NOCTTY;
     let Some(file) = open_if_there(root, path, flags)? else { return Ok(None) };
-    if is_regular(file)? {
+    if is_of_image(file)? {
         return Ok(Some(file));
     }
     close_later(file);
     Ok(None)
+}
+
+/// Whether it is a regular file with something in it, and not one of the kernel's, which a link of the image may lead to:
+/// reading `/proc/kmsg` takes messages away, with the caller's privileges. Most of the kernel's files have no size.
+fn is_of_image(file: i32) -> Done<bool> {
+    const PROCFS: i64 = 0x9fa0;
+    const SYSFS: i64 = 0x6265_6572;
+    let found = statx(file)?;
+    let regular = u32::from(found.stx_mode) & k::S_IFMT == k::S_IFREG && found.stx_size > 0;
+    Ok(regular && !matches!(filesystem(file)?, PROCFS | SYSFS))
 }
 
 /// `None` where the image lacks or hides the file. A lack of descriptors or memory, or a broken disk, is an error.
@@ -161,24 +171,31 @@ const HOME: usize = 512;
 /// A line of `etc/passwd` as far as it has been read.
 struct Line {
     field: u32,
-    /// The third field; `None` when it is no number.
-    number: Option<u32>,
+    /// The third field: [`EMPTY`], [`NO_NUMBER`] or a user id.
+    number: i64,
     home: [u8; HOME],
     length: usize,
 }
 
+const EMPTY: i64 = -1;
+const NO_NUMBER: i64 = -2;
+
 impl Line {
+    fn new() -> Self {
+        Self { field: 0, number: EMPTY, home: [0; HOME], length: 0 }
+    }
+
     /// Takes the next byte; whether it ends the home directory of `uid`.
     fn take(&mut self, byte: u8, uid: u32) -> bool {
         match (byte, self.field) {
-            (b':' | b'\n', 5) if self.number == Some(uid) && self.length > 0 => return true,
-            (b'\n', _) => *self = Self { field: 0, number: Some(0), home: [0; HOME], length: 0 },
+            (b':' | b'\n', 5) if self.number == i64::from(uid) && self.length > 0 => return true,
+            (b'\n', _) => *self = Self::new(),
             (b':', _) => self.field += 1,
-            (b'0'..=b'9', 2) => {
-                let digit = u32::from(byte - b'0');
-                self.number = self.number.and_then(|n| n.checked_mul(10)?.checked_add(digit));
+            (b'0'..=b'9', 2) if self.number != NO_NUMBER => {
+                let number = self.number.max(0) * 10 + i64::from(byte - b'0');
+                self.number = if number > u32::MAX.into() { NO_NUMBER } else { number };
             }
-            (_, 2) => self.number = None,
+            (_, 2) => self.number = NO_NUMBER,
             (_, 5) => {
                 if let Some(place) = self.home.get_mut(self.length) {
                     *place = byte;
