@@ -32,6 +32,7 @@ pub const CASES: &[Case] = &[
     case!(masked_path_is_a_symlink_out, [Root]),
     case!(readonly_path_is_a_symlink_out, [Root]),
     case!(passwd_is_a_symlink_out, [Root]),
+    case!(passwd_is_a_file_of_the_kernel, [Root]),
     case!(passwd_is_a_fifo, [Root]),
     case!(passwd_without_end),
     case!(tmpcopyup_of_a_deep_tree_with_a_small_stack),
@@ -317,6 +318,17 @@ fn passwd_is_a_symlink_out(t: &Test) -> Outcome {
     link(&c.path("/etc/passwd"), &file.display().to_string())?;
     let output = c.run()?;
     check!(!output.stdout.contains("home-of-the-host"), "the host's file was read: {}", output.text());
+    Ok(())
+}
+
+/// Reading some of them changes the host: `/proc/kmsg` hands out each message once. This one stands for them.
+fn passwd_is_a_file_of_the_kernel(t: &Test) -> Outcome {
+    let mut config = t.shell("echo \"$HOME\"");
+    config.set("hostname", "x:x:0:0:x:/of-the-kernel:");
+    let c = t.container(&config)?;
+    link(&c.path("/etc/passwd"), "/proc/sys/kernel/hostname")?;
+    let output = c.run()?;
+    check!(!output.stdout.contains("of-the-kernel"), "it was read: {}", output.text());
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use crate::case::{Case, Outcome, case, check, same};
 use crate::test::{Test, mount_line};
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 pub const CASES: &[Case] = &[
@@ -21,6 +21,8 @@ pub const CASES: &[Case] = &[
     case!(cve_2025_52881_sysctls_are_swapped_away, [Root], 3600),
     case!(proc_renamed_while_masking, [Root], 3600),
     case!(readonly_path_swapped_while_starting, [Root], 3600),
+    case!(tmpcopyup_of_a_directory_swapped_with_a_masked_one, [Root], 3600),
+    case!(tmpcopyup_of_a_file_swapped_with_a_set_user_id_one, [Root], 3600),
 ];
 
 /// How long a race is repeated.
@@ -277,6 +279,49 @@ fn cve_2025_52881_sysctls_are_swapped_away(t: &Test) -> Outcome {
             let text = opened.and_then(std::io::read_to_string).unwrap_or_default();
             same("the file of the volume", text.as_str(), "")?;
         }
+    }
+    racer.end()
+}
+
+/// What is copied is what is covered.
+fn tmpcopyup_of_a_directory_swapped_with_a_masked_one(t: &Test) -> Outcome {
+    let volume = t.folder("volume")?;
+    fs::create_dir(volume.join("way"))?;
+    let mut config = t.shell("ls /shared/way; true");
+    config.bind(&volume, "/shared", &[]).mount("/shared/way", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    config.set("linux.maskedPaths", json!(["/masked"]));
+    let c = t.container(&config)?;
+    fs::create_dir(c.path("/masked"))?;
+    fs::write(c.path("/masked/secret"), "")?;
+    let racer = Racer::new(&volume.join("way"), "/masked")?;
+    let race = Race::begin();
+    while race.goes_on() {
+        let output = c.run()?;
+        check!(!output.stdout.contains("secret"), "what is masked was copied: {}", output.text());
+    }
+    racer.end()
+}
+
+/// Its mode and owner are those of the file whose content is copied.
+fn tmpcopyup_of_a_file_swapped_with_a_set_user_id_one(t: &Test) -> Outcome {
+    let volume = t.folder("volume")?;
+    let (of_user, of_root) = (volume.join("of-user"), volume.join("of-root"));
+    fs::write(&of_user, "evil")?;
+    std::os::unix::fs::chown(&of_user, Some(1000), Some(1000))?;
+    fs::write(&of_root, "good")?;
+    fs::set_permissions(&of_root, fs::Permissions::from_mode(0o4755))?;
+    let mut config = t.shell("for file in /shared/*; do test -u $file && cat $file; done; true");
+    config.bind(&volume, "/shared", &[]).mount("/shared", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    let c = t.container(&config)?;
+    let racer = Racer::between(&of_user, &of_root)?;
+    let race = Race::begin();
+    while race.goes_on() {
+        let output = c.run()?;
+        check!(
+            !output.stdout.contains("evil"),
+            "a user's file became set-user-ID of root: {}",
+            output.text()
+        );
     }
     racer.end()
 }

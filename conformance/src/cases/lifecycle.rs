@@ -30,6 +30,7 @@ pub const CASES: &[Case] = &[
     case!(pid_file_that_is_no_regular_file_stays_what_it_is, [Root]),
     case!(pid_file_that_is_a_link_leaves_its_target_alone),
     case!(pid_file_that_is_a_link_to_a_fifo_is_replaced),
+    case!(pid_file_that_is_a_fifo_of_another_user_is_replaced, [Root]),
     case!(an_id_in_use_is_refused),
     case!(a_container_that_does_not_exist_is_an_error_of_every_verb),
     case!(kill_without_signal_sends_term),
@@ -250,6 +251,19 @@ fn pid_file_that_is_a_link_to_a_fifo_is_replaced(t: &Test) -> Outcome {
     c.create_with(&["--pid-file", &link.display().to_string()])?.ok()?;
     same("bytes in the fifo", reader.read(&mut [0; 16])?, 0)?;
     same("pid file", fs::read_to_string(&link)?, c.pid()?.to_string())
+}
+
+/// The user would get the pid, and could put a file with another one there for who reads it.
+fn pid_file_that_is_a_fifo_of_another_user_is_replaced(t: &Test) -> Outcome {
+    use std::os::unix::fs::OpenOptionsExt;
+    let fifo = t.dir.join("pid");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
+    std::os::unix::fs::chown(&fifo, Some(4242), None)?;
+    let _reader = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo)?;
+    let c = t.container(&t.sleeper())?;
+    c.create_with(&["--pid-file", &fifo.display().to_string()])?.ok()?;
+    check!(fs::symlink_metadata(&fifo)?.is_file(), "the pid was written into it");
+    same("pid file", fs::read_to_string(&fifo)?, c.pid()?.to_string())
 }
 
 /// The link is replaced: whoever can write the directory could else have any file of the host overwritten.

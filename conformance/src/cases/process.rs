@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     case!(environment_of_the_caller_does_not_leak),
     case!(environment_keeps_values_with_equal_signs_and_spaces),
     case!(home_is_taken_from_the_containers_passwd),
+    case!(home_is_not_that_of_a_line_without_a_number),
     case!(home_of_the_configuration_wins),
     case!(home_of_a_user_without_entry_is_the_root),
     case!(the_callers_groups_do_not_stay, [Root]),
@@ -136,6 +137,12 @@ fn home_is_taken_from_the_containers_passwd(t: &Test) -> Outcome {
         same("HOME of uid 1500", t.script(&config, "echo $HOME")?.as_str(), "/odd")?;
     }
     Ok(())
+}
+
+fn home_is_not_that_of_a_line_without_a_number(t: &Test) -> Outcome {
+    let c = t.container(&t.shell("echo \"$HOME\""))?;
+    fs::write(c.path("/etc/passwd"), "odd:x::0::/odd:\nroot:x:0:0::/right:\n")?;
+    same("HOME", c.run()?.ok()?.stdout.trim(), "/right")
 }
 
 fn home_of_the_configuration_wins(t: &Test) -> Outcome {

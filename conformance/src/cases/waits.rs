@@ -28,6 +28,8 @@ pub const CASES: &[Case] = &[
     case!(exit_codes_are_right_where_the_caller_ignores_sigchld),
     case!(a_terminal_that_is_gone_hangs_the_containers_up),
     case!(a_command_in_the_background_of_a_terminal_goes_on, [Program("script")]),
+    case!(the_end_of_exec_is_not_held_up_by_what_others_print, [Program("script")]),
+    case!(a_signal_reaches_the_program_although_its_output_is_stuck, [Program("script")]),
 ];
 
 /// More than any of the waits, and less than what each of these would wait for.
@@ -217,16 +219,63 @@ fn a_terminal_that_is_gone_hangs_the_containers_up(t: &Test) -> Outcome {
 /// timeout(1) makes a process group of its own, which may not read from the terminal (termios(3)).
 fn a_command_in_the_background_of_a_terminal_goes_on(t: &Test) -> Outcome {
     let c = t.detached(&t.sleeper())?;
-    let (runtime, file) = (t.runtime.command(), t.dir.join("background"));
-    let words: Vec<_> = std::iter::once(runtime.get_program()).chain(runtime.get_args()).collect();
-    let words: Vec<_> = words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
     let exec = format!("exec -t {} /bin/sh -c 'echo begin; sleep 0.3; echo end; exit 7'", c.id);
-    fs::write(&file, format!("timeout 20 {} {exec}\necho code $?\n", words.join(" ")))?;
-    let mut script = Command::new("script");
-    script.args(["-qec", &format!("sh {}", file.display()), "/dev/null"]).env("SHELL", "/bin/sh");
-    let output = process::run(&mut script, &t.dir)?.stdout;
+    let commands = format!("timeout 20 {} {exec}\necho code $?\n", in_shell(&t.runtime.command()));
+    let output = in_a_terminal(t, &commands)?;
     for wanted in ["begin", "end", "code 7"] {
         contains("output", &output, wanted)?;
     }
     Ok(())
+}
+
+/// Runs shell commands with a terminal and returns what they print.
+fn in_a_terminal(t: &Test, commands: &str) -> Outcome<String> {
+    let file = t.dir.join("commands");
+    fs::write(&file, commands)?;
+    let mut script = Command::new("script");
+    script.args(["-qec", &format!("sh {}", file.display()), "/dev/null"]).env("SHELL", "/bin/sh");
+    Ok(process::start(&mut script, &t.dir)?.finish(process::LIMIT)?.stdout)
+}
+
+fn in_shell(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
+fn the_end_of_exec_is_not_held_up_by_what_others_print(t: &Test) -> Outcome {
+    let flood = "while :; do yes > /dev/pts/0; done 2> /dev/null";
+    let c = t.detached(&t.shell(&format!("({flood}) & ({flood}) & sleep 1000")))?;
+    let (end, runtime) = (t.dir.join("end"), in_shell(&t.runtime.command()));
+    let end = end.display();
+    // Some 50 kB a second are read.
+    let commands = format!(
+        "{{ timeout 15 {runtime} exec -t {} /bin/sh -c 'sleep 0.5; exit 3'; echo $? > {end}; }} |
+         while dd bs=4096 count=1 status=none of=/dev/null; test ! -e {end}; do sleep 0.08; done; cat {end}",
+        c.id
+    );
+    same("exit code", in_a_terminal(t, &commands)?.trim(), "3")
+}
+
+fn a_signal_reaches_the_program_although_its_output_is_stuck(t: &Test) -> Outcome {
+    let mut config = t.shell("trap 'echo > /got; exit' TERM; echo > /ready; yes & wait");
+    config.set("process.terminal", true);
+    let c = t.container(&config)?;
+    let (pid, run) = (t.dir.join("pid"), t.dir.join("run"));
+    fs::write(
+        &run,
+        format!("echo $$ > {}; exec {}", pid.display(), in_shell(&c.bundle_command("run", &[]))),
+    )?;
+    let (ready, got) = (c.path("/ready"), c.path("/got"));
+    // The reader of its output reads nothing, and ends after some time.
+    let commands = format!(
+        "sh {} < /dev/tty | sleep 8 &
+         until test -e {}; do sleep 0.1; done; sleep 0.5; kill -TERM $(cat {})
+         for n in 1 2 3 4 5 6 7 8 9 10; do test -e {got} && break; sleep 0.2; done
+         test -e {got}; echo code $?; wait",
+        run.display(),
+        ready.display(),
+        pid.display(),
+        got = got.display()
+    );
+    contains("output", &in_a_terminal(t, &commands)?, "code 0")
 }

@@ -137,3 +137,21 @@ fn a_starter_that_is_killed_before_its_word_leaves_the_start_to_another() {
     container.delete_force().unwrap();
     roles::kill_left_over(&bundle);
 }
+
+/// What has the lock may be held up by the container's processes themselves.
+#[test]
+fn a_deletion_by_force_ends_the_container_before_it_has_the_lock() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let id = new_id();
+    let container = bundle.create(&id).unwrap();
+    container.start().unwrap();
+    let held = std::fs::File::open(bundle.store.join(&id)).unwrap();
+    held.lock().unwrap();
+    let error = container.with_deadline(Duration::from_millis(500)).delete_force().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    let ended = container.wait_timeout(Duration::from_secs(5)).unwrap();
+    assert_eq!(ended, Some(ExitStatus::Signal(9)));
+    drop(held);
+    container.delete_force().unwrap();
+}
