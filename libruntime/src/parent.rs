@@ -249,7 +249,7 @@ impl<'a> Stage<'a> {
     /// is given up: what a mount waits for may come late, but nothing is known to continue a stopped process.
     fn await_word(&self, wait: &Wait) -> Result<bool> {
         const TICK: Duration = Duration::from_secs(1);
-        let late = || "the container was not set up in time".to_string();
+        let late = || "its set-up was not done in time".to_string();
         let mut ticks = 0;
         loop {
             let tick = Instant::now() + TICK;

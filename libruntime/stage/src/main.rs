@@ -140,7 +140,7 @@ fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
         Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict } => {
             let make = |mode| mounts::filesystem(fstype, options, flags.0, mode);
             if mode_of_target || copy_up {
-                return mounts::cover(state, target, (mode_of_target, copy_up), make, attrs);
+                return mounts::cover(state, target, (mode_of_target, copy_up, strict), make, attrs);
             }
             let mount = make(None)?;
             mounts::set_attributes(mount, attrs)?;

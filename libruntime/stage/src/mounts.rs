@@ -196,15 +196,17 @@ fn mode_text(mode: u16) -> [u8; 5] {
 pub fn cover(
     state: &mut State,
     target: &'static [u8],
-    (with_mode, with_content): (bool, bool),
+    (with_mode, with_content, strict): (bool, bool, bool),
     make: impl Fn(Option<[u8; 5]>) -> Done<i32>,
     attrs: Attrs,
 ) -> Done {
-    let covered = match paths::resolve(state.root, target) {
+    let opened =
+        if strict { paths::resolve_strictly(state.root, target) } else { paths::resolve(state.root, target) };
+    let covered = match opened {
         Err(Failed { errno: ENOENT, .. }) => {
             let mount = make(None)?;
             set_attributes(mount, attrs)?;
-            return attach(state, mount, Missing::Directory, target, false);
+            return attach(state, mount, Missing::Directory, target, strict);
         }
         other => other?,
     };
