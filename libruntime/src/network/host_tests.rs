@@ -277,7 +277,7 @@ fn a_container_that_comes_again_at_once_does_not_wait() {
             tear_down(&store.0, "again", true).unwrap();
         }
         assert!(renamed > 0);
-        let end = std::time::Instant::now() + Duration::from_secs(10);
+        let end = std::time::Instant::now() + Duration::from_secs(30);
         while links() > before {
             assert!(std::time::Instant::now() < end, "{}", ip("-o link"));
             std::thread::sleep(Duration::from_millis(20));
