@@ -344,7 +344,9 @@ impl Container {
     }
 
     /// Another process in the container: a program, which is looked for in the container's `PATH`, and its
-    /// arguments.
+    /// arguments. Without `process.user.umask` in the configuration it has the caller's umask.
+    ///
+    /// Its set-up is given up after 60 s: files of the container may be on a filesystem that does not answer.
     ///
     /// ```no_run
     /// # let container = libruntime::Runtime::new("/run/example").load("web")?;

@@ -26,13 +26,15 @@ pub(crate) fn send(
     let path = notify.listener_path.display().to_string();
     let agent = connect_in_time(&notify.listener_path).map_err(|errno| failed("connect", &path, errno))?;
     let state: Value = serde_json::from_slice(&of.for_hooks(status)).unwrap_or_default();
-    let message = json!({
+    let mut message = json!({
         "ociVersion": of.oci_version,
         "fds": ["seccompFd"],
         "pid": pid,
-        "metadata": notify.metadata.unwrap_or_default(),
         "state": state,
     });
+    if let Some(metadata) = notify.metadata {
+        message["metadata"] = metadata.into();
+    }
     let (bytes, fds) = (message.to_string().into_bytes(), [listener.as_raw_fd()]);
     let (vector, rights) = ([IoSlice::new(&bytes)], [ControlMessage::ScmRights(&fds)]);
     again(|| sendmsg::<()>(agent.as_raw_fd(), &vector, &rights, MsgFlags::MSG_NOSIGNAL, None))
