@@ -138,13 +138,8 @@ fn run_step(state: &mut State, step: &Step<&'static [u8]>) -> Done {
         Clone { namespaces } => end::clone(state, namespaces),
         OpenRoot { path } => nodes::open_root(state, path),
         Mount { fstype, options, target, flags, attrs, copy_up, mode_of_target, strict } => {
-            let make = |mode| mounts::filesystem(fstype, options, flags.0, mode);
-            if mode_of_target || copy_up {
-                return mounts::cover(state, target, (mode_of_target, copy_up, strict), make, attrs);
-            }
-            let mount = make(None)?;
-            mounts::set_attributes(mount, attrs)?;
-            mounts::attach(state, mount, Missing::Directory, target, strict)
+            let how = (copy_up, mode_of_target, strict);
+            mounts::mount_new(state, (fstype, options, flags.0), attrs, target, how)
         }
         MountProcfs { pid_namespace, options, target, flags, attrs } => {
             let mount = procfs::mount(state.fd(pid_namespace), options, flags.0)?;

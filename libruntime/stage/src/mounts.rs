@@ -191,33 +191,35 @@ fn mode_text(mode: u16) -> [u8; 5] {
     [digit(9), digit(6), digit(3), digit(0), 0]
 }
 
-/// A new filesystem over a directory that it takes the mode or the content of, if that is there: all of it from the
-/// directory that is then covered, whatever its path leads to meanwhile.
-pub fn cover(
+/// A new filesystem. What it takes of the directory that it covers, its mode or content, is that of the one on which it is
+/// then attached, whatever its path leads to meanwhile.
+pub fn mount_new(
     state: &mut State,
-    target: &'static [u8],
-    (with_mode, with_content, strict): (bool, bool, bool),
-    make: impl Fn(Option<[u8; 5]>) -> Done<i32>,
+    (fstype, options, flags): (&[u8], &[u8], u64),
     attrs: Attrs,
+    target: &'static [u8],
+    (copy_up, mode_of_target, strict): (bool, bool, bool),
 ) -> Done {
-    let opened =
-        if strict { paths::resolve_strictly(state.root, target) } else { paths::resolve(state.root, target) };
-    let covered = match opened {
-        Err(Failed { errno: ENOENT, .. }) => {
-            let mount = make(None)?;
-            set_attributes(mount, attrs)?;
-            return attach(state, mount, Missing::Directory, target, strict);
-        }
-        other => other?,
+    let covered = match copy_up || mode_of_target {
+        true => paths::resolve_if_there(state.root, target, strict)?,
+        false => None,
     };
-    let mode = if with_mode { Some(mode_text(statx(covered)?.stx_mode)) } else { None };
-    let mount = make(mode)?;
-    if with_content {
-        crate::copy_up::copy_up(covered, mount, with_mode)?;
+    let mode = match covered {
+        Some(covered) if mode_of_target => Some(mode_text(statx(covered)?.stx_mode)),
+        _ => None,
+    };
+    let mount = filesystem(fstype, options, flags, mode)?;
+    if let Some(covered) = covered.filter(|_| copy_up) {
+        crate::copy_up::copy_up(covered, mount, mode_of_target)?;
     }
     set_attributes(mount, attrs)?;
-    state.last.forget();
-    attach_at(state, mount, Missing::Directory, covered)
+    match covered {
+        None => attach(state, mount, Missing::Directory, target, strict),
+        Some(covered) => {
+            state.last.forget();
+            attach_at(state, mount, Missing::Directory, covered)
+        }
+    }
 }
 
 /// Attaches a mount tree. A missing `target` is made, as a file or directory `like` the tree's top.

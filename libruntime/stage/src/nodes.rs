@@ -97,7 +97,7 @@ const MOST_OF_PASSWD: usize = 1 << 20;
 /// The sixth field of the line of `etc/passwd` whose third is `uid`; `/` where there is no such line or file. A file
 /// that exists and cannot be read is an error: otherwise the program would silently get a wrong home.
 pub fn find_home(state: &mut State, uid: u32) -> Done {
-    let mut found = Line::new();
+    let mut found = Line { field: 0, number: EMPTY, home: [0; HOME], length: 0 };
     let mut home: &[u8] = b"/";
     if let Some(passwd) = open_regular(state.root, b"etc/passwd\0")? {
         let mut chunk = [0u8; 4096];
@@ -132,20 +132,20 @@ pub fn find_home(state: &mut State, uid: u32) -> Done {
 /// Opens a file below the root for reading, if it exists and is a regular file of an image. That is checked before,
 /// because opening a device can have side effects, and again after, because the container can replace the file.
 fn open_regular(root: i32, path: &[u8]) -> Done<Option<i32>> {
-    let Some(node) = open_if_there(root, path, k::O_PATH)? else { return Ok(None) };
-    let readable = is_of_image(node)?;
-    close_later(node);
-    if !readable {
-        return Ok(None);
-    }
     // A fifo that has replaced the file blocks neither the opening nor a read.
-    let flags = k::O_RDONLY | k::O_NONBLOCK | k::O_NOCTTY;
-    let Some(file) = open_if_there(root, path, flags)? else { return Ok(None) };
-    if is_of_image(file)? {
-        return Ok(Some(file));
+    let mut file = None;
+    for flags in [k::O_PATH, k::O_RDONLY | k::O_NONBLOCK | k::O_NOCTTY] {
+        if let Some(looked_at) = file {
+            close_later(looked_at);
+        }
+        file = open_if_there(root, path, flags)?;
+        let Some(opened) = file else { break };
+        if !is_of_image(opened)? {
+            close_later(opened);
+            return Ok(None);
+        }
     }
-    close_later(file);
-    Ok(None)
+    Ok(file)
 }
 
 /// Whether it is a regular file with something in it, and not one of the kernel's, which a link of the image may lead to:
@@ -181,15 +181,11 @@ const EMPTY: i64 = -1;
 const NO_NUMBER: i64 = -2;
 
 impl Line {
-    fn new() -> Self {
-        Self { field: 0, number: EMPTY, home: [0; HOME], length: 0 }
-    }
-
     /// Takes the next byte; whether it ends the home directory of `uid`.
     fn take(&mut self, byte: u8, uid: u32) -> bool {
         match (byte, self.field) {
             (b':' | b'\n', 5) if self.number == i64::from(uid) && self.length > 0 => return true,
-            (b'\n', _) => *self = Self::new(),
+            (b'\n', _) => (self.field, self.number, self.length) = (0, EMPTY, 0),
             (b':', _) => self.field += 1,
             (b'0'..=b'9', 2) if self.number != NO_NUMBER => {
                 let number = self.number.max(0) * 10 + i64::from(byte - b'0');

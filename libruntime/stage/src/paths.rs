@@ -70,6 +70,14 @@ pub fn resolve_strictly(root: i32, path: &[u8]) -> Done<i32> {
     openat2(root, path, k::O_PATH | k::O_CLOEXEC, 0, k::RESOLVE_IN_ROOT | k::RESOLVE_NO_SYMLINKS)
 }
 
+/// `None` where it does not exist.
+pub fn resolve_if_there(root: i32, path: &[u8], strict: bool) -> Done<Option<i32>> {
+    match if strict { resolve_strictly(root, path) } else { resolve(root, path) } {
+        Err(Failed { errno: ENOENT, .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// The symbolic link at the end of a path, if there is one.
 pub fn resolve_link(root: i32, path: &[u8]) -> Done<Option<i32>> {
     let found = match openat2(root, path, k::O_PATH | k::O_NOFOLLOW | k::O_CLOEXEC, 0, IN_ROOT) {
