@@ -120,7 +120,8 @@ fn a_console_socket_that_does_not_exist_is_refused(t: &Test) -> Outcome {
     Ok(())
 }
 
-/// `exec` with the process from a file, in a running container, and the console socket.
+/// `exec` with the process from a file, in a running container, and the console socket. The process has to live a little
+/// longer than its last output, which the kernel may throw away at the end of a session.
 fn exec_with_console(t: &Test, c: &Container, process: &Value, input: &str) -> Outcome<Value> {
     let file = t.dir.join("process.json");
     fs::write(&file, process.to_string())?;
@@ -139,7 +140,7 @@ fn exec_with_a_terminal_uses_its_console_socket(t: &Test) -> Outcome {
     let process = json!({
         "terminal": true, "user": { "uid": 0, "gid": 0 }, "cwd": "/", "env": ["PATH=/bin"],
         "consoleSize": { "height": 20, "width": 99 },
-        "args": ["/bin/sh", "-c", "read word; echo got $word; tty; echo yes > /dev/tty"]
+        "args": ["/bin/sh", "-c", "read word; echo got $word; tty; echo yes > /dev/tty; sleep 0.3"]
     });
     let seen = exec_with_console(t, &c, &process, "typed\n")?;
     same("descriptors", seen["descriptors"].as_i64(), Some(1))?;
@@ -157,7 +158,7 @@ fn exec_with_a_terminal_in_a_user_namespace(t: &Test) -> Outcome {
     for (uid, gid) in [(0, 0), (1000, 1000)] {
         let process = json!({
             "terminal": true, "user": { "uid": uid, "gid": gid }, "cwd": "/", "env": ["PATH=/bin"],
-            "args": ["/bin/sh", "-c", "stat -c 'owner %u' $(tty); read word; echo got $word > /dev/tty"]
+            "args": ["/bin/sh", "-c", "stat -c 'owner %u' $(tty); read word; echo got $word > /dev/tty; sleep 0.3"]
         });
         let seen = exec_with_console(t, &c, &process, "typed\n")?;
         let output = seen["output"].as_str().unwrap_or_default();
