@@ -70,7 +70,7 @@ fn work(runtime: &Runtime, bundle: &str, thread: u32, end: Instant, cycles: &Ato
 fn cycle(runtime: &Runtime, bundle: &str, id: &str) -> libruntime::Result<()> {
     let [stdin, stdout, stderr] = std::array::from_fn(|_| Stdio::null());
     let container = runtime.container(id).bundle(bundle).stdin(stdin).stdout(stdout).stderr(stderr).run()?;
-    // Without this the thread that reaps would wait for a container that a fault has left.
+    // A container that a failed cycle left running would never be reaped, and `reap_all` would wait for it.
     use_once(&container).inspect_err(|_| drop(container.delete_force()))
 }
 

@@ -90,7 +90,7 @@ impl Container {
         self.check_deletable(force)?;
         if force {
             self.end_creation();
-            // Before the lock, which a verb has that the container's processes hold up.
+            // Before the lock: another verb may hold it while it waits for a process of the container.
             if self.running_init().is_ok() {
                 let _ = self.send(libc::SIGKILL);
             }

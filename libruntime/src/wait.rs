@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// before that.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 
-/// For what files of a running container may hold up, by a slow filesystem, a lease or a tracer: there is an end to it,
-/// because the container's processes may do so on purpose.
+/// For setting up a process or a mount in a running container, whose processes can keep that from its end on purpose: by a
+/// filesystem that does not answer, a lease on a file, or as a tracer.
 pub(crate) const HELD_UP: Duration = Duration::from_secs(60);
 
 /// Cancels verbs from another thread: a verb that was given this fails with [`ErrorKind::Interrupted`], and removes

@@ -238,10 +238,10 @@ impl Drop for Terminal {
 }
 
 /// A stream for which neither a read nor a write waits: others may take what poll(2) has announced, and a terminal
-/// takes less than a whole buffer. Pipes and terminals are opened anew for that, because the flag of the caller's would be
-/// changed for everybody who shares it. Other files, and what the caller may not open, stay as they are.
+/// takes less than a whole buffer. Pipes and terminals are opened anew with O_NONBLOCK: set on the caller's own descriptor,
+/// the flag would hold for every process that shares it. Other files, and what the caller may not open, stay as they are.
 fn without_waiting(stream: BorrowedFd, access: OFlag) -> Result<OwnedFd, Failure> {
-    // The majors of Unix98 terminals; the first of a pair would be a new one (pts(4)).
+    // Major numbers of the slaves of pseudoterminals. Opening a master anew would make another pair (pts(4)).
     const TERMINALS: std::ops::RangeInclusive<u64> = 136..=143;
     let can_be_opened = fstat(stream).is_ok_and(|found| {
         let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
