@@ -35,6 +35,7 @@ fn descriptors(pid: i32) -> usize {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_client_that_comes_back_finds_everything_as_it_was() {
     let shim = running!("back");
     let pid = number(&fields(&shim.of("State", "").unwrap()), 3);
@@ -60,6 +61,7 @@ fn a_client_that_comes_back_finds_everything_as_it_was() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn many_clients_are_served_beside_each_other() {
     let shim = running!("many");
     let mut waiting: Vec<UnixStream> = (0..100).map(|_| shim.connect()).collect();
@@ -82,6 +84,7 @@ fn many_clients_are_served_beside_each_other() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn connections_without_number_take_no_descriptors_without_number() {
     let shim = running!("flood");
     let (pid, mut early) = (shim.pid(), shim.connect());
@@ -112,6 +115,7 @@ fn send_all(socket: &mut UnixStream, most: u32) -> u32 {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_client_that_takes_no_answers_takes_no_memory_and_no_time() {
     let shim = running!("deaf");
     let (pid, mut deaf) = (shim.pid(), shim.connect());
@@ -131,6 +135,7 @@ fn a_client_that_takes_no_answers_takes_no_memory_and_no_time() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn waits_of_clients_that_are_gone_are_forgotten() {
     let shim = running!("waits");
     let pid = shim.pid();

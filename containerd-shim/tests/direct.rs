@@ -32,6 +32,7 @@ fn kill_init(shim: &Shim) -> Answer {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_lives_with_its_events_in_order_and_leaves_nothing() {
     let shim = shim!("life", &["busybox", "sh", "-c", "exit 7"]);
     let pid = number(&fields(&shim.create("").unwrap()), 1);
@@ -48,6 +49,7 @@ fn a_container_lives_with_its_events_in_order_and_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn each_method_knows_the_states_that_it_is_for() {
     let shim = shim!("states", &["busybox", "sleep", "1000"]);
     for method in ["Start", "State", "Wait", "Kill", "Delete", "Pids", "Pause", "Resume", "Stats", "CloseIO"]
@@ -79,6 +81,7 @@ fn each_method_knows_the_states_that_it_is_for() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn execs_that_end_at_once_have_their_events_in_order() {
     let shim = shim!("execs", &["busybox", "sleep", "1000"]);
     shim.create("").unwrap();
@@ -114,6 +117,7 @@ fn execs_that_end_at_once_have_their_events_in_order() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_fifo_without_a_reader_holds_up_nothing_but_its_writer() {
     let shim = shim!("fifo", &["busybox", "sh", "-c", "exec busybox dd if=/dev/zero bs=1M count=10"]);
     let fifo = shim.directory.join("fifo");
@@ -132,6 +136,7 @@ fn a_fifo_without_a_reader_holds_up_nothing_but_its_writer() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_deletion_whose_caller_gave_up_has_its_answer_for_the_next() {
     let shim = shim!("gave-up", &["busybox", "true"]);
     shim.create("").unwrap();
@@ -146,6 +151,7 @@ fn a_deletion_whose_caller_gave_up_has_its_answer_for_the_next() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_a_killed_shim_leaves_is_deleted() {
     let shim = shim!("killed", &["busybox", "sleep", "1000"]);
     let pid = number(&fields(&shim.create("").unwrap()), 1);
@@ -166,6 +172,7 @@ fn what_a_killed_shim_leaves_is_deleted() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn another_user_is_not_served() {
     let shim = shim!("user", &["busybox", "true"]);
     let open = std::os::unix::fs::PermissionsExt::from_mode;
@@ -190,6 +197,7 @@ fn another_user_is_not_served() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn frames_of_any_kind_are_answered_or_waited_for() {
     let shim = shim!("frames", &["busybox", "true"]);
     let call = |service: &str, method: &str| {

@@ -161,6 +161,7 @@ fn walk_to(shim: &mut Shim, verb: &str, last: u32) -> u32 {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_shim_that_is_killed_at_a_system_call_leaves_nothing_that_delete_does_not_find() {
     if let Some(reason) = missing() {
         return eprintln!("{reason}");
@@ -192,6 +193,7 @@ fn time_of(shim: &mut Shim, verb: &str) -> Duration {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_shim_that_is_killed_at_any_instant_leaves_nothing_that_delete_does_not_find() {
     if let Some(reason) = missing() {
         return eprintln!("{reason}");

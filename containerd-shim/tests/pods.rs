@@ -87,6 +87,7 @@ fn delete(shim: &Shim, id: &str) -> (Output, Duration) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_whole_pod_of_a_killed_shim_is_deleted_by_its_first_container() {
     let Some(Pod { _other, pids, shim }) = orphaned_pod("pod") else { return };
     let deleted = fields(&delete(&shim, "a").0.stdout);
@@ -103,6 +104,7 @@ fn the_whole_pod_of_a_killed_shim_is_deleted_by_its_first_container() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn another_container_of_the_pod_is_deleted_alone() {
     let Some(Pod { _other, pids, shim }) = orphaned_pod("one") else { return };
     let deleted = fields(&delete(&shim, "c").0.stdout);
@@ -141,6 +143,7 @@ impl Drop for Freezer {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_process_that_cannot_be_killed_takes_no_time_from_the_others() {
     let Some(Pod { _other, pids, shim }) = orphaned_pod("stuck") else { return };
     let Some(freezer) = Freezer::of(&shim) else {

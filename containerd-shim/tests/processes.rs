@@ -32,6 +32,7 @@ fn signal_shim(shim: &Shim, signal: Signal) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn orphans_of_a_container_in_the_hosts_pid_namespace_are_reaped() {
     let script = "for i in 1 2 3 4 5 6 7 8 9 10; do (busybox sleep 0.3 &); done; exec busybox sleep 1000";
     let shim = prepared!("orphans", &["busybox", "sh", "-c", script], &without_pid_namespace);
@@ -56,6 +57,7 @@ fn orphans_of_a_container_in_the_hosts_pid_namespace_are_reaped() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_outlives_init_in_the_hosts_pid_namespace_is_killed_before_its_exit_is_known() {
     let script = "(busybox sleep 1000 &); exec busybox sleep 0.2";
     let shim = prepared!("outlives", &["busybox", "sh", "-c", script], &without_pid_namespace);
@@ -75,6 +77,7 @@ fn what_outlives_init_in_the_hosts_pid_namespace_is_killed_before_its_exit_is_kn
 }
 
 #[test]
+#[ignore = "needs root"]
 fn signals_do_not_end_a_shim_that_has_a_container() {
     let shim = prepared!("signals", SLEEP, &|_| ());
     shim.create("").unwrap();
@@ -88,6 +91,7 @@ fn signals_do_not_end_a_shim_that_has_a_container() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn signals_end_a_shim_without_containers() {
     for (name, signal) in [("sigterm", Signal::SIGTERM), ("sigint", Signal::SIGINT)] {
         let shim = prepared!(name, SLEEP, &|_| ());
@@ -100,6 +104,7 @@ fn signals_end_a_shim_without_containers() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_signal_writes_the_table_to_the_log() {
     if let Some(reason) = missing() {
         return eprintln!("{reason}");
@@ -134,6 +139,7 @@ fn a_signal_writes_the_table_to_the_log() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_paused_container_and_its_execs_can_be_killed() {
     for all in [0, 1] {
         let shim = prepared!(&format!("paused-{all}"), SLEEP, &|_| ());
@@ -158,6 +164,7 @@ fn a_paused_container_and_its_execs_can_be_killed() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_shutdown_is_for_a_shim_without_containers() {
     let shim = prepared!("shutdown", SLEEP, &|_| ());
     shim.create("").unwrap();
@@ -172,6 +179,7 @@ fn a_shutdown_is_for_a_shim_without_containers() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_exec_that_ends_before_its_start_is_answered_has_the_right_answer() {
     let shim = prepared!("quick", SLEEP, &|_| ());
     shim.create("").unwrap();
@@ -195,6 +203,7 @@ fn an_exec_that_ends_before_its_start_is_answered_has_the_right_answer() {
 
 /// v1 tells of it before it counts it.
 #[test]
+#[ignore = "needs root"]
 fn every_lack_of_memory_has_its_event() {
     if let Some(reason) = missing() {
         return eprintln!("{reason}");
@@ -239,6 +248,7 @@ fn helper_that_leaves_an_orphan() {
 
 /// The exec has ended, and nobody has deleted it yet: what has its pid now is not it.
 #[test]
+#[ignore = "needs root"]
 fn an_orphan_with_the_pid_of_an_exec_that_has_ended_is_reaped() {
     let shim = prepared!("same-pid", SLEEP, &without_pid_namespace);
     shim.copy_ourselves();

@@ -38,6 +38,7 @@ fn check_lives(shim: &Shim, ids: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_receiver_that_is_stopped_holds_up_nothing_and_has_each_event_once_after() {
     let ids = ["b", "c", "d", "e"];
     let Some(shim) = started("stopped", &ids) else { return };
@@ -70,6 +71,7 @@ fn a_receiver_that_is_stopped_holds_up_nothing_and_has_each_event_once_after() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn events_wait_for_a_receiver_that_dies_and_comes_back() {
     let ids = ["b", "c", "d"];
     let Some(shim) = started("restart", &ids) else { return };

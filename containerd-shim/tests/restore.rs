@@ -46,6 +46,7 @@ fn is_stored(shim: &Shim) -> bool {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_criu_start_fails_and_what_was_created_can_be_deleted() {
     let mut shim = prepared!("no-criu", SLEEP);
     shim.launch(&[("PATH", "/nowhere")], Fields::default());
@@ -82,6 +83,7 @@ fn without_criu_start_fails_and_what_was_created_can_be_deleted() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn options_that_name_another_checkpoint_are_refused() {
     let mut shim = prepared!("names", SLEEP);
     shim.launch(&[("PATH", "/nowhere")], Fields::default().text(10, "/other"));
@@ -102,6 +104,7 @@ fn options_that_name_another_checkpoint_are_refused() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn delete_removes_the_mounts_of_a_container_that_was_not_restored() {
     let mut shim = prepared!("not-restored", SLEEP);
     shim.launch(&[("PATH", "/nowhere")], Fields::default());
@@ -126,6 +129,7 @@ fn programs(shim: &Shim, criu: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_restoration_that_hangs_is_ended_by_a_kill() {
     let mut shim = prepared!("hangs", SLEEP);
     let begun = shim.directory.join("begun");
@@ -252,11 +256,13 @@ fn has_unmounted_cgroup(name: &str) -> bool {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_goes_on_where_it_was_saved() {
     goes_on_after_a_restoration("goes-on", 0);
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_with_a_terminal_goes_on_where_it_was_saved() {
     goes_on_after_a_restoration("goes-on-terminal", 1);
 }

@@ -89,6 +89,7 @@ fn sees_all_layers() -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_overlay_of_hundreds_of_layers_is_mounted() {
     let shim = shim!("layers", &sees_all_layers());
     let overlay = long_overlay(&shim, LAYERS);
@@ -105,6 +106,7 @@ fn an_overlay_of_hundreds_of_layers_is_mounted() {
 
 /// As a kernel before Linux 6.8, which does not know `lowerdir+`.
 #[test]
+#[ignore = "needs root"]
 fn an_overlay_of_hundreds_of_layers_is_mounted_by_an_old_kernel() {
     // The library's own mounts need strings as well.
     let mut shim =
@@ -151,6 +153,7 @@ fn refuse_strings() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn layers_are_idmapped_and_what_is_written_is_not() {
     let owned = |file: &str, id: u32| format!("$(busybox stat -c %u:%g {file}) = {id}:{}", id + 1);
     let script = format!(
@@ -169,6 +172,7 @@ fn layers_are_idmapped_and_what_is_written_is_not() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_bind_mount_is_idmapped_and_stays_read_only() {
     let script = format!("busybox touch /new || {}", look("$(busybox stat -c %u:%g /file) = 2005:3006"));
     let shim = shim!("idmap-bind", &script);
@@ -199,6 +203,7 @@ fn loops_of(shim: &Shim) -> Vec<bool> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_file_is_mounted_through_a_loop_device_that_does_not_stay() {
     let shim = shim!("loop", &look("-e /bin/busybox"));
     let (image, file) = (shim.directory.join("image"), shim.directory.join("image.ext4"));
@@ -227,6 +232,7 @@ fn a_file_is_mounted_through_a_loop_device_that_does_not_stay() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn mounts_lie_one_over_another_and_come_off_together() {
     let shim = shim!("stack", &look("-e /above -a ! -e /below"));
     let (image, below) = (shim.directory.join("image"), shim.directory.join("below"));
@@ -247,6 +253,7 @@ fn mounts_lie_one_over_another_and_come_off_together() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_mount_that_fails_leaves_none_of_those_before_it() {
     let shim = shim!("undo", &look("-e /bin/busybox"));
     let maps = ["uidmap=0:1000:10", "gidmap=0:1000:10"];
@@ -283,6 +290,7 @@ fn a_mount_that_fails_leaves_none_of_those_before_it() {
 
 /// A helper as mount.fuse3(8), with a server that keeps its standard error open.
 #[test]
+#[ignore = "needs root"]
 fn a_helper_mounts_what_the_kernel_does_not() {
     let script = "#!/bin/sh\n[ \"$1\" = source ] && [ \"$3 $4 $5 $6 $7 $8\" = '-o ro -o x=y -t thing' ] || {\n\
         echo \"wrong: $*\" >&2; exit 3; }\nmount --bind \"$IMAGE\" \"$2\" && { sleep 2 & }\n";
@@ -312,6 +320,7 @@ fn a_helper_mounts_what_the_kernel_does_not() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_create_that_fails_leaves_the_mounts_of_others() {
     let shim = shim!("others", "exit 7");
     let rootfs = shim.bundle_of("a").join("rootfs");
@@ -331,6 +340,7 @@ fn a_create_that_fails_leaves_the_mounts_of_others() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_full_disk_fails_a_create_that_works_once_there_is_space() {
     let shim = shim!("full", "exit 7");
     let store = shim.directory.join("store");

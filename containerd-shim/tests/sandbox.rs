@@ -169,6 +169,7 @@ fn children(shim: i32) -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_network_namespace_of_the_shim_is_refused() {
     let Some(pod) = Pod::begin("own-network") else { return };
     // Were it not refused, there is no such sysctl to change.
@@ -179,11 +180,13 @@ fn the_network_namespace_of_the_shim_is_refused() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn containers_share_a_pod_that_has_no_process() {
     share_a_pod("sandbox", false);
 }
 
 #[test]
+#[ignore = "needs root"]
 fn files_of_a_pod_are_read_only_where_the_root_of_a_container_is() {
     share_a_pod("sandbox-read-only", true);
 }
@@ -241,6 +244,7 @@ fn share_a_pod(name: &str, is_read_only: bool) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_pod_that_is_stopped_ends_its_containers_first() {
     let Some(pod) = Pod::begin("sandbox-stopped") else { return };
     let pid = pod.start();
@@ -262,6 +266,7 @@ fn a_pod_that_is_stopped_ends_its_containers_first() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn delete_cleans_up_a_pod_whose_shim_was_killed() {
     let Some(pod) = Pod::begin("sandbox-killed") else { return };
     let pid = pod.start();
@@ -280,6 +285,7 @@ fn delete_cleans_up_a_pod_whose_shim_was_killed() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_pod_that_the_shim_cannot_make_is_refused_and_leaves_nothing() {
     let Some(pod) = Pod::begin("sandbox-refused") else { return };
     let own = || Fields::default().number(2, CONTAINER);
@@ -327,6 +333,7 @@ impl Drop for Cgroup {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn metrics_are_those_of_the_cgroup_and_the_network_of_the_pod() {
     let Some(pod) = Pod::begin("sandbox-metrics") else { return };
     assert_eq!(pod.of("SandboxMetrics").unwrap_err().code, 5);
@@ -355,6 +362,7 @@ fn status(pid: u64, name: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn containers_share_a_pid_namespace_whose_init_reaps_and_is_confined() {
     let Some(mut pod) = Pod::begin("sandbox-pids") else { return };
     pod.shared = &[("pid", "pid")];
@@ -396,6 +404,7 @@ fn containers_share_a_pid_namespace_whose_init_reaps_and_is_confined() {
 
 /// With CAP_SYS_PTRACE, as a debugger's container has it.
 #[test]
+#[ignore = "needs root"]
 fn the_init_of_a_pod_shows_nothing_of_the_shim_and_of_the_host() {
     let Some(mut pod) = Pod::begin("sandbox-init-seen") else { return };
     pod.shared = &[("pid", "pid")];
@@ -424,6 +433,7 @@ fn the_init_of_a_pod_shows_nothing_of_the_shim_and_of_the_host() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_pod_ends_with_its_init_and_the_init_with_a_shim_that_is_killed() {
     let kill = |pid: u64| {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL)
@@ -461,6 +471,7 @@ fn a_pod_ends_with_its_init_and_the_init_with_a_shim_that_is_killed() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_pod_with_a_user_namespace_has_a_network_of_it() {
     let Some(pod) = Pod::begin("sandbox-users") else { return };
     share_users(pod, "");
@@ -468,6 +479,7 @@ fn a_pod_with_a_user_namespace_has_a_network_of_it() {
 
 /// As containerd 2.1 makes it: the user namespace is known by the network namespace alone.
 #[test]
+#[ignore = "needs root"]
 fn a_pod_joins_the_user_namespace_of_its_network() {
     let Some(pod) = Pod::begin("sandbox-users-joined") else { return };
     let mut holder = Command::new("unshare").args(["-U", "-n", "sleep", "1000"]).spawn().unwrap();

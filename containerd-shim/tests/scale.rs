@@ -69,6 +69,7 @@ fn exec(shim: &Shim, id: &str, name: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn ten_pods_of_ten_containers_and_a_thousand_execs_take_no_more_after_than_before() {
     if let Some(reason) = missing() {
         return eprintln!("{reason}");
@@ -107,6 +108,7 @@ fn time_of(work: impl FnOnce()) -> Duration {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_costs_its_shim_little() {
     if let Some(reason) = missing() {
         return eprintln!("{reason}");
@@ -143,6 +145,7 @@ fn a_container_costs_its_shim_little() {
 
 /// A service has 1024 of them, unless its unit says more.
 #[test]
+#[ignore = "needs root"]
 fn a_shim_without_descriptors_refuses_execs_and_serves_on() {
     if let Some(reason) = missing() {
         return eprintln!("{reason}");

@@ -22,6 +22,7 @@ macro_rules! prepared {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_shim_says_what_it_can() {
     let shim = prepared!("info");
     let options = Fields::default().text(1, "containerd.runc.v1.Options").bytes(2, b"");
@@ -70,6 +71,7 @@ impl Drop for Cgroup {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_shim_joins_the_cgroup_that_its_options_name() {
     let mut shim = prepared!("cgroup");
     let name = format!("shim-{}-own", std::process::id());
@@ -91,6 +93,7 @@ fn a_shim_joins_the_cgroup_that_its_options_name() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_shim_that_gets_no_thread_fails_its_verbs_and_lives() {
     let mut shim = prepared!("pids");
     let name = format!("shim-{}-pids", std::process::id());
@@ -114,6 +117,7 @@ fn a_shim_that_gets_no_thread_fails_its_verbs_and_lives() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_shim_is_killed_for_memory_a_little_sooner_than_its_parent() {
     let mut shim = prepared!("score");
     shim.launch(&[], Fields::default());
@@ -135,6 +139,7 @@ fn cookie_of(pid: i32) -> nix::Result<u64> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn core_scheduling_is_shared_in_the_shim_or_refused_by_name() {
     let mut shim = prepared!("cores");
     if let Err(errno) = cookie_of(0) {
@@ -154,6 +159,7 @@ fn core_scheduling_is_shared_in_the_shim_or_refused_by_name() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn calls_of_start_at_once_make_one_shim() {
     let mut shim = prepared!("race");
     let ids = ["b", "c", "d", "e", "f", "g", "h"];
@@ -185,6 +191,7 @@ fn calls_of_start_at_once_make_one_shim() {
 
 /// A process that is stopped may hold it.
 #[test]
+#[ignore = "needs root"]
 fn a_lock_that_is_held_ends_start_and_delete_after_a_while() {
     let mut shim = prepared!("lock");
     let directory = shim.directory.join("s");
@@ -249,6 +256,7 @@ fn refuse(command: &mut Command, call: libc::c_long, index: u32, comparison: u32
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_shim_that_cannot_take_signals_ends_and_leaves_no_socket() {
     let mut shim = prepared!("signals");
     let output = shim.try_launch_with(&[], Fields::default(), |command| {
@@ -267,6 +275,7 @@ fn a_shim_that_cannot_take_signals_ends_and_leaves_no_socket() {
 
 /// The id is free when that is answered: a client tries again.
 #[test]
+#[ignore = "needs root"]
 fn a_create_whose_streams_cannot_be_watched_is_answered_when_its_container_is_deleted() {
     if let Some(reason) = missing() {
         return eprintln!("{reason}");
@@ -295,6 +304,7 @@ fn a_create_whose_streams_cannot_be_watched_is_answered_when_its_container_is_de
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_checkpoint_without_criu_fails_and_the_container_goes_on() {
     let mut shim = prepared!("checkpoint");
     shim.launch(&[], Fields::default());
@@ -320,6 +330,7 @@ fn a_checkpoint_without_criu_fails_and_the_container_goes_on() {
 
 /// Its files in /proc are root's, whatever its group is: ptrace(2) asks for CAP_SYS_PTRACE then.
 #[test]
+#[ignore = "needs root"]
 fn the_shim_is_not_dumpable() {
     if let Some(reason) = missing() {
         return eprintln!("{reason}");

@@ -52,6 +52,7 @@ fn failure_of(answer: Answer) -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_file_has_what_both_outputs_say_behind_what_was_in_it() {
     let shim = shim!("file", "echo more >> /dev/stdout; echo err >&2; exit 7");
     let file = shim.directory.join("not there/log");
@@ -77,6 +78,7 @@ fn a_file_has_what_both_outputs_say_behind_what_was_in_it() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_fifo_that_is_missing_is_an_error_that_leaves_nothing() {
     let shim = shim!("missing", SAYING);
     for (stdin, stdout) in [("/nowhere/in", ""), ("", "/nowhere/out"), ("", "fifo:///nowhere/out")] {
@@ -103,6 +105,7 @@ fn a_fifo_that_is_missing_is_an_error_that_leaves_nothing() {
 
 /// The process waits while nobody reads, and what it says is lost to no reader.
 #[test]
+#[ignore = "needs root"]
 fn a_reader_that_goes_is_followed_by_one_that_gets_the_rest() {
     const LAST: u32 = 60000;
     let shim = shim!("reader", &format!("busybox seq 1 {LAST}"));
@@ -148,6 +151,7 @@ impl Logger {
 
 /// A fifo that nobody reads is as a disk that hangs. There are more of them than verbs at once.
 #[test]
+#[ignore = "needs root"]
 fn files_that_hang_hold_up_no_verb() {
     let shim = shim!("hang", "exec busybox sleep 1000");
     create(&shim, "", "").unwrap();
@@ -180,6 +184,7 @@ const LOG_BOTH: &str = "exec 5>&-\nwhile read -r l; do echo \"out: $l\" >> $2; d
     { printf '%s|' \"$@\"; tr '\\0' '|' < /proc/$$/environ; } >> $2";
 
 #[test]
+#[ignore = "needs root"]
 fn a_logging_program_has_both_outputs_its_arguments_and_nothing_else() {
     let shim = shim!("logger", SAYING);
     let logger = Logger::new(&shim, "binary", LOG_BOTH);
@@ -199,6 +204,7 @@ fn a_logging_program_has_both_outputs_its_arguments_and_nothing_else() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_exec_and_a_terminal_have_their_logging_programs() {
     let edit = |config: &mut serde_json::Value| {
         config["process"]["terminal"] = true.into();
@@ -227,6 +233,7 @@ fn an_exec_and_a_terminal_have_their_logging_programs() {
 
 /// Each of them is no reason for a container without its log, and none leaves a process.
 #[test]
+#[ignore = "needs root"]
 fn a_logging_program_that_is_not_ready_is_an_error_that_leaves_nothing() {
     let shim = shim!("logger-bad", SAYING);
     let silent = Logger::new(&shim, "binary", "trap '' TERM; exec sleep 1000");
@@ -254,6 +261,7 @@ fn a_logging_program_that_is_not_ready_is_an_error_that_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_end_of_a_logging_program_does_not_stop_the_container() {
     let script = "busybox sleep 0.3; busybox dd if=/dev/zero bs=1M count=4 && busybox dd if=/dev/zero bs=1M count=1 >&2 && exit 7";
     let shim = shim!("logger-dead", script);
@@ -267,6 +275,7 @@ fn the_end_of_a_logging_program_does_not_stop_the_container() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_log_of_an_exec_that_is_not_deleted_is_whole() {
     let shim = shim!("logger-undeleted", "exec busybox sleep 1000");
     create(&shim, "", "").unwrap();
@@ -282,6 +291,7 @@ fn the_log_of_an_exec_that_is_not_deleted_is_whole() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_logging_program_that_does_not_end_is_asked_to() {
     let shim = shim!("logger-term", SAYING);
     let logger = Logger::new(
@@ -301,6 +311,7 @@ fn a_logging_program_that_does_not_end_is_asked_to() {
 
 /// Nobody reads it: to open it would take for ever.
 #[test]
+#[ignore = "needs root"]
 fn a_fifo_as_a_file_is_an_error_at_once() {
     let shim = shim!("file-fifo", SAYING);
     let fifo = shim.fifo("out");

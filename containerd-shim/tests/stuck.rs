@@ -81,6 +81,7 @@ fn check_that_it_answers(shim: &Shim) {
 
 /// A child of an exec writes to the pipe of its output, and outlives it.
 #[test]
+#[ignore = "needs root"]
 fn a_pipe_that_a_process_has_locked_holds_up_nothing_else() {
     let shim = prepared!("stuck-pipe", &["busybox", "sleep", "1000"], &|_| ());
     let fifo = shim.fifo("out");
@@ -98,6 +99,7 @@ fn a_pipe_that_a_process_has_locked_holds_up_nothing_else() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_terminal_that_a_process_has_locked_holds_up_nothing_else() {
     let shim = prepared!("stuck-terminal", &HELPER, &|config| {
         config["process"]["terminal"] = true.into();

@@ -46,6 +46,7 @@ fn read_rest(fifo: &mut File) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_sees_the_size_of_its_terminal_and_each_change() {
     let shim = prepared!("tty", SIZES, &|config| {
         config["process"]["terminal"] = true.into();
@@ -68,6 +69,7 @@ fn a_container_sees_the_size_of_its_terminal_and_each_change() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_size_that_is_set_before_the_start_is_there_at_the_start() {
     let shim = prepared!("tty-early", SIZES, &|config| config["process"]["terminal"] = true.into());
     let stdout = shim.fifo("stdout");
@@ -81,6 +83,7 @@ fn a_size_that_is_set_before_the_start_is_there_at_the_start() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_exec_has_a_terminal_of_its_own() {
     let shim = prepared!("tty-exec", &["busybox", "sleep", "1000"], &|_| ());
     shim.create("").unwrap();
@@ -109,6 +112,7 @@ fn an_exec_has_a_terminal_of_its_own() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn all_output_of_a_terminal_comes_through_to_a_slow_reader() {
     let command = ["busybox", "sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo line-$i; i=$((i+1)); done"];
     let shim = prepared!("tty-slow", &command, &|config| config["process"]["terminal"] = true.into());
@@ -127,6 +131,7 @@ fn all_output_of_a_terminal_comes_through_to_a_slow_reader() {
 
 /// containerd has its end of the fifo open for as long as it lives, and starts anew while containers run.
 #[test]
+#[ignore = "needs root"]
 fn standard_input_ends_with_close_io_and_not_with_a_client() {
     let command = ["busybox", "sh", "-c", "while read line; do echo got $line; done; echo end"];
     let shim = prepared!("stdin", &command, &|_| ());

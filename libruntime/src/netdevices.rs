@@ -130,6 +130,7 @@ mod tests {
     use crate::network::testing::{Namespace, in_new_host, ip};
 
     #[test]
+    #[ignore = "needs root"]
     fn an_interface_moves_with_its_name_and_addresses() {
         in_new_host(|| {
             let container = Namespace::new();
@@ -147,6 +148,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_taken_name_is_an_error_and_moves_nothing() {
         in_new_host(|| {
             let container = Namespace::new();
@@ -166,6 +168,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_missing_interface_is_named() {
         in_new_host(|| {
             let error = move_named(&[("none0", "x")], Namespace::new().fd()).unwrap_err();

@@ -139,9 +139,16 @@ const EXIT: &str = "exit.json";
 /// An empty file.
 const STARTED: &str = "started";
 
+/// The version of `state.json`. It grows with a change that an older library would misunderstand; a property that an
+/// older one may ignore has a default instead, so that both read both.
+pub(crate) const VERSION: u32 = 1;
+
 /// `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct State {
+    /// 0 before there was one.
+    #[serde(default)]
+    pub version: u32,
     pub id: String,
     pub oci_version: String,
     pub bundle: PathBuf,
@@ -177,6 +184,7 @@ impl State {
     /// The state of a container of which only the id is known.
     pub fn unknown(id: &str) -> Self {
         Self {
+            version: VERSION,
             id: id.into(),
             oci_version: String::new(),
             bundle: PathBuf::new(),
@@ -359,20 +367,39 @@ impl Directory {
     }
 
     pub fn read_state(&self) -> Result<State> {
-        match self.read_json(STATE) {
-            Err(error) if error.errno() == Some(Errno::ENOENT as i32) => self.read_first_state(),
+        match self.read_known_state(STATE) {
+            Err(error) if error.errno() == Some(Errno::ENOENT as i32) => self.read_known_state(FIRST_STATE),
             other => other,
         }
     }
 
-    /// The first state, for a deletion where `state.json` cannot be read.
+    /// The first state, for a deletion where `state.json` cannot be read: of any version, if only it can be parsed.
     pub fn read_first_state(&self) -> Result<State> {
         self.read_json(FIRST_STATE)
     }
 
     /// The prepared state of a container that is being created.
     pub fn read_prepared_state(&self) -> Result<State> {
-        self.read_json(NEXT_STATE)
+        self.read_known_state(NEXT_STATE)
+    }
+
+    /// A state of a version that this library knows; others may not even be of its form.
+    fn read_known_state(&self, name: &str) -> Result<State> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            #[serde(default)]
+            version: u32,
+        }
+        let text = self.read(name)?;
+        match serde_json::from_slice::<Versioned>(&text) {
+            Ok(Versioned { version }) if version > VERSION => {
+                let path = self.path.join(name);
+                let what = format!("{} has version {version}, {VERSION} is known", path.display());
+                Err(Error::unsupported(what)
+                    .with_hint("a newer onggi has made the container; deletion by force removes it"))
+            }
+            _ => serde_json::from_slice(&text).map_err(|error| self.damaged(name, &error)),
+        }
     }
 
     /// Whether this is a container's directory, even if nothing in it can be read.

@@ -258,6 +258,7 @@ fn first_state(prepared: &Prepared) -> Result<State> {
     let root = spec.root().as_ref().map(|root| request.bundle.join(root.path()));
     let annotations = spec.annotations().iter().flatten();
     Ok(State {
+        version: crate::state::VERSION,
         id: request.id.clone(),
         oci_version: spec.version().clone(),
         bundle: request.bundle.clone(),

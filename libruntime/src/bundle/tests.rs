@@ -121,11 +121,14 @@ impl Drop for Bundle {
     }
 }
 
-/// Each finding as `line:column code`. Users other than root lack some of what the good configuration asks for.
+/// Each finding as `line:column code`. Users other than root lack some of what the good configuration asks for: the
+/// host's part, and capabilities.
 fn found(report: &BundleReport) -> String {
     let root = nix::unistd::geteuid().is_root();
     let of_host = [DiagnosticCode::Unsupported, DiagnosticCode::Failed];
-    let all = report.diagnostics.iter().filter(|one| root || !of_host.contains(&one.code));
+    let of_user =
+        |one: &&crate::Diagnostic| !of_host.contains(&one.code) && one.config_path != "process.capabilities";
+    let all = report.diagnostics.iter().filter(|one| root || of_user(one));
     let all = all.map(|one| format!("{} {}", one.span.unwrap().start, one.code.name()));
     all.collect::<Vec<_>>().join(", ")
 }

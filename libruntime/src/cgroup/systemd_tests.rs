@@ -184,6 +184,7 @@ fn property(unit: &Unit, name: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_scope_is_started_used_updated_and_stopped() {
     let Some(mut live) = live("life", r#"{"memory":{"limit":67108864},"pids":{"limit":20}}"#) else { return };
     let unit = live.0.unit.clone().unwrap();
@@ -224,6 +225,7 @@ fn a_scope_is_started_used_updated_and_stopped() {
 
 /// One write fails, then systemd refuses one property: files and properties are as before.
 #[test]
+#[ignore = "needs root"]
 fn an_update_that_fails_leaves_files_and_properties() {
     let first = r#"{"pids":{"limit":20},"memory":{"limit":67108864}}"#;
     let Some(live) = live("undo", first) else { return };
@@ -243,6 +245,7 @@ fn an_update_that_fails_leaves_files_and_properties() {
 
 /// It used to open all devices of the host to the container, on v1.
 #[test]
+#[ignore = "needs root"]
 fn device_rules_outlive_a_reload_of_systemd() {
     let rules = r#"{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]}"#;
     let Some(live) = live("reload", rules) else { return };
@@ -276,6 +279,7 @@ fn device_rules_outlive_a_reload_of_systemd() {
 
 /// v2: a policy that an administrator sets in systemd is asked beside ours, and stays.
 #[test]
+#[ignore = "needs root"]
 fn an_update_leaves_the_device_program_of_systemd() {
     let rules = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
     let Some(live) = live("beside", rules) else { return };
@@ -305,6 +309,7 @@ fn an_update_leaves_the_device_program_of_systemd() {
 
 /// systemd knows nothing of huge pages, so nobody enabled them on the way down.
 #[test]
+#[ignore = "needs root"]
 fn a_scope_on_v2_has_every_controller_of_the_root() {
     let Some(live) = live("all", "{}") else { return };
     if !live.0.is_v2() || live.0.unit.as_ref().unwrap().user {
@@ -342,6 +347,7 @@ fn devices_are_told_to_systemd_by_number() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_scope_that_still_has_processes_is_stopped_with_them() {
     let Some(mut live) = live("stop", "{}") else { return };
     live.0.remove().unwrap();
@@ -350,6 +356,7 @@ fn a_scope_that_still_has_processes_is_stopped_with_them() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_name_can_be_used_again_at_once() {
     for _ in 0..3 {
         let Some(mut live) = live("again", "{}") else { return };
@@ -359,11 +366,8 @@ fn a_name_can_be_used_again_at_once() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn paths_are_below_the_slice() {
-    if !has_host_root() {
-        eprintln!("skipped: needs root");
-        return;
-    }
     let v2 = layout("30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/x\n");
     let path = Path::new("a-b.slice:p:x");
     let cgroup = Cgroup::plan_systemd(&v2, Some(path), "id", None, &HashMap::new()).unwrap();

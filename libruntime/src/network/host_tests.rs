@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 /// Neighbours remember for half a minute which interface had an address.
 #[test]
+#[ignore = "needs root"]
 fn an_address_that_another_container_had_is_reached_at_once() {
     in_new_host(|| {
         let store = Store::new();
@@ -40,6 +41,7 @@ fn an_address_that_another_container_had_is_reached_at_once() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_host_that_begins_to_forward_still_listens_to_its_router() {
     in_new_host(|| {
         let (store, _world) = (Store::new(), outside());
@@ -65,6 +67,7 @@ fn a_host_that_begins_to_forward_still_listens_to_its_router() {
 
 /// Answers to the sender of a packet are let in to the bridge that has the address.
 #[test]
+#[ignore = "needs root"]
 fn a_container_cannot_speak_for_one_of_another_bridge() {
     in_new_host(|| {
         let (store, world) = (Store::new(), outside());
@@ -98,6 +101,7 @@ fn a_container_cannot_speak_for_one_of_another_bridge() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_internal_container_reaches_its_bridge_and_no_other_address_of_the_host() {
     in_new_host(|| {
         let (store, _world) = (Store::new(), outside());
@@ -123,6 +127,7 @@ fn an_internal_container_reaches_its_bridge_and_no_other_address_of_the_host() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_bridge_of_somebody_else_is_left_as_it_is() {
     in_new_host(|| {
         let (store, other, world) = (Store::new(), Store::new(), outside());
@@ -164,6 +169,7 @@ fn a_bridge_of_somebody_else_is_left_as_it_is() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_subnet_is_found_beside_an_office_that_has_all_of_10() {
     in_new_host(|| {
         let (store, _world) = (Store::new(), outside());
@@ -179,6 +185,7 @@ fn a_subnet_is_found_beside_an_office_that_has_all_of_10() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn packets_are_as_long_as_the_way_out_takes_them() {
     in_new_host(|| {
         let (store, _world) = (Store::new(), outside());
@@ -210,6 +217,7 @@ fn packets_are_as_long_as_the_way_out_takes_them() {
 
 /// As docs/networks.md and `onggi check` say.
 #[test]
+#[ignore = "needs root"]
 fn beside_docker_two_rules_let_a_bridge_through() {
     in_new_host(|| {
         let (store, world) = (Store::new(), outside());
@@ -233,6 +241,7 @@ fn beside_docker_two_rules_let_a_bridge_through() {
 
 /// The kernel leads a flow as its first packet was led, for as long as packets keep coming.
 #[test]
+#[ignore = "needs root"]
 fn a_udp_client_that_goes_on_sending_reaches_the_next_container() {
     in_new_host(|| {
         let (store, world) = (Store::new(), outside());
@@ -263,6 +272,7 @@ fn a_udp_client_that_goes_on_sending_reaches_the_next_container() {
 
 /// The kernel takes several RCU grace periods to remove the interface of one that ends.
 #[test]
+#[ignore = "needs root"]
 fn a_container_that_comes_again_at_once_does_not_wait() {
     in_new_host(|| {
         let store = Store::new();
@@ -293,6 +303,7 @@ fn a_container_that_comes_again_at_once_does_not_wait() {
 
 /// A container's namespace can be held by others, so that it does not end with it.
 #[test]
+#[ignore = "needs root"]
 fn pairs_whose_namespace_is_held_are_removed_later() {
     in_new_host(|| {
         let store = Store::new();

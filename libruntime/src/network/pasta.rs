@@ -63,7 +63,7 @@ pub(super) fn start(directory: &Path, one: &Attachment, subnet: Subnet, netns: B
     };
     match programs::await_end(&mut child, "pasta", DEADLINE)?.success() {
         true => Ok(true),
-        false => Err(failed(directory)),
+        false => Err(failed(directory, &one.network.publish)),
     }
 }
 
@@ -76,11 +76,16 @@ fn port(publish: &PortMapping) -> String {
     }
 }
 
-fn failed(directory: &Path) -> Error {
+fn failed(directory: &Path, published: &[PortMapping]) -> Error {
     let log = fs::read_to_string(directory.join(LOG)).unwrap_or_default();
     let why = log.lines().filter_map(|line| line.split_once("ERROR:")).map(|(_, why)| why.trim()).next();
     let error = Error::external(format!("pasta failed: {}", why.unwrap_or("it ended without a message")));
-    error.with_hint(format!("a port may be taken or below 1024; {LIMITS}"))
+    // Since 2025 its message does not say which port it could not have.
+    let ports = published.iter().map(port).collect::<Vec<_>>().join(", ");
+    match ports.is_empty() {
+        true => error.with_hint(LIMITS),
+        false => error.with_hint(format!("a published port ({ports}) may be taken or below 1024; {LIMITS}")),
+    }
 }
 
 /// Kills it, if it was started; it is no error if it is gone.

@@ -30,7 +30,7 @@ fn as_nobody(name: &str, needed: &str, hidden: &[&str]) -> bool {
         "mount --make-rprivate / && mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 &&
          ip link set lo up && ip link add out0 type veth peer name out1 && ip addr add 192.0.2.1/24 dev out0 &&
          ip link set out0 up && ip link set out1 up && ip route add default via 192.0.2.2 &&
-         PATH={} exec $(command -v setpriv) --reuid 65534 --regid 65534 --clear-groups {} --exact {name} --nocapture",
+         PATH={} exec $(command -v setpriv) --reuid 65534 --regid 65534 --clear-groups {} --include-ignored --exact {name} --nocapture",
         bin.display(),
         copy.display(),
     );
@@ -72,6 +72,7 @@ fn connects_and_publishes(port: u16) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_root_slirp4netns_connects_and_publishes() {
     const NAME: &str = "network::rootless_tests::without_root_slirp4netns_connects_and_publishes";
     if as_nobody(NAME, "slirp4netns", &["pasta"]) {
@@ -80,6 +81,7 @@ fn without_root_slirp4netns_connects_and_publishes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_root_pasta_connects_and_publishes() {
     const NAME: &str = "network::rootless_tests::without_root_pasta_connects_and_publishes";
     if as_nobody(NAME, "pasta", &["slirp4netns"]) {
@@ -88,6 +90,7 @@ fn without_root_pasta_connects_and_publishes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_root_and_without_either_there_is_an_error() {
     const NAME: &str = "network::rootless_tests::without_root_and_without_either_there_is_an_error";
     if as_nobody(NAME, "", &["slirp4netns", "pasta", "none"]) {

@@ -139,6 +139,7 @@ pub(super) fn outside() -> Namespace {
 
 /// Somebody else holds the lock of the store's addresses for a while.
 #[test]
+#[ignore = "needs root"]
 fn a_network_is_given_up_at_the_callers_deadline() {
     in_new_host(|| {
         let store = Store::new();
@@ -157,6 +158,7 @@ fn a_network_is_given_up_at_the_callers_deadline() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn containers_on_one_bridge_talk_and_on_two_do_not() {
     in_new_host(|| {
         let store = Store::new();
@@ -180,6 +182,7 @@ fn containers_on_one_bridge_talk_and_on_two_do_not() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_has_several_networks_of_both_families() {
     in_new_host(|| {
         let store = Store::new();
@@ -211,6 +214,7 @@ fn a_container_has_several_networks_of_both_families() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn containers_reach_the_outside_by_the_hosts_address_and_are_not_reached() {
     in_new_host(|| {
         let (store, world) = (Store::new(), outside());
@@ -228,6 +232,7 @@ fn containers_reach_the_outside_by_the_hosts_address_and_are_not_reached() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn published_ports_answer_everywhere_they_should() {
     in_new_host(|| {
         let (store, world) = (Store::new(), outside());
@@ -276,6 +281,7 @@ fn published_ports_answer_everywhere_they_should() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn loopback_of_the_host_stays_shut_for_containers() {
     in_new_host(|| {
         let store = Store::new();
@@ -293,6 +299,7 @@ fn loopback_of_the_host_stays_shut_for_containers() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn bad_requests_name_the_annotation_and_leave_nothing() {
     in_new_host(|| {
         let store = Store::new();
@@ -325,6 +332,7 @@ fn bad_requests_name_the_annotation_and_leave_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_bridge_of_somebody_else_is_used_and_kept() {
     in_new_host(|| {
         let store = Store::new();
@@ -340,6 +348,7 @@ fn a_bridge_of_somebody_else_is_used_and_kept() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn new_bridges_of_one_container_get_subnets_of_their_own() {
     in_new_host(|| {
         let store = Store::new();
@@ -356,6 +365,7 @@ fn new_bridges_of_one_container_get_subnets_of_their_own() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn bandwidth_is_what_was_asked_for() {
     in_new_host(|| {
         let store = Store::new();
@@ -383,6 +393,7 @@ fn bandwidth_is_what_was_asked_for() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn two_hundred_and_fifty_containers_share_a_bridge() {
     in_new_host(|| {
         let store = Store::new();
@@ -407,6 +418,7 @@ fn two_hundred_and_fifty_containers_share_a_bridge() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn many_may_allocate_at_once() {
     in_new_host(|| {
         let store = Store::new();
@@ -449,6 +461,7 @@ fn store_addresses(store: &Store, bridge: &str) -> Vec<String> {
 
 /// Runs this test's own program again as the victim, and kills it at a random moment.
 #[test]
+#[ignore = "needs root"]
 fn kill_9_in_the_middle_leaves_nothing_behind_a_delete() {
     if let Ok(store) = std::env::var("ONGGI_VICTIM_STORE") {
         let store = std::mem::ManuallyDrop::new(Store(store.into()));
@@ -468,7 +481,7 @@ fn kill_9_in_the_middle_leaves_nothing_behind_a_delete() {
             let name = "network::tests::kill_9_in_the_middle_leaves_nothing_behind_a_delete";
             let begin = std::time::Instant::now();
             let mut victim = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", name])
+                .args(["--include-ignored", "--exact", name])
                 .env("ONGGI_VICTIM_STORE", &store.0)
                 .stdout(std::process::Stdio::null())
                 .spawn()
@@ -492,6 +505,7 @@ fn kill_9_in_the_middle_leaves_nothing_behind_a_delete() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn addresses_of_containers_that_are_gone_are_free() {
     in_new_host(|| {
         let store = Store::new();
@@ -506,6 +520,7 @@ fn addresses_of_containers_that_are_gone_are_free() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_delete_can_be_repeated_and_touches_nothing_else() {
     in_new_host(|| {
         let store = Store::new();

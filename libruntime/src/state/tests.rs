@@ -1,10 +1,8 @@
 use super::*;
 
 #[test]
+#[ignore = "needs root"]
 fn a_directory_that_another_user_can_change_is_refused() {
-    if !crate::cgroup::has_host_root() {
-        return eprintln!("skipped: needs root, to give directories to others");
-    }
     let store = std::env::temp_dir().join(format!("onggi-owner-{}", std::process::id()));
     let other = nix::unistd::Uid::from_raw(1000);
     fs::create_dir_all(store.join("a")).unwrap();
@@ -64,4 +62,28 @@ fn a_program_has_been_executed_and_a_forked_child_has_not() {
     let holder = crate::sys::hold_user_namespace();
     let Ok(holder) = holder else { return eprintln!("skipped: user namespaces are not allowed") };
     assert_eq!(ProcessId::of(holder.pid).unwrap().has_executed(None), Some(false));
+}
+
+/// As version 0.1 of the library wrote it.
+const OF_0_1: &str = r#"{"id":"a","oci_version":"1.0.2","bundle":"/b","rootfs":"/b/rootfs",
+    "created":"2026-01-01T00:00:00.000000000Z","owner":0,"annotations":{},"init":{"pid":2147483647,"start_time":1},
+    "cgroup":{"hierarchies":[],"optional":true},"resctrl":[],"mounted_on_host":false,"notify_socket":null}"#;
+
+#[test]
+fn states_of_older_versions_are_read_and_of_newer_ones_refused() {
+    let store = std::env::temp_dir().join(format!("onggi-version-{}", std::process::id()));
+    fs::create_dir_all(store.join("a")).unwrap();
+    let read = |text: &str| {
+        fs::write(store.join("a/state.json"), text).unwrap();
+        Directory::open(&store, "a").unwrap().unwrap().read_state()
+    };
+    let old = read(OF_0_1);
+    // Not of a form that is known here.
+    let newer = read(r#"{"version": 2, "id": 7}"#).map(|state| state.version);
+    fs::remove_dir_all(&store).unwrap();
+    let old = old.unwrap();
+    assert_eq!((old.version, old.id.as_str(), old.init.unwrap().pid), (0, "a", i32::MAX));
+    let newer = newer.unwrap_err();
+    assert_eq!(newer.kind(), ErrorKind::Unsupported);
+    assert!(newer.to_string().contains("state.json has version 2, 1 is known"), "{newer}");
 }

@@ -55,6 +55,7 @@ impl Caller {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_caller_is_as_it_was() {
     let Some(_turn) = turn() else { return };
     let mut all = config("exit 3");
@@ -112,13 +113,14 @@ fn crowd(count: u32, limit: Duration) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn fifty_containers_can_be_made_while_24_threads_allocate() {
     crowd(50, Duration::from_secs(60));
 }
 
 #[test]
 #[ignore = "long: a thousand containers"]
-fn a_thousand_containers_can_be_made_while_24_threads_allocate() {
+fn endurance_a_thousand_containers_can_be_made_while_24_threads_allocate() {
     crowd(1000, Duration::from_secs(600));
 }
 

@@ -22,6 +22,7 @@ fn bundle(config: &serde_json::Value, applets: &[&str]) -> Bundle {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_start_container_hook_runs_as_the_containers_process() {
     let Some(_turn) = turn() else { return };
     let mut config = config("sleep 1000");
@@ -68,6 +69,7 @@ fn a_start_container_hook_runs_as_the_containers_process() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_create_container_hook_starts_at_the_containers_root() {
     let Some(_turn) = turn() else { return };
     for user_namespace in [false, true] {
@@ -90,6 +92,7 @@ fn a_create_container_hook_starts_at_the_containers_root() {
 
 /// The kernel allows a procfs without masks where another one is visible in the mount namespace.
 #[test]
+#[ignore = "needs root"]
 fn a_root_that_is_moved_hides_the_hosts_procfs() {
     let Some(_turn) = turn() else { return };
     let mount =
@@ -116,6 +119,7 @@ fn a_root_that_is_moved_hides_the_hosts_procfs() {
 
 /// As `/proc/PID/exe` shows the stage.
 #[test]
+#[ignore = "needs root"]
 fn a_program_with_the_name_of_the_stage_is_running_and_not_created() {
     let Some(_turn) = turn() else { return };
     let mut config = config("");

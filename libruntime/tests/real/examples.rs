@@ -42,6 +42,7 @@ fn on(name: &str, config: &Value) -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn every_example_does_what_it_says() {
     let Some(_turn) = turn() else { return };
     assert_eq!(on("hello", &config("echo hi; exit 2")), "exit code 2: hi\n");
@@ -88,6 +89,7 @@ fn every_example_does_what_it_says() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_example_with_a_network_does_what_it_says() {
     let Some(_turn) = turn() else { return };
     if Command::new("nft").arg("--version").output().is_err() {
@@ -99,6 +101,7 @@ fn the_example_with_a_network_does_what_it_says() {
 
 /// Where it was built: `cargo test --features tokio`.
 #[test]
+#[ignore = "needs root"]
 #[cfg(feature = "tokio")]
 fn the_example_with_tokio_does_what_it_says() {
     let Some(_turn) = turn() else { return };

@@ -24,6 +24,7 @@ fn handles_can_be_sent_shared_and_shown() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn any_number_of_threads_and_handles_hear_how_it_ended() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("read line; exit 7"));
@@ -53,6 +54,7 @@ fn any_number_of_threads_and_handles_hear_how_it_ended() {
 
 /// Read from the numbers that were asked for, which are those of descriptors of ours too.
 #[test]
+#[ignore = "needs root"]
 fn descriptors_are_passed_under_the_numbers_of_the_callers_choice() {
     let Some(_turn) = turn() else { return };
     let script = "ls /proc/1/fd; read a <&3; read b <&9; read c <&4; echo $a $b $c";
@@ -75,6 +77,7 @@ fn descriptors_are_passed_under_the_numbers_of_the_callers_choice() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_program_by_descriptor_need_not_be_in_the_container() {
     let Some(_turn) = turn() else { return };
     let mut bare = config("");
@@ -94,6 +97,7 @@ fn a_program_by_descriptor_need_not_be_in_the_container() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_verb_ends_at_its_deadline_and_when_it_is_cancelled_and_leaves_nothing() {
     let Some(_turn) = turn() else { return };
     let mut slow = config("sleep 1000");
@@ -118,6 +122,7 @@ fn a_verb_ends_at_its_deadline_and_when_it_is_cancelled_and_leaves_nothing() {
 
 /// A stopped holder of the lock keeps nobody longer than he wants to wait.
 #[test]
+#[ignore = "needs root"]
 fn the_deadline_of_a_handle_holds_for_locks_and_hooks() {
     let Some(_turn) = turn() else { return };
     let mut slow = config("sleep 1000");
@@ -136,6 +141,7 @@ fn the_deadline_of_a_handle_holds_for_locks_and_hooks() {
 
 /// In its pid namespace there is a zombie that only its handle's owner would reap.
 #[test]
+#[ignore = "needs root"]
 fn a_container_is_waited_for_beside_a_process_that_nobody_waits_for() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -149,6 +155,7 @@ fn a_container_is_waited_for_beside_a_process_that_nobody_waits_for() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_process_in_a_container_is_as_in_std() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -177,6 +184,7 @@ fn a_process_in_a_container_is_as_in_std() {
 
 /// Cancelled while the program runs already: that is no failed start, and what is cancelled can be deleted.
 #[test]
+#[ignore = "needs root"]
 fn what_is_cancelled_too_late_runs_and_can_be_deleted() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("touch /started; sleep 1000"));
@@ -204,6 +212,7 @@ fn what_is_cancelled_too_late_runs_and_can_be_deleted() {
 /// A process of exec that is killed with its container before it has said its pid is nobody's but ours to reap: the
 /// container's init could not end.
 #[test]
+#[ignore = "needs root"]
 fn a_process_that_is_killed_while_it_joins_is_reaped() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -230,6 +239,7 @@ fn a_process_that_is_killed_while_it_joins_is_reaped() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_that_only_its_handle_starts_ends_with_that() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("exit 6"));
@@ -257,6 +267,7 @@ fn a_container_that_only_its_handle_starts_ends_with_that() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_handle_that_alone_starts_a_container_does_so_once_it_is_resumed() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("exit 6"));

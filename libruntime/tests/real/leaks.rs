@@ -16,6 +16,7 @@ fn numbers(output: &str) -> Vec<&str> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_program_has_standard_descriptors_and_no_other() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config(LIST));
@@ -25,6 +26,7 @@ fn a_program_has_standard_descriptors_and_no_other() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn preserved_descriptors_are_there_and_the_next_is_not() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config(LIST));
@@ -41,6 +43,7 @@ fn link_ls(bundle: &Bundle) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_hundred_runs_leave_nothing() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
@@ -54,6 +57,7 @@ fn a_hundred_runs_leave_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_that_is_never_started_leaves_nothing() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
@@ -67,6 +71,7 @@ fn a_container_that_is_never_started_leaves_nothing() {
 
 /// Nobody waits for it: whoever created it and deletes it has no dead child in the end.
 #[test]
+#[ignore = "needs root"]
 fn a_container_that_ended_by_itself_is_no_zombie_after_delete() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
@@ -86,6 +91,7 @@ fn a_container_that_ended_by_itself_is_no_zombie_after_delete() {
 
 /// The picture sees a container: without this, the other tests could not fail.
 #[test]
+#[ignore = "needs root"]
 fn a_container_that_is_not_deleted_is_seen() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
@@ -99,6 +105,7 @@ fn a_container_that_is_not_deleted_is_seen() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn creates_that_fail_leave_nothing() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
@@ -166,12 +173,13 @@ fn settle(bundle: &Bundle, before: &World, number: u32) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_create_that_is_killed_leaves_nothing_that_delete_does_not_find() {
     killed_creates(30);
 }
 
 #[test]
 #[ignore = "long: two hundred kills"]
-fn two_hundred_creates_that_are_killed_leave_nothing() {
+fn endurance_two_hundred_creates_that_are_killed_leave_nothing() {
     killed_creates(200);
 }

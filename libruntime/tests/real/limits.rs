@@ -25,6 +25,7 @@ fn file(container: &Container, controller: &str, v1: &str, v2: &str) -> PathBuf 
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_update_that_fails_in_the_middle_leaves_everything_as_it_was() {
     let Some(_turn) = turn() else { return };
     let mut config = config("sleep 1000");
@@ -52,6 +53,7 @@ fn an_update_that_fails_in_the_middle_leaves_everything_as_it_was() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn updates_add_up_and_are_remembered() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -77,6 +79,7 @@ fn updates_add_up_and_are_remembered() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn statistics_have_the_containers_interfaces_and_not_the_hosts() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -103,6 +106,7 @@ fn statistics_have_the_containers_interfaces_and_not_the_hosts() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_host_that_runs_these_tests_can_run_containers() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
@@ -121,6 +125,7 @@ fn a_host_that_runs_these_tests_can_run_containers() {
 
 /// Rootless Podman starts runtimes so, and its configurations have no user namespace.
 #[test]
+#[ignore = "needs root"]
 fn root_of_a_user_namespace_can_run_a_container() {
     let Some(_turn) = turn() else { return };
     let mut config = config("exit 0");
@@ -141,6 +146,7 @@ fn root_of_a_user_namespace_can_run_a_container() {
 
 /// systemd does this to hierarchies of v1 that it thinks its own.
 #[test]
+#[ignore = "needs root"]
 fn exec_follows_init_out_of_a_cgroup_that_was_taken_away() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -161,6 +167,7 @@ fn exec_follows_init_out_of_a_cgroup_that_was_taken_away() {
 
 /// In a frozen cgroup of v2 the process cannot even say its pid; in one of v1 it cannot be killed before it is thawed.
 #[test]
+#[ignore = "needs root"]
 fn an_exec_that_a_paused_container_holds_up_is_ended() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));

@@ -249,12 +249,14 @@ fn check(change: impl FnOnce(&mut serde_json::Value)) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn after_the_root_is_open_the_stage_uses_no_path_of_the_host() {
     let Some(_turn) = turn() else { return };
     check(|_| {});
 }
 
 #[test]
+#[ignore = "needs root"]
 fn nor_does_it_in_a_user_namespace() {
     let Some(_turn) = turn() else { return };
     check(|config| {

@@ -28,6 +28,7 @@ fn shell(command: &str) -> Program {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_program_gets_its_arguments_environment_and_directory_and_all_else_of_the_configuration() {
     let Some(_turn) = turn() else { return };
     let mut config = config("exit 9");
@@ -49,6 +50,7 @@ fn a_program_gets_its_arguments_environment_and_directory_and_all_else_of_the_co
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_without_another_program_runs_its_own() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("exit 9"));
@@ -59,6 +61,7 @@ fn a_container_without_another_program_runs_its_own() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_program_that_cannot_be_meant_is_an_error_and_the_container_waits_on() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("exit 9"));
@@ -132,6 +135,7 @@ fn refused(bundle: &Bundle, container: &Container, words: &[&[u8]], ends: bool) 
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_is_no_program_is_refused_and_the_container_waits_on() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("exit 9"));
@@ -170,6 +174,7 @@ fn what_is_no_program_is_refused_and_the_container_waits_on() {
 
 /// Another user who has got hold of the socket, whatever its mode is.
 #[test]
+#[ignore = "needs root"]
 fn only_the_owner_can_give_a_program() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("exit 9"));
@@ -211,6 +216,7 @@ fn only_the_owner_can_give_a_program() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_with_a_program_by_descriptor_takes_no_other() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("exit 9"));

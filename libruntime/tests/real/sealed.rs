@@ -31,6 +31,7 @@ done
 "#;
 
 #[test]
+#[ignore = "needs root"]
 fn a_privileged_container_cannot_change_the_program_of_those_who_join() {
     let Some(_turn) = turn() else { return };
     let all = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER"];
@@ -81,6 +82,7 @@ fn a_privileged_container_cannot_change_the_program_of_those_who_join() {
 
 /// It has got at the stage, and tries to have it open for writing when no process executes it (execve(2), ETXTBSY).
 #[test]
+#[ignore = "needs root"]
 fn a_container_cannot_keep_the_next_one_from_its_start() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("exit 0"));

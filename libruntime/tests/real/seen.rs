@@ -134,6 +134,7 @@ const TRACER: &[&str] =
     &["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SYS_PTRACE"];
 
 #[test]
+#[ignore = "needs root"]
 fn nothing_of_the_host_is_reached_through_a_process_that_joins() {
     let Some(_turn) = turn() else { return };
     for (capabilities, user_namespace) in [(DEFAULT, false), (TRACER, false), (DEFAULT, true), (TRACER, true)]
@@ -144,6 +145,7 @@ fn nothing_of_the_host_is_reached_through_a_process_that_joins() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn nothing_of_the_host_is_reached_through_a_container_that_joins_the_pid_namespace() {
     let Some(_turn) = turn() else { return };
     for capabilities in [DEFAULT, TRACER] {
@@ -153,6 +155,7 @@ fn nothing_of_the_host_is_reached_through_a_container_that_joins_the_pid_namespa
 
 /// The init of a created container is looked at from a program that is executed in it, and by a startContainer hook.
 #[test]
+#[ignore = "needs root"]
 fn nothing_of_the_host_is_reached_through_a_container_that_waits_for_its_start() {
     let Some(_turn) = turn() else { return };
     for (capabilities, user_namespace) in [(DEFAULT, false), (TRACER, false), (TRACER, true)] {

@@ -14,6 +14,7 @@ fn steps(timeline: &Timeline) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn each_step_of_the_stage_is_in_a_timeline_once_and_in_order() {
     let Some(_turn) = turn() else { return };
     let mut config = config("true");
@@ -46,6 +47,7 @@ fn each_step_of_the_stage_is_in_a_timeline_once_and_in_order() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_timeline_ends_where_a_filter_begins_and_a_failed_step_is_not_in_it() {
     let Some(_turn) = turn() else { return };
     let mut config = config("sleep 1000");
@@ -69,6 +71,7 @@ fn a_timeline_ends_where_a_filter_begins_and_a_failed_step_is_not_in_it() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_exec_has_a_timeline_of_its_own() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));

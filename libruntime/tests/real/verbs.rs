@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_runs_and_its_exit_code_is_the_programs() {
     let Some(_turn) = turn() else { return };
     let (exit, output) = Bundle::new(&config("echo $$ in $(pwd); exit 7")).run();
@@ -17,6 +18,7 @@ fn a_container_runs_and_its_exit_code_is_the_programs() {
 
 /// The victim has the pid of the state, and another start time: as if that pid had been used again.
 #[test]
+#[ignore = "needs root"]
 fn a_reused_pid_is_never_signalled() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -49,6 +51,7 @@ fn a_reused_pid_is_never_signalled() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn of_two_starts_at_once_exactly_one_wins() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -71,6 +74,7 @@ fn of_two_starts_at_once_exactly_one_wins() {
 
 /// It used to count as created: nothing could thaw it, and its deletion waited for ever.
 #[test]
+#[ignore = "needs root"]
 fn a_container_that_is_paused_before_its_start_can_be_resumed_and_deleted() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("exit 3"));
@@ -89,6 +93,7 @@ fn a_container_that_is_paused_before_its_start_can_be_resumed_and_deleted() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn starting_twice_or_after_the_end_says_what_state_it_is_in() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
@@ -108,6 +113,7 @@ fn starting_twice_or_after_the_end_says_what_state_it_is_in() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_starter_that_is_killed_before_its_word_leaves_the_start_to_another() {
     let Some(_turn) = turn() else { return };
     // The starter hangs in its startContainer hook, that is before it says "go".
@@ -140,6 +146,7 @@ fn a_starter_that_is_killed_before_its_word_leaves_the_start_to_another() {
 
 /// What has the lock may be held up by the container's processes themselves.
 #[test]
+#[ignore = "needs root"]
 fn a_deletion_by_force_ends_the_container_before_it_has_the_lock() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));

@@ -34,6 +34,7 @@ fn exec(container: &Container, command: &str) -> ExecProcess {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_executed_process_that_nobody_waits_for_does_not_keep_the_deletion() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -55,6 +56,7 @@ fn an_executed_process_that_nobody_waits_for_does_not_keep_the_deletion() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_end_of_what_was_detached_is_left_to_others() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -94,6 +96,7 @@ fn reap(pid: i32) -> Option<i32> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn exit_codes_are_right_where_the_host_reaps_all_children_or_ignores_sigchld() {
     let Some(_turn) = turn() else { return };
     let mut all = config("read x; exit 7");
@@ -118,6 +121,7 @@ pub fn live(store: &std::path::Path, bundle: &std::path::Path, id: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_program_that_cannot_be_executed_is_named_whatever_limits_the_starter_has() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
@@ -134,6 +138,7 @@ fn a_program_that_cannot_be_executed_is_named_whatever_limits_the_starter_has() 
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_start_of_a_stopped_init_ends_with_an_error_that_says_so() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
@@ -171,6 +176,7 @@ fn received(connection: &UnixStream) -> OwnedFd {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_start_whose_stage_is_killed_before_it_executes_is_an_error() {
     let Some(_turn) = turn() else { return };
     let path = std::env::temp_dir().join(new_id());
@@ -202,6 +208,7 @@ fn a_start_whose_stage_is_killed_before_it_executes_is_an_error() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_start_of_a_program_that_ends_at_once_is_no_error() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("true"));
@@ -213,6 +220,7 @@ fn the_start_of_a_program_that_ends_at_once_is_no_error() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_seccomp_agent_that_takes_nothing_is_not_waited_for() {
     let Some(_turn) = turn() else { return };
     let path = std::env::temp_dir().join(new_id());
@@ -226,20 +234,27 @@ fn a_seccomp_agent_that_takes_nothing_is_not_waited_for() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_whose_state_is_damaged_is_deleted_with_all_that_it_has() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
     let before = World::outside_store(&bundle);
-    let damages: [fn(&std::path::Path); 3] = [
+    let damages: [fn(&std::path::Path); 4] = [
         |state| fs::write(state, "").unwrap(),
         |state| fs::write(state, "{\"id\": \"x").unwrap(),
         |state| fs::remove_file(state).unwrap(),
+        |state| {
+            let newer = fs::read_to_string(state).unwrap().replace("{\"version\":1,", "{\"version\":2,");
+            fs::write(state, newer).unwrap();
+        },
     ];
     for damage in damages {
         let id = new_id();
         let container = bundle.create(&id).unwrap();
         container.start().unwrap();
-        damage(&bundle.store.join(&id).join("state.json"));
+        let state = bundle.store.join(&id).join("state.json");
+        damage(&state);
+        assert!(!state.exists() || bundle.runtime().load(&id).is_err());
         let found = bundle.runtime().load_damaged(&id).unwrap();
         assert_eq!(found.id(), id);
         in_time(|| found.delete_force()).unwrap();
@@ -261,6 +276,7 @@ fn a_container_whose_state_is_damaged_is_deleted_with_all_that_it_has() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_second_of_two_deletions_leaves_the_next_container_alone() {
     let Some(_turn) = turn() else { return };
     let mut slow = config("sleep 1000");
@@ -294,6 +310,7 @@ fn the_second_of_two_deletions_leaves_the_next_container_alone() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn fifty_deletions_updates_and_pauses_at_once_end_and_leave_nothing() {
     let Some(_turn) = turn() else { return };
     let bundle = Bundle::new(&config("sleep 1000"));
@@ -325,6 +342,7 @@ fn fifty_deletions_updates_and_pauses_at_once_end_and_leave_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_creation_whose_hook_hangs_ends_when_it_is_deleted() {
     let Some(_turn) = turn() else { return };
     let mut hanging = config("true");
