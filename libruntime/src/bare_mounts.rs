@@ -1,30 +1,85 @@
 //! A mount namespace of the host that has next to no mounts.
 //!
 //! A new mount namespace is a copy of the caller's, which costs as much as that has mounts. One that begins as a copy of
-//! this one costs the same on every host. The kernel's thread `kdevtmpfs` makes it when the host starts, with one mount,
-//! and before any process exists: it is the one after the initial namespace. It is never changed, only copied.
+//! this one costs the same on every host. The kernel's thread `kdevtmpfs` makes it when the host starts, with one mount
+//! (two on old kernels). It is never changed, only copied.
 
-use crate::cgroup::HOST_USER_NAMESPACE;
-use crate::sys::{self, Neighbour};
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::fstat;
-use std::os::fd::{AsFd, OwnedFd};
+use crate::state;
+use crate::sys;
+use nix::fcntl::{OFlag, readlink};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// More than kdevtmpfs has on any kernel, and too few to cost anything.
-const FEW: u32 = 8;
+/// `PF_KTHREAD`: no program can set it.
+const KERNEL_THREAD: u64 = 0x20_0000;
 
-/// Opens it. There is none before Linux 6.12, for a caller that is not the host's root, and in a pid namespace of its own,
-/// where process 2 is not `kthreadd`, which stays in the initial namespace.
+/// Opens it. There is none for a caller that is not the host's root, and in a pid namespace of its own, where process 2
+/// is not `kthreadd`.
 pub(crate) fn find() -> Option<OwnedFd> {
-    let initial = sys::open(Path::new("/proc/2/ns/mnt"), OFlag::O_RDONLY).ok()?;
-    let before = sys::neighbour_of_mount_namespace(initial.as_fd(), Neighbour::Previous);
-    if before.err() != Some(Errno::ENOENT) {
-        return None;
+    let hosts = namespace_of(2)?;
+    let differs = |pid: &i32| namespace_of(*pid).is_some_and(|namespace| namespace != hosts);
+    let pid = candidates(usable_cpus()).filter(differs).find(|pid| is_kdevtmpfs(*pid))?;
+    sys::open(Path::new(&path_of(pid)), OFlag::O_RDONLY).ok()
+}
+
+/// Processes that it may be, the likeliest first. The kernel starts the thread after five or six of each CPU and some
+/// others; nothing tells its number.
+fn candidates(cpus: i32) -> impl Iterator<Item = i32> {
+    let likeliest = 14 + 11 * cpus / 2;
+    let furthest = 20 + cpus;
+    let around = (1..=furthest).flat_map(move |distance| [likeliest - distance, likeliest + distance]);
+    std::iter::once(likeliest).chain(around).filter(|pid| *pid > 2)
+}
+
+/// All of the host's, for most callers.
+fn usable_cpus() -> i32 {
+    let usable = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    (0..CpuSet::count()).filter(|cpu| usable.is_set(*cpu) == Ok(true)).count() as i32
+}
+
+fn path_of(pid: i32) -> String {
+    format!("/proc/{pid}/ns/mnt")
+}
+
+fn namespace_of(pid: i32) -> Option<OsString> {
+    readlink(path_of(pid).as_str()).ok()
+}
+
+fn is_kdevtmpfs(pid: i32) -> bool {
+    let stat = state::stat(pid).ok().flatten();
+    stat.is_some_and(|stat| stat.name == "kdevtmpfs" && stat.flags & KERNEL_THREAD != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The thread's number on machines with so many CPUs.
+    #[test]
+    fn the_thread_is_among_the_candidates() {
+        for (cpus, pid, tried) in [(2, 25, 1), (4, 37, 4), (128, 655, 300), (128, 781, 300)] {
+            let position = candidates(cpus).position(|candidate| candidate == pid);
+            assert!(position.is_some_and(|position| position < tried), "{cpus}: {position:?}");
+        }
+        assert!(candidates(1).all(|pid| pid > 2));
     }
-    let (found, mounts) = sys::neighbour_of_mount_namespace(initial.as_fd(), Neighbour::Next).ok()?;
-    // One of another user namespace would have mounts that cannot be taken off.
-    let owner = fstat(sys::owner_of_namespace(found.as_fd()).ok()?).ok()?;
-    (mounts <= FEW && owner.st_ino == HOST_USER_NAMESPACE).then_some(found)
+
+    /// Whatever else has a mount namespace of its own, and in whichever order they were made.
+    #[test]
+    #[ignore = "needs root"]
+    fn the_namespace_is_that_of_the_kernels_thread() {
+        let Some(found) = find() else {
+            let hosts = state::stat(2).unwrap().is_some_and(|stat| stat.name == "kthreadd");
+            return assert!(!hosts, "the host has a kdevtmpfs, and it is not found");
+        };
+        use std::os::fd::AsRawFd;
+        let found = readlink(format!("/proc/self/fd/{}", found.as_raw_fd()).as_str()).unwrap();
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let owner = pids.into_iter().find(|pid| namespace_of(*pid).as_ref() == Some(&found)).unwrap();
+        assert!(is_kdevtmpfs(owner), "process {owner}");
+    }
 }

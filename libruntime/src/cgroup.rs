@@ -57,7 +57,7 @@ pub(crate) fn fuzz_resources(resources: &oci_spec::runtime::LinuxResources) {
 }
 
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
-pub use files::{HOST_USER_NAMESPACE, has_host_root, is_in_host_user_namespace};
+pub use files::{has_host_root, is_in_host_user_namespace};
 pub use hierarchy::NewDirs;
 use hierarchy::{AT_PATH, Hierarchy, below};
 use layout::Mount;

@@ -316,35 +316,6 @@ pub fn owner_of_namespace(fd: BorrowedFd) -> Result<OwnedFd> {
     unsafe { owned(libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _).into()) }
 }
 
-/// Which neighbour of a mount namespace is meant, in the order in which they were made.
-#[derive(Clone, Copy)]
-pub enum Neighbour {
-    Next,
-    Previous,
-}
-
-/// The neighbour of the mount namespace behind `fd`, and how many mounts it has (Linux 6.12; `NS_MNT_GET_NEXT` and
-/// `NS_MNT_GET_PREV` of linux/nsfs.h). It needs CAP_SYS_ADMIN in the host's user namespace.
-pub fn neighbour_of_mount_namespace(fd: BorrowedFd, which: Neighbour) -> Result<(OwnedFd, u32)> {
-    #[repr(C)]
-    #[derive(Default)]
-    struct MountNamespaceInfo {
-        size: u32,
-        mounts: u32,
-        id: u64,
-    }
-    const NEXT: libc::c_ulong = 0x8010_b70b;
-    const PREVIOUS: libc::c_ulong = 0x8010_b70c;
-    let request = match which {
-        Neighbour::Next => NEXT,
-        Neighbour::Previous => PREVIOUS,
-    };
-    let mut info = MountNamespaceInfo { size: size_of::<MountNamespaceInfo>() as u32, ..Default::default() };
-    // SAFETY: the request writes a struct of the size that it encodes, and returns a new descriptor.
-    let found = unsafe { owned(libc::ioctl(fd.as_raw_fd(), request as _, &raw mut info).into()) }?;
-    Ok((found, info.mounts))
-}
-
 /// capget(2): the effective and permitted capabilities of the calling thread.
 pub fn own_capabilities() -> Result<(u64, u64)> {
     const VERSION_3: u32 = 0x2008_0522;

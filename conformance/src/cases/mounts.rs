@@ -40,7 +40,7 @@ pub const CASES: &[Case] = &[
     case!(mounts_of_the_host_are_gone),
     case!(binds_are_listed_in_the_order_of_the_configuration),
     case!(the_root_is_listed_first),
-    case!(mounts_of_the_host_are_not_copied, [Root, Kernel(6, 12)]),
+    case!(mounts_of_the_host_are_not_copied, [Root, Kernel(6, 8)]),
     case!(overlay_with_long_paths, [Root]),
     case!(bind_without_propagation_lets_nothing_out, [Root]),
     case!(propagation_slave, [Root]),

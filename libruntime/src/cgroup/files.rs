@@ -87,7 +87,7 @@ pub(super) fn failed(call: &str, path: &Path, errno: Errno) -> Error {
 }
 
 /// The inode of the host's user namespace, on every Linux (the kernel's PROC_USER_INIT_INO).
-pub const HOST_USER_NAMESPACE: u64 = 0xeffffffd;
+const HOST_USER_NAMESPACE: u64 = 0xeffffffd;
 
 /// Whether the caller has the privileges of the whole host, not only of a user namespace.
 pub fn has_host_root() -> bool {
