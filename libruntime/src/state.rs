@@ -333,8 +333,14 @@ impl Directory {
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let read = self.open_file(name, OFlag::O_RDONLY).and_then(|mut file| file.read_to_end(&mut bytes));
-        read.map_err(|error| Error::io(format!("open {}", self.path.join(name).display()), error))?;
-        Ok(bytes)
+        match read {
+            // Deleted since it was opened.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.is_in_place()? => {
+                Err(self.gone())
+            }
+            Err(error) => Err(Error::io(format!("open {}", self.path.join(name).display()), error)),
+            Ok(_) => Ok(bytes),
+        }
     }
 
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {

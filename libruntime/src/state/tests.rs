@@ -48,6 +48,23 @@ fn what_a_dead_process_left_of_a_container_is_swept() {
 }
 
 #[test]
+fn a_container_that_is_deleted_while_it_is_read_does_not_exist() {
+    let store = std::env::temp_dir().join(format!("onggi-deleted-{}", std::process::id()));
+    fs::create_dir_all(store.join("a")).unwrap();
+    let directory = Directory::open(&store, "a").unwrap().unwrap();
+    let kinds = || {
+        [directory.read_state().map(drop), directory.read_spec().map(drop)]
+            .map(|read| read.unwrap_err().kind())
+    };
+    let present = kinds();
+    fs::rename(store.join("a"), store.join(".a.1~")).unwrap();
+    let moved = kinds();
+    fs::remove_dir_all(&store).unwrap();
+    assert!(!present.contains(&ErrorKind::NotFound), "{present:?}");
+    assert_eq!(moved, [ErrorKind::NotFound; 2]);
+}
+
+#[test]
 fn a_process_is_itself_and_not_one_that_started_at_another_time() {
     let own = ProcessId::of(std::process::id() as i32).unwrap();
     assert!(own.is_alive());
