@@ -85,7 +85,7 @@ fn executed(name: &str, paths: &Text, looked_for: bool, origin: &str, errno: Err
             };
         }
         Errno::ENOENT if looked_for => format!("exec: {name:?}: stat {name}"),
-        Errno::ENOENT | Errno::EACCES | Errno::EISDIR => format!("exec: {name:?}"),
+        Errno::ENOENT | Errno::EACCES => format!("exec: {name:?}"),
         _ => format!("exec {name}"),
     };
     program(what, origin, errno)
@@ -100,7 +100,6 @@ fn program(what: String, origin: &str, errno: Errno) -> Error {
         Errno::EACCES => error.with_hint(
             "it must be a file with permission to execute for this user, on a mount without noexec",
         ),
-        Errno::EISDIR => error.with_hint("name a program in it"),
         Errno::ENOEXEC => {
             error.with_hint("it is not a program for this machine's architecture, or a script without #!")
         }

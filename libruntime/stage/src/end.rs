@@ -207,8 +207,7 @@ pub fn find_program(paths: &[u8]) -> Done {
         let (at, address) = (AT_FDCWD as usize, path(text)?);
         match call(Call::faccessat2, [at, address, MAY_EXECUTE, k::AT_EACCESS as usize]) {
             Ok(_) if !opens_as_directory(text) => return Ok(()),
-            Ok(_) => worst = EISDIR,
-            Err(Failed { errno: EACCES, .. }) => worst = EACCES,
+            Ok(_) | Err(Failed { errno: EACCES, .. }) => worst = EACCES,
             Err(Failed { errno: ENOENT | ENOTDIR, .. }) => {}
             Err(failed) => return Err(failed),
         }

@@ -203,8 +203,8 @@ fn identity() -> Vec<Bad> {
         bad(
             "a directory as program",
             set("/process/args", json!(["/bin"])),
-            &["exec: \"/bin\"", "is a directory"],
-            "EISDIR",
+            &["exec: \"/bin\"", "permission denied"],
+            "EACCES",
             "process.args[0]",
             true,
         ),
