@@ -104,7 +104,7 @@ fn follow(pid: Pid, last: u32, stops: &AtomicU32, ready: &mpsc::Sender<()>) -> n
     for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let thread = Pid::from_raw(thread.file_name().to_str().unwrap().parse().unwrap());
         match ptrace::seize(thread, options).and_then(|()| ptrace::interrupt(thread)) {
-            // A worker of an earlier verb has ended meanwhile, or is about to (EPERM).
+            // A worker of an earlier verb has ended meanwhile (EPERM until it is reaped).
             Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
             Err(errno) => return Err(errno),
         }

@@ -80,7 +80,7 @@ fn failed(directory: &Path, published: &[PortMapping]) -> Error {
     let log = fs::read_to_string(directory.join(LOG)).unwrap_or_default();
     let why = log.lines().filter_map(|line| line.split_once("ERROR:")).map(|(_, why)| why.trim()).next();
     let error = Error::external(format!("pasta failed: {}", why.unwrap_or("it ended without a message")));
-    // Since 2025 its message does not say which port it could not have.
+    // The message of newer versions does not say which port could not be had.
     let ports = published.iter().map(port).collect::<Vec<_>>().join(", ");
     match ports.is_empty() {
         true => error.with_hint(LIMITS),
