@@ -395,9 +395,7 @@ impl Container {
     /// The facts of the host for the plan of a process that joins it.
     fn host_of(&self, spec: &Spec, process: &Process, cgroup: &Cgroup) -> Result<Host> {
         let mut host = Host::probe(spec, &self.layout()?, cgroup)?;
-        if process.rlimits().is_some() {
-            host.probe_rlimits()?;
-        }
+        host.probe_rlimits(process)?;
         Ok(host)
     }
 

@@ -22,7 +22,11 @@ fn hosts() -> Vec<Host> {
         host_path: "/sys/fs/cgroup/box".into(),
         links: vec![],
     };
-    let root = Host { capabilities: (1 << 41) - 1, rlimits: vec![(1024, 4096); 16], ..Host::default() };
+    let root = Host {
+        capabilities: (1 << 41) - 1,
+        rlimits: (0..16).map(|resource| (resource, (1024, 4096))).collect(),
+        ..Host::default()
+    };
     vec![
         Host { cgroup_mounts: vec![mount("", true)], ..root.clone() },
         Host {

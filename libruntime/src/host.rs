@@ -4,8 +4,8 @@ use crate::cgroup::{Cgroup, Layout};
 use crate::error::{Error, Result};
 use crate::namespaces::{has, listed};
 use crate::sys;
-use oci_spec::runtime::{LinuxNamespaceType as Ns, Spec};
-use std::collections::BTreeSet;
+use oci_spec::runtime::{LinuxNamespaceType as Ns, PosixRlimitType, Process, Spec};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -75,8 +75,8 @@ pub struct Host {
     pub joined_of_host: Vec<Ns>,
     /// There is a mount namespace with next to no mounts to begin with.
     pub bare_mounts: bool,
-    /// The caller's soft and hard limits, by resource; none where no limit is asked for.
-    pub rlimits: Vec<(u64, u64)>,
+    /// The caller's soft and hard limits of the resources that matter.
+    pub rlimits: BTreeMap<u32, (u64, u64)>,
 }
 
 impl Host {
@@ -111,18 +111,20 @@ impl Host {
         }
         host.probe_owners(spec);
         host.probe_joined(spec);
-        if process.is_some_and(|process| process.rlimits().is_some()) || has_many_sources(spec) {
-            host.probe_rlimits()?;
+        if has_many_sources(spec) {
+            host.probe_rlimit(resource(PosixRlimitType::RlimitNofile))?;
         }
         Ok(host)
     }
 
-    pub fn probe_rlimits(&mut self) -> Result<()> {
-        // RLIMIT_CPU to RLIMIT_RTTIME: all that Linux has.
-        #[allow(clippy::unnecessary_cast)] // an int with musl
-        let all = (0..=libc::RLIMIT_RTTIME as u32).map(sys::rlimit);
-        self.rlimits =
-            all.collect::<std::result::Result<_, _>>().map_err(|errno| Error::os("prlimit64", errno))?;
+    /// The caller's limits of the resources that `process` limits.
+    pub fn probe_rlimits(&mut self, process: &Process) -> Result<()> {
+        process.rlimits().iter().flatten().try_for_each(|limit| self.probe_rlimit(resource(limit.typ())))
+    }
+
+    fn probe_rlimit(&mut self, resource: u32) -> Result<()> {
+        let limits = sys::rlimit(resource).map_err(|errno| Error::os("prlimit64", errno))?;
+        self.rlimits.insert(resource, limits);
         Ok(())
     }
 
@@ -198,8 +200,33 @@ impl Host {
 
     /// The caller's own soft and hard limit.
     pub fn rlimit(&self, resource: u32) -> Option<(u64, u64)> {
-        self.rlimits.get(resource as usize).copied()
+        self.rlimits.get(&resource).copied()
     }
+}
+
+/// The number of a resource (getrlimit(2)).
+#[allow(clippy::unnecessary_cast)] // the constants are of type int with musl
+pub fn resource(kind: PosixRlimitType) -> u32 {
+    use PosixRlimitType::*;
+    let number = match kind {
+        RlimitCpu => libc::RLIMIT_CPU,
+        RlimitFsize => libc::RLIMIT_FSIZE,
+        RlimitData => libc::RLIMIT_DATA,
+        RlimitStack => libc::RLIMIT_STACK,
+        RlimitCore => libc::RLIMIT_CORE,
+        RlimitRss => libc::RLIMIT_RSS,
+        RlimitNproc => libc::RLIMIT_NPROC,
+        RlimitNofile => libc::RLIMIT_NOFILE,
+        RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        RlimitAs => libc::RLIMIT_AS,
+        RlimitLocks => libc::RLIMIT_LOCKS,
+        RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        RlimitNice => libc::RLIMIT_NICE,
+        RlimitRtprio => libc::RLIMIT_RTPRIO,
+        RlimitRttime => libc::RLIMIT_RTTIME,
+    };
+    number as u32
 }
 
 /// Whether the descriptors of mount sources could exceed the soft limit, which is 1024 by default.

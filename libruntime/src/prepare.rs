@@ -164,6 +164,9 @@ fn prepare_spec(spec: Spec, mut request: Request, options: &Options) -> Result<P
         CgroupDriver::None => Cgroup::none(),
     };
     let mut host = Host::probe(&spec, layout, &cgroup)?;
+    if let Some(process) = spec.process() {
+        host.probe_rlimits(process)?;
+    }
     host.bare_mounts =
         plan::bare::wants_bare_mounts(&spec, &host, &request) && options.settings.bare_mounts().is_some();
     // The caller's networks, and with the runtime's permission those of annotations.

@@ -3,7 +3,7 @@
 use super::request::Request;
 use super::{Handed, Plan, Text, capabilities};
 use crate::error::{Error, Result};
-use crate::host::{Host, Lsm};
+use crate::host::{Host, Lsm, resource};
 use crate::seccomp::Filter;
 use crate::step::{Fd, Secret, Step};
 use oci_spec::runtime::{IOPriorityClass, Linux, LinuxSchedulerPolicy, MemoryPolicyFlagType, Process};
@@ -136,30 +136,6 @@ pub(super) fn own_streams(plan: &mut Plan, process: &Process, maps: Option<&[Lin
     if let (Some(uid), false) = (uid, process.terminal().unwrap_or(false)) {
         plan.push("process.user.uid", Step::ChownStreams { uid });
     }
-}
-
-#[allow(clippy::unnecessary_cast)] // the constants are of type int with musl
-fn resource(kind: PosixRlimitType) -> u32 {
-    use PosixRlimitType::*;
-    let number = match kind {
-        RlimitCpu => libc::RLIMIT_CPU,
-        RlimitFsize => libc::RLIMIT_FSIZE,
-        RlimitData => libc::RLIMIT_DATA,
-        RlimitStack => libc::RLIMIT_STACK,
-        RlimitCore => libc::RLIMIT_CORE,
-        RlimitRss => libc::RLIMIT_RSS,
-        RlimitNproc => libc::RLIMIT_NPROC,
-        RlimitNofile => libc::RLIMIT_NOFILE,
-        RlimitMemlock => libc::RLIMIT_MEMLOCK,
-        RlimitAs => libc::RLIMIT_AS,
-        RlimitLocks => libc::RLIMIT_LOCKS,
-        RlimitSigpending => libc::RLIMIT_SIGPENDING,
-        RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
-        RlimitNice => libc::RLIMIT_NICE,
-        RlimitRtprio => libc::RLIMIT_RTPRIO,
-        RlimitRttime => libc::RLIMIT_RTTIME,
-    };
-    number as u32
 }
 
 /// Raises the caller's hard limits to the wanted ones while the privilege for that is there: it is dropped before the

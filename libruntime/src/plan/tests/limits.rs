@@ -1,8 +1,9 @@
 //! Configurations of many mounts and devices: they work, or the error names the first that is too many.
 
 use super::{Given, given, minimal, planned};
-use crate::host::CgroupMount;
+use crate::host::{CgroupMount, resource};
 use crate::step::{MAX_SOURCES, Step};
+use oci_spec::runtime::PosixRlimitType;
 use serde_json::{Value, json};
 
 fn binds(count: usize) -> Value {
@@ -68,7 +69,7 @@ fn the_first_id_map_beyond_the_limit_is_named() {
 #[test]
 fn the_limit_on_open_files_is_raised_for_the_sources_and_lowered_again() {
     let mut given = given();
-    given.host.rlimits = vec![(1024, 20_000); 16];
+    given.host.rlimits = [(resource(PosixRlimitType::RlimitNofile), (1024, 20_000))].into();
     let limits = |count| {
         let (plan, _) = planned(&binds(count), &given).unwrap();
         let soft = |step: &Step<_>| match step {
