@@ -143,6 +143,10 @@ fn words_of(step: &Step<Text>, from: Option<&str>, origin: &str, errno: Errno) -
         WriteProcess { path, .. } if path.first().ends_with("attr/exec") && origin.contains("apparmor") => {
             format!("unable to apply apparmor profile: {text}")
         }
+        WriteSysctl { value, .. } => {
+            let key = origin.trim_start_matches("linux.sysctl[").trim_end_matches(']');
+            format!("failed to write sysctl {key} = {:?}", value.first())
+        }
         OpenConsole { .. } | MountConsole | UseConsole => format!("error setting up the console: {text}"),
         _ => return None,
     })

@@ -71,6 +71,11 @@ pub(crate) fn of_finding(finding: &Diagnostic) -> Option<String> {
         }
         "process.ioPriority.class" if is("unknown value") => format!("invalid ioPriority.Class: {value:?}"),
         "process.ioPriority.priority" => format!("invalid ioPriority.Priority: {}", number(message)),
+        "process.execCPUAffinity.initial" => "bad CPUAffinity.Initial".into(),
+        "process.execCPUAffinity.final" => "bad CPUAffinity.Final".into(),
+        "mounts[].uidMappings" | "mounts[].gidMappings" if missing => {
+            "id-mapped mounts must have both uid and gid mappings specified".into()
+        }
         "hostname" if is("needs a uts") => "unable to set hostname without a private UTS namespace".into(),
         "domainname" if is("needs a uts") => {
             "unable to set domainname without a private UTS namespace".into()
@@ -196,6 +201,14 @@ mod tests {
             ("process.scheduler={\"policy\":\"S\"}", "invalid scheduler policy: S"),
             ("process.scheduler={\"policy\":\"SCHED_OTHER\",\"nice\":99}", "invalid scheduler.nice: 99"),
             ("process.ioPriority={\"class\":\"I\",\"priority\":1}", "invalid ioPriority.Class: \"I\""),
+            ("process.execCPUAffinity={\"initial\":\"x\"}", "bad CPUAffinity.Initial"),
+            (
+                concat!(
+                    r#"mounts=[{"destination":"/x","type":"bind","source":"/usr","#,
+                    r#""uidMappings":[{"containerID":0,"hostID":0,"size":1}]}]"#
+                ),
+                "id-mapped mounts must have both uid and gid mappings specified",
+            ),
             ("hostname=\"h\"", "unable to set hostname without a private UTS namespace"),
             ("linux.namespaces=[{\"type\":\"x\"}]", "namespace {\"x\" \"\"} does not exist"),
             (
