@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Where every host mounts cgroups; only a v1 host may have other places as well.
 const USUAL: &str = "/sys/fs/cgroup";
+/// Where hybrid hosts mount the v2 hierarchy.
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
 /// The root directory of a whole kernfs hierarchy has this inode number.
 const ROOT_INODE: u64 = 1;
 
@@ -48,7 +50,8 @@ impl Layout {
         }
         let path = Path::new("/proc/self/mountinfo");
         let fd = files::open_proc(path).map_err(|errno| files::failed("open", path, errno))?;
-        let layout = Self::read(&own, |buffer| again(|| nix::unistd::read(&fd, &mut *buffer)))
+        let next = |buffer: &mut [u8]| again(|| nix::unistd::read(&fd, &mut *buffer));
+        let layout = Self::read(&own, next, || is_v2_mount(Path::new(UNIFIED)))
             .map_err(|errno| files::failed("read", path, errno))?;
         if layout.mounts.is_empty() {
             return Err(Error::unsupported("no cgroup hierarchy is mounted").with_hint(
@@ -70,7 +73,7 @@ impl Layout {
     /// The usual v2 host, without reading the list of mounts.
     fn whole_v2(own: &str) -> Option<Self> {
         let point = Path::new(USUAL);
-        if statfs(point).ok()?.filesystem_type() != CGROUP2_SUPER_MAGIC {
+        if !is_v2_mount(point) {
             return None;
         }
         let inode = nix::sys::stat::lstat(point).ok()?.st_ino;
@@ -80,10 +83,12 @@ impl Layout {
         })
     }
 
-    /// Reads mount entries until every hierarchy of `own` was found in its usual place.
+    /// Reads mount entries until every hierarchy of `own` was found in its usual place. `/proc/self/cgroup` has a line
+    /// for v2 even where that is not mounted: beside hierarchies of v1 it is looked for only if it is `unified`.
     fn read(
         own: &str,
         mut next: impl FnMut(&mut [u8]) -> std::result::Result<usize, Errno>,
+        unified: impl Fn() -> bool,
     ) -> std::result::Result<Self, Errno> {
         let mut wanted = hierarchies(own);
         let mut mounts: Vec<Mount> = Vec::new();
@@ -105,9 +110,19 @@ impl Layout {
                     mounts.push(mount);
                 }
             }
+            let only_v2_is_left =
+                !wanted.is_empty() && wanted.iter().all(|(controllers, _)| controllers.is_empty());
+            let has_v1 = mounts.iter().any(|mount| !mount.controllers.is_empty());
+            if only_v2_is_left && has_v1 && !unified() {
+                break;
+            }
         }
         Ok(Self { mounts: choose(mounts) })
     }
+}
+
+fn is_v2_mount(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 /// One mount for each hierarchy: below the usual place if there is one, else the first.
@@ -202,14 +217,14 @@ pub(super) mod tests {
 
     pub(in crate::cgroup) fn layout(mountinfo: &str, own: &str) -> Layout {
         let mut text = mountinfo.as_bytes();
-        Layout::read(own, |buffer| {
+        let next = |buffer: &mut [u8]| {
             // Small chunks, so that lines are cut at every place.
             let n = text.len().min(7).min(buffer.len());
             buffer[..n].copy_from_slice(&text[..n]);
             text = &text[n..];
             Ok(n)
-        })
-        .unwrap()
+        };
+        Layout::read(own, next, || mountinfo.contains("/unified")).unwrap()
     }
 
     pub(in crate::cgroup) const HYBRID: &str = "\
@@ -257,16 +272,22 @@ pub(super) mod tests {
 
     #[test]
     fn reading_stops_after_the_last_hierarchy() {
-        let own = "1:memory:/me\n";
-        let mut reads = 0;
-        let line = b"35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
-        let layout = Layout::read(own, |buffer| {
-            reads += 1;
-            assert_eq!(reads, 1, "the list of mounts was read on");
-            buffer[..line.len()].copy_from_slice(line);
-            Ok(line.len())
-        });
-        assert_eq!(layout.unwrap().mounts.len(), 1);
+        const V1: &str = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        const V2: &str = "36 31 0:33 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        for (own, unified, entries) in [
+            ("1:memory:/me\n", true, &[V1][..]),
+            ("1:memory:/me\n0::/\n", true, &[V1, V2]),
+            ("1:memory:/me\n0::/\n", false, &[V1]),
+            ("0::/\n", false, &[V2]),
+        ] {
+            let mut left = entries.iter();
+            let next = |buffer: &mut [u8]| {
+                let entry = left.next().expect("the list of mounts is read on");
+                buffer[..entry.len()].copy_from_slice(entry.as_bytes());
+                Ok(entry.len())
+            };
+            assert_eq!(Layout::read(own, next, || unified).unwrap().mounts.len(), entries.len(), "{own}");
+        }
     }
 
     #[test]
