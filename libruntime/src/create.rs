@@ -21,16 +21,28 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAdd
 use nix::sys::stat::Mode;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+/// How often a creation begins before it fails because somebody removes its cgroup: systemd does so with cgroups of v1
+/// that have no process yet, in some hierarchies whenever it starts a unit.
+const ATTEMPTS: u32 = 5;
+
 /// Creates a container: all is set up, and its program waits for `start`. Nothing is left behind by a failure.
 pub(crate) fn create(mut options: Options) -> Result<Container> {
     let limits = options.limits.clone();
     wait::limited(&limits, || {
         let prepared = trace::plain("read config.json and plan", || prepare(&options))?;
         let (streams, ends) = options.process.open()?;
-        let transaction = Transaction::begin(&options.settings.store, &prepared)?;
-        let creation = Creation { options: &options, prepared: &prepared, streams: &streams, transaction };
-        let mut container =
-            creation.run().map_err(|error| error.within("unable to start container process"))?;
+        let mut attempts_left = ATTEMPTS;
+        let created = loop {
+            attempts_left -= 1;
+            let transaction = Transaction::begin(&options.settings.store, &prepared)?;
+            let mut creation =
+                Creation { options: &options, prepared: &prepared, streams: &streams, transaction };
+            match creation.set_up() {
+                Err(_) if attempts_left > 0 && creation.transaction.has_lost_a_cgroup() => {}
+                set_up => break set_up.and_then(|stage| creation.finish(stage)),
+            }
+        };
+        let mut container = created.map_err(|error| error.within("unable to start container process"))?;
         container.keep(options, prepared.spec, ends.finish(streams)?);
         Ok(container)
     })
@@ -45,7 +57,8 @@ struct Creation<'a> {
 }
 
 impl<'a> Creation<'a> {
-    fn run(mut self) -> Result<Container> {
+    /// All up to the wait for `start`.
+    fn set_up(&mut self) -> Result<Stage<'a>> {
         if self.options.notify_socket.is_some() {
             readiness::make_directory(self.transaction.directory())?;
         }
@@ -71,6 +84,10 @@ impl<'a> Creation<'a> {
         let in_init = |error: Error| error.within("error during container init");
         while !self.answer(&mut stage).map_err(in_init)? {}
         self.transaction.record()?;
+        Ok(stage)
+    }
+
+    fn finish(self, mut stage: Stage) -> Result<Container> {
         let starter = self.starter(&stage)?;
         let steps = stage.take_steps();
         let init = stage.into_init().ok_or_else(|| Error::internal("the container has no init"))?;

@@ -45,6 +45,10 @@ impl NewDirs {
         self.dirs.clear();
     }
 
+    pub fn one_is_gone(&self) -> bool {
+        self.dirs.iter().any(|dir| !dir.exists())
+    }
+
     /// mkdir(2); `false` when the directory is there already.
     pub(super) fn mkdir(&mut self, dir: &Path) -> std::result::Result<bool, Errno> {
         match nix::unistd::mkdir(dir, Mode::from_bits_truncate(0o755)) {

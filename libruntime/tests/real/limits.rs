@@ -165,6 +165,38 @@ fn exec_follows_init_out_of_a_cgroup_that_was_taken_away() {
     container.delete_force().unwrap();
 }
 
+/// As systemd does with empty cgroups of v1, whenever it starts a unit.
+#[test]
+#[ignore = "needs root"]
+fn a_cgroup_that_is_removed_before_a_process_is_in_it_is_made_again() {
+    let Some(_turn) = turn() else { return };
+    let bundle = Bundle::new(&config("sleep 1000"));
+    let id = new_id();
+    let first = bundle.create(&id).unwrap();
+    let cgroup = first.cgroup_paths().find(|(controller, _)| controller == "freezer");
+    first.delete_force().unwrap();
+    let Some((_, cgroup)) = cgroup else {
+        eprintln!("skipped: no freezer of cgroup v1");
+        return;
+    };
+    let before = world::World::of(&bundle);
+    for _ in 0..10 {
+        let container = std::thread::scope(|threads| {
+            let removed = threads.spawn(|| {
+                let end = Instant::now() + Duration::from_secs(5);
+                while fs::remove_dir(&cgroup).is_err() {
+                    assert!(Instant::now() < end, "{cgroup:?} was never empty");
+                }
+            });
+            let container = bundle.create(&id);
+            removed.join().unwrap();
+            container
+        });
+        container.unwrap().delete_force().unwrap();
+    }
+    world::World::of(&bundle).assert_nothing_beyond(&before);
+}
+
 /// In a frozen cgroup of v2 the process cannot even say its pid; in one of v1 it cannot be killed before it is thawed.
 #[test]
 #[ignore = "needs root"]
