@@ -35,10 +35,15 @@ pub(crate) fn create(mut options: Options) -> Result<Container> {
         let created = loop {
             attempts_left -= 1;
             let transaction = Transaction::begin(&options.settings.store, &prepared)?;
-            let mut creation =
-                Creation { options: &options, prepared: &prepared, streams: &streams, transaction };
+            let mut creation = Creation {
+                options: &options,
+                prepared: &prepared,
+                streams: &streams,
+                transaction,
+                repeatable: true,
+            };
             match creation.set_up() {
-                Err(_) if attempts_left > 0 && creation.transaction.has_lost_a_cgroup() => {}
+                Err(_) if attempts_left > 0 && creation.may_begin_anew() => {}
                 set_up => break set_up.and_then(|stage| creation.finish(stage)),
             }
         };
@@ -54,9 +59,15 @@ struct Creation<'a> {
     prepared: &'a Prepared,
     streams: &'a Streams,
     transaction: Transaction<'a>,
+    /// Nobody outside has been told of it.
+    repeatable: bool,
 }
 
 impl<'a> Creation<'a> {
+    fn may_begin_anew(&self) -> bool {
+        self.repeatable && self.transaction.has_lost_a_cgroup()
+    }
+
     /// All up to the wait for `start`.
     fn set_up(&mut self) -> Result<Stage<'a>> {
         if self.options.notify_socket.is_some() {
@@ -152,12 +163,14 @@ impl<'a> Creation<'a> {
             }
             Event::At(SyncPoint::Cgroups) => stage.give_cgroups(&transaction.state.cgroup)?,
             Event::At(SyncPoint::Created) => {
+                self.repeatable = false;
                 transaction.finish_network()?;
                 self.before_pivot(stage)?;
                 stage.answer()?;
             }
             Event::At(SyncPoint::Ready) => return transaction.limit_to_one().map(|()| true),
             Event::Listener(listener) => {
+                self.repeatable = false;
                 let of = (stage.pid(), Status::Creating);
                 notify::send(transaction.directory(), &transaction.state, of, listener)?;
             }

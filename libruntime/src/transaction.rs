@@ -94,7 +94,6 @@ pub(crate) struct Transaction<'a> {
     rollback: Rollback,
     warnings: Vec<Diagnostic>,
     is_recorded: bool,
-    hooks_have_run: bool,
 }
 
 impl<'a> Transaction<'a> {
@@ -119,16 +118,7 @@ impl<'a> Transaction<'a> {
             keep: false,
         };
         let warnings = prepared.warnings.clone();
-        let connecting = None;
-        Ok(Self {
-            prepared,
-            state,
-            connecting,
-            rollback,
-            warnings,
-            is_recorded: false,
-            hooks_have_run: false,
-        })
+        Ok(Self { prepared, state, connecting: None, rollback, warnings, is_recorded: false })
     }
 
     pub fn directory(&self) -> &Directory {
@@ -152,9 +142,9 @@ impl<'a> Transaction<'a> {
         if self.state.cgroup.needs_attach() { Ok(()) } else { self.limit().map_err(cgroup_failed) }
     }
 
-    /// Whether a cgroup that was made is gone, and nothing was done yet that must not be done twice.
+    /// Whether a cgroup that was made is gone.
     pub fn has_lost_a_cgroup(&self) -> bool {
-        !self.hooks_have_run && self.rollback.cgroup_dirs.one_is_gone()
+        self.rollback.cgroup_dirs.one_is_gone()
     }
 
     /// Moves a process into the cgroup, which has no limits before that.
@@ -229,7 +219,6 @@ impl<'a> Transaction<'a> {
 
     /// prestart and createRuntime hooks: the namespaces exist, and the program does not run.
     pub fn run_early_hooks(&mut self, limits: hooks::Limits) -> Result<()> {
-        self.hooks_have_run = true;
         let Some(all) = self.prepared.spec.hooks() else { return Ok(()) };
         let (bundle, of) = (self.state.bundle.clone(), &self.state);
         self.rollback.poststop = all.poststop().clone().map(|hooks| {
