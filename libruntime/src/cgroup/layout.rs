@@ -84,7 +84,7 @@ impl Layout {
     }
 
     /// Reads mount entries until every hierarchy of `own` was found in its usual place. `/proc/self/cgroup` has a line
-    /// for v2 even where that is not mounted: beside hierarchies of v1 it is looked for only if it is `unified`.
+    /// for v2 once that was mounted anywhere: beside hierarchies of v1 it is looked for only if it is `unified`.
     fn read(
         own: &str,
         mut next: impl FnMut(&mut [u8]) -> std::result::Result<usize, Errno>,
