@@ -344,7 +344,7 @@ fn kernel() -> Vec<Bad> {
         bad(
             "a bad value of a sysctl",
             set("/linux/sysctl", json!({"net.ipv4.ip_forward": "x"})),
-            &["write /proc/sys/net/ipv4/ip_forward"],
+            &["failed to write sysctl net.ipv4.ip_forward = \"x\": ", "write /proc/sys/net/ipv4/ip_forward"],
             "EINVAL",
             "linux.sysctl[net.ipv4.ip_forward]",
             false,
