@@ -166,6 +166,20 @@ fn exec_follows_init_out_of_a_cgroup_that_was_taken_away() {
     container.delete_force().unwrap();
 }
 
+/// The caller's hard limit is raised first, while the privilege for that is there.
+#[test]
+#[ignore = "needs root"]
+fn a_resource_limit_above_the_callers_takes_two_steps() {
+    let Some(_turn) = turn() else { return };
+    let mut config = config("true");
+    let more_than_by_default = 1u64 << 40;
+    config["process"]["rlimits"] =
+        json!([{ "type": "RLIMIT_MSGQUEUE", "soft": more_than_by_default, "hard": more_than_by_default }]);
+    let bundle = Bundle::new(&config);
+    let steps = bundle.builder(&new_id()).explain().unwrap().to_text();
+    assert_eq!(steps.matches("SetRlimit").count(), 2, "{steps}");
+}
+
 /// As systemd does with empty cgroups of v1, whenever it starts a unit.
 #[test]
 #[ignore = "needs root"]
